@@ -1,0 +1,54 @@
+# Two commands matter: `make lab` (a working multi-node network on this machine) and `make test`.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest
+
+.PHONY: help setup venv cni gobgpd image lab lab-down test lint bench lock clean
+
+help: ## these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: ## Debian packages that the lab and the tests need (skipped where present)
+	@deploy/setup.sh
+
+venv: $(VENV)/.ready ## the virtual environment, from requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@deploy/make-venv.sh $(VENV)
+	@touch $@
+
+cni: build/felixpy-cni ## the static CNI plugin, build/felixpy-cni
+
+build/felixpy-cni: felixpy/cni/shim/felixpy-cni.c
+	@mkdir -p build
+	$(CC) -Os -static -Wall -Wextra -Werror -s -o $@ $<
+
+gobgpd: build/gobgpd ## gobgpd v4 where Go is at hand, else Debian's v3
+
+build/gobgpd: deploy/gobgpd.sh
+	@deploy/gobgpd.sh $@
+
+image: ## felixpy/node:dev, for containerlab (needs docker)
+	@deploy/make-image.sh
+
+lab: setup venv cni gobgpd ## build the three-node lab, prove it, leave it running
+	@$(PY) -m tests.lab up containerlab/one-subnet.clab.yml
+
+lab-down: ## remove every trace of the lab
+	@$(if $(wildcard $(PY)),$(PY),python3) -m tests.lab down
+
+lint: venv ## ruff, mypy --strict and the import contracts
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+test: setup venv cni gobgpd ## everything, in namespaces of its own
+	$(PYTEST) -n 2 --dist loadfile tests $(ARGS)
+
+bench: setup venv cni gobgpd ## the curves in tests/bench
+	$(PY) -m tests.bench
+
+lock: ## pin every dependency anew (needs uv)
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
+
+clean: lab-down
+	rm -rf build $(VENV)

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# make-venv.sh DIR: the virtual environment, exactly as requirements.lock says.
+set -euo pipefail
+venv=$1
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv" || { rm -rf "$venv"; /usr/bin/python3 -m venv "$venv"; }
+"$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
+"$venv/bin/python" -m compileall -q "$venv/lib" felixpy birdpy ipam >/dev/null 2>&1 || true

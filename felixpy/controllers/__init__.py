@@ -1,0 +1,1 @@
+"""What one elected process of the cluster does: gives Services their addresses, collects leaks."""

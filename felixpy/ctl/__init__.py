@@ -1,0 +1,1 @@
+"""felixctl: what people type."""

@@ -1,0 +1,1 @@
+"""Kernel objects as values: rules, sets, chains, routes; their order, ownership, difference and text. Pure."""

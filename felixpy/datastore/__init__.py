@@ -1,0 +1,1 @@
+"""etcd: the client, the syncer (one snapshot, one watch, coalesced batches), and the twin in memory."""

@@ -1,0 +1,1 @@
+"""Where effects happen: each driver reads objects from, and applies ops to, one part of the kernel."""

@@ -1,0 +1,1 @@
+"""Our own netlink: message codec, rtnetlink (links, addresses, routes, nexthops) and nfnetlink (nftables)."""

@@ -1,0 +1,128 @@
+"""The kinds of resource: their names, and where each lives in etcd.
+
+Calico's kinds live at Calico's own keys; kinds that Calico has no key for live beside them under /felixpy/resources.
+Source: libcalico-go/lib/backend/model (keys), ../../docs/architecture.md (ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+CALICO = "projectcalico.org/v3"
+CALICO_PREFIX = "/calico/resources/v3/projectcalico.org/"
+OURS_PREFIX = "/felixpy/resources/"
+STATUS_PREFIX = "/felixpy/status/"
+GRANTS_PREFIX = "/felixpy/grants/"
+IPAM_PREFIX = "/calico/ipam/v2/"
+WATCHED_PREFIXES = (
+    "/calico/resources/v3/projectcalico.org/",
+    "/calico/ipam/v2/",
+    "/felixpy/resources/",
+    "/felixpy/grants/",
+)
+
+
+class Name(NamedTuple):
+    """A resource's name inside its kind; namespace is "" for cluster-scoped kinds."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class KindInfo:
+    """A kind, as in its YAML (`kind`, `api_version`) and as in its key (`plural`); `short` are names for the CLI."""
+
+    kind: str
+    api_version: str
+    plural: str
+    namespaced: bool
+    short: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """API group as it stands in our keys; the Kubernetes core group is `core`."""
+        return self.api_version.partition("/")[0] if "/" in self.api_version else "core"
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
+
+    @property
+    def prefix(self) -> str:
+        """What every key of the kind begins with."""
+        if self.api_version == CALICO:
+            return f"{CALICO_PREFIX}{self.plural}/"
+        return f"{OURS_PREFIX}{self.group}/{self.version}/{self.plural}/"
+
+    def key(self, name: Name) -> str:
+        """The etcd key of one resource."""
+        return f"{self.prefix}{name.namespace}/{name.name}" if self.namespaced else f"{self.prefix}{name.name}"
+
+    def parse_name(self, key: str) -> Name | None:
+        """The name in a key of this kind; None when the key has another shape."""
+        parts = key.removeprefix(self.prefix).split("/")
+        if len(parts) != 1 + self.namespaced or not all(parts):
+            return None
+        return Name(parts[0], parts[1]) if self.namespaced else Name("", parts[0])
+
+
+def _calico(kind: str, plural: str, *short: str, namespaced: bool = False) -> KindInfo:
+    return KindInfo(kind, CALICO, plural, namespaced, short)
+
+
+KINDS: tuple[KindInfo, ...] = (
+    _calico("WorkloadEndpoint", "workloadendpoints", "wep", "weps", namespaced=True),
+    _calico("Node", "nodes", "node", "no"),
+    _calico("IPPool", "ippools", "ippool", "pool"),
+    _calico("IPReservation", "ipreservations", "ipreservation"),
+    _calico("Tier", "tiers", "tier"),
+    _calico("NetworkPolicy", "networkpolicies", "np", "policy", namespaced=True),
+    _calico("GlobalNetworkPolicy", "globalnetworkpolicies", "gnp", "globalnetworkpolicy"),
+    _calico("StagedNetworkPolicy", "stagednetworkpolicies", "snp", namespaced=True),
+    _calico("StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", "sgnp"),
+    _calico("StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", "sknp", namespaced=True),
+    _calico("Profile", "profiles", "profile"),
+    _calico("GlobalNetworkSet", "globalnetworksets", "gns", "globalnetworkset"),
+    _calico("NetworkSet", "networksets", "ns-set", "networkset", namespaced=True),
+    _calico("HostEndpoint", "hostendpoints", "hep", "heps"),
+    _calico("BGPConfiguration", "bgpconfigurations", "bgpconfig"),
+    _calico("BGPPeer", "bgppeers", "bgppeer"),
+    _calico("BGPFilter", "bgpfilters", "bgpfilter"),
+    _calico("FelixConfiguration", "felixconfigurations", "felixconfig"),
+    _calico("KubeControllersConfiguration", "kubecontrollersconfigurations", "kcc"),
+    _calico("ClusterInformation", "clusterinformations", "clusterinfo"),
+    _calico("IPAMConfiguration", "ipamconfigurations", "ipamconfig"),
+    _calico("CalicoNodeStatus", "caliconodestatuses", "caliconodestatus"),
+    KindInfo("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", True, ("k8snp", "netpol")),
+    KindInfo("Namespace", "v1", "namespaces", False, ("namespace", "ns")),
+    KindInfo("Service", "v1", "services", True, ("service", "svc")),
+    KindInfo("Endpoints", "v1", "endpoints", True, ("ep",)),
+    KindInfo("Pod", "v1", "pods", True, ("pod", "po")),
+    KindInfo("ServiceAccount", "v1", "serviceaccounts", True, ("serviceaccount", "sa")),
+    KindInfo("Secret", "v1", "secrets", True, ("secret",)),
+    KindInfo("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", True, ("endpointslice", "eps")),
+    KindInfo("IPAddressPool", "metallb.io/v1beta1", "ipaddresspools", True, ("ipaddresspool", "addresspool")),
+    KindInfo("L2Advertisement", "metallb.io/v1beta1", "l2advertisements", True, ("l2adv",)),
+    KindInfo("BGPAdvertisement", "metallb.io/v1beta1", "bgpadvertisements", True, ("bgpadv",)),
+    KindInfo("BGPPeer", "metallb.io/v1beta2", "bgppeers", True, ("metallbpeer",)),
+    KindInfo("BFDProfile", "metallb.io/v1beta1", "bfdprofiles", True, ("bfdprofile",)),
+    KindInfo("Community", "metallb.io/v1beta1", "communities", True, ("community",)),
+)
+
+BY_TYPE = {(info.api_version, info.kind): info for info in KINDS}
+
+
+def find_kind(word: str) -> tuple[KindInfo, ...]:
+    """The kinds that a person may mean by `word` (kind, plural or short name, any case); usually one."""
+    low = word.lower()
+    return tuple(info for info in KINDS if low in {info.kind.lower(), info.plural, *info.short})
+
+
+def kind_of_key(key: str) -> KindInfo | None:
+    """The kind whose keys begin like `key`; None for keys that are no resource."""
+    return next((info for info in KINDS if key.startswith(info.prefix)), None)
