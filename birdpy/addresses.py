@@ -1,0 +1,75 @@
+"""Addresses and prefixes of this package: network-order bytes, 4 long for IPv4 and 16 for IPv6.
+
+The same shape as the values that the node agent uses, so that they pass over without conversion. Strings are parsed at
+the edges only (a gRPC message, a configuration), by `parse_*`, which raise ValueError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Literal, NamedTuple
+
+Version = Literal[4, 6]
+
+
+class Prefix(NamedTuple):
+    """A CIDR: `address` with host bits zero, and `length` in bits."""
+
+    address: bytes
+    length: int
+
+    def __str__(self) -> str:
+        return f"{format_address(self.address)}/{self.length}"
+
+
+def format_prefix(prefix: tuple[bytes, int]) -> str:
+    """The usual text form of any value of a Prefix's shape."""
+    return f"{format_address(prefix[0])}/{prefix[1]}"
+
+
+def version_of(address: bytes) -> Version:
+    """4 or 6."""
+    return 4 if len(address) == 4 else 6
+
+
+def parse_address(text: str) -> bytes:
+    """Raises ValueError when `text` is not an IPv4 or IPv6 address; an IPv6 zone (`%eth0`) is left out."""
+    try:
+        return inet_pton(AF_INET6, text.partition("%")[0]) if ":" in text else inet_pton(AF_INET, text)
+    except OSError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+
+
+def format_address(address: bytes) -> str:
+    """The usual text form (RFC 5952 for IPv6)."""
+    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+
+
+def parse_prefix(text: str) -> Prefix:
+    """A CIDR or a bare address; host bits are cleared.
+
+    Raises  ValueError when either part is wrong.
+    """
+    head, slash, tail = text.partition("/")
+    address = parse_address(head)
+    bits = len(address) * 8
+    if not slash:
+        return Prefix(address, bits)
+    if not tail.isascii() or not tail.isdigit() or int(tail) > bits:
+        raise ValueError(f"{text!r} has no prefix length between 0 and {bits}")
+    length = int(tail)
+    number = int.from_bytes(address, "big") >> (bits - length) << (bits - length)
+    return Prefix(number.to_bytes(len(address), "big"), length)
+
+
+def is_forwardable(address: bytes) -> bool:
+    """Whether it can be a next hop at all: neither unspecified, loopback nor multicast."""
+    if len(address) == 4:
+        return address[0] != 127 and address[0] != 0 and address[0] < 224
+    return address[0] != 0xFF and int.from_bytes(address, "big") > 1
+
+
+def format_addresses(addresses: Sequence[bytes]) -> str:
+    """A list for people, comma separated."""
+    return ", ".join(format_address(address) for address in addresses)
