@@ -1,0 +1,1 @@
+"""What tests share: namespaces, daemons, a private etcd, real packets, and waiting for an effect."""

@@ -1,0 +1,54 @@
+"""Waiting for an effect: poll until it is there, or say what was there instead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T], within_s: float = 10.0, every_s: float = 0.02, what: str = "") -> T:
+    """The first truthy value of `probe`; an exception from it counts as not yet.
+
+    Raises  AssertionError once `within_s` has passed, naming the last value or exception.
+    """
+    end = time.monotonic() + within_s
+    last: object
+    while True:
+        try:
+            value = probe()
+        except Exception as error:  # whatever it is, it is shown when the time is up
+            last = error
+        else:
+            if value:
+                return value
+            last = value
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {within_s} s: {what or probe}; last: {last!r}")
+        time.sleep(every_s)
+
+
+async def eventually_async(
+    probe: Callable[[], Awaitable[T]], within_s: float = 10.0, every_s: float = 0.02, what: str = ""
+) -> T:
+    """As `eventually`, for a coroutine function.
+
+    Raises  AssertionError once `within_s` has passed, naming the last value or exception.
+    """
+    end = time.monotonic() + within_s
+    last: object
+    while True:
+        try:
+            value = await probe()
+        except Exception as error:  # whatever it is, it is shown when the time is up
+            last = error
+        else:
+            if value:
+                return value
+            last = value
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {within_s} s: {what or probe}; last: {last!r}")
+        await asyncio.sleep(every_s)
