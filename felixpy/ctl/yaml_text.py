@@ -1,0 +1,202 @@
+"""YAML and JSON text to documents, with the place of every field.
+
+Owns    the scalar rules: YAML 1.2's, so `on`, `yes`, `22:30` and dates stay the text that was typed. Null means absent,
+        as in Kubernetes. A key given twice, an alias into itself and an alias bomb are refused.
+In, out text → Documents in order; `YamlError` names file, line and column.
+Source  YAML 1.2 §10.3.2 (core schema); libyaml's parser does the reading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import yaml
+
+from felixpy.ctl.manifests import Document, Json, Path, Source
+
+MAX_NODES = 2_000_000
+"""Values in one document after its aliases are spelled out; far above what etcd takes (1.5 MB a key)."""
+
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class YamlError(ValueError):
+    """The text is no YAML; says file, line, column and why."""
+
+
+class _Loader12(_Loader):  # type: ignore[misc]
+    """libyaml's composer with the core schema's scalars."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("int", r"^(?:[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)|[0-9]+\.[0-9]*)$", "-+.0123456789"),
+    ("merge", r"^<<$", "<"),
+):
+    _Loader12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def parse_documents(text: str, file: str) -> Iterator[Document]:
+    """The documents of a file; empty ones are left out.
+
+    Raises  YamlError where the text stops making sense; the documents before it have been given.
+    """
+    if text.lstrip().startswith(("{", "[")) and (whole := _try_json(text)) is not None:
+        yield from _document(whole, Source(file, 1, 1), None)
+        return
+    loader = _Loader12(text)
+    try:
+        number = 0
+        while loader.check_node():
+            node = loader.get_node()
+            number += 1
+            source = Source(file, number, node.start_mark.line + 1)
+            if _count(node, {}, ()) > MAX_NODES:
+                raise YamlError(f"{source}: aliases unfold to more than {MAX_NODES} values")
+            yield from _document(_construct(node, file), source, node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise YamlError(f"{place}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise YamlError(f"{file}: {error}") from None
+    except RecursionError:
+        raise YamlError(f"{file}: values are nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _document(value: Json, source: Source, node: yaml.Node | None) -> Iterator[Document]:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise YamlError(f"{source}: a document must be a mapping, not {describe(value)}")
+    yield Document(value, source, partial(_line_of, node))
+
+
+def _try_json(text: str) -> Json:
+    try:
+        return _without_null(json.loads(text, object_pairs_hook=_unique))
+    except json.JSONDecodeError:
+        return None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise YamlError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
+    return result
+
+
+def _without_null(value: Any) -> Json:
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_null(item) for item in value]
+    return value  # type: ignore[no-any-return]
+
+
+def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Values below `node`, aliases counted as often as they are used."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    here = id(node)
+    if here in above:
+        raise YamlError(f"line {node.start_mark.line + 1}: an alias contains itself")
+    if here not in known:
+        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[here] = 1 + sum(_count(child, known, (*above, here)) for child in children)
+    return known[here]
+
+
+def _construct(node: yaml.Node, file: str) -> Json:
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, file)
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, file) for item in node.value]
+    merged: dict[str, Json] = {}
+    own: dict[str, Json] = {}
+    for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+            for item in reversed(sources):
+                value = _construct(item, file)
+                merged.update(value if isinstance(value, dict) else {})
+            continue
+        key = _key(key_node, file)
+        if key in own:
+            raise YamlError(f"{_place(key_node, file)}: the key {key!r} is given twice")
+        own[key] = _construct(value_node, file)
+    return {key: value for key, value in {**merged, **own}.items() if value is not None}
+
+
+def _key(node: yaml.Node, file: str) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise YamlError(f"{_place(node, file)}: a key must be text")
+    return str(node.value)
+
+
+def _scalar(node: yaml.ScalarNode, file: str) -> Json:
+    text = str(node.value)
+    match node.tag.rpartition(":")[2]:
+        case "bool":
+            return text.lower() == "true"
+        case "null":
+            return None
+        case "int":
+            return int(text, 0)
+        case "float":
+            return float(text)
+        case "str" | "timestamp" | "value":
+            return text
+        case other:
+            raise YamlError(f"{_place(node, file)}: the tag {other!r} has no meaning here")
+
+
+def _place(node: yaml.Node, file: str) -> str:
+    return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+
+def _line_of(node: yaml.Node | None, path: Path) -> int:
+    """Line of the field at `path`, or of the nearest thing above it that was written."""
+    if node is None:
+        return 0
+    line = int(node.start_mark.line) + 1
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == part), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def describe(value: object) -> str:
+    """What a value is, in the words of YAML."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the boolean {str(value).lower()}"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value!r}"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return "a mapping"
