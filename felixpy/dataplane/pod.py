@@ -1,0 +1,46 @@
+"""How one pod is wired to its node, as a value: the veth pair, and what each end of it holds.
+
+Pure. cni/plan.py derives it, drivers/netlink/pod.py makes the kernel so. The pod sees one neighbour, its node, at a
+fixed gateway address with a fixed MAC; it has host addresses (/32, /128) and default routes through that gateway. The
+node's own routes to the pod are calc's, and not here. Source: Calico's wiring (cni-plugin/pkg/dataplane/linux).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from felixpy.addresses import Address, Prefix, parse_address
+from felixpy.dataplane.objects import Sysctl
+
+HOST_MAC = b"\xee" * 6
+"""MAC of every veth's node end: a point-to-point link needs no two of them, and pods may keep it cached."""
+GATEWAY_V4 = parse_address("169.254.1.1")
+GATEWAY_V6 = parse_address("fe80::ecee:eeff:feee:eeee")
+"""The link-local address that HOST_MAC makes (RFC 4291 appendix A)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodLink:
+    """A veth pair. `owner` stands in the node end's alias, and says whose it is; mtu in bytes, 0 leaves the kernel's."""
+
+    host_device: str
+    pod_device: str
+    owner: str
+    pod_mac: bytes
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodWiring:
+    """The pair, the pod's addresses and its routes through the gateway of their family, and sysctls of each end."""
+
+    link: PodLink
+    addresses: tuple[Address, ...]
+    routes: tuple[Prefix, ...] = ()
+    host_sysctls: tuple[Sysctl, ...] = ()
+    pod_sysctls: tuple[Sysctl, ...] = ()
+
+
+def gateway_for(address: bytes) -> Address:
+    """The gateway of an address's family, seen from the pod."""
+    return GATEWAY_V4 if len(address) == 4 else GATEWAY_V6
