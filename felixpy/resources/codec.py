@@ -1,0 +1,331 @@
+"""etcd keys and values ↔ resources: the only place that knows where things lie in etcd.
+
+In: a key and its bytes; out: a Ref and a typed value, or Broken with the field that is wrong. One object's fault
+never touches another's. Endpoints of other nodes are kept to what rules read; equal labels, profiles and names share
+one object. Source: libcalico-go/lib/backend/model; docs/architecture.md for the keys under /felixpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from felixpy.addresses import Prefix, parse_address, parse_prefix
+from felixpy.resources import documents as docs
+from felixpy.resources import policies, routing, services
+from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
+from felixpy.resources.scalars import FieldError, read_address, read_labels, read_mac, read_named_ports, read_prefixes
+from felixpy.resources.types import (
+    BlockAffinity,
+    Broken,
+    ClusterInformation,
+    FelixConfiguration,
+    HostEndpoint,
+    LabelPairs,
+    Namespace,
+    NetworkSet,
+    Resource,
+    WorkloadEndpoint,
+)
+
+
+class Table(StrEnum):
+    """Where a resource belongs in the View."""
+
+    WORKLOAD = "WorkloadEndpoint"
+    HOST = "HostEndpoint"
+    GLOBAL_POLICY = "GlobalNetworkPolicy"
+    NAMESPACED_POLICY = "NetworkPolicy"
+    KUBERNETES_POLICY = "KubernetesNetworkPolicy"
+    TIER = "Tier"
+    PROFILE = "Profile"
+    GLOBAL_NETWORK_SET = "GlobalNetworkSet"
+    NETWORK_SET = "NetworkSet"
+    POOL = "IPPool"
+    NODE = "Node"
+    BGP_CONFIGURATION = "BGPConfiguration"
+    BGP_PEER = "BGPPeer"
+    FELIX_CONFIGURATION = "FelixConfiguration"
+    CLUSTER = "ClusterInformation"
+    BLOCK = "IPAMBlock"
+    AFFINITY = "BlockAffinity"
+    NAMESPACE = "Namespace"
+    SERVICE = "Service"
+    SLICE = "EndpointSlice"
+    ENDPOINTS = "Endpoints"
+    ADDRESS_POOL = "IPAddressPool"
+    BGP_ADVERTISEMENT = "BGPAdvertisement"
+    GRANT = "Grant"
+
+
+POLICY_TABLES = (Table.GLOBAL_POLICY, Table.NAMESPACED_POLICY, Table.KUBERNETES_POLICY)
+
+
+class Ref(NamedTuple):
+    """Identity of a resource in the View."""
+
+    table: Table
+    name: Name
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.name}"
+
+
+class Decoded(NamedTuple):
+    """A change of one resource; value None means that there is none (now)."""
+
+    ref: Ref
+    value: Resource | None
+
+
+Reader = Callable[[Any, Name], Resource | None]
+
+INTERN_LIMIT = 200_000
+"""Label sets remembered for sharing; past it the memory is started anew, so that churn cannot fill it."""
+
+
+def _read_host(doc: docs.HostEndpointDoc, name: Name) -> HostEndpoint:
+    spec = doc.spec
+    return HostEndpoint(
+        node=spec.node,
+        interface=spec.interface_name,
+        expected_addresses=tuple(
+            read_address(f"spec.expectedIPs[{index}]", text) for index, text in enumerate(spec.expected_ips or ())
+        ),
+        labels=read_labels(doc.metadata.labels),
+        profiles=tuple(spec.profiles or ()),
+        ports=read_named_ports("spec.ports", spec.ports),
+    )
+
+
+def _read_network_set(doc: docs.NetworkSetDoc, name: Name) -> NetworkSet:
+    labels = dict(doc.metadata.labels or {})
+    profiles: tuple[str, ...] = ()
+    if name.namespace:
+        labels["projectcalico.org/namespace"] = name.namespace
+        profiles = (f"kns.{name.namespace}",)
+    return NetworkSet(read_prefixes("spec.nets", doc.spec.nets), read_labels(labels), profiles)
+
+
+def _read_felix(doc: docs.AnySpecDoc, name: Name) -> FelixConfiguration:
+    scalars = {key: value for key, value in doc.spec.items() if isinstance(value, str | int | float | bool)}
+    return FelixConfiguration(tuple(sorted(scalars.items())))
+
+
+def _read_cluster(doc: docs.ClusterInformationDoc, name: Name) -> ClusterInformation:
+    return ClusterInformation(doc.spec.cluster_guid, doc.spec.datastore_ready is not False)
+
+
+_READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
+    ("projectcalico.org", "HostEndpoint"): (Table.HOST, docs.HostEndpointDoc, _read_host),
+    ("projectcalico.org", "GlobalNetworkPolicy"): (
+        Table.GLOBAL_POLICY,
+        docs.PolicyDoc,
+        lambda doc, name: policies.read_policy(doc, ""),
+    ),
+    ("projectcalico.org", "NetworkPolicy"): (
+        Table.NAMESPACED_POLICY,
+        docs.PolicyDoc,
+        lambda doc, name: policies.read_policy(doc, name.namespace),
+    ),
+    ("networking.k8s.io", "NetworkPolicy"): (
+        Table.KUBERNETES_POLICY,
+        docs.KubePolicyDoc,
+        lambda doc, name: policies.read_kubernetes_policy(doc, name.namespace),
+    ),
+    ("projectcalico.org", "Tier"): (Table.TIER, docs.TierDoc, lambda doc, name: policies.read_tier(doc)),
+    ("projectcalico.org", "Profile"): (Table.PROFILE, docs.ProfileDoc, lambda doc, name: policies.read_profile(doc)),
+    ("projectcalico.org", "GlobalNetworkSet"): (Table.GLOBAL_NETWORK_SET, docs.NetworkSetDoc, _read_network_set),
+    ("projectcalico.org", "NetworkSet"): (Table.NETWORK_SET, docs.NetworkSetDoc, _read_network_set),
+    ("projectcalico.org", "IPPool"): (Table.POOL, docs.IpPoolDoc, lambda doc, name: routing.read_pool(doc)),
+    ("projectcalico.org", "Node"): (Table.NODE, docs.NodeDoc, lambda doc, name: routing.read_node(doc)),
+    ("projectcalico.org", "BGPConfiguration"): (
+        Table.BGP_CONFIGURATION,
+        docs.BgpConfigurationDoc,
+        lambda doc, name: routing.read_bgp_configuration(doc),
+    ),
+    ("projectcalico.org", "BGPPeer"): (
+        Table.BGP_PEER,
+        docs.BgpPeerDoc,
+        lambda doc, name: routing.read_bgp_peer(doc),
+    ),
+    ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, _read_felix),
+    ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, _read_cluster),
+    ("core", "Namespace"): (
+        Table.NAMESPACE,
+        docs.NamespaceDoc,
+        lambda doc, name: Namespace(read_labels(doc.metadata.labels)),
+    ),
+    ("core", "Service"): (Table.SERVICE, docs.ServiceDoc, lambda doc, name: services.read_service(doc)),
+    ("core", "Endpoints"): (
+        Table.ENDPOINTS,
+        docs.EndpointsDoc,
+        lambda doc, name: services.read_endpoints(doc, name.name),
+    ),
+    ("discovery.k8s.io", "EndpointSlice"): (
+        Table.SLICE,
+        docs.EndpointSliceDoc,
+        lambda doc, name: services.read_slice(doc),
+    ),
+    ("metallb.io", "IPAddressPool"): (
+        Table.ADDRESS_POOL,
+        docs.AddressPoolDoc,
+        lambda doc, name: services.read_address_pool(doc),
+    ),
+    ("metallb.io", "BGPAdvertisement"): (
+        Table.BGP_ADVERTISEMENT,
+        docs.BgpAdvertisementDoc,
+        lambda doc, name: services.read_bgp_advertisement(doc),
+    ),
+}
+
+
+class _Route(NamedTuple):
+    """How keys with one prefix are read: the table, how the rest of the key names it, the decoder and the reader."""
+
+    table: Table
+    info: KindInfo
+    decoder: msgspec.json.Decoder[Any]
+    reader: Reader
+
+
+class Decoder:
+    """Reads values for the agent of `node`; remembers labels and names only to share them."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self._shared: dict[Any, Any] = {}
+        self._endpoint = msgspec.json.Decoder(docs.EndpointDoc)
+        self._block = msgspec.json.Decoder(docs.BlockDoc)
+        self._affinity = msgspec.json.Decoder(docs.AffinityDoc)
+        self._grant = msgspec.json.Decoder(docs.GrantDoc)
+        self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
+        self._routes: dict[str, _Route] = {}
+        for info in KINDS:
+            entry = _READERS.get((info.group, info.kind))
+            if entry is not None:
+                table, shape, reader = entry
+                self._routes[info.prefix] = _Route(table, info, msgspec.json.Decoder(shape), reader)
+
+    def decode(self, key: bytes, value: bytes | None) -> Decoded | Broken | None:
+        """What a change of `key` means; None for a key that the agent does not read."""
+        text = key.decode("utf-8", "replace")
+        if text.startswith(self._workloads.prefix):
+            return self._decode_workload(text, value)
+        if text.startswith(IPAM_PREFIX):
+            return self._decode_ipam(text, value)
+        if text.startswith(GRANTS_PREFIX):
+            return self._decode_grant(text, value)
+        route = self._routes.get(text[: text.rindex("/") + 1]) or self._routes.get(
+            text[: text.rindex("/", 0, text.rindex("/")) + 1]
+        )
+        if route is None:
+            return None
+        name = route.info.parse_name(text)
+        if name is None:
+            return Broken(text, "", "the key has another shape than keys of its kind")
+        return self._finish(text, Ref(route.table, name), value, route.decoder, lambda doc: route.reader(doc, name))
+
+    def _finish(
+        self,
+        key: str,
+        ref: Ref,
+        value: bytes | None,
+        decoder: msgspec.json.Decoder[Any],
+        read: Callable[[Any], Resource | None],
+    ) -> Decoded | Broken:
+        if value is None:
+            return Decoded(ref, None)
+        try:
+            return Decoded(ref, read(decoder.decode(value)))
+        except FieldError as error:
+            return Broken(key, error.field, error.why)
+        except msgspec.ValidationError as error:
+            why, _, path = str(error).partition(" - at `$")
+            return Broken(key, path.strip("`.") or "", why)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Broken(key, "", f"not JSON: {error}")
+        except RecursionError:
+            return Broken(key, "", "nested too deeply")
+
+    def ref_of(self, key: str) -> Ref | None:
+        """The identity that a key stands for, without its value; None for keys that are not read."""
+        decoded = self.decode(key.encode(), None)
+        return decoded.ref if isinstance(decoded, Decoded) else None
+
+    def _share(self, value: Any) -> Any:
+        return self._shared.setdefault(value, value)
+
+    def _decode_workload(self, key: str, value: bytes | None) -> Decoded | Broken:
+        namespace, _, last = key.removeprefix(self._workloads.prefix).partition("/")
+        if not last or "/" in last:
+            return Broken(key, "", "the key has another shape than keys of its kind")
+        if len(self._shared) > INTERN_LIMIT:
+            self._shared.clear()
+        ref = Ref(Table.WORKLOAD, Name(self._share(namespace), last))
+        return self._finish(key, ref, value, self._endpoint, self._read_workload)
+
+    def _read_workload(self, doc: docs.EndpointDoc) -> WorkloadEndpoint:
+        spec = doc.spec
+        addresses = []
+        for index, text in enumerate(spec.ip_networks):
+            try:
+                addresses.append(parse_address(text.partition("/")[0]))
+            except ValueError as error:
+                raise FieldError(f"spec.ipNetworks[{index}]", str(error)) from None
+        labels: LabelPairs = self._share(read_labels(doc.metadata.labels))
+        profiles: tuple[str, ...] = self._share(tuple(spec.profiles))
+        ports = read_named_ports("spec.ports", spec.ports) if spec.ports else ()
+        if spec.node != self.node:
+            return WorkloadEndpoint(self._share(spec.node), "", tuple(addresses), labels, profiles, ports)
+        if not spec.interface_name:
+            raise FieldError("spec.interfaceName", "is missing")
+        return WorkloadEndpoint(
+            self._share(spec.node),
+            spec.interface_name,
+            tuple(addresses),
+            labels,
+            profiles,
+            ports,
+            read_mac("spec.mac", spec.mac),
+            spec.workload or spec.pod,
+            spec.orchestrator,
+            spec.container_id,
+        )
+
+    def _decode_ipam(self, key: str, value: bytes | None) -> Decoded | Broken | None:
+        parts = key.removeprefix(IPAM_PREFIX).split("/")
+        if len(parts) == 4 and parts[0] == "assignment" and parts[2] == "block":
+            ref = Ref(Table.BLOCK, Name("", parts[3]))
+            return self._finish(key, ref, value, self._block, routing.read_block)
+        if len(parts) == 5 and parts[0] == "host" and parts[3] == "block":
+            ref = Ref(Table.AFFINITY, Name(parts[1], parts[4]))
+            return self._finish(key, ref, value, self._affinity, _read_affinity)
+        return None
+
+    def _decode_grant(self, key: str, value: bytes | None) -> Decoded | Broken | None:
+        parts = key.removeprefix(GRANTS_PREFIX).split("/")
+        if len(parts) != 2 or parts[0] != "addresses":
+            return None
+        ref = Ref(Table.GRANT, Name("", parts[1]))
+        return self._finish(key, ref, value, self._grant, services.read_grant)
+
+
+def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
+    return None if doc.deleted else BlockAffinity(doc.state)
+
+
+def grant_key(address: str) -> str:
+    """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
+    return f"{GRANTS_PREFIX}addresses/{address}"
+
+
+def parse_block_name(text: str) -> Prefix:
+    """A CIDR as it stands in IPAM keys (`10.0.0.0-26`).
+
+    Raises  ValueError when it is none.
+    """
+    return parse_prefix(text.replace("-", "/"))

@@ -1,0 +1,288 @@
+"""Policies, profiles and tiers: documents → types, with namespaces folded into selectors.
+
+A namespaceSelector becomes a condition on the labels that an endpoint inherits from its namespace (`pcns.`), a
+serviceAccountSelector one on `pcsa.`. Source: libcalico-go/lib/backend/syncersv1/updateprocessors (rules, policies);
+Kubernetes NetworkPolicy as libcalico-go/lib/backend/k8s/conversion does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, cast
+
+from felixpy.addresses import Prefix
+from felixpy.resources.documents import (
+    Entity,
+    Icmp,
+    KubePeer,
+    KubePolicyDoc,
+    KubePolicyPort,
+    PolicyDoc,
+    ProfileDoc,
+    Rule,
+    TierDoc,
+)
+from felixpy.resources.scalars import (
+    FieldError,
+    read_label_selector,
+    read_labels,
+    read_prefix,
+    read_prefixes,
+    read_protocol,
+    read_selector,
+)
+from felixpy.resources.types import (
+    EntityMatch,
+    IcmpMatch,
+    Policy,
+    PolicyRule,
+    Profile,
+    RuleAction,
+    Tier,
+    TierDefault,
+)
+from felixpy.selector import (
+    NAMESPACE_LABEL,
+    All,
+    Compare,
+    Has,
+    In,
+    Operator,
+    Selector,
+    conjunction,
+    prefix_labels,
+)
+
+NAMESPACE_PREFIX = "pcns."
+SERVICE_ACCOUNT_PREFIX = "pcsa."
+SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
+ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
+DEFAULT_TIER = "default"
+KUBERNETES_ORDER = 1000.0
+PORTED = frozenset({6, 17, 132, 136})
+"""Protocols that have ports."""
+
+
+def read_policy(doc: PolicyDoc, namespace: str) -> Policy:
+    """A policy; `namespace` is "" for a global one."""
+    spec = doc.spec
+    selector = read_selector("spec.selector", spec.selector)
+    parts = [selector]
+    if namespace:
+        parts = [Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace), selector]
+    elif spec.namespace_selector:
+        parts = [_namespaces("spec.namespaceSelector", spec.namespace_selector), selector]
+    if spec.service_account_selector:
+        wanted = read_selector("spec.serviceAccountSelector", spec.service_account_selector)
+        parts.append(_service_accounts(wanted))
+    types = spec.types
+    if types is None:
+        types = ["Ingress"] if not spec.egress else ["Ingress", "Egress"] if spec.ingress else ["Egress"]
+    for index, word in enumerate(types):
+        if word not in {"Ingress", "Egress"}:
+            raise FieldError(f"spec.types[{index}]", f"{word!r} is neither Ingress nor Egress")
+    return Policy(
+        tier=spec.tier or DEFAULT_TIER,
+        order=spec.order,
+        selector=conjunction(*parts),
+        applies_ingress="Ingress" in types,
+        applies_egress="Egress" in types,
+        ingress=_rules("spec.ingress", spec.ingress, namespace),
+        egress=_rules("spec.egress", spec.egress, namespace),
+        do_not_track=spec.do_not_track,
+        pre_dnat=spec.pre_dnat,
+        apply_on_forward=spec.apply_on_forward,
+    )
+
+
+def read_profile(doc: ProfileDoc) -> Profile:
+    return Profile(
+        ingress=_rules("spec.ingress", doc.spec.ingress, ""),
+        egress=_rules("spec.egress", doc.spec.egress, ""),
+        labels_to_apply=read_labels(doc.spec.labels_to_apply),
+    )
+
+
+def read_tier(doc: TierDoc) -> Tier:
+    try:
+        action = TierDefault(doc.spec.default_action or TierDefault.DENY)
+    except ValueError:
+        raise FieldError("spec.defaultAction", f"{doc.spec.default_action!r} is neither Deny nor Pass") from None
+    return Tier(doc.spec.order, action)
+
+
+def _namespaces(field: str, text: str) -> Selector:
+    return prefix_labels(read_selector(field, text), NAMESPACE_PREFIX)
+
+
+def _service_accounts(selector: Selector) -> Selector:
+    if isinstance(selector, All):
+        return Has(SERVICE_ACCOUNT_LABEL)
+    return prefix_labels(selector, SERVICE_ACCOUNT_PREFIX)
+
+
+def _rules(field: str, rules: Iterable[Rule] | None, namespace: str) -> tuple[PolicyRule, ...]:
+    read = (_rule(f"{field}[{index}]", rule, namespace) for index, rule in enumerate(rules or ()))
+    return tuple(rule for rule in read if rule is not None)
+
+
+def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
+    """The rule; None for one that asks for what is not enforced here and so must not allow anything.
+
+    A Deny with such a condition is widened instead: it denies all that its other conditions match.
+    """
+    try:
+        action = RuleAction(rule.action.capitalize())
+    except ValueError:
+        raise FieldError(f"{field}.action", f"{rule.action!r} is not Allow, Deny, Log or Pass") from None
+    if rule.ip_version not in (None, 4, 6):
+        raise FieldError(f"{field}.ipVersion", f"{rule.ip_version} is neither 4 nor 6")
+    source, destination = rule.source or Entity(), rule.destination or Entity()
+    if (rule.http is not None or source.services or destination.services) and action is not RuleAction.DENY:
+        return None
+    return PolicyRule(
+        action=action,
+        version=cast("Literal[4, 6] | None", rule.ip_version),
+        protocol=read_protocol(f"{field}.protocol", rule.protocol),
+        not_protocol=read_protocol(f"{field}.notProtocol", rule.not_protocol),
+        icmp=_icmp(rule.icmp),
+        not_icmp=_icmp(rule.not_icmp),
+        source=_entity(f"{field}.source", source, namespace),
+        destination=_entity(f"{field}.destination", destination, namespace),
+    )
+
+
+def _icmp(icmp: Icmp | None) -> IcmpMatch | None:
+    return None if icmp is None or icmp.type is None else IcmpMatch(icmp.type, icmp.code)
+
+
+def _entity(field: str, entity: Entity, namespace: str) -> EntityMatch:
+    selecting = bool(entity.selector or entity.not_selector or entity.service_accounts)
+    parts: list[Selector] = []
+    if entity.namespace_selector:
+        parts.append(_namespaces(f"{field}.namespaceSelector", entity.namespace_selector))
+    elif namespace and selecting:
+        parts.append(Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace))
+    if entity.service_accounts is not None:
+        if entity.service_accounts.names:
+            parts.append(In(SERVICE_ACCOUNT_LABEL, tuple(sorted(set(entity.service_accounts.names)))))
+        if entity.service_accounts.selector:
+            wanted = read_selector(f"{field}.serviceAccounts.selector", entity.service_accounts.selector)
+            parts.append(_service_accounts(wanted))
+    if entity.selector:
+        parts.append(read_selector(f"{field}.selector", entity.selector))
+    ports, port_names = _ports(f"{field}.ports", entity.ports)
+    not_ports, not_port_names = _ports(f"{field}.notPorts", entity.not_ports)
+    return EntityMatch(
+        nets=read_prefixes(f"{field}.nets", entity.nets),
+        not_nets=read_prefixes(f"{field}.notNets", entity.not_nets),
+        selector=conjunction(*parts) if parts else None,
+        not_selector=read_selector(f"{field}.notSelector", entity.not_selector) if entity.not_selector else None,
+        ports=ports,
+        port_names=port_names,
+        not_ports=not_ports,
+        not_port_names=not_port_names,
+    )
+
+
+def _ports(field: str, ports: Iterable[str | int] | None) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
+    """Numeric ranges, and names."""
+    ranges: list[tuple[int, int]] = []
+    names: list[str] = []
+    for index, port in enumerate(ports or ()):
+        first, colon, last = str(port).partition(":")
+        if first.isdigit() and (last.isdigit() if colon else True):
+            low, high = int(first), int(last) if colon else int(first)
+            if not low <= high <= 65535:
+                raise FieldError(f"{field}[{index}]", f"{port!r} is no port range")
+            ranges.append((low, high))
+        elif colon or not first:
+            raise FieldError(f"{field}[{index}]", f"{port!r} is neither a port, a range `a:b` nor a name")
+        else:
+            names.append(first)
+    return tuple(ranges), tuple(names)
+
+
+def read_kubernetes_policy(doc: KubePolicyDoc, namespace: str) -> Policy:
+    """A Kubernetes NetworkPolicy, at order 1000 of the default tier."""
+    spec = doc.spec
+    types = spec.policy_types
+    if types is None:
+        types = ["Ingress", "Egress"] if spec.egress else ["Ingress"]
+    ingress: list[PolicyRule] = []
+    for index, allowed in enumerate(spec.ingress or ()):
+        ingress += _kube_rules(f"spec.ingress[{index}]", "from", allowed.peers, allowed.ports, namespace)
+    egress: list[PolicyRule] = []
+    for index, permitted in enumerate(spec.egress or ()):
+        egress += _kube_rules(f"spec.egress[{index}]", "to", permitted.peers, permitted.ports, namespace)
+    return Policy(
+        tier=DEFAULT_TIER,
+        order=KUBERNETES_ORDER,
+        selector=conjunction(
+            Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace),
+            Compare(ORCHESTRATOR_LABEL, Operator.EQUALS, "k8s"),
+            read_label_selector("spec.podSelector", spec.pod_selector),
+        ),
+        applies_ingress="Ingress" in types,
+        applies_egress="Egress" in types,
+        ingress=tuple(ingress),
+        egress=tuple(egress),
+    )
+
+
+def _kube_rules(
+    field: str,
+    word: Literal["from", "to"],
+    peers: list[KubePeer] | None,
+    ports: list[KubePolicyPort] | None,
+    namespace: str,
+) -> list[PolicyRule]:
+    matches = [_kube_peer(f"{field}.{word}[{index}]", peer, namespace) for index, peer in enumerate(peers or ())]
+    rules = []
+    for match in matches or [EntityMatch()]:
+        for protocol, ranges, names in _kube_ports(f"{field}.ports", ports):
+            to_port = EntityMatch(ports=ranges, port_names=names)
+            if word == "from":
+                rules.append(PolicyRule(RuleAction.ALLOW, protocol=protocol, source=match, destination=to_port))
+            else:
+                joined = EntityMatch(match.nets, match.not_nets, match.selector, ports=ranges, port_names=names)
+                rules.append(PolicyRule(RuleAction.ALLOW, protocol=protocol, destination=joined))
+    return rules
+
+
+def _kube_peer(field: str, peer: KubePeer, namespace: str) -> EntityMatch:
+    if peer.ip_block is not None:
+        if peer.pod_selector or peer.namespace_selector:
+            raise FieldError(field, "ipBlock goes with neither podSelector nor namespaceSelector")
+        nets: tuple[Prefix, ...] = (read_prefix(f"{field}.ipBlock.cidr", peer.ip_block.cidr),)
+        return EntityMatch(nets, read_prefixes(f"{field}.ipBlock.except", peer.ip_block.excluded))
+    pods = read_label_selector(f"{field}.podSelector", peer.pod_selector)
+    if peer.namespace_selector is None:
+        where: Selector = Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace)
+    else:
+        chosen = read_label_selector(f"{field}.namespaceSelector", peer.namespace_selector, NAMESPACE_PREFIX)
+        where = Has(NAMESPACE_LABEL) if isinstance(chosen, All) else chosen
+    kubernetes = Compare(ORCHESTRATOR_LABEL, Operator.EQUALS, "k8s")
+    return EntityMatch(selector=conjunction(where, kubernetes, pods))
+
+
+def _kube_ports(
+    field: str, ports: list[KubePolicyPort] | None
+) -> list[tuple[int | None, tuple[tuple[int, int], ...], tuple[str, ...]]]:
+    """Per protocol asked for: its number, port ranges and port names."""
+    if not ports:
+        return [(None, (), ())]
+    read: list[tuple[int | None, tuple[tuple[int, int], ...], tuple[str, ...]]] = []
+    for index, port in enumerate(ports):
+        protocol = read_protocol(f"{field}[{index}].protocol", port.protocol)
+        if port.port is None:
+            read.append((protocol, (), ()))
+        elif isinstance(port.port, int) or port.port.isdigit():
+            low = int(port.port)
+            high = port.end_port if port.end_port is not None else low
+            if not 0 < low <= high <= 65535:
+                raise FieldError(f"{field}[{index}]", f"{low} to {high} is no port range")
+            read.append((protocol, ((low, high),), ()))
+        else:
+            read.append((protocol, (), (port.port,)))
+    return read

@@ -1,0 +1,131 @@
+"""Small readers of single values, which raise FieldError naming the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from felixpy.addresses import Address, Prefix, mask_address, parse_address, parse_prefix
+from felixpy.resources.documents import LabelSelector, Port
+from felixpy.resources.types import LabelPairs, NamedPort, NodeAddress
+from felixpy.selector import All, And, Compare, Has, In, Not, Operator, Selector, parse_selector
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
+"""IANA numbers of the protocols that have names in policies."""
+
+
+class FieldError(ValueError):
+    """A value does not fit its field."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.field = field
+        self.why = why
+
+
+def read_labels(labels: Mapping[str, str] | None) -> LabelPairs:
+    """Sorted pairs."""
+    return tuple(sorted(labels.items())) if labels else ()
+
+
+def read_address(field: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+
+
+def read_prefix(field: str, text: str) -> Prefix:
+    try:
+        return parse_prefix(text)
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+
+
+def read_prefixes(field: str, texts: Iterable[str] | None) -> tuple[Prefix, ...]:
+    return tuple(read_prefix(f"{field}[{index}]", text) for index, text in enumerate(texts or ()))
+
+
+def read_node_address(field: str, text: str) -> NodeAddress | None:
+    """An address with its subnet's length; None when empty."""
+    if not text:
+        return None
+    address = read_address(field, text.partition("/")[0])
+    length = read_prefix(field, text).length
+    return NodeAddress(address, Prefix(mask_address(address, length), length))
+
+
+def read_selector(field: str, text: str) -> Selector:
+    try:
+        return parse_selector(text)
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+
+
+def read_protocol(field: str, value: str | int | None) -> int | None:
+    """A protocol by name (any case) or number 1-255."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.lower() in PROTOCOLS:
+        return PROTOCOLS[value.lower()]
+    number = int(value) if isinstance(value, int) or value.isdigit() else -1
+    if not 1 <= number <= 255:
+        raise FieldError(field, f"{value!r} is no protocol (a name, or 1 to 255)")
+    return number
+
+
+def read_mac(field: str, text: str) -> bytes:
+    """Six bytes; b"" when empty."""
+    if not text:
+        return b""
+    try:
+        mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    except ValueError:
+        mac = b""
+    if len(mac) != 6:
+        raise FieldError(field, f"{text!r} is no MAC address")
+    return mac
+
+
+def read_as_number(field: str, value: int | str | None) -> int | None:
+    """An AS number, plain (65001) or dotted (1.10); RFC 5396."""
+    if value is None:
+        return None
+    high, dot, low = str(value).partition(".")
+    if not (high.isdigit() and (low.isdigit() if dot else True)):
+        raise FieldError(field, f"{value!r} is no AS number")
+    number = (int(high) << 16) + int(low) if dot else int(high)
+    if not 0 <= number < 1 << 32:
+        raise FieldError(field, f"{value!r} is no AS number")
+    return number
+
+
+def read_named_ports(field: str, ports: Iterable[Port] | None) -> tuple[NamedPort, ...]:
+    return tuple(
+        NamedPort(port.name, read_protocol(f"{field}[{index}].protocol", port.protocol) or 6, port.port)
+        for index, port in enumerate(ports or ())
+    )
+
+
+def read_label_selector(field: str, selector: LabelSelector | None, prefix: str = "") -> Selector:
+    """A Kubernetes label selector as one of ours; empty or None selects everything. `prefix` goes before each label."""
+    if selector is None:
+        return All()
+    parts: list[Selector] = [
+        Compare(prefix + key, Operator.EQUALS, value) for key, value in sorted((selector.match_labels or {}).items())
+    ]
+    for index, expression in enumerate(selector.match_expressions or ()):
+        label, values = prefix + expression.key, tuple(sorted(set(expression.values or ())))
+        match expression.operator:
+            case "In":
+                parts.append(In(label, values))
+            case "NotIn":
+                parts.append(In(label, values, negate=True))
+            case "Exists":
+                parts.append(Has(label))
+            case "DoesNotExist":
+                parts.append(Not(Has(label)))
+            case other:
+                raise FieldError(f"{field}.matchExpressions[{index}].operator", f"{other!r} is no operator")
+    if not parts:
+        return All()
+    return parts[0] if len(parts) == 1 else And(tuple(parts))

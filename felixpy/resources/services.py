@@ -1,0 +1,216 @@
+"""Services, their backends and LoadBalancer pools: documents → types. Source: k8s.io/api/core/v1; metallb.io api."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from felixpy.addresses import Address, Prefix, mask_address
+from felixpy.resources.documents import (
+    AddressPoolDoc,
+    BgpAdvertisementDoc,
+    EndpointsDoc,
+    EndpointSliceDoc,
+    GrantDoc,
+    ServiceDoc,
+    SlicePort,
+)
+from felixpy.resources.kinds import Name
+from felixpy.resources.scalars import (
+    FieldError,
+    read_address,
+    read_label_selector,
+    read_labels,
+    read_prefix,
+    read_prefixes,
+    read_protocol,
+)
+from felixpy.resources.types import (
+    AddressPool,
+    AddressRange,
+    Backend,
+    BackendGroup,
+    BackendPort,
+    BgpAdvertisement,
+    EndpointSlice,
+    Grant,
+    Service,
+    ServicePort,
+    TrafficPolicy,
+)
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+ANNOTATION_PREFIXES = ("metallb.io/", "metallb.universe.tf/")
+DEFAULT_AFFINITY_S = 10800
+
+
+def _annotation(doc: ServiceDoc, word: str) -> str:
+    annotations = doc.metadata.annotations or {}
+    return next((annotations[prefix + word] for prefix in ANNOTATION_PREFIXES if prefix + word in annotations), "")
+
+
+def read_service(doc: ServiceDoc) -> Service:
+    spec = doc.spec
+    clusters = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
+    asked = _annotation(doc, "loadBalancerIPs")
+    if asked and spec.load_balancer_ip:
+        raise FieldError("spec.loadBalancerIP", "is given together with the annotation loadBalancerIPs")
+    wanted = [text.strip() for text in (asked or spec.load_balancer_ip).split(",") if text.strip()]
+    affinity = 0
+    if spec.session_affinity == "ClientIP":
+        client = spec.session_affinity_config.client_ip if spec.session_affinity_config else None
+        affinity = (client or {}).get("timeoutSeconds", DEFAULT_AFFINITY_S)
+    return Service(
+        type=spec.type,
+        ports=tuple(
+            ServicePort(
+                port.name,
+                read_protocol(f"spec.ports[{index}].protocol", port.protocol) or 6,
+                port.port,
+                port.node_port,
+            )
+            for index, port in enumerate(spec.ports or ())
+        ),
+        cluster_addresses=tuple(
+            read_address(f"spec.clusterIPs[{index}]", text) for index, text in enumerate(clusters) if text != "None"
+        ),
+        external_addresses=tuple(
+            read_address(f"spec.externalIPs[{index}]", text) for index, text in enumerate(spec.external_ips or ())
+        ),
+        requested=tuple(read_address("spec.loadBalancerIP", text) for text in wanted),
+        pool=_annotation(doc, "address-pool"),
+        sharing_key=_annotation(doc, "allow-shared-ip"),
+        class_name=spec.load_balancer_class,
+        external_policy=_traffic("spec.externalTrafficPolicy", spec.external_traffic_policy),
+        internal_policy=_traffic("spec.internalTrafficPolicy", spec.internal_traffic_policy),
+        source_ranges=read_prefixes("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges),
+        families=tuple(6 if word == "IPv6" else 4 for word in spec.ip_families or ()),
+        family_policy=spec.ip_family_policy,
+        affinity_timeout_s=affinity,
+        labels=read_labels(doc.metadata.labels),
+        selector=read_labels(spec.selector),
+        created=doc.metadata.creation_timestamp or "",
+    )
+
+
+def _traffic(field: str, word: str) -> TrafficPolicy:
+    try:
+        return TrafficPolicy(word or TrafficPolicy.CLUSTER)
+    except ValueError:
+        raise FieldError(field, f"{word!r} is neither Cluster nor Local") from None
+
+
+def read_slice(doc: EndpointSliceDoc) -> EndpointSlice | None:
+    """None for a slice of no Service, or of a headless one."""
+    labels = doc.metadata.labels or {}
+    service = labels.get(SERVICE_NAME_LABEL, "")
+    if not service or HEADLESS_LABEL in labels:
+        return None
+    backends = []
+    for index, endpoint in enumerate(doc.endpoints or ()):
+        conditions = endpoint.conditions
+        ready = conditions is None or conditions.ready is not False
+        serving = ready if conditions is None or conditions.serving is None else conditions.serving
+        backends.append(
+            Backend(
+                tuple(read_address(f"endpoints[{index}].addresses", text) for text in endpoint.addresses),
+                endpoint.node_name or "",
+                ready,
+                serving,
+                bool(conditions and conditions.terminating),
+            )
+        )
+    return EndpointSlice(service, (BackendGroup(tuple(backends), _ports("ports", doc.ports)),))
+
+
+def read_endpoints(doc: EndpointsDoc, name: str) -> EndpointSlice:
+    """The older kind: named like its Service, one group per subset."""
+    groups = []
+    for index, subset in enumerate(doc.subsets or ()):
+        backends = [
+            Backend((read_address(f"subsets[{index}].addresses", one.ip),), one.node_name or "", ready, ready)
+            for ready, some in ((True, subset.addresses), (False, subset.not_ready_addresses))
+            for one in some or ()
+        ]
+        groups.append(BackendGroup(tuple(backends), _ports(f"subsets[{index}].ports", subset.ports)))
+    return EndpointSlice(name, tuple(groups))
+
+
+def _ports(field: str, ports: Iterable[SlicePort] | None) -> tuple[BackendPort, ...]:
+    return tuple(
+        BackendPort(
+            port.name or "", read_protocol(f"{field}[{index}].protocol", port.protocol or "TCP") or 6, port.port
+        )
+        for index, port in enumerate(ports or ())
+        if port.port is not None
+    )
+
+
+def read_range(field: str, text: str) -> AddressRange:
+    """A CIDR, or `first-last` with blanks round the dash allowed; a bare address is refused, as MetalLB does."""
+    first, dash, last = text.partition("-")
+    if dash:
+        low, high = read_address(field, first.strip()), read_address(field, last.strip())
+        if len(low) != len(high):
+            raise FieldError(field, f"{text!r} begins and ends in different families")
+        if low > high:
+            raise FieldError(field, f"{text!r} ends before it begins")
+        return AddressRange(low, high)
+    if "/" not in text:
+        raise FieldError(field, f"{text!r} is neither a CIDR nor a range")
+    prefix = read_prefix(field, text)
+    return AddressRange(prefix.address, last_address(prefix))
+
+
+def last_address(prefix: Prefix) -> Address:
+    """The highest address inside."""
+    bits = len(prefix.address) * 8
+    number = int.from_bytes(mask_address(prefix.address, prefix.length), "big") | ((1 << (bits - prefix.length)) - 1)
+    return Address(number.to_bytes(len(prefix.address), "big"))
+
+
+def read_address_pool(doc: AddressPoolDoc) -> AddressPool:
+    spec = doc.spec
+    allocation = spec.service_allocation
+    field = "spec.serviceAllocation"
+    return AddressPool(
+        ranges=tuple(read_range(f"spec.addresses[{index}]", text) for index, text in enumerate(spec.addresses)),
+        auto_assign=spec.auto_assign is not False,
+        avoid_buggy=spec.avoid_buggy,
+        priority=allocation.priority if allocation else 0,
+        namespaces=tuple(allocation.namespaces or ()) if allocation else (),
+        service_selectors=tuple(
+            read_label_selector(f"{field}.serviceSelectors[{index}]", one)
+            for index, one in enumerate((allocation.service_selectors if allocation else None) or ())
+        ),
+        namespace_selectors=tuple(
+            read_label_selector(f"{field}.namespaceSelectors[{index}]", one)
+            for index, one in enumerate((allocation.namespace_selectors if allocation else None) or ())
+        ),
+    )
+
+
+def read_bgp_advertisement(doc: BgpAdvertisementDoc) -> BgpAdvertisement:
+    spec = doc.spec
+    return BgpAdvertisement(
+        pools=tuple(spec.ip_address_pools or ()),
+        aggregation4=spec.aggregation_length,
+        aggregation6=spec.aggregation_length_v6,
+        local_pref=spec.local_pref,
+        communities=tuple(spec.communities or ()),
+        node_selectors=tuple(
+            read_label_selector(f"spec.nodeSelectors[{index}]", one)
+            for index, one in enumerate(spec.node_selectors or ())
+        ),
+        peers=tuple(spec.peers or ()),
+    )
+
+
+def read_grant(doc: GrantDoc) -> Grant:
+    names = []
+    for index, text in enumerate(doc.services):
+        namespace, slash, name = text.partition("/")
+        if not slash:
+            raise FieldError(f"services[{index}]", f"{text!r} is not `namespace/name`")
+        names.append(Name(namespace, name))
+    return Grant(read_address("address", doc.address), tuple(names), doc.pool)
