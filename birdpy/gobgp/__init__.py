@@ -1,1 +1,1 @@
-"""The GoBGP driver: one client for the v3 and v4 APIs."""
+"""GoBGP over its gRPC interface, versions 3 and 4 by one client."""

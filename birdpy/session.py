@@ -1,0 +1,83 @@
+"""A BGP session as it stands, and when sessions have said all that a restart must wait for.
+
+In: what gobgpd reports. Out: status for people, and the answer to one question: may routes that nobody confirmed after
+a restart be removed now? Reads no clock. Source: RFC 4271 §8.2.2 (states), RFC 4724 §4.1 (waiting for end-of-RIB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from birdpy.intent import Neighbor
+
+QUIET_S = 5.0
+"""How long a session without graceful restart, which sends no end-of-RIB, gets to send its table."""
+
+
+class SessionState(StrEnum):
+    """RFC 4271's states."""
+
+    IDLE = "Idle"
+    CONNECT = "Connect"
+    ACTIVE = "Active"
+    OPEN_SENT = "OpenSent"
+    OPEN_CONFIRM = "OpenConfirm"
+    ESTABLISHED = "Established"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One neighbour's session. Times are Unix seconds, None when never; counts are prefixes or messages.
+
+    `last_error` says in words why it went down last. `end_of_rib`: each family that negotiated graceful restart has
+    sent it; `graceful`: at least one has.
+    """
+
+    address: bytes
+    asn: int = 0
+    state: SessionState = SessionState.IDLE
+    up_since: float | None = None
+    down_since: float | None = None
+    last_error: str = ""
+    over_prefix_limit: bool = False
+    received: int = 0
+    accepted: int = 0
+    advertised: int = 0
+    updates_received: int = 0
+    updates_sent: int = 0
+    hold_time_s: int = 0
+    router_id: bytes | None = None
+    graceful: bool = False
+    end_of_rib: bool = False
+    bfd_up: bool | None = None
+
+    @property
+    def established(self) -> bool:
+        return self.state is SessionState.ESTABLISHED
+
+
+def unsettled_neighbors(
+    neighbors: Mapping[bytes, Neighbor], sessions: Mapping[bytes, Session], now: float, since: float
+) -> Collection[bytes]:
+    """The neighbours that may still have routes to tell, at `now`, of a restart at `since` (Unix seconds both).
+
+    Shape   a neighbour is settled when its end-of-RIB came; when it is up without graceful restart for QUIET_S; when it
+            has been down for its restart time; and in any case when its restart time has passed since the restart.
+    """
+    waiting = []
+    for address, neighbor in neighbors.items():
+        limit_s = max(neighbor.graceful_restart.restart_time_s, QUIET_S)
+        session = sessions.get(address)
+        if now - since >= limit_s:
+            continue
+        if session is not None and session.established:
+            if session.graceful and session.end_of_rib:
+                continue
+            if not session.graceful and session.up_since is not None and now - session.up_since >= QUIET_S:
+                continue
+        elif session is not None and session.down_since is not None and now - session.down_since >= limit_s:
+            continue
+        waiting.append(address)
+    return waiting
