@@ -6,7 +6,7 @@ Source: etcd's rpc.proto; ../resources/codec.py alone knows what the keys mean.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -80,6 +80,7 @@ class ConnectReason(StrEnum):
     TLS_NEEDED = "the server speaks TLS and we do not, or the reverse"
     AUTH = "the user name or password is wrong"
     PERMISSION = "the user may not do that"
+    NO_LEADER = "the members that answer have no leader"
 
 
 class DatastoreError(Exception):
@@ -112,6 +113,9 @@ class Lease(Protocol):
     @property
     def id(self) -> int: ...
 
+    async def replaced(self, known: int) -> int:
+        """Waits until `id` is no longer `known`, and returns it."""
+
     async def close(self) -> None:
         """Revokes it, and so deletes the keys under it."""
 
@@ -131,6 +135,12 @@ class Store(Protocol):
         Raises  Compacted and FutureRevision when `revision` is not to be had.
         """
 
+    def pages(self, prefixes: Sequence[bytes], revision: int = 0) -> AsyncGenerator[Snapshot, None]:
+        """The same as `snapshot`, one page at a time, so that the whole need not be in memory; at least one page.
+
+        Raises  Compacted also in between, when reading takes longer than the revision is kept.
+        """
+
     async def put(self, key: bytes, value: bytes, lease: int = 0) -> int:
         """Writes without conditions; returns the new mod_revision."""
 
@@ -140,7 +150,7 @@ class Store(Protocol):
     async def transact(self, expect: Sequence[Expect], writes: Sequence[Write]) -> TxnResult:
         """All writes when all conditions hold, else none. At most 128 of each (etcd's default --max-txn-ops)."""
 
-    def watch(self, prefixes: Sequence[bytes], start_revision: int) -> AsyncIterator[tuple[Event, ...]]:
+    def watch(self, prefixes: Sequence[bytes], start_revision: int) -> AsyncGenerator[tuple[Event, ...], None]:
         """Batches of events from `start_revision` on; events of one revision are never split over batches.
 
         Raises  Compacted when the start is no longer kept; Unavailable when the stream ends.
