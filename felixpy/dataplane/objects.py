@@ -75,12 +75,16 @@ class IpipSettings:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device that we own. mtu in bytes (0 leaves it), mac 6 bytes."""
+    """A network device that we own. mtu in bytes (0 leaves it), mac 6 bytes (None leaves it).
+
+    Without settings it must be there already. As read back, mtu and mac are always what the device has.
+    """
 
     name: str
     settings: VxlanSettings | IpipSettings | None = None
     mtu: int = 0
     mac: bytes | None = None
+    up: bool = True
 
     @property
     def key(self) -> Key:
