@@ -21,7 +21,7 @@ GATEWAY_V6 = parse_address("fe80::ecee:eeff:feee:eeee")
 
 @dataclass(frozen=True, slots=True)
 class PodLink:
-    """A veth pair. `owner` stands in the node end's alias, and says whose it is; mtu in bytes, 0 leaves the kernel's."""
+    """A veth pair. `owner` is the node end's alias, and says whose it is; mtu in bytes, 0 leaves the kernel's."""
 
     host_device: str
     pod_device: str

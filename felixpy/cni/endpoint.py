@@ -1,0 +1,168 @@
+"""The WorkloadEndpoint that an ADD leaves in the datastore, in Calico's own JSON.
+
+Pure. Attachment, facts and addresses → EndpointWrite; and back, as far as garbage collection needs it.
+Source: libcalico-go/lib/apis/internalapi/workloadendpoint.go; cni-plugin/pkg/plugin/plugin.go (profile of a network).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from felixpy.addresses import Address, host_prefix
+from felixpy.cni.plan import PLAIN_NAMESPACE, Attachment, PodFacts
+from felixpy.cni.result import format_mac
+from felixpy.dataplane.pod import PodLink
+from felixpy.resources.kinds import CALICO, Name
+
+NETWORK_ANNOTATION = "felixpy.io/network"
+"""Which CNI network the endpoint is of; Calico, which has one network a node, has no field for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the writer draws and reads, and nothing here may: a new object's uid, and the time (RFC 3339, UTC)."""
+
+    uid: str
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointWrite:
+    """An endpoint to put at `name`, and the profile that it uses, to be created where there is none of that name."""
+
+    name: Name
+    value: bytes
+    profile: str = ""
+    profile_value: bytes = b""
+
+
+class _Port(msgspec.Struct):
+    name: str
+    protocol: str
+    port: int
+
+
+class _Metadata(msgspec.Struct, omit_defaults=True, rename="camel"):
+    name: str
+    generate_name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    creation_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class _Spec(
+    msgspec.Struct,
+    omit_defaults=True,
+    rename={
+        "container_id": "containerID",
+        "service_account_name": "serviceAccountName",
+        "ip_networks": "ipNetworks",
+        "interface_name": "interfaceName",
+    },
+):
+    orchestrator: str = ""
+    workload: str = ""
+    node: str = ""
+    container_id: str = ""
+    pod: str = ""
+    endpoint: str = ""
+    service_account_name: str = ""
+    ip_networks: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    interface_name: str = ""
+    mac: str = ""
+    ports: tuple[_Port, ...] = ()
+
+
+class _Endpoint(msgspec.Struct, rename={"api_version": "apiVersion"}):
+    kind: str
+    api_version: str
+    metadata: _Metadata
+    spec: _Spec
+
+
+_decoder = msgspec.json.Decoder(_Endpoint)
+
+
+def derive_endpoint(
+    attachment: Attachment, link: PodLink, facts: PodFacts, addresses: tuple[Address, ...], identity: Identity
+) -> EndpointWrite:
+    """The endpoint to store for an attachment that holds `addresses`.
+
+    A pod uses the profiles of its namespace and service account, which follow those; a container without orchestrator
+    uses its network's, which lets in what is on the same network, and everything out.
+    """
+    labels = {
+        **facts.labels,
+        "projectcalico.org/namespace": attachment.namespace or PLAIN_NAMESPACE,
+        "projectcalico.org/orchestrator": attachment.orchestrator,
+    }
+    if attachment.pod:
+        profiles: tuple[str, ...] = (f"kns.{attachment.namespace}",)
+        if facts.service_account:
+            profiles += (f"ksa.{attachment.namespace}.{facts.service_account}",)
+            labels["projectcalico.org/serviceaccount"] = facts.service_account
+    else:
+        profiles = (attachment.network,)
+    name = attachment.endpoint
+    endpoint = _Endpoint(
+        kind="WorkloadEndpoint",
+        api_version=CALICO,
+        metadata=_Metadata(
+            name=name.name,
+            generate_name=facts.generate_name,
+            namespace=name.namespace,
+            uid=identity.uid,
+            creation_timestamp=identity.created,
+            labels=dict(sorted(labels.items())),
+            annotations={NETWORK_ANNOTATION: attachment.network},
+        ),
+        spec=_Spec(
+            orchestrator=attachment.orchestrator,
+            node=attachment.node,
+            container_id=attachment.container_id,
+            pod=attachment.pod,
+            endpoint=attachment.ifname,
+            service_account_name=facts.service_account,
+            ip_networks=tuple(str(host_prefix(address)) for address in addresses),
+            profiles=profiles,
+            interface_name=link.host_device,
+            mac=format_mac(link.pod_mac),
+            ports=tuple(_Port(port.name, port.protocol, port.port) for port in facts.ports),
+        ),
+    )
+    value = msgspec.json.encode(endpoint)
+    if attachment.pod:
+        return EndpointWrite(name, value)
+    return EndpointWrite(name, value, attachment.network, _render_profile(attachment.network, identity))
+
+
+def parse_attachment(value: bytes) -> Attachment | None:
+    """The attachment that a stored endpoint belongs to; None when it is not one that `derive_endpoint` wrote."""
+    try:
+        endpoint = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    spec, network = endpoint.spec, endpoint.metadata.annotations.get(NETWORK_ANNOTATION, "")
+    if not (network and spec.node and spec.container_id and spec.endpoint):
+        return None
+    namespace = endpoint.metadata.namespace if spec.pod else ""
+    return Attachment(spec.node, network, spec.container_id, spec.endpoint, namespace, spec.pod)
+
+
+def _render_profile(network: str, identity: Identity) -> bytes:
+    profile = {
+        "kind": "Profile",
+        "apiVersion": CALICO,
+        "metadata": {"name": network, "uid": identity.uid, "creationTimestamp": identity.created},
+        "spec": {
+            "ingress": [{"action": "Allow", "source": {"selector": f"has({network})"}, "destination": {}}],
+            "egress": [{"action": "Allow", "source": {}, "destination": {}}],
+            "labelsToApply": {network: ""},
+        },
+    }
+    return msgspec.json.encode(profile)

@@ -1,0 +1,255 @@
+"""What a runtime configures: the network configuration (JSON) and CNI_ARGS, parsed and checked.
+
+Pure. Foreign bytes → NetConf, PodArgs; each error says the field. Fields that are not read here are passed over.
+Source: CNI specification 1.1.0 and its conventions (CONVENTIONS.md); Calico's cni-plugin/pkg/types/types.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from felixpy.addresses import Address, Prefix, parse_address, parse_prefix
+from felixpy.cni.errors import CniError, Code
+
+SUPPORTED_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+NEWEST_VERSION = SUPPORTED_VERSIONS[-1]
+MTU_MAX_BYTES = 65535
+IDENTIFIER_MAX = 118
+"""Characters of a container id or network name: both, a device name and two slashes fit an alias (IFALIASZ, 256)."""
+_IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{IDENTIFIER_MAX - 1}}}", re.ASCII)
+_DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_IFNAME = re.compile(r"[^\s/:\0]{1,15}", re.ASCII)
+
+
+class Dns(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Name servers that the configuration gives, returned as they are."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousResult:
+    """What the ADD before gave: addresses, and devices as (name, sandbox); sandbox is "" on the node."""
+
+    addresses: tuple[Prefix, ...]
+    devices: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetConf:
+    """One network: how pods on it get addresses, and how their links are. mtu in bytes, 0 means the node's."""
+
+    version: str
+    name: str
+    mtu: int = 0
+    assign_ipv4: bool = True
+    assign_ipv6: bool = False
+    ipv4_pools: tuple[str, ...] = ()
+    ipv6_pools: tuple[str, ...] = ()
+    allow_ip_forwarding: bool = False
+    addresses: tuple[Address, ...] = ()
+    mac: bytes = b""
+    dns: Dns | None = None
+    previous: PreviousResult | None = None
+    valid_attachments: frozenset[tuple[str, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodArgs:
+    """The pod that CNI_ARGS name (both empty without an orchestrator), and an address asked for by `IP=`."""
+
+    namespace: str = ""
+    pod: str = ""
+    address: Address | None = None
+
+
+class _Ipam(msgspec.Struct):
+    assign_ipv4: bool | str | None = None
+    assign_ipv6: bool | str | None = None
+    ipv4_pools: tuple[str, ...] | None = None
+    ipv6_pools: tuple[str, ...] | None = None
+
+
+class _Container(msgspec.Struct):
+    allow_ip_forwarding: bool = False
+
+
+class _Asked(msgspec.Struct):
+    ips: tuple[str, ...] | None = None
+    mac: str = ""
+
+
+class _Args(msgspec.Struct):
+    cni: _Asked | None = None
+
+
+class _Device(msgspec.Struct):
+    name: str
+    sandbox: str = ""
+
+
+class _Ip(msgspec.Struct):
+    address: str
+
+
+class _Result(msgspec.Struct):
+    interfaces: tuple[_Device, ...] | None = None
+    ips: tuple[_Ip, ...] | None = None
+
+
+class _Valid(msgspec.Struct, rename={"container_id": "containerID"}):
+    container_id: str
+    ifname: str
+
+
+class _Conf(
+    msgspec.Struct,
+    rename={
+        "version": "cniVersion",
+        "runtime_config": "runtimeConfig",
+        "previous": "prevResult",
+        "valid": "cni.dev/valid-attachments",
+    },
+):
+    name: str
+    version: str = ""
+    mtu: int = 0
+    ipam: _Ipam | None = None
+    container_settings: _Container | None = None
+    runtime_config: _Asked | None = None
+    args: _Args | None = None
+    dns: Dns | None = None
+    previous: _Result | None = None
+    valid: tuple[_Valid, ...] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Conf)
+
+
+def parse_netconf(data: bytes) -> NetConf:
+    """The network that standard input describes; an unknown version is kept, for the caller to judge by its verb.
+
+    Raises  CniError DECODE when it is no JSON of the right shape, INVALID_CONFIG when a value cannot be.
+    """
+    try:
+        conf = _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise CniError(Code.INVALID_CONFIG, "invalid network configuration", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CniError(Code.DECODE, "the network configuration is not JSON", str(error)) from None
+    if not _IDENTIFIER.fullmatch(conf.name):
+        raise CniError(Code.INVALID_CONFIG, f"name {conf.name!r} is no network name")
+    if not 0 <= conf.mtu <= MTU_MAX_BYTES:
+        raise CniError(Code.INVALID_CONFIG, f"mtu {conf.mtu} is not between 0 and {MTU_MAX_BYTES}")
+    ipam = conf.ipam or _Ipam()
+    asked = conf.runtime_config or _Asked()
+    by_args = (conf.args.cni if conf.args else None) or _Asked()
+    return NetConf(
+        version=conf.version,
+        name=conf.name,
+        mtu=conf.mtu,
+        assign_ipv4=_parse_switch("ipam.assign_ipv4", ipam.assign_ipv4, default=True),
+        assign_ipv6=_parse_switch("ipam.assign_ipv6", ipam.assign_ipv6, default=False),
+        ipv4_pools=ipam.ipv4_pools or (),
+        ipv6_pools=ipam.ipv6_pools or (),
+        allow_ip_forwarding=bool(conf.container_settings and conf.container_settings.allow_ip_forwarding),
+        addresses=parse_asked_addresses("ips", asked.ips or by_args.ips or ()),
+        mac=parse_mac("mac", asked.mac or by_args.mac) if asked.mac or by_args.mac else b"",
+        dns=conf.dns,
+        previous=_parse_previous(conf.previous) if conf.previous else None,
+        valid_attachments=None if conf.valid is None else frozenset((v.container_id, v.ifname) for v in conf.valid),
+    )
+
+
+def parse_args(text: str) -> PodArgs:
+    """The pairs of CNI_ARGS that matter here; others are passed over, as IgnoreUnknown asks.
+
+    Raises  CniError INVALID_ENVIRONMENT.
+    """
+    pairs: dict[str, str] = {}
+    for pair in filter(None, text.split(";")):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {pair!r} is no pair")
+        pairs[name] = value
+    namespace, pod = pairs.get("K8S_POD_NAMESPACE", ""), pairs.get("K8S_POD_NAME", "")
+    if bool(namespace) != bool(pod):
+        raise CniError(Code.INVALID_ENVIRONMENT, "CNI_ARGS: K8S_POD_NAMESPACE and K8S_POD_NAME come together")
+    for name in filter(None, (namespace, pod)):
+        if not _DNS_1123.fullmatch(name):
+            raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {name!r} is no Kubernetes name")
+    address = None
+    if pairs.get("IP"):
+        try:
+            address = parse_address(pairs["IP"])
+        except ValueError as error:
+            raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IP: {error}") from None
+    return PodArgs(namespace, pod, address)
+
+
+def parse_asked_addresses(field: str, texts: Sequence[str]) -> tuple[Address, ...]:
+    """Addresses, each with or without a prefix length, at most one of a family.
+
+    Raises  CniError INVALID_CONFIG naming `field`.
+    """
+    try:
+        addresses = tuple(parse_address(text.partition("/")[0]) for text in texts)
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIG, f"{field}: {error}") from None
+    if len({len(address) for address in addresses}) < len(addresses):
+        raise CniError(Code.INVALID_CONFIG, f"{field}: more than one address of a family")
+    return addresses
+
+
+def parse_mac(field: str, text: str) -> bytes:
+    """Six bytes of a unicast MAC in the usual notation.
+
+    Raises  CniError INVALID_CONFIG naming `field`.
+    """
+    parts = text.split(":")
+    if len(parts) != 6 or not all(re.fullmatch("[0-9a-fA-F]{2}", part) for part in parts):
+        raise CniError(Code.INVALID_CONFIG, f"{field}: {text!r} is no MAC")
+    mac = bytes(int(part, 16) for part in parts)
+    if mac[0] & 1 or mac == bytes(6):
+        raise CniError(Code.INVALID_CONFIG, f"{field}: {text!r} is no MAC of one device")
+    return mac
+
+
+def is_identifier(text: str) -> bool:
+    """Whether `text` can be a CNI_CONTAINERID or a network's name (the specification's characters)."""
+    return bool(_IDENTIFIER.fullmatch(text))
+
+
+def is_ifname(text: str) -> bool:
+    """Whether `text` can name a network device (net/core/dev.c, dev_valid_name)."""
+    return bool(_IFNAME.fullmatch(text)) and text not in (".", "..")
+
+
+def _parse_switch(field: str, value: bool | str | None, *, default: bool) -> bool:
+    """Calico writes these as text."""
+    if value is None:
+        return default
+    if value in (True, "true"):
+        return True
+    if value in (False, "false"):
+        return False
+    raise CniError(Code.INVALID_CONFIG, f"{field}: {value!r} is neither true nor false")
+
+
+def _parse_previous(result: _Result) -> PreviousResult:
+    try:
+        addresses = tuple(_parse_interface_address(ip.address) for ip in result.ips or ())
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIG, f"prevResult.ips: {error}") from None
+    return PreviousResult(addresses, tuple((device.name, device.sandbox) for device in result.interfaces or ()))
+
+
+def _parse_interface_address(text: str) -> Prefix:
+    return Prefix(parse_address(text.partition("/")[0]), parse_prefix(text).length)
