@@ -1,0 +1,209 @@
+"""Makes one gobgpd as intended: reads what it holds, carries operations out, says what became of each.
+
+Decides nothing: `plan.py` does. What it holds is read once per connection and kept up by what is done to it; sessions
+and neighbours are read again whenever something about them changed. Source: measured on GoBGP 3.10 and 4.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import assert_never
+
+from birdpy.addresses import Prefix, format_address
+from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
+from birdpy.gobgp.paths import path_messages, withdraw_message
+from birdpy.gobgp.peers import global_message, peer_message, read_global, read_neighbor, read_session
+from birdpy.gobgp.plan import (
+    Actual,
+    AddNeighbor,
+    Announce,
+    Operation,
+    Outcome,
+    Refresh,
+    RemoveNeighbor,
+    SetPolicy,
+    StartSpeaker,
+    StopSpeaker,
+    UpdateNeighbor,
+    Withdraw,
+)
+from birdpy.gobgp.policies import (
+    DIRECTION_CODES,
+    GLOBAL,
+    assignment_message,
+    policies_message,
+    policy_mark,
+    read_mark,
+)
+from birdpy.gobgp.wire import Message, family_message
+from birdpy.intent import Advertisement, Direction, Neighbor
+from birdpy.session import Session
+
+PATHS_PER_MESSAGE = 1000
+_TABLE_GLOBAL = 0
+_RESET_IN, _RESET_OUT = 0, 1
+
+
+class GobgpDriver:
+    """One connected gobgpd. `actual` is what it holds, as far as is known."""
+
+    def __init__(self, client: GobgpClient) -> None:
+        self.client = client
+        self.actual = Actual()
+        self.sessions: Mapping[bytes, Session] = {}
+
+    async def read(self) -> Actual:
+        """Reads speaker, neighbours, sessions and policies; what we announced is remembered, not read.
+
+        Raises  GobgpUnavailable, GobgpError.
+        """
+        reply = await self.client.call("GetBgp", self.client.message("Empty"), "GlobalCall")
+        speaker = read_global(getattr(reply, "global"))
+        if speaker is None:
+            self.actual, self.sessions = Actual(), {}
+            return self.actual
+        marks = {direction: await self._read_mark(direction) for direction in Direction}
+        self.actual = replace(self.actual, speaker=speaker, marks=marks)
+        await self.read_sessions()
+        return self.actual
+
+    async def read_sessions(self, counted: bool = False) -> Mapping[bytes, Session]:
+        """Reads every neighbour's session, and its configuration with it. `counted` adds what we announced to each.
+
+        Raises  GobgpUnavailable, GobgpError.
+        """
+        speaker = self.actual.speaker
+        if speaker is None:
+            return {}
+        neighbors: dict[bytes, Neighbor] = {}
+        sessions: dict[bytes, Session] = {}
+        call = self.client.message("ListPeerCall", enable_advertised=counted)
+        async for reply in self.client.stream("ListPeer", call, "PeerCall"):
+            session = read_session(self.client.wire, reply.peer)
+            sessions[session.address] = session
+            neighbors[session.address] = read_neighbor(reply.peer, speaker)
+        self.actual = replace(self.actual, neighbors=neighbors)
+        self.sessions = sessions
+        return sessions
+
+    async def count_paths(self) -> int:
+        """How many paths there are, of both families.
+
+        Raises  GobgpUnavailable, GobgpError.
+        """
+        wire, total = self.client.wire, 0
+        for version in (4, 6):
+            call = self.client.message(
+                "TableCall", table=wire.enum(_TABLE_GLOBAL), family=family_message(wire, version)
+            )
+            total += (await self.client.call("GetTable", call, "TableCounts")).paths
+        return total
+
+    async def apply(self, operations: Iterable[Operation], restarting: bool = False) -> Sequence[Outcome]:
+        """Carries the operations out in order. One that fails holds back no other.
+
+        `restarting`: new sessions say that forwarding survived our restart.
+        Raises  GobgpUnavailable when gobgpd goes away meanwhile.
+        """
+        outcomes: list[Outcome] = []
+        for operation in operations:
+            try:
+                errors = await self._carry_out(operation, restarting)
+            except GobgpUnavailable:
+                raise
+            except (GobgpError, ValueError) as error:
+                errors = [str(error)]
+            outcomes.append(Outcome(operation, "; ".join(errors) or None))
+        return outcomes
+
+    async def _carry_out(self, operation: Operation, restarting: bool) -> list[str]:
+        client, actual = self.client, self.actual
+        match operation:
+            case StopSpeaker():
+                await client.call("StopBgp", client.message("StopCall"))
+                self.actual, self.sessions = Actual(), {}
+            case StartSpeaker(speaker):
+                call = client.message("GlobalCall", **{"global": global_message(client.wire, speaker)})
+                await client.call("StartBgp", call)
+                self.actual = Actual(speaker)
+            case SetPolicy(policy):
+                await client.call("SetPolicies", policies_message(client.wire, policy))
+                for direction in Direction:
+                    await client.call("SetPolicyAssignment", assignment_message(client.wire, direction))
+                marks = {direction: policy_mark(direction, policy) for direction in Direction}
+                self.actual = replace(actual, marks=marks)
+            case Refresh(direction, hard):
+                code = client.wire.enum(_RESET_IN if direction is Direction.IMPORT else _RESET_OUT)
+                await client.call("ResetPeer", client.message("ResetPeerCall", soft=not hard, direction=code))
+            case Announce(advertisements):
+                return await self._announce(advertisements)
+            case Withdraw(prefixes):
+                paths = (withdraw_message(client.wire, prefix) for prefix in prefixes)
+                await self._send_paths(paths)
+                gone = set(prefixes)
+                kept = {prefix: given for prefix, given in actual.advertisements.items() if prefix not in gone}
+                self.actual = replace(actual, advertisements=kept)
+            case AddNeighbor(neighbor):
+                await self._put_neighbor("AddPeer", neighbor, restarting)
+            case UpdateNeighbor(neighbor):
+                await self._put_neighbor("UpdatePeer", neighbor, False)
+            case RemoveNeighbor(address):
+                await client.call("DeletePeer", client.message("AddressCall", address=format_address(address)))
+                rest = {other: neighbor for other, neighbor in actual.neighbors.items() if other != address}
+                self.actual = replace(actual, neighbors=rest)
+            case _:
+                assert_never(operation)
+        return []
+
+    async def _put_neighbor(self, call: str, neighbor: Neighbor, restarting: bool) -> None:
+        speaker = self.actual.speaker
+        if speaker is None:
+            raise GobgpError(call, "the speaker is not started")
+        peer = peer_message(self.client.wire, neighbor, speaker, restarting)
+        await self.client.call(call, self.client.message("PeerCall", peer=peer))
+        known = {**self.actual.neighbors, neighbor.address: neighbor}
+        self.actual = replace(self.actual, neighbors=known)
+
+    async def _announce(self, advertisements: Sequence[Advertisement]) -> list[str]:
+        """Sends them in bulk; where gobgpd refuses one, sends them one by one to name it."""
+        done: dict[Prefix, Advertisement] = {}
+        errors: list[str] = []
+        try:
+            await self._send_paths(path_messages(self.client.wire, advertisements))
+            done = {given.prefix: given for given in advertisements}
+        except GobgpUnavailable:
+            raise
+        except GobgpError:
+            for given, path in zip(advertisements, path_messages(self.client.wire, advertisements), strict=True):
+                try:
+                    await self._send_paths([path])
+                    done[given.prefix] = given
+                except GobgpUnavailable:
+                    raise
+                except GobgpError as error:
+                    errors.append(f"{given.prefix}: {error.detail}")
+        self.actual = replace(self.actual, advertisements={**self.actual.advertisements, **done})
+        return errors
+
+    async def _send_paths(self, paths: Iterable[Message]) -> None:
+        table = self.client.wire.enum(_TABLE_GLOBAL)
+        calls = (
+            self.client.message("PathsCall", table=table, paths=chunk) for chunk in _chunks(paths, PATHS_PER_MESSAGE)
+        )
+        await self.client.send_stream("AddPathStream", calls)
+
+    async def _read_mark(self, direction: Direction) -> str | None:
+        call = self.client.message("NameDirectionCall", name=GLOBAL, direction=DIRECTION_CODES[direction])
+        marks: list[str | None] = []
+        async for reply in self.client.stream("ListPolicyAssignment", call, "AssignmentCall"):
+            if reply.assignment.direction == DIRECTION_CODES[direction]:
+                marks.append(read_mark(reply.assignment.policies))
+        return marks[0] if len(marks) == 1 else None
+
+
+def _chunks(paths: Iterable[Message], size: int) -> Iterator[list[Message]]:
+    rest = iter(paths)
+    while chunk := list(islice(rest, size)):
+        yield chunk

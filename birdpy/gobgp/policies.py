@@ -1,0 +1,166 @@
+"""Import and export statements to GoBGP's policies.
+
+The whole policy is one SetPolicies call (atomic), with one policy per direction, assigned globally: a neighbour's own
+assignment works for route servers only, so statements name their neighbours. Every statement's name ends in a digest
+of the whole direction: reading the names back tells whether GoBGP already holds it. Empty sets, which GoBGP takes as
+"any", are never written. Source: measured on 3.10 and 4.8; RFC 7454 has the practice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from birdpy.addresses import format_address, format_prefix, version_of
+from birdpy.gobgp.wire import Message, Wire, family_message
+from birdpy.intent import (
+    Change,
+    Direction,
+    Match,
+    NextHopRule,
+    Policy,
+    RouteOrigin,
+    Statement,
+    format_community,
+    format_large_community,
+)
+
+GLOBAL = "global"
+"""GoBGP's name for the assignment that all neighbours share."""
+DIRECTION_CODES = {Direction.IMPORT: 1, Direction.EXPORT: 2}
+ACCEPT, REJECT = 1, 2
+_ANY, _INVERT = 0, 2
+_PREFIX_SET, _NEIGHBOR_SET, _AS_PATH_SET, _COMMUNITY_SET, _LARGE_COMMUNITY_SET = 0, 1, 3, 4, 6
+_ADD = 0
+_REPLACE = 1
+_ORIGINS = {RouteOrigin.INTERNAL: 1, RouteOrigin.EXTERNAL: 2, RouteOrigin.LOCAL: 3}
+
+
+def policy_mark(direction: Direction, policy: Policy) -> str:
+    """Digest of all that `direction` does: two policies with one mark are the same to GoBGP."""
+    statements = policy.imports if direction is Direction.IMPORT else policy.exports
+    return blake2b(repr(statements).encode(), digest_size=6).hexdigest()
+
+
+def read_mark(policies: Sequence[Message]) -> str | None:
+    """The mark of the policy that is assigned now; None where it is not one of ours."""
+    names = [statement.name for policy in policies for statement in policy.statements]
+    marks = {name.rpartition(".")[2] for name in names}
+    return marks.pop() if len(marks) == 1 and all(name.startswith("birdpy.") for name in names) else None
+
+
+def can_match(match: Match) -> bool:
+    """Whether any path can meet it: an empty list of alternatives is met by none."""
+    alternatives: list[Sequence[Any] | None] = [match.communities, match.large_communities, match.as_path]
+    if not match.neighbors_negated:
+        alternatives.append(match.neighbors)
+    if not match.prefixes_negated:
+        alternatives.append(match.prefixes)
+    return all(given is None or len(given) > 0 for given in alternatives)
+
+
+def policies_message(wire: Wire, policy: Policy) -> Message:
+    """SetPolicies' argument for both directions.
+
+    Raises  ValueError when a statement needs what this version of GoBGP cannot do.
+    """
+    call = wire.messages["SetPoliciesCall"]()
+    for direction, statements in ((Direction.IMPORT, policy.imports), (Direction.EXPORT, policy.exports)):
+        mark = policy_mark(direction, policy)
+        compiled = wire.messages["Policy"](name=f"birdpy.{direction}")
+        for number, statement in enumerate(statements):
+            if not can_match(statement.match):
+                continue
+            stem = f"birdpy.{direction}.{number}"
+            conditions = wire.messages["Conditions"]()
+            for defined in _conditions(wire, statement.match, stem, conditions):
+                call.sets.append(defined)
+            compiled.statements.append(
+                wire.messages["Statement"](
+                    name=f"{stem}.{mark}", conditions=conditions, actions=_actions(wire, statement)
+                )
+            )
+        compiled.statements.append(wire.messages["Statement"](name=f"birdpy.{direction}.end.{mark}"))
+        call.policies.append(compiled)
+    return call
+
+
+def assignment_message(wire: Wire, direction: Direction) -> Message:
+    """SetPolicyAssignment's argument: the direction's policy for every neighbour, and accept at its end."""
+    return wire.messages["AssignmentCall"](
+        assignment=wire.messages["Assignment"](
+            name=GLOBAL,
+            direction=DIRECTION_CODES[direction],
+            policies=[wire.messages["Policy"](name=f"birdpy.{direction}")],
+            default=ACCEPT,
+        )
+    )
+
+
+def _conditions(wire: Wire, match: Match, stem: str, conditions: Message) -> Iterator[Message]:
+    """Fills `conditions` in; yields the sets that they name."""
+    matched, defined = wire.messages["MatchSet"], wire.messages["DefinedSet"]
+    version = match.version
+    if match.neighbors:
+        kind = _INVERT if match.neighbors_negated else _ANY
+        hosts = [format_prefix((address, len(address) * 8)) for address in match.neighbors]
+        conditions.neighbors.CopyFrom(matched(type=wire.enum(kind), name=f"{stem}.neighbors"))
+        yield defined(type=wire.enum(_NEIGHBOR_SET), name=f"{stem}.neighbors", list=hosts)
+    if match.prefixes:
+        version = version_of(match.prefixes[0].prefix.address)
+        kind = _INVERT if match.prefixes_negated else _ANY
+        ranges = [
+            wire.messages["PrefixRange"](prefix=format_prefix(r.prefix), shortest=r.shortest, longest=r.longest)
+            for r in match.prefixes
+        ]
+        conditions.prefixes.CopyFrom(matched(type=wire.enum(kind), name=f"{stem}.prefixes"))
+        yield defined(type=wire.enum(_PREFIX_SET), name=f"{stem}.prefixes", prefixes=ranges)
+    if match.communities:
+        values = [f"^{format_community(value)}$" for value in match.communities]
+        conditions.communities.CopyFrom(matched(type=wire.enum(_ANY), name=f"{stem}.communities"))
+        yield defined(type=wire.enum(_COMMUNITY_SET), name=f"{stem}.communities", list=values)
+    if match.large_communities:
+        values = [f"^{format_large_community(value)}$" for value in match.large_communities]
+        conditions.large_communities.CopyFrom(matched(type=wire.enum(_ANY), name=f"{stem}.large"))
+        yield defined(type=wire.enum(_LARGE_COMMUNITY_SET), name=f"{stem}.large", list=values)
+    if match.as_path:
+        conditions.as_path.CopyFrom(matched(type=wire.enum(_ANY), name=f"{stem}.as-path"))
+        yield defined(type=wire.enum(_AS_PATH_SET), name=f"{stem}.as-path", list=match.as_path)
+    if match.origin is not None:
+        conditions.route_type = _ORIGINS[match.origin]
+    if version is not None:
+        conditions.families.append(family_message(wire, version))
+    if match.local_pref is not None:
+        if wire.generation == 3:
+            raise ValueError("GoBGP 3 cannot match local_pref")
+        conditions.local_pref.CopyFrom(wire.messages["Value"](value=match.local_pref))
+
+
+def _actions(wire: Wire, statement: Statement) -> Message:
+    messages = wire.messages
+    actions = messages["Actions"]()
+    if statement.accept is not None:
+        actions.route = ACCEPT if statement.accept else REJECT
+    change: Change = statement.change
+    if change.add_communities:
+        values = [format_community(value) for value in change.add_communities]
+        actions.communities.CopyFrom(messages["CommunityAction"](type=wire.enum(_ADD), communities=values))
+    if change.add_large_communities:
+        values = [format_large_community(value) for value in change.add_large_communities]
+        actions.large_communities.CopyFrom(messages["CommunityAction"](type=wire.enum(_ADD), communities=values))
+    if change.local_pref is not None:
+        actions.local_pref.CopyFrom(messages["Value"](value=change.local_pref))
+    if change.med is not None:
+        actions.med.CopyFrom(messages["MedAction"](type=wire.enum(_REPLACE), value=change.med))
+    if change.prepend is not None:
+        asn, repeat = change.prepend
+        actions.prepend.CopyFrom(messages["PrependAction"](asn=asn, repeat=repeat))
+    match change.next_hop:
+        case NextHopRule.SELF:
+            actions.next_hop.CopyFrom(messages["NextHopAction"](to_self=True))
+        case NextHopRule.UNCHANGED:
+            actions.next_hop.CopyFrom(messages["NextHopAction"](unchanged=True))
+        case bytes() as address:
+            actions.next_hop.CopyFrom(messages["NextHopAction"](address=format_address(address)))
+    return actions
