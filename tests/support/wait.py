@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], within_s: float = 10.0, every_s: float = 0.02, what: str = "") -> T:
+def eventually(probe: Callable[[], T | None], within_s: float = 10.0, every_s: float = 0.02, what: str = "") -> T:
     """The first truthy value of `probe`; an exception from it counts as not yet.
 
     Raises  AssertionError once `within_s` has passed, naming the last value or exception.
@@ -32,7 +32,7 @@ def eventually(probe: Callable[[], T], within_s: float = 10.0, every_s: float = 
 
 
 async def eventually_async(
-    probe: Callable[[], Awaitable[T]], within_s: float = 10.0, every_s: float = 0.02, what: str = ""
+    probe: Callable[[], Awaitable[T | None]], within_s: float = 10.0, every_s: float = 0.02, what: str = ""
 ) -> T:
     """As `eventually`, for a coroutine function.
 

@@ -1,0 +1,1 @@
+"""The lab: a containerlab topology built from network namespaces, proved with packets, removed without a trace."""

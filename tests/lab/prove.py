@@ -1,0 +1,194 @@
+"""What a lab proves, with packets: each claim is checked from where it would be noticed.
+
+In: a World; out: Checks. A proof says what it saw, or raises AssertionError; nothing here knows how the agent does it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.lab.say import Teller
+from tests.lab.world import SERVER_PORT, Pod, World
+from tests.support.netns import Namespace
+from tests.support.packets import ask_tcp, ping_ok, tcp_ok
+from tests.support.wait import eventually
+
+DENY_KEY = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.lab-deny"
+_DENY = {
+    "apiVersion": "projectcalico.org/v3",
+    "kind": "GlobalNetworkPolicy",
+    "metadata": {
+        "name": "default.lab-deny",
+        "uid": "00000000-0000-4000-8000-000000000001",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    },
+    "spec": {
+        "tier": "default",
+        "order": 10,
+        "selector": "app == 'web'",
+        "types": ["Ingress"],
+        "ingress": [{"action": "Deny", "source": {"selector": "app == 'shell'"}}, {"action": "Allow"}],
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One claim and what was seen."""
+
+    claim: str
+    seen: str
+    holds: bool
+
+
+Proof = Callable[[World], str]
+
+
+def prove(world: World, say: Teller) -> list[Check]:
+    """Checks every claim, in order; one that fails does not stop the next."""
+    checks = []
+    for claim, proof in PROOFS:
+        try:
+            with say.step(claim):
+                seen = proof(world)
+            checks.append(Check(claim, seen, True))
+        except (AssertionError, OSError, KeyError, ValueError) as error:
+            say.note(str(error).splitlines()[0][:200])
+            checks.append(Check(claim, str(error).splitlines()[0][:90], False))
+    return checks
+
+
+def show(checks: Sequence[Check], say: Teller) -> None:
+    """The table of results."""
+    say.heading("Results")
+    say.table(("", "what", "seen"), [("✓" if c.holds else "✗", c.claim, c.seen) for c in checks])
+    say.line(f"\n{sum(c.holds for c in checks)} of {len(checks)} hold")
+
+
+def reachability(world: World, version: int = 4) -> dict[tuple[str, str], bool]:
+    """Which pod gets an answer from which: by the two names."""
+    return {
+        (source.name, target.name): ping_ok(world.pod_namespace(source), address)
+        for source in world.pods
+        for target in world.pods
+        if source != target and (address := world.pod_address(target, version))
+    }
+
+
+def router_sessions(world: World) -> dict[str, str]:
+    """BGP sessions as the router sees them: its name for each neighbour, and the session's state."""
+    text = world.lab.run(world.router, "birdc", "-s", "/run/bird/bird.ctl", "show", "protocols")
+    rows = [line.split() for line in text.splitlines() if " BGP " in line]
+    return {row[0]: row[-1] for row in rows}
+
+
+def flip_policy(world: World, source: Namespace, address: str) -> tuple[float, float]:
+    """Denies `source` by `etcdctl put`, and allows it again by `etcdctl del`: until the first packet that shows it.
+
+    Units   seconds from the start of etcdctl to the first new connection that behaves so.
+    Raises  AssertionError when either does not show within 5 s.
+    """
+    allowed = _until(lambda: tcp_ok(source, address, SERVER_PORT, wait_s=0.3), True)
+    assert allowed is not None, f"{address} does not answer before the policy"
+    times = []
+    for change, wanted in ((("put", DENY_KEY, json.dumps(_DENY)), False), (("del", DENY_KEY), True)):
+        begin = time.monotonic()
+        world.etcdctl(*change)
+        seen = _until(lambda: tcp_ok(source, address, SERVER_PORT, wait_s=0.1), wanted)
+        assert seen is not None, f"etcdctl {change[0]}: {address} {'does not answer' if wanted else 'still answers'}"
+        times.append(seen - begin)
+    return times[0], times[1]
+
+
+def _until(probe: Callable[[], bool], wanted: bool, within_s: float = 5.0) -> float | None:
+    """When the attempt began that first was as wanted; None when none was in time."""
+    end = time.monotonic() + within_s
+    while (begin := time.monotonic()) < end:
+        if probe() == wanted:
+            return begin
+    return None
+
+
+def _underlay(world: World) -> str:
+    places = [*(world.lab.namespace(node.name) for node in world.nodes), world.client]
+    targets = [dict(node.environment)["WAIT_FOR_ADDRESS"] for node in world.nodes]
+    failed = [f"{place.name}→{target}" for place in places for target in targets if not ping_ok(place, target)]
+    assert not failed, f"no answer: {', '.join(failed)}"
+    return f"{len(places) * len(targets)} pings, all answered"
+
+
+def _sessions(world: World) -> str:
+    def established() -> dict[str, str] | None:
+        sessions = router_sessions(world)
+        return sessions if set(sessions.values()) == {"Established"} else None
+
+    try:
+        sessions = eventually(established, 30, 0.2)
+    except AssertionError:
+        raise AssertionError(f"the router sees {_words(router_sessions(world))}") from None
+    return f"the router sees {_words(sessions)}"
+
+
+def _pods(version: int) -> Proof:
+    def proof(world: World) -> str:
+        def all_reached() -> Mapping[tuple[str, str], bool] | None:
+            matrix = reachability(world, version)
+            return matrix if matrix and all(matrix.values()) else None
+
+        try:
+            return f"{len(eventually(all_reached, 20, 0.2))} ordered pairs, all answered"
+        except AssertionError:
+            lost = [f"{a}→{b}" for (a, b), ok in reachability(world, version).items() if not ok]
+            raise AssertionError(f"no answer: {', '.join(lost) or 'no pod has an address'}") from None
+
+    return proof
+
+
+def _policy(world: World) -> str:
+    source, target = _across(world)
+    address = world.pod_address(target)
+    assert address is not None
+    denied_s, allowed_s = flip_policy(world, world.pod_namespace(source), address)
+    return f"denied {denied_s * 1000:.0f} ms, allowed {allowed_s * 1000:.0f} ms after etcdctl was started"
+
+
+def _service(world: World) -> str:
+    address = eventually(world.service_address, 20, 0.2, "an address for Service web")
+    eventually(lambda: tcp_ok(world.client, address, 80), 20, 0.1, f"{address}:80 from the client")
+    answers = Counter(str(ask_tcp(world.client, address, 80)).split()[0] for _ in range(40))
+    wanted = {pod.name for pod in world.pods if dict(pod.labels).get("app") == "web"}
+    assert set(answers) == wanted, f"{address} answered by {_words(answers)}, wanted {_words(wanted)}"
+    return f"{address}:80, 40 of 40 answered: {', '.join(f'{n} by {name}' for name, n in sorted(answers.items()))}"
+
+
+def _client_to_pods(world: World) -> str:
+    addresses = [address for pod in world.pods if (address := world.pod_address(pod))]
+    eventually(lambda: all(ping_ok(world.client, address) for address in addresses), 10, 0.1, f"{_words(addresses)}")
+    return f"{len(addresses)} of {len(addresses)} pods"
+
+
+def _across(world: World) -> tuple[Pod, Pod]:
+    """A pod that is no server, and a server on another node."""
+    source = next(pod for pod in world.pods if dict(pod.labels).get("app") == "shell")
+    target = next(pod for pod in world.pods if dict(pod.labels).get("app") == "web" and pod.node != source.node)
+    return source, target
+
+
+def _words(things: Mapping[str, object] | set[str] | list[str]) -> str:
+    items = [f"{key} {value}" for key, value in things.items()] if isinstance(things, Mapping) else sorted(things)
+    return ", ".join(items) or "nothing"
+
+
+PROOFS: tuple[tuple[str, Proof], ...] = (
+    ("the nodes' own network works", _underlay),
+    ("each node has its BGP session with the router", _sessions),
+    ("pod to pod, on one node and across nodes, IPv4", _pods(4)),
+    ("pod to pod, on one node and across nodes, IPv6", _pods(6)),
+    ("client behind the router to every pod", _client_to_pods),
+    ("a policy written by etcdctl put denies, its deletion allows", _policy),
+    ("client to the Service's address, spread over its pods", _service),
+)

@@ -1,0 +1,181 @@
+"""The cluster in a lab: agents ready, resources applied, pods added through the CNI plugin, a server in each.
+
+Everything goes through the doors that people use: felixctl, etcdctl, the CNI binary. What there should be is in the
+topology's own manifest (`NAME/cluster.yaml` beside `NAME.clab.yml`); its Pod documents say what to add where.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.lab.build import Lab
+from tests.lab.ground import process_of
+from tests.lab.say import Teller
+from tests.lab.topology import Node
+from tests.support.etcd import EtcdGateway
+from tests.support.netns import Namespace
+from tests.support.packets import NameServer
+from tests.support.wait import eventually
+
+SERVER_PORT = 8080
+_FOREVER = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of the manifest."""
+
+    namespace: str
+    name: str
+    node: str
+    labels: tuple[tuple[str, str], ...]
+
+
+class World:
+    """The cluster of one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.nodes = lab.topology.in_group("node")
+        self.manifest = lab.topology.path.parent / lab.topology.name / "cluster.yaml"
+        self.pods = _load_pods(self.manifest)
+        store = lab.topology.in_group("store")[0].name
+        self.etcd = EtcdGateway("127.0.0.1", 2379, lab.namespace(store))
+
+    @property
+    def router(self) -> Node:
+        return self.lab.topology.in_group("router")[0]
+
+    @property
+    def client(self) -> Namespace:
+        return self.lab.namespace(self.lab.topology.in_group("client")[0].name)
+
+    def pod_namespace(self, pod: Pod) -> Namespace:
+        """Where a pod's packets are."""
+        return self.lab.namespace(pod.node, pod.name)
+
+    def pod_address(self, pod: Pod, version: int = 4) -> str | None:
+        """A pod's address of one family; None when it has none."""
+        devices = json.loads(self.pod_namespace(pod).ip("-j", f"-{version}", "address", "show", "dev", "eth0"))
+        found = [entry for device in devices for entry in device.get("addr_info", []) if entry["scope"] == "global"]
+        return str(found[0]["local"]) if found else None
+
+    def populate(self, say: Teller) -> None:
+        """From daemons that were started to a cluster that serves.
+
+        Raises  AssertionError, with the end of the log of whatever did not do its part.
+        """
+        with say.step("etcd answers"):
+            eventually(lambda: self.etcd.healthy, 20)
+        with say.step(f"agents ready for pods: {', '.join(node.name for node in self.nodes)}"):
+            for node in self.nodes:
+                self.wait_agent(node)
+        with say.step(f"felixctl apply -f {self.manifest.parent.name}/{self.manifest.name}"):
+            self.felixctl("apply", "-f", str(self.manifest))
+        for pod in self.pods:
+            with say.step(f"CNI ADD {pod.name} on {pod.node}"):
+                self.add_pod(pod)
+        with say.step(f"a server in each pod, port {SERVER_PORT}"):
+            for pod in self.pods:
+                self.serve(pod)
+        with say.step("felixctl apply -f - (the EndpointSlice of Service web, as Kubernetes would write it)"):
+            self.felixctl("apply", "-f", "-", stdin=json.dumps(self.endpoint_slice("web", "app", "web")))
+
+    def felixctl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Runs felixctl on the first node.
+
+        Raises  CommandFailed.
+        """
+        node = self.nodes[0]
+        return self.lab.namespace(node.name).run(
+            "felixctl", *arguments, stdin=stdin, env=self.lab.environment(node), timeout_s=60
+        )
+
+    def etcdctl(self, *arguments: str) -> str:
+        """Runs etcdctl beside etcd.
+
+        Raises  CommandFailed.
+        """
+        place = self.etcd.namespace
+        assert place is not None
+        return place.run("etcdctl", f"--endpoints={self.etcd.url}", *arguments, env={"ETCDCTL_API": "3"})
+
+    def wait_agent(self, node: Node, within_s: float = 20) -> None:
+        """Waits until the node's agent takes CNI requests."""
+        socket = Path(self.lab.environment(node)["FELIXPY_RUN_DIR"]) / "cni.sock"
+        log = self.lab.log(node.name)
+        process = next(process for process in self.lab.record.processes if process.role == node.name)
+        try:
+            eventually(lambda: socket.exists() or not process.alive, within_s, what=f"{socket}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{_tail(log)}") from None
+        if not process.alive:
+            raise AssertionError(f"felixpy on {node.name} has ended\n{_tail(log)}")
+
+    def add_pod(self, pod: Pod) -> None:
+        """Adds one pod through the CNI plugin on its node.
+
+        Raises  CommandFailed with the plugin's error.
+        """
+        self.lab.run(self.lab.topology.node(pod.node), "pod", "add", pod.name, pod.namespace)
+
+    def delete_pod(self, pod: Pod) -> None:
+        """Takes it away the same way, with what runs in it."""
+        self.lab.run(self.lab.topology.node(pod.node), "pod", "del", pod.name, pod.namespace)
+
+    def serve(self, pod: Pod) -> None:
+        """Starts a server in a pod that answers with the pod's name, and outlives us."""
+        server = NameServer(self.pod_namespace(pod), pod.name, SERVER_PORT, most_s=_FOREVER)
+        self.lab.record.processes.append(process_of(f"server in {pod.name}", server.pid))
+        self.lab.ground.write_record(self.lab.record)
+
+    def endpoint_slice(self, service: str, label: str, value: str) -> dict[str, object]:
+        """The EndpointSlice of a Service that selects `label` = `value`, from the pods as they are."""
+        endpoints = [
+            {
+                "addresses": [self.pod_address(pod)],
+                "nodeName": pod.node,
+                "conditions": {"ready": True, "serving": True, "terminating": False},
+                "targetRef": {"kind": "Pod", "namespace": pod.namespace, "name": pod.name},
+            }
+            for pod in self.pods
+            if dict(pod.labels).get(label) == value
+        ]
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{service}-1", "namespace": "default", "labels": {"kubernetes.io/service-name": service},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "protocol": "TCP", "port": SERVER_PORT}],
+            "endpoints": endpoints,
+        }  # fmt: skip
+
+    def service_address(self, namespace: str = "default", name: str = "web") -> str | None:
+        """The address that a LoadBalancer Service was given, as `get` shows it; None while it has none."""
+        service = json.loads(self.felixctl("get", "service", name, "-n", namespace, "-o", "json"))
+        ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+        return str(ingress[0]["ip"]) if ingress else None
+
+
+def _load_pods(manifest: Path) -> tuple[Pod, ...]:
+    documents = [document for document in yaml.safe_load_all(manifest.read_text()) if document]
+    return tuple(
+        Pod(
+            document["metadata"]["namespace"],
+            document["metadata"]["name"],
+            document["spec"]["nodeName"],
+            tuple(document["metadata"].get("labels", {}).items()),
+        )
+        for document in documents
+        if document["kind"] == "Pod"
+    )
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-30:]) if log.exists() else "(no log)"
