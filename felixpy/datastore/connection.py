@@ -121,10 +121,6 @@ class Connection:
         """The next call logs in anew."""
         self._token = None
 
-    def leave_member(self) -> None:
-        """Moves to the next member, where the current one is alive but tells nothing."""
-        self._current = (self._current + 1) % len(self._members)
-
     async def close(self) -> None:
         """Ends all channels and what runs over them."""
         for task in self._closing:

@@ -1,0 +1,162 @@
+"""An etcd of its own for one machine (`--etcd local`): started, watched, restarted, and found again by the next agent.
+
+In: a directory; out: the endpoint of a live etcd that keeps its data below it. It listens on a UNIX socket alone, so
+that only those who may enter the directory can write, and network namespaces do not matter. The agent's death does not
+end it: the next agent finds it by its pid file. Several processes may share a directory: a lock lets one of them start
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from felixpy.datastore.settings import Endpoint
+
+# etcd 3.4 wants host:port in every URL and uses the two as the socket's file name, relative to its working directory
+CLIENT_SOCKET = "client.sock:0"
+PEER_SOCKET = "peer.sock:0"
+READY_S = 15.0
+STOP_S = 5.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+
+
+class LocalEtcdError(Exception):
+    """The local etcd cannot be had; the text tells why and where its log is."""
+
+
+class LocalEtcd:
+    """etcd in `directory`/etcd, with its data, sockets, pid file, lock and log."""
+
+    def __init__(self, directory: Path, binary: str = "etcd") -> None:
+        self._home = directory.absolute() / "etcd"
+        self._binary = binary
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens; the same over restarts."""
+        return Endpoint(False, "", 0, str(self._home / CLIENT_SOCKET))
+
+    @property
+    def pid(self) -> int | None:
+        """The live etcd's process, ours or adopted."""
+        try:
+            pid = int((self._home / "pid").read_text())
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        return pid if os.fsencode(self._home / "data") in arguments else None
+
+    async def start(self) -> Endpoint:
+        """Adopts the live one or starts one, and waits until it takes connections.
+
+        Raises  LocalEtcdError when there is no etcd program, or it ends, or it is not ready within READY_S.
+        """
+        await asyncio.to_thread(self._ensure_running)
+        try:
+            async with asyncio.timeout(READY_S):
+                while not await self._accepts():
+                    if self._find() is None:
+                        raise LocalEtcdError(f"etcd ended while starting; see {self._home / 'log'}")
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise LocalEtcdError(f"etcd is not ready after {READY_S:g} s; see {self._home / 'log'}") from None
+        return self.endpoint
+
+    async def supervise(self) -> NoReturn:
+        """Starts it again whenever it ends, ever more slowly while it does not stay."""
+        wait_s = FIRST_WAIT_S
+        while True:
+            started = asyncio.get_running_loop().time()
+            await self._until_ended()
+            lived_s = asyncio.get_running_loop().time() - started
+            wait_s = FIRST_WAIT_S if lived_s > LONGEST_WAIT_S else min(LONGEST_WAIT_S, wait_s * 2)
+            await asyncio.sleep(wait_s)
+            await asyncio.to_thread(self._ensure_running)
+
+    async def stop(self) -> None:
+        """Ends it, with SIGKILL after STOP_S; cancel `supervise` first."""
+        pid = self._find()
+        if pid is None:
+            return
+        os.kill(pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._until_ended()
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            await self._until_ended()
+
+    def _ensure_running(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._lock():
+            if self._find() is None:
+                self._spawn()
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self._home / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _spawn(self) -> None:
+        program = shutil.which(self._binary)
+        if program is None:
+            raise LocalEtcdError(f"there is no program {self._binary!r} for --etcd local (Debian package: etcd-server)")
+        peer = f"unix://{PEER_SOCKET}"
+        client = f"unix://{CLIENT_SOCKET}"
+        command = [program, "--name", "local", "--data-dir", str(self._home / "data")]
+        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        command += ["--initial-cluster", f"local={peer}", "--enable-grpc-gateway=false"]
+        command += ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h"]
+        for socket in (PEER_SOCKET, CLIENT_SOCKET):
+            (self._home / socket).unlink(missing_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
+        with (self._home / "log").open("ab") as log:
+            self._child = subprocess.Popen(
+                command, cwd=self._home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, env=environment,
+            )  # fmt: skip
+        (self._home / "pid").write_text(f"{self._child.pid}\n")
+
+    def _find(self) -> int | None:
+        """The live etcd's process; a child that has ended is reaped, and so is not found."""
+        if self._child is not None:
+            self._child.poll()
+        return self.pid
+
+    async def _until_ended(self) -> None:
+        pid = self._find()
+        if pid is None:
+            return
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._find()
+
+    async def _accepts(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(str(self._home / CLIENT_SOCKET))
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
