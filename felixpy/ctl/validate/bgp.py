@@ -1,0 +1,185 @@
+"""Calico's BGP kinds.
+
+Source  projectcalico/calico api/pkg/apis/projectcalico/v3/{bgpconfig,bgppeer,bgpfilter}.go and
+        libcalico-go/lib/validator/v3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from felixpy.addresses import parse_address
+from felixpy.ctl.validate.fields import (
+    Address,
+    AsNumber,
+    Cidr,
+    CommunityValue,
+    Duration,
+    PortNumber,
+    SelectorText,
+    Text,
+)
+from felixpy.ctl.validate.metadata import Resource
+from felixpy.ctl.validate.shape import Fault, Shape
+
+
+def check_peer_address(text: str) -> str:
+    """`address`, `address:port` (IPv4), `[address]:port`, or empty."""
+    if not text:
+        return text
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]:")
+        if not bracket:
+            raise ValueError(f"{text!r} is neither an address nor `[address]:port`")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    parse_address(host)
+    if host != text and not (port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{text!r} has no valid port")
+    return text
+
+
+PeerAddress = Annotated[str, AfterValidator(check_peer_address)]
+
+
+class CidrEntry(Shape):
+    cidr: Cidr
+
+
+class NamedCommunity(Shape):
+    name: Text
+    value: CommunityValue
+
+
+class PrefixAdvertisement(Shape):
+    cidr: Cidr
+    communities: list[Text] = []
+
+
+class SecretKey(Shape):
+    name: Text
+    key: Text
+    optional: bool | None = None
+
+
+class Password(Shape):
+    secretKeyRef: SecretKey
+
+
+class BgpConfigurationSpec(Shape):
+    logSeverityScreen: str = ""
+    nodeToNodeMeshEnabled: bool | None = None
+    asNumber: AsNumber | None = None
+    serviceLoadBalancerIPs: list[CidrEntry] = []
+    serviceExternalIPs: list[CidrEntry] = []
+    serviceClusterIPs: list[CidrEntry] = []
+    serviceLoadBalancerAggregation: Literal["Enabled", "Disabled"] | None = None
+    communities: list[NamedCommunity] = []
+    prefixAdvertisements: list[PrefixAdvertisement] = []
+    listenPort: PortNumber | None = None
+    nodeMeshPassword: Password | None = None
+    nodeMeshMaxRestartTime: Duration | None = None
+    bindMode: Literal["None", "NodeIP"] | None = None
+    ignoredInterfaces: list[Text] = []
+    localWorkloadPeeringIPV4: Address | None = None
+    localWorkloadPeeringIPV6: Address | None = None
+    programClusterRoutes: str | None = None
+    ipv4NormalRoutePriority: int | None = None
+    ipv6NormalRoutePriority: int | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        names = {entry.name for entry in self.communities}
+        for index, entry in enumerate(self.prefixAdvertisements):
+            for at, text in enumerate(entry.communities):
+                if ":" not in text and text not in names:
+                    yield Fault(("prefixAdvertisements", index, "communities", at), f"{text!r} is no named community")
+        if self.nodeMeshPassword is not None and self.nodeToNodeMeshEnabled is False:
+            yield Fault(("nodeMeshPassword",), "needs nodeToNodeMeshEnabled")
+
+
+class BGPConfiguration(Resource):
+    spec: BgpConfigurationSpec = BgpConfigurationSpec()
+
+    def faults(self) -> Iterator[Fault]:
+        name = self.metadata.name
+        if name.startswith("node."):
+            for field in ("nodeToNodeMeshEnabled", "asNumber"):
+                if getattr(self.spec, field) is not None:
+                    yield Fault(("spec", field), "belongs to the cluster: set it in `default`, or in the Node")
+        elif name != "default":
+            yield Fault(("metadata", "name"), f"{name!r} is read by no one: it is `default` or `node.<node>`")
+
+
+class BgpPeerSpec(Shape):
+    node: str = ""
+    nodeSelector: SelectorText = ""
+    peerIP: PeerAddress = ""
+    asNumber: AsNumber | None = None
+    localASNumber: AsNumber | None = None
+    peerSelector: SelectorText = ""
+    keepOriginalNextHop: bool = False
+    nextHopMode: Literal["Auto", "Self", "Keep"] | None = None
+    password: Password | None = None
+    sourceAddress: Literal["UseNodeIP", "None"] | None = None
+    maxRestartTime: Duration | None = None
+    keepaliveTime: Duration | None = None
+    numAllowedLocalASNumbers: Annotated[int, Field(ge=0, le=10)] | None = None
+    ttlSecurity: Annotated[int, Field(ge=0, le=255)] | None = None
+    reachableBy: Address | None = None
+    filters: list[Text] = []
+    localWorkloadSelector: SelectorText = ""
+    reversePeering: Literal["Auto", "Manual"] | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        if self.node and self.nodeSelector:
+            yield Fault(("nodeSelector",), "cannot stand beside node")
+        if self.peerIP and self.peerSelector:
+            yield Fault(("peerSelector",), "cannot stand beside peerIP")
+        if not self.peerIP and not self.peerSelector and not self.localWorkloadSelector:
+            yield Fault(("peerIP",), "is needed (or peerSelector, or localWorkloadSelector)")
+        if self.localWorkloadSelector and (self.peerIP or self.peerSelector):
+            yield Fault(("localWorkloadSelector",), "cannot stand beside peerIP or peerSelector")
+        if self.peerSelector and self.asNumber:
+            yield Fault(("asNumber",), "comes from the nodes that peerSelector chooses")
+        if self.peerIP and not self.asNumber:
+            yield Fault(("asNumber",), "is needed with peerIP")
+
+
+class BGPPeer(Resource):
+    spec: BgpPeerSpec
+
+
+class FilterRule(Shape):
+    anything_else = True
+
+    action: Literal["Accept", "Reject"]
+    cidr: Cidr | None = None
+    matchOperator: Literal["Equal", "NotEqual", "In", "NotIn"] | None = None
+    source: Literal["RemotePeers"] | None = None
+    interface: str | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        if (self.cidr is None) != (self.matchOperator is None):
+            missing = "cidr" if self.cidr is None else "matchOperator"
+            yield Fault((missing,), "is needed: cidr and matchOperator go together")
+
+
+class BgpFilterSpec(Shape):
+    exportV4: list[FilterRule] = []
+    importV4: list[FilterRule] = []
+    exportV6: list[FilterRule] = []
+    importV6: list[FilterRule] = []
+
+    def faults(self) -> Iterator[Fault]:
+        for field in ("exportV4", "importV4", "exportV6", "importV6"):
+            for index, rule in enumerate(getattr(self, field)):
+                if rule.cidr is not None and (":" in rule.cidr) != field.endswith("6"):
+                    yield Fault((field, index, "cidr"), f"{rule.cidr!r} is of the other family")
+
+
+class BGPFilter(Resource):
+    spec: BgpFilterSpec = BgpFilterSpec()

@@ -1,0 +1,39 @@
+"""The metadata that every kind has. Source: k8s.io/apimachinery/pkg/apis/meta/v1 (ObjectMeta)."""
+
+from __future__ import annotations
+
+from felixpy.ctl.validate.fields import DnsLabel, LabelKey, Labels, LabelValue, ObjectName, Text
+from felixpy.ctl.validate.shape import Shape
+
+
+class Metadata(Shape):
+    anything_else = True
+
+    name: ObjectName
+    namespace: DnsLabel | None = None
+    labels: Labels = {}
+    annotations: dict[LabelKey, str] = {}
+    uid: str | None = None
+    resourceVersion: str | None = None
+    creationTimestamp: str | None = None
+
+
+class Resource(Shape):
+    """What all kinds have beside their own fields."""
+
+    apiVersion: str
+    kind: str
+    metadata: Metadata
+
+
+class Requirement(Shape):
+    """One expression of a LabelSelector."""
+
+    key: LabelKey
+    operator: Text
+    values: list[LabelValue] = []
+
+
+class LabelSelector(Shape):
+    matchLabels: Labels = {}
+    matchExpressions: list[Requirement] = []

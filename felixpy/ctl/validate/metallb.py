@@ -1,0 +1,194 @@
+"""MetalLB's kinds.
+
+Source  metallb api/v1beta1, api/v1beta2 (fields), internal/config/{config,validation}.go (rules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from felixpy.addresses import parse_address, parse_prefix
+from felixpy.ctl.validate.fields import Address, Duration, PortNumber, Text, check_community
+from felixpy.ctl.validate.metadata import LabelSelector, Resource
+from felixpy.ctl.validate.shape import Fault, Shape
+
+Span = tuple[int, int, int]
+"""IP version, first and last address as numbers."""
+
+
+def parse_span(text: str) -> Span:
+    """A CIDR or `first-last`.
+
+    Raises  ValueError when it is neither; a bare address is refused, as MetalLB does.
+    """
+    first, dash, last = text.partition("-")
+    if dash:
+        low, high = parse_address(first.strip()), parse_address(last.strip())
+        if len(low) != len(high):
+            raise ValueError(f"{text!r} begins and ends in different families")
+        if low > high:
+            raise ValueError(f"{text!r} ends before it begins")
+        return (4 if len(low) == 4 else 6, int.from_bytes(low, "big"), int.from_bytes(high, "big"))
+    if "/" not in text:
+        raise ValueError(f"{text!r} is neither a CIDR nor a range; one address is {text}/{128 if ':' in text else 32}")
+    prefix = parse_prefix(text)
+    low_number = int.from_bytes(prefix.address, "big")
+    size = 1 << (len(prefix.address) * 8 - prefix.length)
+    return (prefix.version, low_number, low_number + size - 1)
+
+
+def check_span(text: str) -> str:
+    parse_span(text)
+    return text
+
+
+def check_speaker_community(text: str) -> str:
+    """`a:b`, or `large:a:b:c`."""
+    if text.startswith("large:"):
+        check_community(text.removeprefix("large:"))
+        return text
+    return check_community(text)
+
+
+SpeakerCommunity = Annotated[str, AfterValidator(check_speaker_community)]
+AddressSpan = Annotated[str, AfterValidator(check_span)]
+
+
+class ServiceAllocation(Shape):
+    priority: Annotated[int, Field(ge=0)] = 0
+    namespaces: list[Text] = []
+    namespaceSelectors: list[LabelSelector] = []
+    serviceSelectors: list[LabelSelector] = []
+
+    def faults(self) -> Iterator[Fault]:
+        if len(set(self.namespaces)) != len(self.namespaces):
+            yield Fault(("namespaces",), "names a namespace twice")
+
+
+class AddressPoolSpec(Shape):
+    addresses: Annotated[list[AddressSpan], Field(min_length=1)]
+    autoAssign: bool = True
+    avoidBuggyIPs: bool = False
+    serviceAllocation: ServiceAllocation | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        spans = [parse_span(text) for text in self.addresses]
+        for index, (version, low, high) in enumerate(spans):
+            for earlier, (other_version, other_low, other_high) in enumerate(spans[:index]):
+                if version == other_version and low <= other_high and other_low <= high:
+                    said = f"{self.addresses[index]!r} overlaps {self.addresses[earlier]!r}"
+                    yield Fault(("addresses", index), said)
+
+
+class IPAddressPool(Resource):
+    anything_else = True
+
+    spec: AddressPoolSpec
+
+
+class AdvertisementSpec(Shape):
+    ipAddressPools: list[Text] = []
+    ipAddressPoolSelectors: list[LabelSelector] = []
+    nodeSelectors: list[LabelSelector] = []
+    serviceSelectors: list[LabelSelector] = []
+
+    def faults(self) -> Iterator[Fault]:
+        if len(set(self.ipAddressPools)) != len(self.ipAddressPools):
+            yield Fault(("ipAddressPools",), "names a pool twice")
+
+
+class L2Spec(AdvertisementSpec):
+    anything_else = True
+
+    interfaces: list[Text] = []
+
+
+class L2Advertisement(Resource):
+    spec: L2Spec = L2Spec()
+
+
+class BgpAdvertisementSpec(AdvertisementSpec):
+    aggregationLength: Annotated[int, Field(ge=1, le=32)] = 32
+    aggregationLengthV6: Annotated[int, Field(ge=1, le=128)] = 128
+    localPref: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
+    communities: list[Text] = []
+    peers: list[Text] = []
+
+    def faults(self) -> Iterator[Fault]:
+        yield from super().faults()
+        if self.serviceSelectors and (self.aggregationLength != 32 or self.aggregationLengthV6 != 128):
+            yield Fault(("serviceSelectors",), "cannot stand beside an aggregation length")
+
+
+class BGPAdvertisement(Resource):
+    spec: BgpAdvertisementSpec = BgpAdvertisementSpec()
+
+
+class SpeakerPeerSpec(Shape):
+    anything_else = True
+
+    myASN: Annotated[int, Field(ge=1, le=(1 << 32) - 1)]
+    peerASN: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
+    dynamicASN: Literal["internal", "external"] | None = None
+    peerAddress: Address | None = None
+    interface: str = ""
+    sourceAddress: Address | None = None
+    peerPort: PortNumber = 179
+    holdTime: Duration | None = None
+    keepaliveTime: Duration | None = None
+    routerID: Address | None = None
+    nodeSelectors: list[LabelSelector] = []
+    password: str = ""
+    passwordSecret: dict[str, str] = {}
+    bfdProfile: str = ""
+    ebgpMultiHop: bool = False
+
+    def faults(self) -> Iterator[Fault]:
+        if bool(self.peerASN) == (self.dynamicASN is not None):
+            yield Fault(("peerASN",), "is needed, or dynamicASN, and not both")
+        if (self.peerAddress is None) == (not self.interface):
+            yield Fault(("peerAddress",), "is needed, or interface, and not both")
+        if self.ebgpMultiHop and self.peerASN == self.myASN:
+            yield Fault(("ebgpMultiHop",), "is for a peer of another AS")
+        if self.password and self.passwordSecret:
+            yield Fault(("passwordSecret",), "cannot stand beside password")
+
+
+class BGPPeer(Resource):
+    spec: SpeakerPeerSpec
+
+
+class BfdSpec(Shape):
+    receiveInterval: Annotated[int, Field(ge=10, le=60000)] | None = None
+    transmitInterval: Annotated[int, Field(ge=10, le=60000)] | None = None
+    detectMultiplier: Annotated[int, Field(ge=2, le=255)] | None = None
+    echoInterval: Annotated[int, Field(ge=10, le=60000)] | None = None
+    echoMode: bool = False
+    passiveMode: bool = False
+    minimumTtl: Annotated[int, Field(ge=1, le=254)] | None = None
+
+
+class BFDProfile(Resource):
+    spec: BfdSpec = BfdSpec()
+
+
+class Alias(Shape):
+    name: Text
+    value: SpeakerCommunity
+
+
+class CommunitySpec(Shape):
+    communities: list[Alias] = []
+
+    def faults(self) -> Iterator[Fault]:
+        names = [alias.name for alias in self.communities]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield Fault(("communities", index, "name"), f"{name!r} is given twice")
+
+
+class Community(Resource):
+    spec: CommunitySpec = CommunitySpec()

@@ -1,0 +1,161 @@
+"""Calico's nodes, endpoints and settings of the cluster.
+
+Source  projectcalico/calico libcalico-go/lib/apis/internalapi (Node, WorkloadEndpoint),
+        api/pkg/apis/projectcalico/v3/{hostendpoint,felixconfig,clusterinfo,ipamconfig}.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from felixpy.addresses import parse_prefix
+from felixpy.ctl.validate.fields import Address, AsNumber, Mac, PortNumber, Prefix, Protocol, Text
+from felixpy.ctl.validate.metadata import Resource
+from felixpy.ctl.validate.shape import Fault, Shape
+
+
+def check_interface(text: str) -> str:
+    """A name that the kernel takes (IFNAMSIZ is 16 with the final zero)."""
+    if not text or len(text) > 15 or any(character in "/: \t" for character in text):
+        raise ValueError(f"{text!r} is no interface: 1-15 characters, without blank, '/' and ':'")
+    return text
+
+
+InterfaceName = Annotated[str, AfterValidator(check_interface)]
+
+
+class NamedPort(Shape):
+    name: Text
+    protocol: Protocol
+    port: PortNumber
+
+
+class NodeBgp(Shape):
+    asNumber: AsNumber | None = None
+    ipv4Address: Prefix | None = None
+    ipv6Address: Prefix | None = None
+    ipv4IPIPTunnelAddr: Address | None = None
+    routeReflectorClusterID: Address | None = None
+    interfaceIPv4: str | None = None
+    interfaceIPv6: str | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        for field, version in (("ipv4Address", 4), ("ipv6Address", 6)):
+            text = getattr(self, field)
+            if text is not None and parse_prefix(text).version != version:
+                yield Fault((field,), f"{text!r} is not IPv{version}")
+
+
+class NodeAddress(Shape):
+    address: Prefix
+    type: str = ""
+
+
+class OrchRef(Shape):
+    orchestrator: Text
+    nodeName: str = ""
+
+
+class NodeSpec(Shape):
+    anything_else = True
+
+    bgp: NodeBgp | None = None
+    addresses: list[NodeAddress] = []
+    orchRefs: list[OrchRef] = []
+    ipv4VXLANTunnelAddr: Address | None = None
+    ipv6VXLANTunnelAddr: Address | None = None
+    vxlanTunnelMACAddr: Mac | None = None
+    vxlanTunnelMACAddrV6: Mac | None = None
+
+
+class Node(Resource):
+    spec: NodeSpec = NodeSpec()
+
+
+class HostEndpointSpec(Shape):
+    node: Text
+    interfaceName: InterfaceName | None = None
+    expectedIPs: list[Address] = []
+    profiles: list[Text] = []
+    ports: list[NamedPort] = []
+
+    def faults(self) -> Iterator[Fault]:
+        if not self.interfaceName and not self.expectedIPs:
+            yield Fault((), "needs interfaceName or expectedIPs")
+
+
+class HostEndpoint(Resource):
+    spec: HostEndpointSpec
+
+
+class IpNat(Shape):
+    internalIP: Address
+    externalIP: Address
+
+
+class WorkloadEndpointSpec(Shape):
+    orchestrator: Text
+    workload: str = ""
+    node: Text
+    containerID: str = ""
+    pod: str = ""
+    endpoint: str = ""
+    serviceAccountName: str = ""
+    ipNetworks: list[Prefix] = []
+    ipNATs: list[IpNat] = []
+    ipv4Gateway: Address | None = None
+    ipv6Gateway: Address | None = None
+    profiles: list[Text] = []
+    interfaceName: InterfaceName
+    mac: Mac | None = None
+    ports: list[NamedPort] = []
+    allowSpoofedSourcePrefixes: list[Prefix] = []
+
+    def faults(self) -> Iterator[Fault]:
+        for index, text in enumerate(self.ipNetworks):
+            if not parse_prefix(text).is_host:
+                yield Fault(("ipNetworks", index), f"{text!r} must be one address (/32 or /128)")
+
+
+class WorkloadEndpoint(Resource):
+    spec: WorkloadEndpointSpec
+
+
+class AnySpec(Shape):
+    anything_else = True
+
+
+class FelixConfiguration(Resource):
+    """Only its name and that its values are values: settings that we do not have are kept for those who do."""
+
+    spec: AnySpec = AnySpec()
+
+    def faults(self) -> Iterator[Fault]:
+        name = self.metadata.name
+        if name != "default" and not name.startswith("node."):
+            yield Fault(("metadata", "name"), f"{name!r} is read by no one: it is `default` or `node.<node>`")
+
+
+class ClusterInformationSpec(Shape):
+    clusterGUID: str = ""
+    clusterType: str = ""
+    calicoVersion: str = ""
+    datastoreReady: bool | None = None
+    variant: str = ""
+
+
+class ClusterInformation(Resource):
+    spec: ClusterInformationSpec = ClusterInformationSpec()
+
+    def faults(self) -> Iterator[Fault]:
+        if self.metadata.name != "default":
+            yield Fault(("metadata", "name"), "there is one, and its name is `default`")
+
+
+class Opaque(Resource):
+    """A kind whose spec is not checked."""
+
+    anything_else = True

@@ -1,0 +1,84 @@
+"""Calico's address pools, reservations and network sets.
+
+Source  projectcalico/calico api/pkg/apis/projectcalico/v3/{ippool,ipreservation,networkset}.go,
+        libcalico-go/lib/clientv3/ippool.go (what a pool may be).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from felixpy.addresses import parse_prefix
+from felixpy.ctl.validate.fields import Cidr, Prefix, SelectorText, Text
+from felixpy.ctl.validate.metadata import Resource
+from felixpy.ctl.validate.shape import Fault, Shape
+
+BLOCK_SIZES = {4: (20, 32, 26), 6: (116, 128, 122)}
+"""Shortest, longest and usual block length in bits, by IP version."""
+_LINK_LOCAL = (parse_prefix("169.254.0.0/16"), parse_prefix("fe80::/10"))
+
+Encapsulation = Literal["Never", "Always", "CrossSubnet"]
+
+
+class PoolSpec(Shape):
+    cidr: Cidr
+    blockSize: int | None = None
+    ipipMode: Encapsulation = "Never"
+    vxlanMode: Encapsulation = "Never"
+    natOutgoing: bool = False
+    disabled: bool = False
+    disableBGPExport: bool = False
+    nodeSelector: SelectorText = ""
+    namespaceSelector: SelectorText = ""
+    allowedUses: list[Literal["Workload", "Tunnel", "LoadBalancer"]] = []
+    assignmentMode: Literal["Automatic", "Manual"] = "Automatic"
+
+    def faults(self) -> Iterator[Fault]:
+        cidr = parse_prefix(self.cidr)
+        least, most, usual = BLOCK_SIZES[cidr.version]
+        block = self.blockSize or usual
+        if not least <= block <= most:
+            yield Fault(("blockSize",), f"is {block}; for IPv{cidr.version} it is {least}-{most}")
+        elif cidr.length > block:
+            yield Fault(("cidr",), f"{self.cidr} is smaller than one block of /{block}")
+        if any(cidr.overlaps(link_local) for link_local in _LINK_LOCAL):
+            yield Fault(("cidr",), f"{self.cidr} holds link-local addresses")
+        if self.ipipMode != "Never" and self.vxlanMode != "Never":
+            yield Fault(("vxlanMode",), "cannot stand beside ipipMode: one of the two must be Never")
+        if self.ipipMode != "Never" and cidr.version == 6:
+            yield Fault(("ipipMode",), "IPIP carries IPv4 only")
+        if "LoadBalancer" in self.allowedUses:
+            yield from self._load_balancer_faults()
+
+    def _load_balancer_faults(self) -> Iterator[Fault]:
+        if len(self.allowedUses) > 1:
+            yield Fault(("allowedUses",), "LoadBalancer cannot stand beside another use")
+        if self.nodeSelector not in ("", "all()"):
+            yield Fault(("nodeSelector",), "a LoadBalancer pool belongs to no node: leave it out or write all()")
+        if self.ipipMode != "Never" or self.vxlanMode != "Never":
+            field = "ipipMode" if self.ipipMode != "Never" else "vxlanMode"
+            yield Fault((field,), "a LoadBalancer pool has no encapsulation")
+        if self.disableBGPExport:
+            yield Fault(("disableBGPExport",), "must be false in a LoadBalancer pool")
+
+
+class IPPool(Resource):
+    spec: PoolSpec
+
+
+class ReservationSpec(Shape):
+    reservedCIDRs: list[Prefix] = []
+
+
+class IPReservation(Resource):
+    spec: ReservationSpec = ReservationSpec()
+
+
+class NetworkSetSpec(Shape):
+    nets: list[Prefix] = []
+    allowedEgressDomains: list[Text] = []
+
+
+class NetworkSet(Resource):
+    spec: NetworkSetSpec = NetworkSetSpec()
