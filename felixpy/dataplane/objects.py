@@ -301,7 +301,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Have nothing under that key; `last` is the object as it was last known, where the kernel wants more than a key."""
+    """Have nothing under that key; `last` is the object as last known, where the kernel wants more than a key."""
 
     key: Key
     last: Object | None = None

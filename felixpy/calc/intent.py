@@ -1,0 +1,113 @@
+"""The Intent: what this node should be, in names. Calculations make it; the data plane turns it into objects.
+
+Nothing here knows chains, marks or netlink. Sets are named by what they hold (SetSpec), policies by where they came
+from, so that the same cluster state always gives the same Intent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, NamedTuple
+
+from felixpy.addresses import Address, Prefix
+from felixpy.resources.codec import Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import IcmpMatch, RuleAction, TierDefault
+from felixpy.selector import Selector, render_selector
+
+
+class PolicyId(NamedTuple):
+    """A policy, by the table and name of its resource."""
+
+    table: Table
+    name: Name
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.name}"
+
+
+class SetSpec(NamedTuple):
+    """What an IP set holds: addresses and prefixes that `selector` matches; with `port`, that named port of each.
+
+    `text` is the selector's canonical text and, with `port`, the only other part of its identity.
+    """
+
+    text: str
+    port: tuple[int, str] | None = None
+    """Protocol number and port name."""
+
+    @property
+    def id(self) -> str:
+        """A short stable name: 20 hexadecimal digits."""
+        name = self.text if self.port is None else f"{self.text} port {self.port[0]} {self.port[1]}"
+        return blake2b(name.encode(), digest_size=10).hexdigest()
+
+
+def set_of(selector: Selector, port: tuple[int, str] | None = None) -> SetSpec:
+    """The set that holds what `selector` matches."""
+    return SetSpec(render_selector(selector), port)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityTerms:
+    """Conditions on one side of a packet; all must hold, empty ones do.
+
+    `ports` and `port_sets` are alternatives of one condition. `port_sets` hold address, protocol and port.
+    """
+
+    nets: tuple[Prefix, ...] = ()
+    not_nets: tuple[Prefix, ...] = ()
+    sets: tuple[SetSpec, ...] = ()
+    not_sets: tuple[SetSpec, ...] = ()
+    ports: tuple[tuple[int, int], ...] = ()
+    port_sets: tuple[SetSpec, ...] = ()
+    not_ports: tuple[tuple[int, int], ...] = ()
+    not_port_sets: tuple[SetSpec, ...] = ()
+
+    @property
+    def all_sets(self) -> tuple[SetSpec, ...]:
+        return self.sets + self.not_sets + self.port_sets + self.not_port_sets
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTerms:
+    """A policy rule with its selectors replaced by sets."""
+
+    action: RuleAction
+    version: Literal[4, 6] | None
+    protocol: int | None
+    not_protocol: int | None
+    icmp: IcmpMatch | None
+    not_icmp: IcmpMatch | None
+    source: EntityTerms
+    destination: EntityTerms
+
+
+@dataclass(frozen=True, slots=True)
+class RulesIntent:
+    """The rules of a policy or profile, per direction (as the endpoint sees it)."""
+
+    ingress: tuple[RuleTerms, ...]
+    egress: tuple[RuleTerms, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TierIntent:
+    """The policies of one tier that apply to an endpoint, in order, per direction."""
+
+    name: str
+    default_action: TierDefault
+    ingress: tuple[PolicyId, ...]
+    egress: tuple[PolicyId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointIntent:
+    """A local workload endpoint: its interface, its addresses and what may pass."""
+
+    interface: str
+    addresses: tuple[Address, ...]
+    mac: bytes
+    tiers: tuple[TierIntent, ...]
+    profiles: tuple[str, ...]

@@ -1,0 +1,192 @@
+"""Intent → desired objects and set members: from what a node should be, in names, to what its kernel should hold.
+
+In: deltas of endpoints, policies, profiles and sets; out: Changes. A set that gains its first prefix (or loses its
+last) becomes another kernel set, so the policies that refer to it are rendered anew, in the same Changes. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from felixpy.addresses import Prefix
+from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
+from felixpy.calc.ipsets import Member, SetChange, SetsDelta
+from felixpy.calc.policy import PolicyDelta, sets_of
+from felixpy.dataplane.changes import Changes, Ledger
+from felixpy.dataplane.endpoint_chains import render_endpoint
+from felixpy.dataplane.objects import Members, Set
+from felixpy.dataplane.policy_chains import render_policy, render_profile
+from felixpy.dataplane.sets import (
+    VERSIONS,
+    Version,
+    describe_set,
+    encode_member,
+    encode_prefix,
+    member_version,
+    merge_prefixes,
+)
+from felixpy.resources.kinds import Name
+
+Rendered = PolicyId | str
+"""Whose rules: a policy's, or (by name) a profile's."""
+
+
+class Translator:
+    """Keeps what is needed to render each piece again on its own."""
+
+    def __init__(self, members: Callable[[SetSpec], Iterable[Member]]) -> None:
+        self.ledger = Ledger()
+        self._members = members
+        self._rules: dict[Rendered, RulesIntent] = {}
+        self._set_users: dict[SetSpec, set[Rendered]] = {}
+        self._prefix_counts: dict[tuple[SetSpec, Version], int] = {}
+        self._sets: dict[tuple[SetSpec, Version], Set] = {}
+        self._merged: dict[Set, frozenset[Prefix]] = {}
+        self._spec_of: dict[str, tuple[SetSpec, Version]] = {}
+        self._claims: dict[Set, dict[bytes, dict[Name, bytes]]] = {}
+        self._entries: dict[Name, tuple[tuple[Set, bytes], ...]] = {}
+
+    def translate(self, policy: PolicyDelta, sets: SetsDelta, changes: Changes) -> None:
+        """Adds to `changes` what the deltas ask for."""
+        again: set[Rendered] = set()
+        for spec in sets.dropped - sets.changed.keys():
+            self._drop_set(spec, changes)
+        for spec, change in sets.changed.items():
+            if change.whole and spec in sets.dropped:
+                self._drop_set(spec, changes)
+            if self._change_set(spec, change, changes):
+                again |= self._set_users.get(spec, set())
+        for identity, rules in (*policy.policies.items(), *policy.profiles.items()):
+            self._note_rules(identity, rules)
+            again.add(identity)
+        for identity in again:
+            self._render_rules(identity, changes)
+        for name, endpoint in policy.endpoints.items():
+            self._render_endpoint(name, endpoint, changes)
+
+    def set_members(self, target: Set) -> Members | None:
+        """All that a set should hold now; None for a set that is not an IP set of ours."""
+        if target in self._claims:
+            return {key: data[min(data)] for key, data in self._claims[target].items()}
+        found = self._spec_of.get(target.name)
+        if found is None:
+            return None
+        spec, version = found
+        if target.interval:
+            return {encode_prefix(prefix): b"" for prefix in self._merged[target]}
+        return {encode_member(member): b"" for member in self._members(spec) if member_version(member) == version}
+
+    def _name(self, spec: SetSpec, version: Version) -> str:
+        return self._sets[spec, version].name
+
+    def _change_set(self, spec: SetSpec, change: SetChange, changes: Changes) -> bool:
+        """Brings both families' kernel sets up to date; whether one of them became another set."""
+        renamed = False
+        for version in VERSIONS:
+            added = [member for member in change.added if member_version(member) == version]
+            removed = [member for member in change.removed if member_version(member) == version]
+            count = self._prefix_counts.get((spec, version), 0)
+            count += sum(isinstance(member, Prefix) for member in added)
+            count -= sum(isinstance(member, Prefix) for member in removed)
+            self._prefix_counts[spec, version] = count
+            old = self._sets.get((spec, version))
+            new = describe_set(spec, version, interval=count > 0)
+            if new != old:
+                if old is not None:
+                    self._forget(old, changes)
+                    renamed = True
+                self._sets[spec, version] = new
+                self._spec_of[new.name] = (spec, version)
+                self.ledger.put(f"set {new.name}", (new,), changes)
+                added = [member for member in self._members(spec) if member_version(member) == version]
+                removed = []
+            if new.interval:
+                self._change_interval(spec, version, new, changes)
+                continue
+            if removed:
+                changes.drop_members(new, {encode_member(member): b"" for member in removed})
+            if added:
+                changes.add_members(new, {encode_member(member): b"" for member in added})
+        return renamed
+
+    def _change_interval(self, spec: SetSpec, version: Version, target: Set, changes: Changes) -> None:
+        before = self._merged.get(target, frozenset())
+        after = merge_prefixes(
+            member
+            for member in self._members(spec)
+            if isinstance(member, bytes | Prefix) and member_version(member) == version
+        )
+        self._merged[target] = after
+        changes.drop_members(target, {encode_prefix(prefix): b"" for prefix in before - after})
+        changes.add_members(target, {encode_prefix(prefix): b"" for prefix in after - before})
+
+    def _drop_set(self, spec: SetSpec, changes: Changes) -> None:
+        for version in VERSIONS:
+            old = self._sets.pop((spec, version), None)
+            self._prefix_counts.pop((spec, version), None)
+            if old is not None:
+                self._forget(old, changes)
+
+    def _forget(self, old: Set, changes: Changes) -> None:
+        self.ledger.put(f"set {old.name}", (), changes)
+        self._merged.pop(old, None)
+        del self._spec_of[old.name]
+        changes.members.pop(old, None)
+
+    def _note_rules(self, identity: Rendered, rules: RulesIntent | None) -> None:
+        old = self._rules.pop(identity, None)
+        before = sets_of(old) if old is not None else frozenset[SetSpec]()
+        after = sets_of(rules) if rules is not None else frozenset[SetSpec]()
+        for spec in before - after:
+            self._set_users[spec].discard(identity)
+            if not self._set_users[spec]:
+                del self._set_users[spec]
+        for spec in after - before:
+            self._set_users.setdefault(spec, set()).add(identity)
+        if rules is not None:
+            self._rules[identity] = rules
+
+    def _render_rules(self, identity: Rendered, changes: Changes) -> None:
+        rules = self._rules.get(identity)
+        if isinstance(identity, str):
+            chains = () if rules is None else render_profile(identity, rules, self._name)
+            self.ledger.put(f"profile {identity}", chains, changes)
+        else:
+            chains = () if rules is None else render_policy(identity, rules, self._name)
+            self.ledger.put(f"policy {identity}", chains, changes)
+
+    def _render_endpoint(self, name: Name, endpoint: EndpointIntent | None, changes: Changes) -> None:
+        owner = endpoint_owner(name)
+        rendered = render_endpoint(endpoint) if endpoint is not None else None
+        self.ledger.put(owner, rendered.objects if rendered is not None else (), changes)
+        entries: dict[tuple[Set, bytes], bytes] = {}
+        if rendered is not None:
+            entries = {
+                (target, key): data for target, members in rendered.members.items() for key, data in members.items()
+            }
+        for target, key in self._entries.pop(name, ()):
+            if (target, key) not in entries:
+                claims = self._claims[target][key]
+                before = claims[min(claims)]
+                del claims[name]
+                self._settle(target, key, before, changes)
+        for (target, key), data in entries.items():
+            claims = self._claims.setdefault(target, {}).setdefault(key, {})
+            had = claims[min(claims)] if claims else None
+            claims[name] = data
+            self._settle(target, key, had, changes)
+        if entries:
+            self._entries[name] = tuple(entries)
+
+    def _settle(self, target: Set, key: bytes, before: bytes | None, changes: Changes) -> None:
+        claims = self._claims[target][key]
+        if not claims:
+            del self._claims[target][key]
+            changes.drop_members(target, {key: before or b""})
+        elif (now := claims[min(claims)]) != before:
+            changes.add_members(target, {key: now})
+
+
+def endpoint_owner(name: Name) -> str:
+    """The ledger's name for an endpoint."""
+    return f"endpoint {name}"
