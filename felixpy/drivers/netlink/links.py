@@ -84,12 +84,11 @@ def parse_link(body: bytes, name_of: NameOf) -> Link:
     )
 
 
-def encode_address(device: str, prefix: Prefix, index_of: IndexOf) -> bytes:
+def encode_address(device: str, address: Address, length: int, index_of: IndexOf) -> bytes:
     """Body of RTM_NEWADDR and RTM_DELADDR; IPv6 addresses skip duplicate detection, as nobody else may hold ours.
 
     Raises  MissingDevice.
     """
-    address, length = prefix
     body = _ADDRESS.pack(FAMILY[len(address)], length, 0, 0, index_of(device))
     body += attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
     return body + attribute_u32(_IFA_FLAGS, _IFA_F_NODAD) if len(address) == 16 else body

@@ -30,14 +30,22 @@ _HEADER = Struct("=BxHiHBB")
 
 
 def encode_neighbour(neighbour: Neighbour, index_of: IndexOf) -> bytes:
-    """Body of RTM_NEWNEIGH and RTM_DELNEIGH.
+    """Body of RTM_NEWNEIGH.
 
     Raises  MissingDevice.
     """
-    flags = _NTF_PROXY if neighbour.proxy else 0
-    body = _HEADER.pack(FAMILY[len(neighbour.address)], 0, index_of(neighbour.device), _NUD_PERMANENT, flags, _UNICAST)
-    body += attribute(_NDA_DST, neighbour.address)
+    body = encode_neighbour_key(neighbour.device, neighbour.address, neighbour.proxy, index_of)
     return body if neighbour.proxy or not neighbour.mac else body + attribute(_NDA_LLADDR, neighbour.mac)
+
+
+def encode_neighbour_key(device: str, address: Address, proxy: bool, index_of: IndexOf) -> bytes:
+    """Body of RTM_DELNEIGH.
+
+    Raises  MissingDevice.
+    """
+    flags = _NTF_PROXY if proxy else 0
+    body = _HEADER.pack(FAMILY[len(address)], 0, index_of(device), _NUD_PERMANENT, flags, _UNICAST)
+    return body + attribute(_NDA_DST, address)
 
 
 def encode_fdb(entry: FdbEntry, index_of: IndexOf) -> bytes:

@@ -8,6 +8,7 @@ Source: linux/rtnetlink.h, linux/nexthop.h, net/ipv4/fib_frontend.c, net/ipv6/ro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from operator import attrgetter
 from struct import Struct
 
@@ -39,6 +40,8 @@ _RTAX_MTU = 2
 _NHA_ID, _NHA_GROUP, _NHA_BLACKHOLE, _NHA_OIF, _NHA_GATEWAY = 1, 2, 4, 5, 6
 _RTNH_F_ONLINK = 4
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = 0, 253, 254, 255
+_DESTINATION_AT = 20
+"""Where the kernel puts RTA_DST: behind struct rtmsg and RTA_TABLE (fib_dump_info, rt6_fill_node)."""
 _METRIC_IPV6 = 1024
 """IP6_RT_PRIO_USER: what the kernel makes of metric 0."""
 
@@ -56,48 +59,35 @@ _VIA = Struct("=H")
 IndexOf = Callable[[str], int]
 NameOf = Mapping[int, str]
 
-_shape = attrgetter(
-    "protocol",
-    "type",
-    "device",
-    "gateway",
-    "source",
-    "onlink",
-    "link_scope",
-    "nexthop_id",
-    "hops",
-    "metric",
-    "table",
-    "mtu",
-)
+_all_but_destination = attrgetter(*(field.name for field in fields(Route) if field.name != "destination"))
 
 
 class RouteEncoder:
-    """Bodies of RTM_NEWROUTE messages; everything but the destination's address is encoded once per kind of route."""
+    """Bodies of route messages; all but the destination's address is encoded once per kind of route."""
 
     def __init__(self, index_of: IndexOf) -> None:
         self._index_of = index_of
         self._frames: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
 
     def encode(self, route: Route) -> bytes:
-        """Raises MissingDevice."""
+        """Body of RTM_NEWROUTE.
+
+        Raises  MissingDevice.
+        """
         address, length = route.destination
-        shape = (length, len(address), _shape(route))
+        shape = (length, len(address), _all_but_destination(route))
         frame = self._frames.get(shape)
         if frame is None:
             frame = self._frames[shape] = _frame(route, self._index_of)
         return frame[0] + address + frame[1]
 
-
-def encode_route_drop(table: int, destination: Prefix, metric: int, protocol: int) -> bytes:
-    """Body of RTM_DELROUTE for a route of `protocol`, whatever its next hops."""
-    address, length = destination
-    return (
-        _ROUTE.pack(FAMILY[len(address)], length, 0, 0, _short_table(table), protocol, _SCOPE_NOWHERE, 0, 0)
-        + attribute(_RTA_DST, address)
-        + (attribute_u32(_RTA_PRIORITY, metric) if metric else b"")
-        + attribute_u32(_RTA_TABLE, table)
-    )
+    def encode_drop(self, table: int, address: bytes, length: int, metric: int, *, protocol: int) -> bytes:
+        """Body of RTM_DELROUTE for a route of `protocol`, whatever its next hops."""
+        shape = (length, len(address), table, metric, protocol)
+        frame = self._frames.get(shape)
+        if frame is None:
+            frame = self._frames[shape] = _drop_frame(len(address), length, table, metric, protocol)
+        return frame[0] + address + frame[1]
 
 
 def encode_route_dump(family: int, protocol: int) -> bytes:
@@ -105,37 +95,30 @@ def encode_route_dump(family: int, protocol: int) -> bytes:
     return _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0)
 
 
-def parse_route(body: bytes, name_of: NameOf) -> Route | None:
-    """The route of a message body, or None where it is not one that a Route can tell (multicast, another table's kind).
+class RouteDecoder:
+    """Routes from message bodies; bodies that differ in the destination's address alone are decoded once."""
 
-    Default metrics read as 0. Where a route names a nexthop object, the device and gateway that the kernel repeats
-    beside it are left out.
-    """
-    family, length, _, _, table, protocol, scope, kind, flags = _ROUTE.unpack_from(body)
-    if family not in (AF_INET, AF_INET6) or kind not in _TYPES:
-        return None
-    found = parse_attributes(body, _ROUTE.size)
-    size = 4 if family == AF_INET else 16
-    metric = parse_u32(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0
-    if family == AF_INET6 and metric == _METRIC_IPV6:
-        metric = 0
-    nexthop_id = parse_u32(found[_RTA_NH_ID]) if _RTA_NH_ID in found else None
-    unicast = kind == RouteType.UNICAST and nexthop_id is None
-    return Route(
-        destination=Prefix(Address(found.get(_RTA_DST, b"").ljust(size, b"\0")), length),
-        protocol=protocol,
-        type=RouteType(kind),
-        device=_device(found, name_of) if unicast or kind == RouteType.LOCAL else None,
-        gateway=_gateway(found) if unicast else None,
-        source=Address(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None,
-        onlink=bool(unicast and flags & _RTNH_F_ONLINK and _RTA_MULTIPATH not in found),
-        link_scope=unicast and scope == _SCOPE_LINK,
-        nexthop_id=nexthop_id,
-        hops=_parse_hops(found[_RTA_MULTIPATH], name_of) if unicast and _RTA_MULTIPATH in found else (),
-        metric=metric,
-        table=parse_u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table,
-        mtu=_mtu(found),
-    )
+    def __init__(self, name_of: NameOf) -> None:
+        self._name_of = name_of
+        self._frames: dict[tuple[bytes, bytes], Route | None] = {}
+
+    def parse(self, body: bytes) -> Route | None:
+        """The route of a message body, or None where a Route cannot tell it (multicast and the like).
+
+        Default metrics read as 0. Where a route names a nexthop object, the device and gateway that the kernel repeats
+        beside it are left out.
+        """
+        size = 4 if body[0] == AF_INET else 16
+        end = _DESTINATION_AT + 4 + size
+        if _HEADER.unpack_from(body, _DESTINATION_AT) != (4 + size, _RTA_DST):
+            return _parse_route(body, size, self._name_of)
+        frame = (body[:_DESTINATION_AT], body[end:])
+        if frame not in self._frames:
+            self._frames[frame] = _parse_route(body, size, self._name_of)
+        alike = self._frames[frame]
+        if alike is None:
+            return None
+        return Route(Prefix(Address(body[end - size : end]), body[1]), *_all_but_destination(alike))
 
 
 def encode_nexthop(nexthop: NextHop, index_of: IndexOf) -> bytes:
@@ -211,6 +194,39 @@ def _frame(route: Route, index_of: IndexOf) -> tuple[bytes, bytes]:
     else:
         tail.append(_towards(route.gateway, route.device, size, index_of))
     return head + _HEADER.pack(4 + size, _RTA_DST), b"".join(tail)
+
+
+def _parse_route(body: bytes, size: int, name_of: NameOf) -> Route | None:
+    family, length, _, _, table, protocol, scope, kind, flags = _ROUTE.unpack_from(body)
+    if family not in FAMILY.values() or kind not in _TYPES:
+        return None
+    found = parse_attributes(body, _ROUTE.size)
+    metric = parse_u32(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0
+    nexthop_id = parse_u32(found[_RTA_NH_ID]) if _RTA_NH_ID in found else None
+    unicast = kind == RouteType.UNICAST and nexthop_id is None
+    return Route(
+        destination=Prefix(Address(found.get(_RTA_DST, bytes(size))), length),
+        protocol=protocol,
+        type=RouteType(kind),
+        device=_device(found, name_of) if unicast or kind == RouteType.LOCAL else None,
+        gateway=_gateway(found) if unicast else None,
+        source=Address(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None,
+        onlink=bool(unicast and flags & _RTNH_F_ONLINK and _RTA_MULTIPATH not in found),
+        link_scope=unicast and scope == _SCOPE_LINK,
+        nexthop_id=nexthop_id,
+        hops=_parse_hops(found[_RTA_MULTIPATH], name_of) if unicast and _RTA_MULTIPATH in found else (),
+        metric=0 if family == AF_INET6 and metric == _METRIC_IPV6 else metric,
+        table=parse_u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table,
+        mtu=_mtu(found),
+    )
+
+
+def _drop_frame(size: int, length: int, table: int, metric: int, protocol: int) -> tuple[bytes, bytes]:
+    head = _ROUTE.pack(FAMILY[size], length, 0, 0, _short_table(table), protocol, _SCOPE_NOWHERE, 0, 0)
+    tail = attribute_u32(_RTA_TABLE, table)
+    if metric:
+        tail += attribute_u32(_RTA_PRIORITY, metric)
+    return head + _HEADER.pack(4 + size, _RTA_DST), tail
 
 
 def _leg(hop: Hop, size: int, index_of: IndexOf) -> bytes:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
-from typing import Self, assert_never
+from typing import Any, Self
 
-from felixpy.addresses import Address, Prefix
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_LEARNED,
     ROUTE_PROTOCOL_WORKLOAD,
     DeviceAddress,
     Drop,
-    DropMembers,
     FdbEntry,
     IpipSettings,
     IpRule,
@@ -33,7 +32,6 @@ from felixpy.dataplane.objects import (
     Op,
     Outcome,
     Put,
-    PutMembers,
     Route,
     Seen,
     VxlanSettings,
@@ -49,13 +47,12 @@ from felixpy.drivers.netlink.devices import (
     dump_links,
     find_link,
 )
-from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkSocket, Request
+from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkSocket
 from felixpy.drivers.outcomes import ABSENT, failed
 
-KINDS = frozenset({Kind.LINK, Kind.ADDRESS, Kind.NEIGHBOUR, Kind.FDB, Kind.NEXTHOP, Kind.IP_RULE, Kind.ROUTE})
 PROTOCOLS = (ROUTE_PROTOCOL_WORKLOAD, ROUTE_PROTOCOL_LEARNED)
 
-_PUT = NLM_F_CREATE | NLM_F_REPLACE
+_REPLACE = NLM_F_CREATE | NLM_F_REPLACE
 
 
 class RouteDriver:
@@ -102,66 +99,65 @@ class RouteDriver:
         """
         devices = Devices(self._socket)
         outcomes: list[Outcome] = []
-        for kind, run in groupby(ops, _kind_of):
+        for verb, run in groupby(ops, _verb_of):
             batch = tuple(run)
-            if kind is Kind.LINK:
+            if verb.kind is Kind.LINK:
                 outcomes.extend(self._apply_link(op, devices) for op in batch)
-            elif kind is Kind.IP_RULE:
+            elif verb.kind is Kind.IP_RULE:
                 outcomes.extend(self._apply_ip_rules(batch))
             else:
-                outcomes.extend(self._apply_batch(batch, devices))
+                outcomes.extend(self._apply_batch(verb, batch, devices))
         return tuple(outcomes)
 
-    def _apply_batch(self, ops: tuple[Op, ...], devices: Devices) -> list[Outcome]:
-        encode_route = routes.RouteEncoder(devices.index_of).encode
-        requests: list[Request] = []
+    def _apply_batch(self, verb: _Verb, ops: tuple[Op, ...], devices: Devices) -> Sequence[Outcome]:
+        refused: dict[int, Outcome] = {}
+        bodies: list[bytes] = []
         sources: list[int] = []
-        outcomes: list[Outcome | None] = [None] * len(ops)
+        encode = self._encoder(verb, devices.index_of)
         for position, op in enumerate(ops):
             try:
-                if type(op) is Put and type(op.object) is Route:
-                    requests.append(Request(routes.RTM_NEWROUTE, _PUT, encode_route(op.object)))
-                    sources.append(position)
-                    continue
-                for request in self._requests(op, devices.index_of):
-                    requests.append(request)
+                for body in encode(op):
+                    bodies.append(body)
                     sources.append(position)
             except MissingDevice as error:
-                outcomes[position] = Outcome(op) if isinstance(op, Drop) else Outcome(op, error.strerror, errno.ENODEV)
-        for index, failure in self._socket.batch(requests).items():
-            position = sources[index]
-            op = ops[position]
+                if not isinstance(op, Drop):
+                    refused[position] = Outcome(op, error.strerror, errno.ENODEV)
+        for index, failure in self._socket.batch(verb.message, verb.flags, bodies).items():
+            op = ops[sources[index]]
             if not (isinstance(op, Drop) and failure.errno in ABSENT):
-                outcomes[position] = failed(op, failure.errno, failure.text, _device_of(op))
-        return [outcome or Outcome(op) for op, outcome in zip(ops, outcomes, strict=True)]
+                refused[sources[index]] = failed(op, failure.errno, failure.text, _device_of(op))
+        if not refused:
+            return tuple(map(Outcome, ops))
+        return [refused.get(position) or Outcome(op) for position, op in enumerate(ops)]
 
-    def _requests(self, op: Op, index_of: routes.IndexOf) -> Iterable[Request]:
-        match op:
-            case Put(object=DeviceAddress() as it):
-                yield Request(links.RTM_NEWADDR, _PUT, links.encode_address(it.device, it.prefix, index_of))
-            case Put(object=Neighbour() as it):
-                yield Request(neighbours.RTM_NEWNEIGH, _PUT, neighbours.encode_neighbour(it, index_of))
-            case Put(object=FdbEntry() as it):
-                yield Request(neighbours.RTM_NEWNEIGH, _PUT, neighbours.encode_fdb(it, index_of))
-            case Put(object=NextHop() as it):
-                yield Request(routes.RTM_NEWNEXTHOP, _PUT, routes.encode_nexthop(it, index_of))
-            case Drop(key=Key(kind=Kind.ADDRESS, id=(str(device), bytes(address), int(length)))):
-                body = links.encode_address(device, Prefix(Address(address), length), index_of)
-                yield Request(links.RTM_DELADDR, 0, body)
-            case Drop(key=Key(kind=Kind.NEIGHBOUR, id=(str(device), bytes(address), proxy))):
-                gone = Neighbour(device, Address(address), proxy=bool(proxy))
-                yield Request(neighbours.RTM_DELNEIGH, 0, neighbours.encode_neighbour(gone, index_of))
-            case Drop(key=Key(kind=Kind.FDB, id=(str(device), bytes(mac)))):
-                yield Request(neighbours.RTM_DELNEIGH, 0, neighbours.encode_fdb_key(device, mac, index_of))
-            case Drop(key=Key(kind=Kind.NEXTHOP, id=(int(number),))):
-                yield Request(routes.RTM_DELNEXTHOP, 0, routes.encode_nexthop_key(number))
-            case Drop(key=Key(kind=Kind.ROUTE, id=(int(table), bytes(address), int(length), int(metric))), last=last):
-                destination = Prefix(Address(address), length)
-                for protocol in (last.protocol,) if isinstance(last, Route) else self._protocols:
-                    body = routes.encode_route_drop(table, destination, metric, protocol)
-                    yield Request(routes.RTM_DELROUTE, 0, body)
+    def _encoder(self, verb: _Verb, index_of: routes.IndexOf) -> Callable[[Any], tuple[bytes, ...]]:
+        """From an op to the bodies of its messages; the ops of a run are all `verb`'s."""
+        route = routes.RouteEncoder(index_of)
+        match verb:
+            case _Verb(kind=Kind.ROUTE, put=True):
+                return lambda op: (route.encode(op.object),)
+            case _Verb(kind=Kind.ROUTE):
+                return lambda op: tuple(
+                    route.encode_drop(*op.key.id, protocol=protocol)
+                    for protocol in ((op.last.protocol,) if op.last else self._protocols)
+                )
+            case _Verb(kind=Kind.NEXTHOP, put=True):
+                return lambda op: (routes.encode_nexthop(op.object, index_of),)
+            case _Verb(kind=Kind.NEXTHOP):
+                return lambda op: (routes.encode_nexthop_key(*op.key.id),)
+            case _Verb(kind=Kind.ADDRESS):
+                encode_address = partial(links.encode_address, index_of=index_of)
+                return lambda op: (encode_address(*_key_of(op).id),)
+            case _Verb(kind=Kind.NEIGHBOUR, put=True):
+                return lambda op: (neighbours.encode_neighbour(op.object, index_of),)
+            case _Verb(kind=Kind.NEIGHBOUR):
+                encode_neighbour_key = partial(neighbours.encode_neighbour_key, index_of=index_of)
+                return lambda op: (encode_neighbour_key(*op.key.id),)
+            case _Verb(kind=Kind.FDB, put=True):
+                return lambda op: (neighbours.encode_fdb(op.object, index_of),)
             case _:
-                raise TypeError(f"not an op on {', '.join(sorted(KINDS))}: {op}")
+                encode_fdb_key = partial(neighbours.encode_fdb_key, index_of=index_of)
+                return lambda op: (encode_fdb_key(*op.key.id),)
 
     def _apply_link(self, op: Op, devices: Devices) -> Outcome:
         try:
@@ -225,7 +221,7 @@ class RouteDriver:
             wanted = op.object if isinstance(op, Put) and isinstance(op.object, IpRule) else None
             key = op.key if isinstance(op, Drop) else wanted.key if wanted else None
             others = [entry for entry in present if entry[1].key == key and entry[1] != wanted]
-            failure = None
+            failure: Failure | None = None
             if wanted is not None:
                 failure = self._change_ip_rule(iprules.RTM_NEWRULE, wanted, self._protocols[0], errno.EEXIST)
             if failure is None:
@@ -277,10 +273,11 @@ class RouteDriver:
                     yield protocol, rule
 
     def _read_routes(self, name_of: routes.NameOf) -> Iterable[Route]:
+        parse = routes.RouteDecoder(name_of).parse
         for family in (routes.AF_INET, routes.AF_INET6):
             for protocol in self._protocols:
                 for reply in self._socket.dump(routes.RTM_GETROUTE, routes.encode_route_dump(family, protocol)):
-                    route = routes.parse_route(reply.body, name_of)
+                    route = parse(reply.body)
                     if route is not None:
                         yield route
 
@@ -293,27 +290,46 @@ _NEIGHBOUR_DUMPS: tuple[tuple[bytes, _Parse], ...] = (
 )
 
 
-_KIND_OF: Mapping[type[Object], Kind] = {
-    Link: Kind.LINK,
-    DeviceAddress: Kind.ADDRESS,
-    Neighbour: Kind.NEIGHBOUR,
-    FdbEntry: Kind.FDB,
-    NextHop: Kind.NEXTHOP,
-    IpRule: Kind.IP_RULE,
-    Route: Kind.ROUTE,
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """What a run of ops has in common: one kind, put or dropped, by one type of message."""
+
+    kind: Kind
+    put: bool
+    message: int
+    flags: int
+
+
+_PUTS: Mapping[type[Object], _Verb] = {
+    Link: _Verb(Kind.LINK, True, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL),
+    DeviceAddress: _Verb(Kind.ADDRESS, True, links.RTM_NEWADDR, _REPLACE),
+    Neighbour: _Verb(Kind.NEIGHBOUR, True, neighbours.RTM_NEWNEIGH, _REPLACE),
+    FdbEntry: _Verb(Kind.FDB, True, neighbours.RTM_NEWNEIGH, _REPLACE),
+    NextHop: _Verb(Kind.NEXTHOP, True, routes.RTM_NEWNEXTHOP, _REPLACE),
+    IpRule: _Verb(Kind.IP_RULE, True, iprules.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL),
+    Route: _Verb(Kind.ROUTE, True, routes.RTM_NEWROUTE, _REPLACE),
 }
+_DROPS: Mapping[Kind, _Verb] = {
+    Kind.LINK: _Verb(Kind.LINK, False, RTM_DELLINK, 0),
+    Kind.ADDRESS: _Verb(Kind.ADDRESS, False, links.RTM_DELADDR, 0),
+    Kind.NEIGHBOUR: _Verb(Kind.NEIGHBOUR, False, neighbours.RTM_DELNEIGH, 0),
+    Kind.FDB: _Verb(Kind.FDB, False, neighbours.RTM_DELNEIGH, 0),
+    Kind.NEXTHOP: _Verb(Kind.NEXTHOP, False, routes.RTM_DELNEXTHOP, 0),
+    Kind.IP_RULE: _Verb(Kind.IP_RULE, False, iprules.RTM_DELRULE, 0),
+    Kind.ROUTE: _Verb(Kind.ROUTE, False, routes.RTM_DELROUTE, 0),
+}
+KINDS = frozenset(_DROPS)
 
 
-def _kind_of(op: Op) -> Kind:
-    match op:
-        case Put():
-            return _KIND_OF[type(op.object)]
-        case Drop():
-            return op.key.kind
-        case PutMembers() | DropMembers():
-            return Kind.SET
-        case _:
-            assert_never(op)
+def _verb_of(op: Op) -> _Verb:
+    if type(op) is Put:
+        return _PUTS[type(op.object)]
+    assert type(op) is Drop, op
+    return _DROPS[op.key.kind]
+
+
+def _key_of(op: Any) -> Any:
+    return op.object.key if isinstance(op, Put) else op.key
 
 
 def _device_of(op: Op) -> str:

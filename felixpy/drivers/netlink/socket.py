@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 from felixpy.drivers.netlink.codec import (
     HEADER,
@@ -58,14 +58,6 @@ _DATAGRAM_BYTES = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
-
-
-class Request(NamedTuple):
-    """A message that waits for its sequence number: type, flags beyond NLM_F_REQUEST, padded body."""
-
-    type: int
-    flags: int
-    body: bytes
 
 
 class NetlinkError(OSError):
@@ -166,25 +158,19 @@ class NetlinkSocket:
                 return messages
         raise NetlinkError(Failure(errno.EAGAIN, "the kernel's tables changed during every dump"))
 
-    def batch(self, requests: Sequence[Request]) -> Mapping[int, Failure]:
-        """Sends many messages, each on its own account; the failures by position in `requests`.
-
-        Raises  NetlinkError (ENOBUFS) when the kernel could not report them all.
-        """
+    def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> Mapping[int, Failure]:
+        """Sends many messages of one type, each on its own account; the failures by position in `bodies`."""
         failures: dict[int, Failure] = {}
-        for start in range(0, len(requests), BATCH_MESSAGES):
-            part = requests[start : start + BATCH_MESSAGES]
-            first = self._sequence + 1
-            self._sequence += len(part)
+        pack = HEADER.pack
+        flags |= NLM_F_REQUEST
+        for start in range(0, len(bodies), BATCH_MESSAGES):
+            part = bodies[start : start + BATCH_MESSAGES]
+            first = self.reserve(len(part))
             last = self._sequence
-            pack = HEADER.pack
             pieces: list[bytes] = []
-            append = pieces.append
-            for sequence, (kind, flags, body) in enumerate(part, first):
-                if sequence == last:
-                    flags |= NLM_F_ACK
-                append(pack(HEADER_BYTES + len(body), kind, NLM_F_REQUEST | flags, sequence, 0))
-                append(body)
+            for sequence, body in enumerate(part, first):
+                asked = flags if sequence != last else flags | NLM_F_ACK
+                pieces += (pack(HEADER_BYTES + len(body), kind, asked, sequence, 0), body)
             self._socket.send(b"".join(pieces))
             for sequence, failure in self._failures_until(first, last).items():
                 failures[start + sequence - first] = failure
