@@ -63,6 +63,10 @@ class KindInfo:
         """The etcd key of one resource."""
         return f"{self.prefix}{name.namespace}/{name.name}" if self.namespaced else f"{self.prefix}{name.name}"
 
+    def status_key(self, name: Name) -> str:
+        """Where our status of one resource is."""
+        return f"{STATUS_PREFIX}{self.group}/{self.version}/{self.plural}/{name}"
+
     def parse_name(self, key: str) -> Name | None:
         """The name in a key of this kind; None when the key has another shape."""
         parts = key.removeprefix(self.prefix).split("/")
