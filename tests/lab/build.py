@@ -102,6 +102,12 @@ class Lab:
         self.ground.write_record(self.record)
         return daemon
 
+    def stop(self) -> None:
+        """Ends the commands that this object started; what they made stays."""
+        for daemon in self.daemons.values():
+            daemon.stop()
+        self.daemons.clear()
+
     def _make_node(self, node: Node) -> None:
         own = self.ground.node_directory(node.name)
         for path in _OWN_PATH.findall(" ".join((*node.command, *(value for _, value in node.environment)))):
