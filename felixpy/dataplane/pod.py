@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from felixpy.addresses import Address, Prefix, parse_address
-from felixpy.dataplane.objects import Sysctl
+from felixpy.addresses import Address, Prefix, host_prefix, parse_address
+from felixpy.dataplane.objects import DeviceAddress, Neighbour, Route, Sysctl
 
 HOST_MAC = b"\xee" * 6
 """MAC of every veth's node end: a point-to-point link needs no two of them, and pods may keep it cached."""
 GATEWAY_V4 = parse_address("169.254.1.1")
 GATEWAY_V6 = parse_address("fe80::ecee:eeff:feee:eeee")
 """The link-local address that HOST_MAC makes (RFC 4291 appendix A)."""
+ROUTE_PROTOCOL_BOOT = 3
+"""rtm_protocol of the routes inside pods: what `ip` leaves where nothing is said (linux/rtnetlink.h)."""
+
+PodObject = DeviceAddress | Neighbour | Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +48,22 @@ class PodWiring:
 def gateway_for(address: bytes) -> Address:
     """The gateway of an address's family, seen from the pod."""
     return GATEWAY_V4 if len(address) == 4 else GATEWAY_V6
+
+
+def derive_pod_objects(wiring: PodWiring) -> tuple[PodObject, ...]:
+    """What the pod's namespace holds beside the link, in the order in which the kernel takes it.
+
+    The gateway's MAC is given, so that a pod's first packet waits for no ARP. An IPv6 gateway is link-local, and needs
+    no route of its own.
+    """
+    device = wiring.link.pod_device
+    gateways = tuple(dict.fromkeys(gateway_for(address) for address in wiring.addresses))
+    objects: list[PodObject] = [DeviceAddress(device, host_prefix(address)) for address in wiring.addresses]
+    objects += [Neighbour(device, gateway, HOST_MAC) for gateway in gateways]
+    if GATEWAY_V4 in gateways:
+        objects.append(Route(host_prefix(GATEWAY_V4), ROUTE_PROTOCOL_BOOT, device=device, link_scope=True))
+    objects += [
+        Route(prefix, ROUTE_PROTOCOL_BOOT, device=device, gateway=gateway_for(prefix.address))
+        for prefix in wiring.routes
+    ]
+    return tuple(objects)

@@ -1,0 +1,365 @@
+"""Makes the kernel hold one pod's wiring, reads it back, and takes it away.
+
+In → out: PodLink, PodWiring and the pod's network namespace (descriptor or path) → a veth pair that is up at both ends.
+Blocking, and safe in several threads at once; the node's side is the namespace that the calling thread is in. The peer
+is made inside the pod's namespace, and the node end carries its owner as alias: a pair without our alias is a half-made
+one. Must never choose names or addresses, and leaves the node's routes alone.
+Source: drivers/net/veth.c, net/core/rtnetlink.c, linux/if_link.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from felixpy.addresses import Prefix, format_address
+from felixpy.dataplane.objects import DeviceAddress, Key, Neighbour, Route, Sysctl
+from felixpy.dataplane.pod import GATEWAY_V6, HOST_MAC, PodLink, PodObject, PodWiring, derive_pod_objects
+from felixpy.drivers.netlink.codec import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    attribute,
+    attribute_text,
+    attribute_u8,
+    attribute_u32,
+    nested,
+    parse_attributes,
+    parse_text,
+    parse_u32,
+)
+from felixpy.drivers.netlink.devices import (
+    IFLA_IFNAME,
+    LINK_HEADER,
+    RTM_DELLINK,
+    RTM_NEWLINK,
+    Devices,
+    MissingDevice,
+    dump_links,
+    find_link,
+)
+from felixpy.drivers.netlink.links import (
+    RTM_DELADDR,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    encode_address,
+    encode_address_dump,
+    parse_device_address,
+)
+from felixpy.drivers.netlink.neighbours import (
+    RTM_GETNEIGH,
+    RTM_NEWNEIGH,
+    encode_neighbour,
+    encode_neighbour_dump,
+    parse_neighbour,
+)
+from felixpy.drivers.netlink.routes import (
+    AF_INET,
+    AF_INET6,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RouteDecoder,
+    RouteEncoder,
+    encode_route_dump,
+)
+from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkSocket, in_namespace
+
+_IFLA_ADDRESS, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 4, 5, 18
+_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 20, 26, 28
+_INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFLA_INET6_ADDR_GEN_MODE = 8
+_ADDR_GEN_MODE_NONE = 1
+_IFF_UP = 1
+_LINK_LOCAL_LENGTH = 64
+_PROC_SYS = Path("/proc/sys")
+
+Netns = int | str
+
+
+class PodError(OSError):
+    """The kernel does not take a pod's wiring: `errno`, and what was being done to which device."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSeen:
+    """A device as it is: indexes (its own, and its peer's in the peer's namespace), alias, MAC, mtu, whether up."""
+
+    index: int
+    peer_index: int
+    owner: str
+    mac: bytes
+    mtu: int
+    up: bool
+
+
+def create_pod_link(link: PodLink, netns: Netns) -> bool:
+    """Makes the pair, the node end up; whether it had to be made. A pair of another owner, or half of one, gives way.
+
+    Raises  PodError: EEXIST when the pod has another device of that name already, and OSError when `netns` is none.
+    """
+    with _opened(netns) as descriptor, NetlinkSocket(NETLINK_ROUTE) as host:
+        if _create(host, link, descriptor):
+            return True
+        seen = _find(host, link.host_device)
+        if seen is None:
+            raise PodError(errno.EEXIST, f"the pod has a device {link.pod_device} already")
+        if _is_whole(link, seen, descriptor):
+            _finish(host, link, seen.index)
+            return False
+        _delete(host, seen.index)
+        if not _create(host, link, descriptor):
+            raise PodError(errno.EEXIST, f"the pod has a device {link.pod_device} already")
+        return True
+
+
+def configure_pod(wiring: PodWiring, netns: Netns) -> None:
+    """Gives the ends of an existing pair what `wiring` says, and takes other addresses off the pod's.
+
+    Raises  PodError, and OSError when `netns` is none.
+    """
+    _configure_host(wiring)
+    in_namespace(netns, lambda: _configure_inside(wiring))
+
+
+def remove_pod_link(host_device: str, owner: str) -> bool:
+    """Deletes the pair when it is the owner's, or nobody's; whether there was one to delete.
+
+    Raises  PodError.
+    """
+    with NetlinkSocket(NETLINK_ROUTE) as host:
+        seen = _find(host, host_device)
+        if seen is None or seen.owner not in ("", owner):
+            return False
+        _delete(host, seen.index)
+        return True
+
+
+def check_pod(wiring: PodWiring, netns: Netns) -> tuple[str, ...]:
+    """What of the wiring is not in the kernel, in words; empty when all of it is.
+
+    A route counts when there is one to its destination: a chained plugin may have changed the rest of it.
+
+    Raises  OSError when `netns` is none.
+    """
+    link = wiring.link
+    with NetlinkSocket(NETLINK_ROUTE) as host:
+        seen = _find(host, link.host_device)
+    if seen is None:
+        return (f"{link.host_device} is not there",)
+    problems: list[str] = []
+    if seen.owner != link.owner:
+        problems.append(f"{link.host_device} is {seen.owner or 'nobody'}'s")
+    if not seen.up:
+        problems.append(f"{link.host_device} is down")
+    return (*problems, *in_namespace(netns, lambda: _check_inside(wiring, seen)))
+
+
+def list_pod_links(prefix: str) -> Mapping[str, str]:
+    """Owner by device, of every device whose name begins with `prefix` and that has an alias."""
+    with NetlinkSocket(NETLINK_ROUTE) as host:
+        return {
+            name: owner
+            for _, name, body in dump_links(host)
+            if name.startswith(prefix) and (owner := _parse_link(body).owner)
+        }
+
+
+def _create(host: NetlinkSocket, link: PodLink, netns: int) -> bool:
+    """Whether it was made; False when either name is taken."""
+    mtu = _mtu(link)
+    header = LINK_HEADER.pack(0, 0, 0, 0, 0)
+    peer = (
+        header
+        + attribute_text(IFLA_IFNAME, link.pod_device)
+        + attribute(_IFLA_ADDRESS, link.pod_mac)
+        + mtu
+        + attribute_u32(_IFLA_NET_NS_FD, netns)
+    )
+    kind = nested(_IFLA_LINKINFO, attribute_text(_INFO_KIND, "veth"), nested(_INFO_DATA, nested(_VETH_INFO_PEER, peer)))
+    body = header + attribute_text(IFLA_IFNAME, link.host_device) + attribute(_IFLA_ADDRESS, HOST_MAC) + mtu + kind
+    try:
+        host.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise PodError(error.errno, f"making {link.host_device}: {error.strerror}") from error
+    _finish(host, link, Devices(host).index_of(link.host_device))
+    return True
+
+
+def _finish(host: NetlinkSocket, link: PodLink, index: int) -> None:
+    """Marks the node end as its owner's and sets it up; a pair that cannot be finished is deleted."""
+    doing = f"setting {link.host_device} up"
+    plain, up = LINK_HEADER.pack(0, 0, index, 0, 0), LINK_HEADER.pack(0, 0, index, _IFF_UP, _IFF_UP)
+    alias = attribute_text(_IFLA_IFALIAS, link.owner)
+    no_address = nested(_IFLA_AF_SPEC, nested(AF_INET6, attribute_u8(_IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE)))
+    try:
+        _send(host, doing, RTM_NEWLINK, 0, plain + alias)
+        with suppress(PodError):  # of a kernel without IPv6, which has no address to leave out
+            _send(host, doing, RTM_NEWLINK, 0, plain + no_address)
+        _send(host, doing, RTM_NEWLINK, 0, up + attribute(_IFLA_ADDRESS, HOST_MAC) + _mtu(link))
+    except PodError:
+        _delete(host, index)
+        raise
+
+
+def _configure_host(wiring: PodWiring) -> None:
+    device = wiring.link.host_device
+    for sysctl in wiring.host_sysctls:
+        _write_sysctl(sysctl)
+    if all(len(address) == 4 for address in wiring.addresses):
+        return
+    with NetlinkSocket(NETLINK_ROUTE) as host:
+        gateway = DeviceAddress(device, Prefix(GATEWAY_V6, _LINK_LOCAL_LENGTH))
+        _put(host, gateway, Devices(host))
+
+
+def _configure_inside(wiring: PodWiring) -> None:
+    link = wiring.link
+    for sysctl in wiring.pod_sysctls:
+        _write_sysctl(sysctl)
+    objects = derive_pod_objects(wiring)
+    with NetlinkSocket(NETLINK_ROUTE) as pod:
+        devices = Devices(pod)
+        try:
+            index = devices.index_of(link.pod_device)
+        except MissingDevice as error:
+            raise PodError(error.errno, f"the pod has no {link.pod_device}") from error
+        for surplus in _addresses(pod, {index: link.pod_device}) - set(objects):
+            body = encode_address(surplus.device, *surplus.prefix, devices.index_of)
+            _send(pod, f"taking away {_describe(surplus)}", RTM_DELADDR, 0, body)
+        up = LINK_HEADER.pack(0, 0, index, _IFF_UP, _IFF_UP)
+        settings = up + attribute(_IFLA_ADDRESS, link.pod_mac) + _mtu(link)
+        _send(pod, f"setting {link.pod_device} up", RTM_NEWLINK, 0, settings)
+        for item in objects:
+            _put(pod, item, devices)
+
+
+def _check_inside(wiring: PodWiring, host: LinkSeen) -> tuple[str, ...]:
+    link = wiring.link
+    problems: list[str] = []
+    with NetlinkSocket(NETLINK_ROUTE) as pod:
+        seen = _find(pod, link.pod_device)
+        if seen is None:
+            return (f"the pod has no {link.pod_device}",)
+        if seen.index != host.peer_index or seen.peer_index != host.index:
+            problems.append(f"{link.pod_device} is not the other end of {link.host_device}")
+        if not seen.up:
+            problems.append(f"{link.pod_device} is down")
+        if seen.mac != link.pod_mac:
+            problems.append(f"{link.pod_device} has the MAC {seen.mac.hex(':')}")
+        held = _read_inside(pod, {seen.index: link.pod_device})
+    for item in derive_pod_objects(wiring):
+        there = held.get(item.key)
+        if there is None or (there != item and not isinstance(item, Route)):
+            problems.append(f"the pod has no {_describe(item)}")
+    return tuple(problems)
+
+
+def _read_inside(pod: NetlinkSocket, name_of: Mapping[int, str]) -> Mapping[Key, PodObject]:
+    found: list[PodObject | None] = [*_addresses(pod, name_of)]
+    found += [parse_neighbour(reply.body, name_of) for reply in pod.dump(RTM_GETNEIGH, encode_neighbour_dump())]
+    routes = RouteDecoder(name_of)
+    for family in (AF_INET, AF_INET6):
+        found += [routes.parse(reply.body) for reply in pod.dump(RTM_GETROUTE, encode_route_dump(family, 0))]
+    return {item.key: item for item in found if item is not None}
+
+
+def _addresses(pod: NetlinkSocket, name_of: Mapping[int, str]) -> set[DeviceAddress]:
+    """Those that somebody gave; the kernel's own link-local address is none."""
+    seen = (parse_device_address(reply.body, name_of) for reply in pod.dump(RTM_GETADDR, encode_address_dump()))
+    return {item for item in seen if item is not None}
+
+
+def _put(socket: NetlinkSocket, item: PodObject, devices: Devices) -> None:
+    match item:
+        case DeviceAddress():
+            kind, body = RTM_NEWADDR, encode_address(item.device, *item.prefix, devices.index_of)
+        case Neighbour():
+            kind, body = RTM_NEWNEIGH, encode_neighbour(item, devices.index_of)
+        case Route():
+            kind, body = RTM_NEWROUTE, RouteEncoder(devices.index_of).encode(item)
+    _send(socket, f"putting {_describe(item)}", kind, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def _send(socket: NetlinkSocket, doing: str, kind: int, flags: int, body: bytes) -> None:
+    try:
+        socket.request(kind, flags, body)
+    except NetlinkError as error:
+        raise PodError(error.errno, f"{doing}: {error.strerror}") from error
+
+
+def _mtu(link: PodLink) -> bytes:
+    return attribute_u32(_IFLA_MTU, link.mtu) if link.mtu else b""
+
+
+def _describe(item: PodObject) -> str:
+    match item:
+        case DeviceAddress():
+            return f"address {item.prefix}"
+        case Neighbour():
+            return f"neighbour {format_address(item.address)}"
+        case Route():
+            return f"route to {item.destination}"
+
+
+def _is_whole(link: PodLink, host: LinkSeen, netns: int) -> bool:
+    """Whether the node end is the owner's, and its other end is the pod's device."""
+    if host.owner != link.owner:
+        return False
+
+    def find_inside() -> LinkSeen | None:
+        with NetlinkSocket(NETLINK_ROUTE) as pod:
+            return _find(pod, link.pod_device)
+
+    seen = in_namespace(netns, find_inside)
+    return seen is not None and (seen.index, seen.peer_index) == (host.peer_index, host.index)
+
+
+def _find(socket: NetlinkSocket, name: str) -> LinkSeen | None:
+    body = find_link(socket, name)
+    return None if body is None else _parse_link(body)
+
+
+def _parse_link(body: bytes) -> LinkSeen:
+    _, _, index, flags, _ = LINK_HEADER.unpack_from(body)
+    found = parse_attributes(body, LINK_HEADER.size)
+    return LinkSeen(
+        index=index,
+        peer_index=parse_u32(found[_IFLA_LINK]) if _IFLA_LINK in found else 0,
+        owner=parse_text(found.get(_IFLA_IFALIAS, b"")),
+        mac=found.get(_IFLA_ADDRESS, b""),
+        mtu=parse_u32(found[_IFLA_MTU]) if _IFLA_MTU in found else 0,
+        up=bool(flags & _IFF_UP),
+    )
+
+
+def _delete(host: NetlinkSocket, index: int) -> None:
+    try:
+        host.request(RTM_DELLINK, 0, LINK_HEADER.pack(0, 0, index, 0, 0))
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise PodError(error.errno, f"deleting device {index}: {error.strerror}") from error
+
+
+def _write_sysctl(sysctl: Sysctl) -> None:
+    try:
+        (_PROC_SYS / sysctl.path).write_text(sysctl.value)
+    except OSError as error:
+        raise PodError(error.errno, f"sysctl {sysctl.path}: {error.strerror}") from error
+
+
+@contextmanager
+def _opened(netns: Netns) -> Iterator[int]:
+    if isinstance(netns, int):
+        yield netns
+        return
+    descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
