@@ -1,0 +1,147 @@
+"""Routers of a test: one namespace each on one link, with gobgpd (3 or 4), BIRD or FRR in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from birdpy.addresses import parse_address
+from birdpy.gobgp.client import GobgpClient
+from birdpy.gobgp.driver import GobgpDriver
+from birdpy.gobgp.plan import plan
+from birdpy.gobgp.supervisor import listener_pid
+from birdpy.intent import BgpIntent, GracefulRestart, Neighbor, Speaker
+from tests.support.netns import Namespace, unique_name
+from tests.support.process import Daemon
+
+ROOT = Path(__file__).parents[2]
+GOBGPD = {3: "/usr/bin/gobgpd", 4: str(ROOT / "build/gobgpd")}
+QUICK_RESTART = GracefulRestart(restart_time_s=20, deferral_time_s=2)
+
+
+@dataclass
+class Router:
+    """A namespace with one address per family on the common link, and the daemons started in it."""
+
+    number: int
+    namespace: Namespace
+    directory: Path
+    generation: int = 4
+    gobgpd: Daemon | None = None
+    others: list[Daemon] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return f"10.99.0.{self.number}"
+
+    @property
+    def address(self) -> bytes:
+        return parse_address(self.text)
+
+    @property
+    def address6(self) -> bytes:
+        return parse_address(f"fd99::{self.number:x}")
+
+    @property
+    def socket_path(self) -> Path:
+        return self.directory / "gobgp.sock"
+
+    def speaker(self, asn: int = 64512) -> Speaker:
+        return Speaker(asn, self.address)
+
+    def start_gobgpd(self) -> Daemon:
+        self.socket_path.unlink(missing_ok=True)
+        log = self.directory / "gobgpd.log"
+        extra = ["--metrics-path="] if self.generation == 4 else []
+        self.gobgpd = Daemon(
+            [GOBGPD[self.generation], f"--api-hosts=unix://{self.socket_path}", "--pprof-disable", "-p", *extra],
+            log,
+            netns=self.namespace.name,
+        ).start()
+        return self.gobgpd.wait_ready(lambda: listener_pid(self.socket_path))
+
+    def start_bird(self, config: str) -> Daemon:
+        path = self.directory / "bird.conf"
+        path.write_text(config)
+        argv = ["bird", "-f", "-c", str(path), "-s", str(self.directory / "bird.ctl"), "-P", str(self.directory / "p")]
+        bird = Daemon(argv, self.directory / "bird.log", netns=self.namespace.name).start()
+        self.others.append(bird)
+        return bird.wait_ready(lambda: (self.directory / "bird.ctl").exists())
+
+    def birdc(self, *words: str) -> str:
+        return self.namespace.run("birdc", "-s", self.directory / "bird.ctl", *words)
+
+    @asynccontextmanager
+    async def driver(self) -> AsyncIterator[GobgpDriver]:
+        client = await GobgpClient.connect(str(self.socket_path))
+        try:
+            driver = GobgpDriver(client)
+            await driver.read()
+            yield driver
+        finally:
+            await client.close()
+
+    def stop(self) -> None:
+        for daemon in [*self.others, *([self.gobgpd] if self.gobgpd else [])]:
+            daemon.kill()
+        self.others.clear()
+        self.gobgpd = None
+
+
+async def make_so(driver: GobgpDriver, intent: BgpIntent, restarting: bool = False) -> list[str]:
+    """Applies `intent`; what was done, in words. Fails on the first error."""
+    operations = plan(intent, driver.actual, driver.client.wire.generation)
+    outcomes = await driver.apply(operations, restarting)
+    assert not [outcome for outcome in outcomes if outcome.error], outcomes
+    return [operation.describe() for operation in operations]
+
+
+def session(local: Router, remote: Router, asn: int = 64512, **settings: object) -> Neighbor:
+    """`local`'s neighbour `remote`; the router with the higher number waits for the other."""
+    return Neighbor(
+        remote.address,
+        asn,
+        source=local.address,
+        passive=local.number > remote.number,
+        connect_retry_s=2,
+        graceful_restart=QUICK_RESTART,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Router]]:
+    """Four routers on one link; whatever runs in them ends with the module."""
+    switch = Namespace.create("bgps")
+    routers: list[Router] = []
+    try:
+        switch.ip("link", "add", "br0", "type", "bridge", "forward_delay", "0")
+        switch.ip("link", "set", "br0", "up")
+        for number in range(1, 5):
+            namespace = Namespace.create("bgpr")
+            routers.append(Router(number, namespace, tmp_path_factory.mktemp(unique_name("r"))))
+            namespace.ip("link", "add", "eth0", "type", "veth", "peer", "name", f"p{number}", "netns", switch.name)
+            switch.ip("link", "set", f"p{number}", "master", "br0", "up")
+            namespace.add_address("eth0", f"10.99.0.{number}/24", f"fd99::{number:x}/64")
+        yield routers
+    finally:
+        for router in routers:
+            router.stop()
+            router.namespace.delete()
+            shutil.rmtree(router.directory, ignore_errors=True)
+        switch.delete()
+
+
+@pytest.fixture(params=[4, 3], ids=["v4", "v3"])
+def routers(link: list[Router], request: pytest.FixtureRequest) -> Iterator[list[Router]]:
+    """The four routers, without daemons, and set to one version of GoBGP."""
+    for router in link:
+        router.generation = request.param
+    yield link
+    for router in link:
+        router.stop()
