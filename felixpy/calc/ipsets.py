@@ -71,7 +71,7 @@ class IpSets:
         self._counts: dict[SetSpec, dict[Member, int]] = {}
         self._uses: dict[SetSpec, int] = {}
         self._changes: dict[SetSpec, SetChange] = {}
-        self._dropped: set[SetSpec] = set()
+        self._idle: set[SetSpec] = set()
 
     def members(self, spec: SetSpec) -> Iterable[Member]:
         """All members of an active set."""
@@ -85,25 +85,21 @@ class IpSets:
     def need(self, spec: SetSpec) -> None:
         """One more rule refers to the set."""
         self._uses[spec] = self._uses.get(spec, 0) + 1
-        if self._uses[spec] > 1:
+        if spec in self._counts:
             return
         counts: dict[Member, int] = {}
         for ref in self._index.put_selector(spec, parse_selector(spec.text)):
             for member in members_of(self._holders[ref], spec.port):
                 counts[member] = counts.get(member, 0) + 1
         self._counts[spec] = counts
-        self._dropped.discard(spec)
         self._changes[spec] = SetChange(added=set(counts), whole=True)
 
     def release(self, spec: SetSpec) -> None:
-        """One rule fewer refers to the set."""
+        """One rule fewer refers to the set; without any it goes at the next flush, unless it is needed again."""
         self._uses[spec] -= 1
-        if self._uses[spec]:
-            return
-        del self._uses[spec], self._counts[spec]
-        self._index.drop_selector(spec)
-        self._changes.pop(spec, None)
-        self._dropped.add(spec)
+        if not self._uses[spec]:
+            del self._uses[spec]
+            self._idle.add(spec)
 
     def put(self, ref: Ref, holder: Holder) -> None:
         """Adds an item or changes it."""
@@ -141,9 +137,13 @@ class IpSets:
 
     def flush(self) -> SetsDelta:
         """What changed since the last flush."""
-        delta = SetsDelta(self._changes, frozenset(self._dropped))
-        self._changes, self._dropped = {}, set()
-        return delta
+        dropped = frozenset(spec for spec in self._idle if spec not in self._uses)
+        for spec in dropped:
+            del self._counts[spec]
+            self._index.drop_selector(spec)
+        changed = {spec: change for spec, change in self._changes.items() if spec not in dropped}
+        self._changes, self._idle = {}, set()
+        return SetsDelta(changed, dropped)
 
     def _add(self, spec: SetSpec, members: tuple[Member, ...]) -> None:
         counts = self._counts[spec]

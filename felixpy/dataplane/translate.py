@@ -49,18 +49,18 @@ class Translator:
     def translate(self, policy: PolicyDelta, sets: SetsDelta, changes: Changes) -> None:
         """Adds to `changes` what the deltas ask for."""
         again: set[Rendered] = set()
-        for spec in sets.dropped - sets.changed.keys():
+        for spec in sets.dropped:
             self._drop_set(spec, changes)
         for spec, change in sets.changed.items():
-            if change.whole and spec in sets.dropped:
-                self._drop_set(spec, changes)
             if self._change_set(spec, change, changes):
                 again |= self._set_users.get(spec, set())
-        for identity, rules in (*policy.policies.items(), *policy.profiles.items()):
+        for identity, rules in policy.policies.items():
             self._note_rules(identity, rules)
-            again.add(identity)
-        for identity in again:
-            self._render_rules(identity, changes)
+        for profile, rules in policy.profiles.items():
+            self._note_rules(profile, rules)
+        again.update(policy.policies, policy.profiles)
+        for rendered in again:
+            self._render_rules(rendered, changes)
         for name, endpoint in policy.endpoints.items():
             self._render_endpoint(name, endpoint, changes)
 

@@ -1,0 +1,41 @@
+"""All calculations together: resources in, one delta of the node's Intent out. Pure; order within a flush is fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from felixpy.calc.ipsets import IpSets, SetsDelta
+from felixpy.calc.policy import PolicyCalc, PolicyDelta
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.types import HostEndpoint, NetworkSet, Resource, WorkloadEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class IntentDelta:
+    """What changed in the Intent since the last flush."""
+
+    policy: PolicyDelta
+    sets: SetsDelta
+
+
+class Graph:
+    """Feeds each calculation the resources that it reads."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.sets = IpSets()
+        self.policy = PolicyCalc(node, self.sets)
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes one change of the View; None means that the resource is gone."""
+        if ref.table in (Table.WORKLOAD, Table.NETWORK_SET, Table.GLOBAL_NETWORK_SET, Table.HOST):
+            if isinstance(value, WorkloadEndpoint | NetworkSet | HostEndpoint):
+                self.sets.put(ref, value)
+            else:
+                self.sets.drop(ref)
+        self.policy.update(ref, value)
+
+    def flush(self) -> IntentDelta:
+        """The delta; policies first, since they decide which sets are needed."""
+        policy = self.policy.flush()
+        return IntentDelta(policy, self.sets.flush())
