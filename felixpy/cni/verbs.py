@@ -1,0 +1,306 @@
+"""The CNI verbs: what happens between a request and its answer.
+
+Imperative. In → out: wire.Request and the pod's network namespace → wire.Answer; on the way, addresses and endpoint
+through the Backend, and the kernel through drivers/netlink/pod.py in threads. Calls that concern one pod interface
+follow each other, others run side by side. An ADD that fails takes back what it made, and nothing else.
+Must never choose names or addresses. Source: CNI specification 1.1.0 sections 2 and 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from felixpy.addresses import Address, format_address, host_prefix
+from felixpy.cni import wire
+from felixpy.cni.backend import Admitted, Backend
+from felixpy.cni.endpoint import Identity, derive_endpoint
+from felixpy.cni.errors import CniError, Code, render_error
+from felixpy.cni.locks import NamedLocks
+from felixpy.cni.netconf import NEWEST_VERSION, PreviousResult
+from felixpy.cni.pending import PendingDeletes
+from felixpy.cni.plan import (
+    INTERFACE_PREFIX,
+    Attachment,
+    Call,
+    PodFacts,
+    Verb,
+    derive_claim,
+    derive_link,
+    derive_wiring,
+    parse_call,
+    parse_owner,
+)
+from felixpy.cni.result import AddResult, render_result
+from felixpy.cni.wire import Answer, Request
+from felixpy.datastore.model import DatastoreError
+from felixpy.drivers.netlink.pod import (
+    PodError,
+    check_pod,
+    configure_pod,
+    create_pod_link,
+    list_pod_links,
+    remove_pod_link,
+)
+from felixpy.resources.kinds import Name
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+KERNEL_THREADS = 4
+"""The kernel makes links under one lock; more threads would only wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long each part of a call may take, in seconds; their sum stays below the shim's patience (60 s)."""
+
+    describe_s: float = 10.0
+    admit_s: float = 25.0
+    programmed_s: float = 10.0
+
+
+class Verbs:
+    """The verbs of one node's agent. `pending` holds the DELs that were kept while the agent was away."""
+
+    def __init__(self, node: str, backend: Backend, pending: PendingDeletes, limits: Limits | None = None) -> None:
+        self._node = node
+        self._backend = backend
+        self._pending = pending
+        self._limits = limits or Limits()
+        self._locks = NamedLocks()
+        self._threads = ThreadPoolExecutor(KERNEL_THREADS, thread_name_prefix="pod")
+
+    async def answer(self, request: Request, netns: int | None) -> Answer:
+        """What the shim is to print; every failure becomes a CNI error."""
+        version = NEWEST_VERSION
+        try:
+            call = parse_call(request, self._node)
+            version = call.version
+            output = await self._run(call, netns)
+        except Exception as error:
+            failure = as_cni_error(error)
+            subject = f"{request.command} {request.container_id} {request.ifname}".strip()
+            log.warning("%s: code %d: %s", subject, failure.code, failure)
+            return Answer(1, render_error(failure, version))
+        return Answer(0, output)
+
+    async def replay_pending(self) -> int:
+        """Does the DELs that were kept; how many remain, because they cannot be done now."""
+        remaining = 0
+        for name in self._pending.list_names():
+            request = self._read_pending(name)
+            if request is None:
+                continue
+            if (await self.answer(request, None)).exit_status:
+                remaining += 1
+        return remaining
+
+    def close(self) -> None:
+        """Waits for no kernel work; what is under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, call: Call, netns: int | None) -> bytes:
+        attachment = call.attachment
+        if attachment is None:
+            return await (self._collect(call) if call.verb is Verb.GC else self._status())
+        async with self._locks.hold(attachment.host_device):
+            match call.verb:
+                case Verb.ADD:
+                    await self._finish_pending(attachment)
+                    return await self._add(call, attachment, netns)
+                case Verb.CHECK:
+                    return await self._check(call, attachment, netns)
+                case _:
+                    return await self._delete(attachment)
+
+    async def _add(self, call: Call, attachment: Attachment, netns: int | None) -> bytes:
+        if unready := await self._backend.find_unready():
+            raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
+        if netns is None:
+            raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
+        facts = await self._describe(attachment)
+        link = derive_link(call, attachment, facts)
+        made, admitted = await asyncio.gather(
+            self._in_pod(lambda descriptor: create_pod_link(link, descriptor), netns),
+            self._admit(call, attachment, facts),
+            return_exceptions=True,
+        )
+        if isinstance(made, BaseException):
+            await self._undo(attachment, link=False, admitted=isinstance(admitted, Admitted) and admitted.created)
+            raise made
+        if isinstance(admitted, BaseException):
+            await self._undo(attachment, link=made, admitted=False)
+            raise admitted
+        wiring = derive_wiring(link, admitted.addresses, forwarding=call.conf.allow_ip_forwarding)
+        outcomes = await asyncio.gather(
+            self._in_pod(lambda descriptor: configure_pod(wiring, descriptor), netns),
+            self._wait_programmed(attachment.endpoint, admitted.revision),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                await self._undo(attachment, link=made, admitted=admitted.created)
+                raise outcome
+        addresses = ", ".join(map(format_address, admitted.addresses))
+        log.info("ADD %s: %s on %s", attachment.endpoint, addresses, link.host_device)
+        return render_result(AddResult(wiring, call.netns, call.conf.dns), call.version)
+
+    async def _delete(self, attachment: Attachment) -> bytes:
+        """The link goes before the address, so that whoever gets the address next is the only one to have it."""
+        await self._in_thread(lambda: remove_pod_link(attachment.host_device, attachment.owner))
+        await self._backend.withdraw(attachment)
+        self._pending.remove(wire.pending_name(attachment.container_id, attachment.ifname))
+        log.info("DEL %s of container %s", attachment.endpoint, attachment.container_id)
+        return b""
+
+    async def _check(self, call: Call, attachment: Attachment, netns: int | None) -> bytes:
+        addresses = await self._backend.find(attachment)
+        if addresses is None:
+            raise CniError(Code.NOT_AS_WIRED, f"there is no endpoint {attachment.endpoint} of this container")
+        if netns is None:
+            raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
+        link = derive_link(call, attachment, await self._describe(attachment))
+        wiring = derive_wiring(link, addresses)
+        problems = list(await self._in_pod(lambda descriptor: check_pod(wiring, descriptor), netns))
+        if call.conf.previous:
+            problems += _differences(call.conf.previous, addresses, (link.host_device, link.pod_device))
+        if problems:
+            raise CniError(Code.NOT_AS_WIRED, "the pod is not wired as it should be", "; ".join(problems))
+        await self._wait_programmed(attachment.endpoint, 0)
+        return b""
+
+    async def _collect(self, call: Call) -> bytes:
+        """Deletes the network's attachments on this node that the runtime does not know."""
+        valid, network = call.conf.valid_attachments, call.conf.name
+        if valid is None:
+            raise CniError(Code.INVALID_CONFIG, "GC needs cni.dev/valid-attachments")
+        failures: list[str] = []
+        for attachment, device in (await self._list_held(network)).items():
+            if (attachment.container_id, attachment.ifname) not in valid:
+                try:
+                    await self._collect_one(attachment, device)
+                except Exception as error:
+                    failures.append(f"{attachment.owner}: {as_cni_error(error)}")
+        if failures:
+            raise CniError(Code.TRY_AGAIN, "not all of what is stale could be deleted", "; ".join(failures))
+        return b""
+
+    async def _collect_one(self, attachment: Attachment, device: str) -> None:
+        async with self._locks.hold(device):
+            await self._in_thread(lambda: remove_pod_link(device, attachment.owner))
+            await self._delete(attachment)
+
+    async def _status(self) -> bytes:
+        if unready := await self._backend.find_unready():
+            raise unready
+        return b""
+
+    async def _list_held(self, network: str) -> Mapping[Attachment, str]:
+        """The node's attachments of a network and their node ends: those with an endpoint, and those with a link."""
+        recorded = [item for item in await self._backend.list_attachments() if item.network == network]
+        held = {item: item.host_device for item in recorded}
+        owners = {item.owner for item in recorded}
+        for device, owner in (await self._in_thread(lambda: list_pod_links(INTERFACE_PREFIX))).items():
+            attachment = parse_owner(owner, self._node)
+            if attachment and attachment.network == network and owner not in owners:
+                held[attachment] = device
+        return held
+
+    async def _describe(self, attachment: Attachment) -> PodFacts:
+        async with asyncio.timeout(self._limits.describe_s):
+            return await self._backend.describe(attachment)
+
+    async def _admit(self, call: Call, attachment: Attachment, facts: PodFacts) -> Admitted:
+        claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        identity = Identity(str(uuid.uuid4()), now)
+        async with asyncio.timeout(self._limits.admit_s):
+            return await self._backend.admit(
+                claim, lambda addresses: derive_endpoint(attachment, link, facts, addresses, identity)
+            )
+
+    async def _wait_programmed(self, endpoint: Name, revision: int) -> None:
+        try:
+            async with asyncio.timeout(self._limits.programmed_s):
+                await self._backend.wait_programmed(endpoint, revision)
+        except TimeoutError:
+            waited = f"waited {self._limits.programmed_s:g} s for revision {revision}"
+            raise CniError(Code.TRY_AGAIN, f"route and policy of {endpoint} are not in the kernel", waited) from None
+
+    async def _undo(self, attachment: Attachment, *, link: bool, admitted: bool) -> None:
+        """Takes back what this ADD made; the runtime's DEL, which follows a failed ADD, gets what cannot go now."""
+        try:
+            if link:
+                await self._in_thread(lambda: remove_pod_link(attachment.host_device, attachment.owner))
+            if admitted:
+                async with asyncio.timeout(self._limits.admit_s):
+                    await self._backend.withdraw(attachment)
+        except Exception as error:
+            log.warning("ADD %s could not be taken back: %s", attachment.endpoint, as_cni_error(error))
+
+    async def _finish_pending(self, attachment: Attachment) -> None:
+        """A DEL of this very interface that was kept comes before its next ADD."""
+        request = self._read_pending(wire.pending_name(attachment.container_id, attachment.ifname))
+        earlier = parse_call(request, self._node).attachment if request else None
+        if earlier:
+            await self._delete(earlier)
+
+    def _read_pending(self, name: str) -> Request | None:
+        try:
+            request = self._pending.read(name)
+            if request and parse_call(request, self._node).verb is not Verb.DEL:
+                raise wire.WireError("it is no DEL")
+        except (wire.WireError, CniError) as error:
+            log.warning("the kept DEL %s cannot be read and is dropped: %s", name, error)
+            self._pending.remove(name)
+            return None
+        return request
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    async def _in_pod(self, function: Callable[[int], T], netns: int) -> T:
+        """Gives the thread a descriptor of its own: it may outlive the call, and a number may come to mean another."""
+        own = os.dup(netns)
+
+        def run() -> T:
+            try:
+                return function(own)
+            finally:
+                os.close(own)
+
+        return await self._in_thread(run)
+
+
+def as_cni_error(error: BaseException) -> CniError:
+    """Any failure in the runtime's terms; what nobody foresaw is logged with its traceback."""
+    match error:
+        case CniError():
+            return error
+        case TimeoutError() | DatastoreError():
+            return CniError(Code.TRY_AGAIN, "the datastore does not answer", str(error))
+        case PodError():
+            return CniError(Code.IO, "the pod cannot be wired", error.strerror or str(error))
+        case OSError():
+            return CniError(Code.IO, "the pod's network namespace cannot be used", str(error))
+        case _:
+            log.error("unforeseen", exc_info=error)
+            return CniError(Code.INTERNAL, "internal error", f"{type(error).__name__}: {error}")
+
+
+def _differences(previous: PreviousResult, addresses: Iterable[Address], devices: Iterable[str]) -> Iterable[str]:
+    """Where the result of the ADD, as the runtime keeps it, is not what the datastore says."""
+    told, held = set(previous.addresses), {host_prefix(address) for address in addresses}
+    yield from (f"prevResult has {prefix}, which is not assigned" for prefix in told - held)
+    yield from (f"prevResult lacks {prefix}" for prefix in held - told)
+    names = {name for name, _ in previous.devices}
+    if names:
+        yield from (f"prevResult lacks device {device}" for device in devices if device not in names)
