@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,19 +41,26 @@ class Seen:
     mark_kept: bool | None = None
 
 
+class Mark(NamedTuple):
+    """One put, in so far as it tells one history from another."""
+
+    key: bytes
+    mod_revision: int
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """The datastore that was last obeyed: Calico's GUID, etcd's own id, the newest revision seen.
 
-    The mark is a write of its history. An etcd that was restored from a backup and has since passed `revision` has
-    another write, or none, at that revision.
+    The mark is a put of its history, the value as its digest. An etcd that was restored from a backup and has since
+    passed `revision` has another put, or none, at that revision.
     """
 
     guid: str
     cluster_id: int
     revision: int
-    mark_key: bytes = CLUSTER_INFORMATION_KEY
-    mark_revision: int = 0
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,11 @@ def judge_cluster(remembered: Remembered | None, seen: Seen) -> Obey | Freeze:
     if seen.revision < remembered.revision or seen.mark_kept is False:
         return Freeze(FreezeReason.ROLLED_BACK)
     return Obey(continues=seen.cluster_id == remembered.cluster_id)
+
+
+def make_mark(key: bytes, value: bytes, mod_revision: int) -> Mark:
+    """The mark that a put leaves."""
+    return Mark(key, mod_revision, blake2b(value, digest_size=8).digest())
 
 
 class _Spec(msgspec.Struct, rename="camel"):

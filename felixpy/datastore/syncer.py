@@ -26,10 +26,12 @@ from felixpy.datastore.cluster import (
     CLUSTER_INFORMATION_KEY,
     Freeze,
     FreezeReason,
+    Mark,
     Obey,
     Remembered,
     Seen,
     judge_cluster,
+    make_mark,
     parse_cluster_information,
 )
 from felixpy.datastore.mailbox import Batch, Mailbox
@@ -113,6 +115,7 @@ class Syncer:
         self._resumable = False
         self._trusted = False
         self._remembered: Remembered | None = None
+        self._last_put: Event | None = None
         self._seen: Seen | None = None
         self._accepted = asyncio.Event()
         self._failures = 0
@@ -134,7 +137,7 @@ class Syncer:
             return False
         seen = self._seen
         self._remembered = Remembered(seen.guid, seen.cluster_id, seen.revision) if seen and seen.guid else None
-        self._trusted = False
+        self._trusted, self._position, self._last_put = False, 0, None
         self._memory.forget()
         self._accepted.set()
         return True
@@ -175,13 +178,14 @@ class Syncer:
     async def _until_obeyed(self) -> Seen:
         while True:
             self._accepted.clear()
-            seen, mark = await look_at_cluster(self._store, self._remembered)
+            remembered = self._up_to_date()
+            seen, mark = await look_at_cluster(self._store, remembered)
             self._seen = seen
-            match judge_cluster(self._remembered, seen):
+            match judge_cluster(remembered, seen):
                 case Obey(continues):
                     self._trusted = self._trusted and continues
                     self._resumable = self._resumable and continues
-                    await self._remember(Remembered(seen.guid, seen.cluster_id, seen.revision, *mark))
+                    await self._remember(Remembered(seen.guid, seen.cluster_id, seen.revision, mark))
                     return seen
                 case Freeze(reason):
                     self._resumable = False
@@ -209,10 +213,12 @@ class Syncer:
         self._enter(SyncState(Phase.SYNCING))
         found: dict[bytes, int] = {}
         changed: list[Event] = []
+        newest: list[KeyValue] = []
         async with aclosing(self._store.pages(self._prefixes, revision)) as pages:
             async for page in pages:
                 changed.extend(event_of(pair) for pair in page.items if self._is_news(pair))
                 found.update((pair.key, pair.mod_revision) for pair in page.items)
+                newest = sorted((*newest, *page.items), key=lambda pair: pair.mod_revision)[-1:]
                 if not self._complete:
                     await self._mailbox.emptied()
                     self._mailbox.put(changed, revision, in_sync=False)
@@ -220,7 +226,7 @@ class Syncer:
                     changed = []
         changed.extend(Event(key, None, revision) for key in self._known.keys() - found.keys())
         self._mailbox.put(changed, revision, in_sync=True)
-        self._known, self._position = found, revision
+        self._known, self._position, self._last_put = found, revision, event_of(newest[0]) if newest else None
         self._complete = self._resumable = self._trusted = True
 
     def _is_news(self, pair: KeyValue) -> bool:
@@ -252,12 +258,13 @@ class Syncer:
             else:
                 self._known[event.key] = event.mod_revision
         self._position = events[-1].mod_revision
+        self._last_put = next((event for event in reversed(events) if event.value is not None), self._last_put)
         if data:
             self._mailbox.put(data, self._position, in_sync=True)
         self._moved.set()
         self._heard_at, self._failures = asyncio.get_running_loop().time(), 0
         if self._heard_at - self._remembered_at > self._settings.remember_s:
-            await self._remember_position(events)
+            await self._remember(self._up_to_date())
 
     def _judge_change(self, event: Event) -> None:
         assert self._remembered is not None
@@ -266,17 +273,18 @@ class Syncer:
         if isinstance(judge_cluster(self._remembered, seen), Freeze):
             raise _Frozen
 
-    async def _remember_position(self, events: Sequence[Event]) -> None:
-        assert self._remembered is not None
-        remembered = replace(self._remembered, revision=max(self._position, self._remembered.revision))
-        for event in events:
-            if event.value is not None:
-                remembered = replace(remembered, mark_key=event.key, mark_revision=event.mod_revision)
-        await self._remember(remembered)
+    def _up_to_date(self) -> Remembered | None:
+        """What is remembered, with what the watch has brought since."""
+        remembered, put = self._remembered, self._last_put
+        if remembered is None:
+            return None
+        if put is not None and put.value is not None:
+            remembered = replace(remembered, mark=make_mark(put.key, put.value, put.mod_revision))
+        return replace(remembered, revision=max(self._position, remembered.revision))
 
-    async def _remember(self, remembered: Remembered) -> None:
+    async def _remember(self, remembered: Remembered | None) -> None:
         self._remembered_at = asyncio.get_running_loop().time()
-        if remembered != self._remembered:
+        if remembered is not None and remembered != self._remembered:
             await asyncio.to_thread(self._memory.write, remembered)
             self._remembered = remembered
 
@@ -327,28 +335,28 @@ def event_of(pair: KeyValue) -> Event:
     return Event(pair.key, pair.value, pair.mod_revision)
 
 
-async def look_at_cluster(store: Store, remembered: Remembered | None) -> tuple[Seen, tuple[bytes, int]]:
-    """What the datastore is now, and a mark of its history: the remembered one, or ClusterInformation's last write."""
+async def look_at_cluster(store: Store, remembered: Remembered | None) -> tuple[Seen, Mark | None]:
+    """What the datastore is now, and a mark of its history: the remembered one, or ClusterInformation's last put."""
     snapshot = await store.snapshot([CLUSTER_INFORMATION_KEY])
     pair = next((pair for pair in snapshot.items if pair.key == CLUSTER_INFORMATION_KEY), None)
     guid, ready = parse_cluster_information(pair.value if pair else None)
     seen = Seen(guid, ready, snapshot.cluster_id, snapshot.revision)
-    mark = (CLUSTER_INFORMATION_KEY, pair.mod_revision if pair else 0)
-    if remembered is None or not remembered.mark_revision or remembered.guid != guid:
-        return seen, mark
-    kept = await _keeps_mark(store, remembered)
-    return replace(seen, mark_kept=kept), (remembered.mark_key, remembered.mark_revision) if kept else mark
+    if remembered and remembered.mark and remembered.guid == guid:
+        kept = await _keeps(store, remembered.mark)
+        seen = replace(seen, mark_kept=kept)
+        if kept:
+            return seen, remembered.mark
+    return seen, make_mark(pair.key, pair.value, pair.mod_revision) if pair else None
 
 
-async def _keeps_mark(store: Store, remembered: Remembered) -> bool | None:
+async def _keeps(store: Store, mark: Mark) -> bool | None:
     try:
-        past = await store.snapshot([remembered.mark_key], remembered.mark_revision)
+        past = await store.snapshot([mark.key], mark.mod_revision)
     except Compacted:
         return None
     except FutureRevision:
         return False
-    wanted = (remembered.mark_key, remembered.mark_revision)
-    return any((pair.key, pair.mod_revision) == wanted for pair in past.items)
+    return any(make_mark(pair.key, pair.value, pair.mod_revision) == mark for pair in past.items)
 
 
 async def first_of(*coroutines: Coroutine[None, None, None]) -> None:
