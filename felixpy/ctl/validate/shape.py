@@ -84,7 +84,8 @@ def _explain(details: ErrorDetails) -> str:
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"must be a mapping, not {describe(given)}"
         case "literal_error":
-            return f"{describe(given)} is not {context['expected']}".replace("'", "")
+            expected = str(context["expected"]).replace("'", "")
+            return f"{describe(given)} is not {expected}"
         case "greater_than_equal":
             return f"is {given}; the least is {context['ge']}"
         case "less_than_equal":

@@ -1,0 +1,51 @@
+"""`felixctl apply -f`: write what files say, object by object."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from felixpy.ctl.collect import checked, collect, print_reports, reports_of
+from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, with_store
+from felixpy.ctl.plan import Outcome
+from felixpy.ctl.writer import apply_all, plan_all
+from felixpy.datastore.model import Store
+
+_COLORS = {Outcome.CREATED: "green", Outcome.CONFIGURED: "yellow", Outcome.REFUSED: "red"}
+
+
+@click.command()
+@click.option("-f", "--filename", "files", multiple=True, required=True, metavar="FILE", help="File, directory or -.")
+@click.option("-R", "--recursive", is_flag=True, help="Directories with all below them.")
+@click.option("-n", "--namespace", default="", help="For objects that name none.")
+@click.option("--strict", is_flag=True, help="Exit with 2 when a document was skipped.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.pass_obj
+def command(
+    etcd: str | None, files: tuple[str, ...], recursive: bool, namespace: str, strict: bool, dry_run: bool
+) -> None:
+    """Create or change the objects in files.
+
+    Takes Calico's, Kubernetes' and MetalLB's YAML or JSON, and MetalLB's old ConfigMap. An object with an error is
+    left as it is; the others are written.
+    """
+    intake = collect(files, recursive, namespace)
+    good, findings = checked(intake.manifests)
+    failed = print_reports((*intake.reports, *findings))
+
+    async def work(store: Store) -> int:
+        errors = 0
+        async for change in (plan_all if dry_run else apply_all)(store, good):
+            errors += print_reports(reports_of(change.manifest, change.problems))
+            outcome = click.style(change.outcome.value, fg=_COLORS.get(change.outcome))
+            click.echo(f"{change.manifest} {outcome}{' (dry run)' if dry_run else ''}")
+        return errors
+
+    failed += with_store(etcd, work)
+    for skipped in intake.skipped:
+        click.echo(f"{skipped} skipped: {skipped.source}: not a kind that felixpy holds")
+    if failed:
+        sys.exit(EXIT_FAILED)
+    if strict and intake.skipped:
+        sys.exit(EXIT_USAGE)

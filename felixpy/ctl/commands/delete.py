@@ -1,0 +1,105 @@
+"""`felixctl delete`: objects by name, or those in files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, with_store
+from felixpy.ctl.intake import DEFAULT_NAMESPACE, Skipped
+from felixpy.ctl.selection import Found, kinds_named, select
+from felixpy.datastore.model import Store
+from felixpy.resources.kinds import KindInfo, Name
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    kinds: tuple[KindInfo, ...]
+    name: Name
+
+    def __str__(self) -> str:
+        return f"{self.kinds[0].kind} {self.name}"
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-f", "--filename", "files", multiple=True, metavar="FILE", help="File, directory or -.")
+@click.option("-R", "--recursive", is_flag=True, help="Directories with all below them.")
+@click.option("-n", "--namespace", default="", help=f"Namespace; else {DEFAULT_NAMESPACE}.")
+@click.option("--ignore-not-found", is_flag=True, help="It is no error when an object is not there.")
+@click.option("--strict", is_flag=True, help="Exit with 2 when a document was skipped.")
+@click.pass_obj
+def command(
+    etcd: str | None,
+    kind: str | None,
+    names: tuple[str, ...],
+    files: tuple[str, ...],
+    recursive: bool,
+    namespace: str,
+    ignore_not_found: bool,
+    strict: bool,
+) -> None:
+    """Delete objects, by KIND and NAME or by the files that made them."""
+    if bool(files) == bool(kind):
+        raise click.UsageError("give either KIND and NAME, or -f FILE")
+    if files:
+        targets, skipped, failed = _from_files(files, recursive, namespace)
+    else:
+        targets, skipped, failed = _from_words(kind or "", names, namespace), (), 0
+
+    async def work(store: Store) -> int:
+        return sum([await _delete(store, target, ignore_not_found) for target in targets])
+
+    failed += with_store(etcd, work)
+    for document in skipped:
+        click.echo(f"{document} skipped: {document.source}: not a kind that felixpy holds")
+    if failed:
+        sys.exit(EXIT_FAILED)
+    if strict and skipped:
+        sys.exit(EXIT_USAGE)
+
+
+def _from_files(
+    files: Sequence[str], recursive: bool, namespace: str
+) -> tuple[list[_Target], tuple[Skipped, ...], int]:
+    from felixpy.ctl.collect import collect, print_reports
+
+    intake = collect(files, recursive, namespace)
+    failed = print_reports(intake.reports)
+    return [_Target((one.info,), one.name) for one in intake.manifests], intake.skipped, failed
+
+
+def _from_words(kind: str, names: tuple[str, ...], namespace: str) -> list[_Target]:
+    kind, slash, name = kind.partition("/")
+    names = (name, *names) if slash else names
+    if not names:
+        raise click.UsageError("give the NAME of what is to be deleted")
+    try:
+        kinds = kinds_named(kind)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    space = (namespace or DEFAULT_NAMESPACE) if kinds[0].namespaced else ""
+    return [_Target(kinds, Name(space, name)) for name in names]
+
+
+async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
+    """How many errors there were: 0 or 1."""
+    found = (await select(store, target.kinds, target.name.namespace, [target.name.name])).objects
+    if len({one.info for one in found}) > 1:
+        named = " or ".join(f"{one.info.kind.lower()}.{one.info.group}" for one in found)
+        print_error(f"error: {target}: there are several; say which: {named}")
+        return 1
+    deleted = [one for one in found if await store.delete(one.key.encode())]
+    for one in deleted:
+        click.echo(f"{_said(one)} {click.style('deleted', fg='yellow')}")
+    if not deleted and not ignore_not_found:
+        print_error(f"error: {target} is not found")
+    return 0 if deleted or ignore_not_found else 1
+
+
+def _said(one: Found) -> str:
+    return f"{one.info.kind} {one.shown_name}"

@@ -1,0 +1,68 @@
+"""`felixctl diff -f`: what apply would change, field by field."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+
+import click
+
+from felixpy.ctl.collect import checked, collect, print_reports, reports_of
+from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, with_store
+from felixpy.ctl.output import render_yaml
+from felixpy.ctl.plan import Change, Outcome
+from felixpy.ctl.stored import shown_body
+from felixpy.ctl.writer import plan_all
+from felixpy.datastore.model import Store
+
+_COLORS = {"+": "green", "-": "red", "@": "cyan"}
+_MADE_AT_CREATION = ("resourceVersion", "uid", "creationTimestamp")
+
+
+@click.command()
+@click.option("-f", "--filename", "files", multiple=True, required=True, metavar="FILE", help="File, directory or -.")
+@click.option("-R", "--recursive", is_flag=True, help="Directories with all below them.")
+@click.option("-n", "--namespace", default="", help="For objects that name none.")
+@click.pass_obj
+def command(etcd: str | None, files: tuple[str, ...], recursive: bool, namespace: str) -> None:
+    """Show what apply would change.
+
+    Exit code 0: nothing; 1: something; 2: an object has an error.
+    """
+    intake = collect(files, recursive, namespace)
+    good, findings = checked(intake.manifests)
+    failed = print_reports((*intake.reports, *findings))
+
+    async def work(store: Store) -> list[Change]:
+        return [change async for change in plan_all(store, good)]
+
+    changes = with_store(etcd, work)
+    differing = 0
+    for change in changes:
+        failed += print_reports(reports_of(change.manifest, change.problems))
+        if change.outcome in (Outcome.CREATED, Outcome.CONFIGURED):
+            differing += 1
+            for line in unified_diff(change):
+                click.echo(click.style(line, fg=_COLORS.get(line[0])))
+    if failed:
+        sys.exit(EXIT_USAGE)
+    if differing:
+        sys.exit(EXIT_FAILED)
+
+
+def unified_diff(change: Change) -> Iterator[str]:
+    """The lines of a unified diff between the object as it is shown now and as it would be."""
+    before = [] if change.before is None else _lines(change, change.before)
+    after = [] if change.after is None else _lines(change, change.after)
+    names = ("/dev/null" if change.before is None else f"now: {change.manifest}", f"applied: {change.manifest}")
+    yield from difflib.unified_diff(before, after, *names, lineterm="")
+
+
+def _lines(change: Change, body: object) -> list[str]:
+    assert isinstance(body, dict)
+    shown = dict(shown_body(change.manifest.info, body, {}, change.revision))
+    metadata = shown["metadata"]
+    if isinstance(metadata, dict):
+        shown["metadata"] = {key: value for key, value in metadata.items() if key not in _MADE_AT_CREATION}
+    return render_yaml(shown).splitlines()
