@@ -6,6 +6,7 @@ and neighbours are read again whenever something about them changed. Source: mea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -51,6 +52,7 @@ class GobgpDriver:
 
     def __init__(self, client: GobgpClient) -> None:
         self.client = client
+        self._lock = asyncio.Lock()
         self.actual = Actual()
         self.sessions: Mapping[bytes, Session] = {}
 
@@ -59,6 +61,10 @@ class GobgpDriver:
 
         Raises  GobgpUnavailable, GobgpError.
         """
+        async with self._lock:
+            return await self._read()
+
+    async def _read(self) -> Actual:
         reply = await self.client.call("GetBgp", self.client.message("Empty"), "GlobalCall")
         speaker = read_global(getattr(reply, "global"))
         if speaker is None:
@@ -66,7 +72,7 @@ class GobgpDriver:
             return self.actual
         marks = {direction: await self._read_mark(direction) for direction in Direction}
         self.actual = replace(self.actual, speaker=speaker, marks=marks)
-        await self.read_sessions()
+        await self._read_sessions(False)
         return self.actual
 
     async def read_sessions(self, counted: bool = False) -> Mapping[bytes, Session]:
@@ -74,6 +80,10 @@ class GobgpDriver:
 
         Raises  GobgpUnavailable, GobgpError.
         """
+        async with self._lock:
+            return await self._read_sessions(counted)
+
+    async def _read_sessions(self, counted: bool) -> Mapping[bytes, Session]:
         speaker = self.actual.speaker
         if speaker is None:
             return {}
@@ -108,14 +118,15 @@ class GobgpDriver:
         Raises  GobgpUnavailable when gobgpd goes away meanwhile.
         """
         outcomes: list[Outcome] = []
-        for operation in operations:
-            try:
-                errors = await self._carry_out(operation, restarting)
-            except GobgpUnavailable:
-                raise
-            except (GobgpError, ValueError) as error:
-                errors = [str(error)]
-            outcomes.append(Outcome(operation, "; ".join(errors) or None))
+        async with self._lock:
+            for operation in operations:
+                try:
+                    errors = await self._carry_out(operation, restarting)
+                except GobgpUnavailable:
+                    raise
+                except (GobgpError, ValueError) as error:
+                    errors = [str(error)]
+                outcomes.append(Outcome(operation, "; ".join(errors) or None))
         return outcomes
 
     async def _carry_out(self, operation: Operation, restarting: bool) -> list[str]:

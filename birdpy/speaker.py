@@ -1,0 +1,281 @@
+"""The BGP role of a node: one gobgpd kept as intended, and what its neighbours say as routes.
+
+In: intents (the last one counts). Out: coalesced route deltas and a status. Survives the absence of gobgpd: routes
+stay, and are swept only when the neighbours have spoken again. Touches neither the kernel nor a datastore. Source:
+RFC 4724 §4 (restarting speaker).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from birdpy.addresses import Prefix
+from birdpy.fib import Fib, LearnedRoute, Phase, RouteDelta, RouteFilter
+from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
+from birdpy.gobgp.driver import GobgpDriver
+from birdpy.gobgp.plan import Outcome, Withdraw, plan
+from birdpy.gobgp.supervisor import GobgpdSettings, Supervisor
+from birdpy.gobgp.watch import Lagging, WatchBatch, watch
+from birdpy.intent import BgpIntent
+from birdpy.session import Session, unsettled_neighbors
+
+_log = logging.getLogger(__name__)
+
+RECONNECT_S = 0.1
+RETRY_FIRST_S = 1.0
+RETRY_MOST_S = 30.0
+SETTLE_POLL_S = 0.5
+QUIET_POLL_S = 0.1
+QUIET_MOST_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSettings:
+    """Where gobgpd is, or how to run it (`gobgpd`; None where somebody else does).
+
+    `forwarding_survived`: the kernel holds routes of an earlier run, so neighbours may go on sending to us.
+    """
+
+    socket_path: str
+    gobgpd: GobgpdSettings | None = None
+    forwarding_survived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BgpStatus:
+    """What a person may want to know. `generation` 0: gobgpd is away. `errors`: operations that failed, in words."""
+
+    generation: int
+    phase: Phase
+    sessions: Mapping[bytes, Session]
+    routes: int
+    advertised: int
+    errors: tuple[str, ...]
+
+
+class RouteMailbox:
+    """Deltas for one reader, merged while it is busy: the last word per prefix."""
+
+    def __init__(self) -> None:
+        self._put: dict[Prefix, LearnedRoute] = {}
+        self._drop: set[Prefix] = set()
+        self._complete = False
+        self._changed = asyncio.Event()
+
+    def post(self, delta: RouteDelta) -> None:
+        """Merges `delta` in."""
+        for prefix, route in delta.put.items():
+            self._put[prefix] = route
+            self._drop.discard(prefix)
+        for prefix in delta.drop:
+            self._put.pop(prefix, None)
+            self._drop.add(prefix)
+        if delta.put or delta.drop or delta.complete != self._complete:
+            self._complete = delta.complete
+            self._changed.set()
+
+    async def take(self) -> RouteDelta:
+        """Waits for something to tell, and takes all of it."""
+        await self._changed.wait()
+        self._changed.clear()
+        delta = RouteDelta(self._put, frozenset(self._drop), self._complete)
+        self._put, self._drop = {}, set()
+        return delta
+
+
+class BgpRole:
+    """Runs until cancelled (`run`); told what to be by `set_intent`; read by `routes` and `status`."""
+
+    def __init__(self, settings: RoleSettings, route_filter: RouteFilter | None = None) -> None:
+        self.settings = settings
+        self.supervisor = Supervisor(settings.gobgpd) if settings.gobgpd else None
+        self._fib = Fib(route_filter or RouteFilter())
+        self._mailbox = RouteMailbox()
+        self._intent: BgpIntent | None = None
+        self._work = asyncio.Event()
+        self._driver: GobgpDriver | None = None
+        self._settled = False
+        self._snapshot_told = asyncio.Event()
+        self._stray: dict[Prefix, None] = {}
+        self._sessions_changed = False
+        self._last_errors: dict[bytes, str] = {}
+        self._failed: Sequence[Outcome] = ()
+
+    def set_intent(self, intent: BgpIntent) -> None:
+        """What the speaker should be from now on; an intent that was not yet carried out is forgotten."""
+        self._intent = intent
+        self._work.set()
+
+    def set_filter(self, route_filter: RouteFilter) -> None:
+        """Which learned routes to give out from now on."""
+        self._mailbox.post(self._fib.set_filter(route_filter))
+
+    async def routes(self) -> AsyncIterator[RouteDelta]:
+        """Route deltas for one reader, from nothing on. Never ends by itself."""
+        while True:
+            yield await self._mailbox.take()
+
+    def status(self) -> BgpStatus:
+        """How things stand, as far as is known without asking."""
+        driver = self._driver
+        sessions = driver.sessions if driver else {}
+        return BgpStatus(
+            generation=driver.client.wire.generation if driver else 0,
+            phase=self._fib.phase,
+            sessions={address: self._with_last_error(session) for address, session in sessions.items()},
+            routes=len(self._fib.routes),
+            advertised=len(driver.actual.advertisements) if driver else 0,
+            errors=tuple(f"{outcome.operation.describe()}: {outcome.error}" for outcome in self._failed),
+        )
+
+    async def read_status(self) -> BgpStatus:
+        """As `status`, with counters asked for now where gobgpd is there to answer."""
+        if self._driver is not None:
+            with suppress(GobgpError):
+                await self._driver.read_sessions(counted=True)
+        return self.status()
+
+    async def run(self) -> None:
+        """Never returns by itself; gobgpd and its sessions go on when it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self.supervisor is not None:
+                group.create_task(self.supervisor.run())
+            group.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                client = await GobgpClient.connect(self.settings.socket_path)
+            except GobgpError as error:
+                if not isinstance(error, GobgpUnavailable):
+                    _log.warning("gobgpd: %s", error)
+                await asyncio.sleep(RECONNECT_S)
+                continue
+            try:
+                await self._follow(GobgpDriver(client))
+            except* GobgpError as group:
+                _log.warning("gobgpd is away, routes stay as they are: %s", group.exceptions[0])
+            finally:
+                self._driver = None
+                self._fib.freeze()
+                await client.close()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _follow(self, driver: GobgpDriver) -> None:
+        """One connection, until gobgpd goes away."""
+        while self._intent is None:
+            await self._work.wait()
+        await driver.read()
+        fresh = driver.actual.speaker is None
+        self._driver = driver
+        restarting = fresh and (bool(self._fib.routes) or self.settings.forwarding_survived)
+        since = time.time()
+        _log.info("gobgpd version %d, %s", driver.client.wire.generation, "fresh" if fresh else "already configured")
+        await self._reconcile(driver, restarting)
+        self._settled = False
+        self._snapshot_told.clear()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconcile_forever(driver))
+            group.create_task(self._watch_forever(driver))
+            group.create_task(self._settle(driver, since))
+
+    async def _reconcile_forever(self, driver: GobgpDriver) -> None:
+        backoff_s = RETRY_FIRST_S
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), backoff_s if self._failed else None)
+            if self._failed:
+                await driver.read()
+            await self._reconcile(driver, restarting=False)
+            backoff_s = min(backoff_s * 2, RETRY_MOST_S) if self._failed else RETRY_FIRST_S
+
+    async def _reconcile(self, driver: GobgpDriver, restarting: bool) -> None:
+        self._work.clear()
+        intent = self._intent
+        if intent is None:
+            return
+        if self._sessions_changed:
+            self._sessions_changed = False
+            await driver.read_sessions()
+        operations = list(plan(intent, driver.actual, driver.client.wire.generation))
+        stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
+        self._stray.clear()
+        if stray:
+            operations.insert(0, Withdraw(stray))
+        if not operations:
+            return
+        started = time.monotonic()
+        outcomes = await driver.apply(operations, restarting)
+        self._failed = [outcome for outcome in outcomes if outcome.error]
+        _log_batch(outcomes, time.monotonic() - started)
+
+    async def _watch_forever(self, driver: GobgpDriver) -> None:
+        while True:
+            self._fib.resync()
+            try:
+                async for batch in watch(driver.client):
+                    self._take(batch)
+                    if batch.snapshot_end:
+                        self._snapshot_told.set()
+                        if self._settled:
+                            self._mailbox.post(self._fib.sweep())
+            except Lagging:
+                _log.info("a flood of routes: reading them as a snapshot when it is over")
+                self._snapshot_told.clear()
+                await _until_quiet(driver)
+
+    async def _settle(self, driver: GobgpDriver, since: float) -> None:
+        """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go."""
+        while True:
+            await self._snapshot_told.wait()
+            sessions = await driver.read_sessions()
+            wanted = self._intent.neighbors if self._intent else {}
+            if self._snapshot_told.is_set() and not unsettled_neighbors(wanted, sessions, time.time(), since):
+                break
+            await asyncio.sleep(SETTLE_POLL_S)
+        self._settled = True
+        swept = self._fib.sweep()
+        self._mailbox.post(swept)
+        _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
+
+    def _take(self, batch: WatchBatch) -> None:
+        if batch.events:
+            self._mailbox.post(self._fib.update(batch.events))
+        if batch.lost:
+            address, words = batch.lost
+            self._last_errors[address] = words
+        for prefix in batch.own:
+            if self._intent is None or prefix not in self._intent.advertisements:
+                self._stray[prefix] = None
+        if batch.sessions_changed:
+            self._sessions_changed = True
+        if batch.sessions_changed or self._stray:
+            self._work.set()
+
+    def _with_last_error(self, session: Session) -> Session:
+        words = self._last_errors.get(session.address, "")
+        return session if session.last_error or not words else replace(session, last_error=words)
+
+
+def _log_batch(outcomes: Sequence[Outcome], seconds: float) -> None:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    first, last = outcomes[0].operation.describe(), outcomes[-1].operation.describe()
+    _log.info("%d operations in %.3f s, %d failed: %s ... %s", len(outcomes), seconds, len(failed), first, last)
+    for outcome in failed:
+        _log.warning("%s: %s", outcome.operation.describe(), outcome.error)
+
+
+async def _until_quiet(driver: GobgpDriver) -> None:
+    """Waits until the number of paths stands still, for at most QUIET_MOST_S."""
+    before = -1
+    for _ in range(int(QUIET_MOST_S / QUIET_POLL_S)):
+        count = await driver.count_paths()
+        if count == before:
+            return
+        before = count
+        await asyncio.sleep(QUIET_POLL_S)
