@@ -253,14 +253,16 @@ class SourceNat:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Destination becomes the entry of `map_name` at daddr . protocol . dport . (random modulo `count`).
+    """Destination becomes the entry of `map_name` at daddr . protocol . dport . (slot modulo `count`).
 
+    The slot is random, or with `by_source` a hash of the source address (nft `jhash`, seed 0), the same on every node.
     Nothing happens where the map has no such entry. For TCP and UDP; for prerouting and output nat chains.
     """
 
     map_name: str
     version: Literal[4, 6]
     count: int
+    by_source: bool = False
 
 
 Action = (

@@ -1,0 +1,317 @@
+"""Service frontends → maps that all of them share, and the few chains that look them up. Pure.
+
+    svc4      frontend → goto a chain that picks one of N      svc-out4  the same for Local policy, from outside
+    eps4      frontend . slot → backend                        eps-out4  the same for Local policy, from outside
+    svc-guard4  frontend → jump to its source ranges           svc-noep4 frontends that nobody serves: refused
+    hairpin4  backend . itself                                 vip4      addresses whose other ports are refused
+
+One chain per number of slots, not per Service: programming stays linear where a chain a Service is not (10,000
+Services 84 s against 2.6 s; nftables proxier of Kubernetes, PR 140723). A backend that changes rewrites the slots of
+its own frontends. Client affinity is a hash of the source over slots filled by rendezvous: no state, the same on every
+node, and a backend that goes moves only its own clients; the timeout is not needed then.
+Never a route for an address: one of type blackhole breaks connections of the node itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from felixpy.addresses import Prefix
+from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Origin
+from felixpy.calc.reasons import Reason
+from felixpy.calc.services import ServiceDelta
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.objects import Chain, DataType, Key, Object, Set, SetType
+from felixpy.dataplane.rules import (
+    MARK_FROM_WORKLOAD,
+    MARK_MASQUERADE,
+    Balance,
+    CtDestinationTranslated,
+    Dispatch,
+    Drop,
+    Hairpin,
+    Jump,
+    MarkIs,
+    Masquerade,
+    NetIn,
+    ProtocolIs,
+    Reject,
+    Return,
+    Rule,
+    ServiceKnown,
+    SetHas,
+    SetMark,
+)
+from felixpy.dataplane.sets import VERSIONS, Version, encode_port_key, merge_prefixes
+
+STICKY_SLOTS = 64
+"""Slots of a frontend with client affinity: at least these, and at least four a backend."""
+OUTSIDE_CHAIN = "svc-outside"
+MASQUERADE_CHAIN = "svc-masquerade"
+_TCP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSets:
+    """The sets and maps of one family."""
+
+    services: Set
+    services_outside: Set
+    backends: Set
+    backends_outside: Set
+    guards: Set
+    unserved: Set
+    hairpins: Set
+    addresses: Set
+
+    def all(self) -> tuple[Set, ...]:
+        return (
+            self.services,
+            self.services_outside,
+            self.backends,
+            self.backends_outside,
+            self.guards,
+            self.unserved,
+            self.hairpins,
+            self.addresses,
+        )
+
+
+def _sets(version: Version) -> ServiceSets:
+    four = version == 4
+    frontend = SetType.IPV4_PORT if four else SetType.IPV6_PORT
+    slot = SetType.IPV4_PORT_SLOT if four else SetType.IPV6_PORT_SLOT
+    backend = DataType.IPV4_PORT if four else DataType.IPV6_PORT
+    return ServiceSets(
+        services=Set(f"svc{version}", frontend, DataType.VERDICT),
+        services_outside=Set(f"svc-out{version}", frontend, DataType.VERDICT),
+        backends=Set(f"eps{version}", slot, backend),
+        backends_outside=Set(f"eps-out{version}", slot, backend),
+        guards=Set(f"svc-guard{version}", frontend, DataType.VERDICT),
+        unserved=Set(f"svc-noep{version}", frontend),
+        hairpins=Set(f"hairpin{version}", SetType.IPV4_IPV4 if four else SetType.IPV6_IPV6),
+        addresses=Set(f"vip{version}", SetType.IPV4 if four else SetType.IPV6),
+    )
+
+
+SETS: Mapping[Version, ServiceSets] = {version: _sets(version) for version in VERSIONS}
+
+
+def _dispatch(version: Version, target: Set) -> Rule:
+    return Rule(Dispatch("service4" if version == 4 else "service6", target.name))
+
+
+def _mark_known(version: Version) -> Rule:
+    return Rule(SetMark(MARK_MASQUERADE, MARK_MASQUERADE), (ServiceKnown(SETS[version].services.name, version),))
+
+
+def service_objects() -> tuple[Object, ...]:
+    """The sets, empty or not, and the fixed chains that the base rules refer to."""
+    outside = tuple(
+        rule
+        for version in VERSIONS
+        for rule in (_dispatch(version, SETS[version].services_outside), _mark_known(version))
+    )
+    return (
+        *(one for version in VERSIONS for one in SETS[version].all()),
+        Chain(OUTSIDE_CHAIN, outside),
+        Chain(MASQUERADE_CHAIN, (Rule(SetMark(0, MARK_MASQUERADE)), Rule(Masquerade()))),
+    )
+
+
+def service_base_rules() -> Mapping[str, tuple[Rule, ...]]:
+    """What each base chain has to do for Services, by the chain's name.
+
+    The filter chains' rules only refuse, and go before those that let a workload's packets pass. Packets of local
+    workloads must carry MARK_FROM_WORKLOAD when they reach nat-prerouting.
+    """
+    guard = tuple(_dispatch(version, SETS[version].guards) for version in VERSIONS)
+    inside = tuple(_dispatch(version, SETS[version].services) for version in VERSIONS)
+    from_outside = (MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD, negate=True),)
+    refuse = tuple(rule for version in VERSIONS for rule in _refusals(version))
+    return {
+        "nat-prerouting": (*guard, Rule(Jump(OUTSIDE_CHAIN), from_outside), *inside),
+        "nat-output": (*guard, *(_mark_known(version) for version in VERSIONS), *inside),
+        "nat-postrouting": (
+            Rule(Jump(MASQUERADE_CHAIN), (MarkIs(MARK_MASQUERADE, MARK_MASQUERADE),)),
+            *(
+                Rule(Masquerade(), (CtDestinationTranslated(), Hairpin(SETS[version].hairpins.name, version)))
+                for version in VERSIONS
+            ),
+        ),
+        "filter-input": refuse,
+        "filter-forward": refuse,
+        "filter-output": refuse,
+    }
+
+
+def _refusals(version: Version) -> tuple[Rule, ...]:
+    """What was not translated is not served: a reset for TCP, port unreachable for the rest."""
+    unserved = ServiceKnown(SETS[version].unserved.name, version)
+    address = SetHas("destination", SETS[version].addresses.name, version)
+    return (
+        Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), unserved), "no endpoint"),
+        Rule(Reject(), (unserved,), "no endpoint"),
+        Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), address), "no such port"),
+        Rule(Reject(), (address,), "no such port"),
+    )
+
+
+def encode_slot(frontend: Frontend, slot: int) -> bytes:
+    """Key of a backend map; the slot in the byte order of the machine, as numgen and jhash leave it."""
+    return encode_port_key(*frontend) + slot.to_bytes(4, sys.byteorder)
+
+
+def encode_backend(backend: BackendAddress) -> bytes:
+    """Value of a backend map."""
+    return backend.address + backend.port.to_bytes(2, "big") + b"\0\0"
+
+
+def spread_sticky(backends: tuple[BackendAddress, ...]) -> tuple[BackendAddress, ...]:
+    """One backend per slot: each slot's by rendezvous, so that a backend that goes frees only its own slots."""
+    slots = STICKY_SLOTS
+    while slots < 4 * len(backends):
+        slots *= 2
+    encoded = [(encode_backend(backend), backend) for backend in backends]
+    return tuple(
+        max(encoded, key=lambda one: blake2b(one[0], digest_size=8, salt=slot.to_bytes(4, "big")).digest())[1]
+        for slot in range(slots)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendObjects:
+    """What one frontend is in the kernel: chains that it shares with others, and its members by set.
+
+    `own` belongs to this frontend alone; `shared` may be another frontend's as well.
+    """
+
+    chains: tuple[Chain, ...]
+    own: Mapping[Set, Mapping[bytes, bytes]]
+    shared: tuple[tuple[Set, bytes], ...]
+
+
+def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjects:
+    """All of one frontend's objects."""
+    version: Version = 4 if len(frontend.address) == 4 else 6
+    sets = SETS[version]
+    key = encode_port_key(*frontend)
+    chains: list[Chain] = []
+    own: dict[Set, Mapping[bytes, bytes]] = {}
+
+    def steer(backends: tuple[BackendAddress, ...], verdicts: Set, slots: Set) -> None:
+        sticky = intent.affinity_timeout_s > 0
+        spread = spread_sticky(backends) if sticky and len(backends) > 1 else backends
+        chain = pick_chain(slots, version, len(spread), sticky and len(backends) > 1)
+        chains.append(chain)
+        own[verdicts] = {key: f"goto {chain.name}".encode()}
+        own[slots] = {encode_slot(frontend, slot): encode_backend(backend) for slot, backend in enumerate(spread)}
+
+    if intent.inside:
+        steer(intent.inside, sets.services, sets.backends)
+    elif intent.reason is Reason.NO_LOCAL_ENDPOINT:
+        own[sets.services] = {key: b"drop"}
+    if intent.keep_source and intent.outside:
+        steer(intent.outside, sets.services_outside, sets.backends_outside)
+    elif intent.keep_source and intent.reason is Reason.NO_LOCAL_ENDPOINT:
+        own[sets.services_outside] = {key: b"drop"}
+    if intent.reason is Reason.NO_ENDPOINT:
+        own[sets.unserved] = {key: b""}
+    if intent.source_ranges:
+        guard = guard_chain(intent.source_ranges, version)
+        chains.append(guard)
+        own[sets.guards] = {key: f"jump {guard.name}".encode()}
+    shared = [(sets.hairpins, address + address) for address in intent.hairpins]
+    if intent.origin is not Origin.EXTERNAL:
+        shared.append((sets.addresses, frontend.address))
+    return FrontendObjects(tuple(chains), own, tuple(shared))
+
+
+def pick_chain(slots: Set, version: Version, count: int, sticky: bool) -> Chain:
+    """The chain that takes one of `count` slots; all frontends with so many use it."""
+    where = "out" if slots is SETS[version].backends_outside else "pick"
+    name = f"svc-{where}{version}-{'source-' if sticky else ''}{count}"
+    return Chain(name, (Rule(Balance(slots.name, version, count, sticky)),))
+
+
+def guard_chain(ranges: Iterable[Prefix], version: Version) -> Chain:
+    """Returns for sources in `ranges`, drops others; one chain for all frontends with the same ranges."""
+    nets = tuple(sorted(prefix for prefix in merge_prefixes(ranges) if prefix.version == version))
+    digest = blake2b(" ".join(map(str, nets)).encode(), digest_size=8).hexdigest()
+    allowed = (Rule(Return(), (NetIn("source", nets),)),) if nets else ()
+    return Chain(f"svc-from{version}-{digest}", (*allowed, Rule(Drop(), (), "source not allowed")))
+
+
+class ServiceTables:
+    """What the frontends are in the kernel, kept up to date; `update` tells what a change of them asks for.
+
+    Cost    that of the frontends that changed, each with its own backends.
+    """
+
+    def __init__(self) -> None:
+        self._intents: dict[Frontend, FrontendIntent] = {}
+        self._chain_users: Counter[Key] = Counter()
+        self._shared_users: Counter[tuple[Set, bytes]] = Counter()
+
+    def update(self, delta: ServiceDelta) -> Changes:
+        """Takes over the changed frontends."""
+        changes = Changes()
+        for frontend in (*delta.drops, *delta.puts):
+            before, after = self._intents.pop(frontend, None), delta.puts.get(frontend)
+            if after is not None:
+                self._intents[frontend] = after
+            old = render_frontend(frontend, before) if before is not None else _NOTHING
+            new = render_frontend(frontend, after) if after is not None else _NOTHING
+            self._take_over(old, new, changes)
+        return changes
+
+    def _take_over(self, old: FrontendObjects, new: FrontendObjects, changes: Changes) -> None:
+        for chain in new.chains:
+            self._chain_users[chain.key] += 1
+            if self._chain_users[chain.key] == 1:
+                changes.objects[chain.key] = chain
+        for chain in old.chains:
+            self._chain_users[chain.key] -= 1
+            if not self._chain_users[chain.key]:
+                del self._chain_users[chain.key]
+                changes.objects[chain.key] = None
+        for target in {*old.own, *new.own}:
+            was, now = old.own.get(target, {}), new.own.get(target, {})
+            gone = {key: data for key, data in was.items() if key not in now}
+            fresh = {key: data for key, data in now.items() if was.get(key) != data}
+            if gone:
+                changes.drop_members(target, gone)
+            if fresh:
+                changes.add_members(target, fresh)
+        for target, key in new.shared:
+            self._shared_users[target, key] += 1
+            if self._shared_users[target, key] == 1:
+                changes.add_members(target, {key: b""})
+        for target, key in old.shared:
+            self._shared_users[target, key] -= 1
+            if not self._shared_users[target, key]:
+                del self._shared_users[target, key]
+                changes.drop_members(target, {key: b""})
+
+
+_NOTHING = FrontendObjects((), {}, ())
+
+
+def render_services(
+    frontends: Mapping[Frontend, FrontendIntent],
+) -> tuple[Mapping[Key, Object], Mapping[Set, Mapping[bytes, bytes]]]:
+    """All chains, and all members of each set that has some, from scratch."""
+    chains: dict[Key, Object] = {}
+    members: dict[Set, dict[bytes, bytes]] = {}
+    for frontend, intent in frontends.items():
+        made = render_frontend(frontend, intent)
+        chains.update((chain.key, chain) for chain in made.chains)
+        for target, entries in made.own.items():
+            members.setdefault(target, {}).update(entries)
+        for target, key in made.shared:
+            members.setdefault(target, {})[key] = b""
+    return chains, members

@@ -1,0 +1,172 @@
+"""Frontends as maps and chains: what one is, what a change costs, and that no path to a state matters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from felixpy.addresses import parse_prefix
+from felixpy.calc.frontends import FrontendIntent, Origin
+from felixpy.calc.reasons import Reason
+from felixpy.calc.services import ServiceCalc, ServiceDelta
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.objects import Chain, Key, Object, Set
+from felixpy.dataplane.rules import Balance, Dispatch, Goto, Jump, NetIn, Return, ServiceKnown
+from felixpy.dataplane.service_chains import (
+    SETS,
+    ServiceTables,
+    encode_backend,
+    encode_slot,
+    render_frontend,
+    render_services,
+    service_base_rules,
+    service_objects,
+    spread_sticky,
+)
+from felixpy.dataplane.sets import encode_port_key
+from felixpy.resources.kinds import Name
+from tests.calc.service_world import ME, SERVICE_CHANGES, Change, at, backend, grant, service, service_of, slice_of, to
+
+VIP = at("203.0.113.1")
+KEY = encode_port_key(*VIP)
+TWO = (to("10.0.0.1"), to("10.0.0.2"))
+FOUR = SETS[4]
+
+
+def intent(**values: object) -> FrontendIntent:
+    return FrontendIntent(**{"service": Name("a", "x"), "origin": Origin.GRANT, "inside": (), "outside": ()} | values)  # type: ignore[arg-type]
+
+
+def test_a_frontend_is_an_entry_and_one_slot_a_backend() -> None:
+    made = render_frontend(VIP, intent(inside=TWO, outside=TWO))
+    assert made.own == {
+        FOUR.services: {KEY: b"goto svc-pick4-2"},
+        FOUR.backends: {encode_slot(VIP, slot): encode_backend(one) for slot, one in enumerate(TWO)},
+    }
+    assert made.chains[0].rules[0].action == Balance("eps4", 4, 2)
+    assert made.shared == ((FOUR.addresses, VIP.address),)
+
+
+def test_local_policy_has_slots_of_its_own_for_outside() -> None:
+    made = render_frontend(VIP, intent(inside=TWO, outside=TWO[:1], keep_source=True))
+    assert made.own[FOUR.services_outside] == {KEY: b"goto svc-out4-1"}
+    assert made.own[FOUR.backends_outside] == {encode_slot(VIP, 0): encode_backend(TWO[0])}
+    assert len(made.own[FOUR.backends]) == 2
+
+
+def test_local_policy_without_a_local_endpoint_drops_outside_only() -> None:
+    made = render_frontend(VIP, intent(inside=TWO, keep_source=True, reason=Reason.NO_LOCAL_ENDPOINT))
+    assert made.own[FOUR.services_outside] == {KEY: b"drop"}
+    assert made.own[FOUR.services] == {KEY: b"goto svc-pick4-2"}
+
+
+def test_no_endpoint_is_refused_and_steered_nowhere() -> None:
+    made = render_frontend(VIP, intent(reason=Reason.NO_ENDPOINT))
+    assert made.own == {FOUR.unserved: {KEY: b""}}
+
+
+def test_other_ports_of_an_external_address_are_left_alone() -> None:
+    assert render_frontend(VIP, intent(inside=TWO, outside=TWO, origin=Origin.EXTERNAL)).shared == ()
+
+
+def test_equal_source_ranges_share_a_chain_and_the_other_family_is_shut() -> None:
+    ranges = (parse_prefix("192.0.2.0/24"), parse_prefix("192.0.2.128/25"))
+    here, there = (render_frontend(at("203.0.113.1", port), intent(source_ranges=ranges)) for port in (80, 443))
+    assert here.chains == there.chains
+    assert [rule.matches for rule in here.chains[0].rules] == [(NetIn("source", (ranges[0],)),), ()]
+    six = render_frontend(at("2001:db8::1"), intent(source_ranges=ranges))
+    assert [type(rule.action) for rule in six.chains[0].rules if isinstance(rule.action, Return)] == []
+
+
+def test_a_backend_that_goes_moves_its_own_clients_only() -> None:
+    backends = tuple(to(f"10.0.0.{number}") for number in range(1, 6))
+    before, after = spread_sticky(backends), spread_sticky(backends[1:])
+    moved = {old for old, new in zip(before, after, strict=True) if old != new}
+    assert moved == {backends[0]}
+    assert set(after) == set(backends[1:])
+
+
+def test_affinity_takes_the_slot_from_the_source() -> None:
+    made = render_frontend(VIP, intent(inside=TWO, outside=TWO, affinity_timeout_s=10800))
+    assert made.chains[0].rules[0].action == Balance("eps4", 4, 64, by_source=True)
+    assert set(Counter(made.own[FOUR.backends].values())) == {encode_backend(one) for one in TWO}
+
+
+def test_everything_that_a_rule_names_is_there() -> None:
+    objects = service_objects()
+    sets = {one.name for one in objects if isinstance(one, Set)}
+    chains = {one.name: one.rules for one in objects if isinstance(one, Chain)}
+    for rules in (*service_base_rules().values(), *chains.values()):
+        for rule in rules:
+            if isinstance(rule.action, Jump | Goto):
+                assert rule.action.chain in chains
+            if isinstance(rule.action, Dispatch):
+                assert rule.action.map_name in sets
+            assert {match.set_name for match in rule.matches if isinstance(match, ServiceKnown)} <= sets
+
+
+def test_a_changed_backend_rewrites_one_slot() -> None:
+    calc, tables = ServiceCalc(ME), ServiceTables()
+    for change in (
+        grant("203.0.113.1", "a/x"),
+        service("a/x", service_of()),
+        slice_of("a/1", "x", *(backend(f"10.0.0.{number}") for number in range(1, 10))),
+    ):
+        calc.update(*change)
+    tables.update(calc.flush())
+    calc.update(*slice_of("a/1", "x", *(backend(f"10.0.0.{number}") for number in (*range(1, 9), 11))))
+    changes = tables.update(calc.flush())
+    assert changes.objects == {}
+    assert {target: (dict(change.added), change.removed) for target, change in changes.members.items()} == {
+        FOUR.backends: ({encode_slot(VIP, 8): encode_backend(to("10.0.0.11"))}, {})
+    }
+
+
+class Kernel:
+    """What a kernel would hold after the changes so far."""
+
+    def __init__(self) -> None:
+        self.chains: dict[Key, Object] = {}
+        self.members: dict[Set, dict[bytes, bytes]] = {}
+
+    def apply(self, changes: Changes) -> None:
+        for target, change in changes.members.items():
+            held = self.members.setdefault(target, {})
+            for key in change.removed:
+                del held[key]
+            held.update(change.added)
+            if not held:
+                del self.members[target]
+        for key, one in changes.objects.items():
+            if one is None:
+                del self.chains[key]
+            else:
+                self.chains[key] = one
+
+    def dangling(self) -> set[str]:
+        names = {key.id[0] for key in self.chains}
+        verdicts = {
+            data for held in self.members.values() for data in held.values() if data[:5] in (b"goto ", b"jump ")
+        }
+        return {name for name in (data.decode().split()[1] for data in verdicts) if name not in names}
+
+
+def contents(kernel: Kernel) -> tuple[Mapping[Key, Object], Mapping[Set, Mapping[bytes, bytes]]]:
+    return kernel.chains, kernel.members
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(SERVICE_CHANGES, min_size=1, max_size=6), max_size=12))
+def test_what_the_changes_add_up_to_is_what_is_made_from_scratch(batches: list[list[Change]]) -> None:
+    calc, tables, kernel = ServiceCalc(ME), ServiceTables(), Kernel()
+    for batch in batches:
+        for change in batch:
+            calc.update(*change)
+        kernel.apply(tables.update(calc.flush()))
+        assert contents(kernel) == render_services(calc.frontends)
+        assert not kernel.dangling()
+    kernel.apply(tables.update(ServiceDelta(drops=frozenset(calc.frontends))))
+    assert contents(kernel) == ({}, {})
