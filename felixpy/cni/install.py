@@ -68,9 +68,7 @@ def _write_whole(path: Path, data: bytes, mode: int) -> None:
 @click.option(
     "--binary", type=click.Path(path_type=Path, exists=True), default=Path("build", PLUGIN), show_default=True
 )
-@click.option(
-    "--conflist", type=click.Path(path_type=Path, exists=True), default=Path("deploy", CONFLIST), show_default=True
-)
+@click.option("--conflist", type=click.Path(path_type=Path), default=Path("deploy", CONFLIST), show_default=True)
 @click.option("--bin-dir", type=click.Path(path_type=Path), default=Path("/opt/cni/bin"), show_default=True)
 @click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True)
 @click.option("--run-dir", default="/run/felixpy", show_default=True, help="the agent's, as the host sees it")

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from felixpy.cni import wire
-from felixpy.cni.wire import Request, WireError
+from felixpy.cni.wire import Request
 
 _FRAME_MAX_BYTES = wire.HEADER_BYTES + wire.ENVIRONMENT_MAX_BYTES + wire.CONFIG_MAX_BYTES
 
@@ -25,7 +25,8 @@ class PendingDeletes:
         """Names of the kept DELs; none where no shim ever kept one."""
         try:
             with os.scandir(self._directory) as entries:
-                return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".")))
+                files = (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+                return tuple(sorted(name for name in files if not name.startswith(".")))
         except FileNotFoundError:
             return ()
 
@@ -39,8 +40,6 @@ class PendingDeletes:
                 return wire.parse_request(file.read(_FRAME_MAX_BYTES + 1))
         except FileNotFoundError:
             return None
-        except IsADirectoryError:
-            raise WireError("it is a directory") from None
 
     def remove(self, name: str) -> None:
         """Forgets it; nothing when it is gone already."""

@@ -1,0 +1,210 @@
+"""The verbs, from the shim to the kernel: what a runtime sees, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+
+from felixpy.cni.errors import CniError, Code
+from felixpy.cni.plan import PodFacts
+from felixpy.cni.verbs import Limits
+from tests.cni.conftest import NETWORK, Node, k8s_args, texts
+from tests.support.netns import Namespace
+from tests.support.packets import ping_ok
+from tests.support.wait import eventually
+
+MakeNamespace = Callable[..., Namespace]
+
+
+def test_two_pods_and_their_node_reach_each_other(node: Node, make_namespace: MakeNamespace) -> None:
+    a, b = make_namespace("a"), make_namespace("b")
+    ipam = {"assign_ipv4": True, "assign_ipv6": True}
+    first, second = node.add(a, "c1", ipam=ipam), node.add(b, "c2", ipam=ipam)
+    for address in second.addresses:
+        assert ping_ok(a, address), address
+    for address in first.addresses:
+        assert ping_ok(b, address), address
+        assert ping_ok(node.namespace, address), address
+
+
+def test_add_leaves_the_endpoint_that_its_result_tells_of(node: Node, pod: Namespace) -> None:
+    node.backend.facts = PodFacts(labels={"app": "web"}, service_account="default")
+    shown = node.add(pod, args=k8s_args("web-0"))
+    (endpoint,) = (json.loads(value) for value in node.backend.endpoints.values())
+    assert endpoint["metadata"]["name"] == "n1-k8s-web--0-eth0"
+    assert endpoint["metadata"]["labels"]["app"] == "web"
+    assert endpoint["spec"]["ipNetworks"] == [ip["address"] for ip in shown.json["ips"]]
+    assert [endpoint["spec"]["interfaceName"]] == node.links() == [shown.json["interfaces"][0]["name"]]
+    assert endpoint["spec"]["mac"] == shown.json["interfaces"][1]["mac"]
+
+
+def test_a_plain_container_gets_its_networks_profile(node: Node, pod: Namespace) -> None:
+    node.add(pod)
+    assert node.backend.profiles == {NETWORK}
+    assert node.links() == ["calic1"]
+
+
+def test_add_again_gives_the_same(node: Node, pod: Namespace) -> None:
+    first = node.add(pod)
+    mac = pod.ip("link", "show", "eth0")
+    assert node.add(pod).output == first.output
+    assert pod.ip("link", "show", "eth0") == mac
+
+
+def test_a_failed_add_again_leaves_the_running_pod(node: Node, pod: Namespace) -> None:
+    (address,) = node.add(pod).addresses
+    node.backend.programs = False
+    node.stop()
+    node.limits = Limits(programmed_s=0.2)
+    assert node.start().call("ADD", pod).code == Code.TRY_AGAIN
+    assert ping_ok(node.namespace, address)
+
+
+def test_del_takes_everything_and_may_come_again(node: Node, pod: Namespace) -> None:
+    node.add(pod)
+    for _ in range(2):
+        assert node.call("DEL", pod).exit_status == 0
+        assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
+
+
+def test_del_of_the_pods_old_container_leaves_the_new_one(node: Node, make_namespace: MakeNamespace) -> None:
+    old, new = make_namespace("o"), make_namespace("n")
+    node.add(old, "old", k8s_args("web"))
+    (address,) = node.add(new, "new", k8s_args("web")).addresses
+    assert node.call("DEL", old, "old", k8s_args("web")).exit_status == 0
+    assert ping_ok(node.namespace, address)
+    assert {handle: texts(held) for handle, held in node.backend.held.items()} == {f"{NETWORK}.new": [address]}
+    assert len(node.backend.endpoints) == 1
+
+
+def test_check_is_content_after_add(node: Node, pod: Namespace) -> None:
+    result = node.add(pod).json
+    assert node.call("CHECK", pod, prevResult=result).exit_status == 0
+
+
+def test_check_says_what_is_missing(node: Node, pod: Namespace) -> None:
+    result = node.add(pod).json
+    for broken, told in (
+        (("route", "del", "default"), "route to 0.0.0.0/0"),
+        (("neigh", "del", "169.254.1.1", "dev", "eth0"), "neighbour 169.254.1.1"),
+        (("address", "flush", "dev", "eth0", "scope", "global"), "address 10.65.0.3/32"),
+        (("link", "set", "eth0", "down"), "eth0 is down"),
+        (("link", "del", "eth0"), "calic1 is not there"),
+    ):
+        pod.ip(*broken)
+        shown = node.call("CHECK", pod, prevResult=result)
+        assert (shown.code, told in shown.json["details"]) == (Code.NOT_AS_WIRED, True), (broken, shown.output)
+
+
+def test_check_compares_with_what_the_runtime_was_told(node: Node, pod: Namespace) -> None:
+    result = node.add(pod).json
+    result["ips"][0]["address"] = "10.65.0.99/32"
+    assert node.call("CHECK", pod, prevResult=result).code == Code.NOT_AS_WIRED
+
+
+def test_check_without_endpoint(node: Node, pod: Namespace) -> None:
+    result = node.add(pod).json
+    node.backend.endpoints.clear()
+    assert node.call("CHECK", pod, prevResult=result).code == Code.NOT_AS_WIRED
+
+
+def test_gc_deletes_what_the_runtime_does_not_know(node: Node, make_namespace: MakeNamespace) -> None:
+    pods = [make_namespace("g") for _ in range(4)]
+    for number, namespace in enumerate(pods[:3]):
+        node.add(namespace, f"c{number}", k8s_args(f"p{number}"))
+    node.add(pods[3], "other", name="other-net")
+    node.backend.endpoints.pop(next(name for name in node.backend.endpoints if "p2" in name.name))
+    valid = [{"containerID": "c0", "ifname": "eth0"}]
+    assert node.call("GC", container="", cniVersion="1.1.0", **{"cni.dev/valid-attachments": valid}).exit_status == 0
+    assert ("caliother" in node.links(), len(node.links())) == (True, 2)
+    assert set(node.backend.held) == {f"{NETWORK}.c0", "other-net.other"}
+
+
+def test_gc_without_a_list_deletes_nothing(node: Node, pod: Namespace) -> None:
+    node.add(pod)
+    assert node.call("GC", container="", cniVersion="1.1.0").code == Code.INVALID_CONFIG
+    assert node.links() == ["calic1"]
+
+
+def test_status_tells_why_not(node: Node) -> None:
+    assert node.call("STATUS", container="", cniVersion="1.1.0").exit_status == 0
+    node.backend.unready = CniError(Code.NOT_AVAILABLE, "the datastore is not in sync")
+    shown = node.call("STATUS", container="", cniVersion="1.1.0")
+    assert (shown.code, shown.json["msg"]) == (Code.NOT_AVAILABLE, "the datastore is not in sync")
+
+
+def test_add_is_refused_while_the_agent_is_not_ready(node: Node, pod: Namespace) -> None:
+    node.backend.unready = CniError(Code.NOT_AVAILABLE, "the datastore is not in sync")
+    assert node.call("ADD", pod).code == Code.TRY_AGAIN
+    assert node.links() == []
+
+
+def test_an_add_that_is_never_programmed_leaves_nothing(stopped_node: Node, pod: Namespace) -> None:
+    stopped_node.limits = Limits(programmed_s=0.3)
+    stopped_node.backend.programs = False
+    shown = stopped_node.start().call("ADD", pod)
+    assert (shown.code, "not in the kernel" in shown.json["msg"]) == (Code.TRY_AGAIN, True)
+    assert (stopped_node.links(), stopped_node.backend.endpoints, stopped_node.backend.held) == ([], {}, {})
+
+
+def test_an_add_without_address_leaves_no_link(node: Node, pod: Namespace) -> None:
+    node.backend.admits = False
+    assert node.call("ADD", pod).code == Code.NO_ADDRESS
+    assert node.links() == []
+
+
+def test_a_device_of_that_name_in_the_pod_is_not_touched(node: Node, pod: Namespace) -> None:
+    pod.ip("link", "add", "eth0", "type", "bridge")
+    shown = node.call("ADD", pod)
+    assert (shown.code, "has a device eth0 already" in shown.json["details"]) == (Code.IO, True)
+    assert (node.links(), node.backend.endpoints) == ([], {})
+    assert "eth0" in pod.ip("link", "show", "type", "bridge")
+
+
+def test_a_namespace_that_is_not_there(node: Node) -> None:
+    assert node.call("ADD", Namespace("felixpy-no-such-namespace")).code == Code.UNKNOWN_CONTAINER
+
+
+def test_a_file_that_is_no_namespace(node: Node) -> None:
+    shown = node.call("ADD", Namespace("../../etc/hostname"))
+    assert shown.code in (Code.IO, Code.UNKNOWN_CONTAINER)
+    assert (node.links(), node.backend.held) == ([], {})
+
+
+def test_an_asked_address_and_mac(node: Node, pod: Namespace) -> None:
+    asked = {"ips": ["10.65.7.7/32"], "mac": "02:11:22:33:44:55"}
+    shown = node.add(pod, runtimeConfig=asked)
+    assert shown.addresses == ["10.65.7.7"]
+    assert shown.json["interfaces"][1]["mac"] == "02:11:22:33:44:55"
+    assert "02:11:22:33:44:55" in pod.ip("link", "show", "eth0")
+
+
+def test_fifty_pods_at_once(node: Node, make_namespace: MakeNamespace) -> None:
+    pods = [make_namespace("m") for _ in range(50)]
+    processes = [node.popen("ADD", namespace, f"c{number}", "", node.conf()) for number, namespace in enumerate(pods)]
+    results = [json.loads(process.communicate(timeout=30)[0]) for process in processes]
+    addresses = {result["ips"][0]["address"] for result in results}
+    assert (len(addresses), len(node.links())) == (50, 50)
+    assert node.backend.most_at_once > 1
+    assert all(ping_ok(node.namespace, address.partition("/")[0]) for address in sorted(addresses)[:3])
+
+
+def test_calls_for_one_pod_follow_each_other(node: Node, pod: Namespace) -> None:
+    processes = [node.popen(command, pod, "c1", "", node.conf()) for command in ("ADD", "DEL") * 5]
+    for process in processes:
+        process.communicate(timeout=30)
+    assert node.call("DEL", pod).exit_status == 0
+    assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
+
+
+def test_a_runtime_that_is_killed_in_the_middle(node: Node, pod: Namespace) -> None:
+    node.backend.programs = False
+    process = node.popen("ADD", pod, "c1", "", node.conf())
+    eventually(lambda: node.backend.waiting)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    node.backend.programs = True
+    assert node.call("DEL", pod).exit_status == 0
+    assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
