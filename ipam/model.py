@@ -7,13 +7,13 @@ Source: libcalico-go/lib/backend/model (block.go, block_affinity.go, ipam_handle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from .addresses import Address, Prefix, parse_prefix
+from .addresses import Address, Prefix, block_of, parse_prefix
 
 IPAM_PREFIX = "/calico/ipam/v2/"
 BLOCKS_PREFIX = f"{IPAM_PREFIX}assignment/"
@@ -209,6 +209,12 @@ def block_key(cidr: Prefix) -> str:
     return f"{BLOCKS_PREFIX}ipv{cidr.version}/block/{_dashed(cidr)}"
 
 
+def iter_holding(address: Address) -> Iterator[Prefix]:
+    """Every block, of whatever size, that could hold an address."""
+    for length in BLOCK_LENGTHS[4 if len(address) == 4 else 6]:
+        yield block_of(address, length)
+
+
 def affinity_key(owner: Owner, cidr: Prefix) -> str:
     """Where an owner's claim to a block lives."""
     return f"{IPAM_PREFIX}{owner.kind}/{owner.name}/ipv{cidr.version}/block/{_dashed(cidr)}"
@@ -276,8 +282,9 @@ class AssignedAddress:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All that one request was given. `repeated` means that its handle had these before, and nothing was written."""
+    """All that one request was given, as of `revision`. `repeated` means that its handle had these before."""
 
     handle_id: str
     addresses: tuple[AssignedAddress, ...]
     repeated: bool = False
+    revision: int = 0
