@@ -26,7 +26,7 @@ def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
             try:
                 documents.extend(parse_documents(text, file))
             except YamlError as error:
-                broken.append(Report("", Source(file), Problem((), str(error))))
+                broken.append(Report("", Source(error.place), Problem((), error.why)))
     except OSError as error:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -20,14 +20,15 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a document was written: file (or `stdin`), its number in it from 1, and its first line (0: unknown)."""
+    """Where a document was written: file (or `stdin`), its number in it from 1, its first line (0: unknown)."""
 
     file: str
-    document: int = 1
+    document: int = 0
     line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} (document {self.document})" if self.line else f"{self.file} ({self.document})"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place} (document {self.document})" if self.document else place
 
 
 def _no_line(path: Path) -> int:

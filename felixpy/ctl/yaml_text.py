@@ -25,7 +25,12 @@ _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlError(ValueError):
-    """The text is no YAML; says file, line, column and why."""
+    """The text is no YAML: `place` is file, line and column, as far as they are known."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"{place}: {why}")
+        self.place = place
+        self.why = why
 
 
 class _Loader12(_Loader):  # type: ignore[misc]
@@ -49,7 +54,7 @@ def parse_documents(text: str, file: str) -> Iterator[Document]:
 
     Raises  YamlError where the text stops making sense; the documents before it have been given.
     """
-    if text.lstrip().startswith(("{", "[")) and (whole := _try_json(text)) is not None:
+    if text.lstrip().startswith(("{", "[")) and (whole := _try_json(text, file)) is not None:
         yield from _document(whole, Source(file, 1, 1), None)
         return
     loader = _Loader12(text)
@@ -59,17 +64,17 @@ def parse_documents(text: str, file: str) -> Iterator[Document]:
             node = loader.get_node()
             number += 1
             source = Source(file, number, node.start_mark.line + 1)
-            if _count(node, {}, ()) > MAX_NODES:
-                raise YamlError(f"{source}: aliases unfold to more than {MAX_NODES} values")
+            if _count(node, file, {}, ()) > MAX_NODES:
+                raise YamlError(str(source), f"aliases unfold to more than {MAX_NODES} values")
             yield from _document(_construct(node, file), source, node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise YamlError(f"{place}: {error.problem or error.context}") from None
+        raise YamlError(place, f"{error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise YamlError(f"{file}: {error}") from None
+        raise YamlError(file, str(error)) from None
     except RecursionError:
-        raise YamlError(f"{file}: values are nested too deeply") from None
+        raise YamlError(file, "values are nested too deeply") from None
     finally:
         loader.dispose()
 
@@ -78,22 +83,23 @@ def _document(value: Json, source: Source, node: yaml.Node | None) -> Iterator[D
     if value is None:
         return
     if not isinstance(value, dict):
-        raise YamlError(f"{source}: a document must be a mapping, not {describe(value)}")
+        raise YamlError(str(source), f"a document must be a mapping, not {describe(value)}")
     yield Document(value, source, partial(_line_of, node))
 
 
-def _try_json(text: str) -> Json:
+def _try_json(text: str, file: str) -> Json:
+    """The value, or None for what may still be YAML in braces."""
     try:
-        return _without_null(json.loads(text, object_pairs_hook=_unique))
-    except json.JSONDecodeError:
+        return _without_null(json.loads(text, object_pairs_hook=partial(_unique, file)))
+    except (json.JSONDecodeError, RecursionError):
         return None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise YamlError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
+        raise YamlError(file, f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
     return result
 
 
@@ -105,16 +111,16 @@ def _without_null(value: Any) -> Json:
     return value  # type: ignore[no-any-return]
 
 
-def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+def _count(node: yaml.Node, file: str, known: dict[int, int], above: tuple[int, ...]) -> int:
     """Values below `node`, aliases counted as often as they are used."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     here = id(node)
     if here in above:
-        raise YamlError(f"line {node.start_mark.line + 1}: an alias contains itself")
+        raise YamlError(_place(node, file), "an alias contains itself")
     if here not in known:
         children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        known[here] = 1 + sum(_count(child, known, (*above, here)) for child in children)
+        known[here] = 1 + sum(_count(child, file, known, (*above, here)) for child in children)
     return known[here]
 
 
@@ -134,14 +140,14 @@ def _construct(node: yaml.Node, file: str) -> Json:
             continue
         key = _key(key_node, file)
         if key in own:
-            raise YamlError(f"{_place(key_node, file)}: the key {key!r} is given twice")
+            raise YamlError(_place(key_node, file), f"the key {key!r} is given twice")
         own[key] = _construct(value_node, file)
     return {key: value for key, value in {**merged, **own}.items() if value is not None}
 
 
 def _key(node: yaml.Node, file: str) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        raise YamlError(f"{_place(node, file)}: a key must be text")
+        raise YamlError(_place(node, file), "a key must be text")
     return str(node.value)
 
 
@@ -159,7 +165,7 @@ def _scalar(node: yaml.ScalarNode, file: str) -> Json:
         case "str" | "timestamp" | "value":
             return text
         case other:
-            raise YamlError(f"{_place(node, file)}: the tag {other!r} has no meaning here")
+            raise YamlError(_place(node, file), f"the tag {other!r} has no meaning here")
 
 
 def _place(node: yaml.Node, file: str) -> str:

@@ -10,6 +10,7 @@ import click
 
 from felixpy.ctl.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, with_store
+from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.output import render_yaml
 from felixpy.ctl.plan import Change, Outcome
 from felixpy.ctl.stored import shown_body
@@ -53,16 +54,26 @@ def command(etcd: str | None, files: tuple[str, ...], recursive: bool, namespace
 
 def unified_diff(change: Change) -> Iterator[str]:
     """The lines of a unified diff between the object as it is shown now and as it would be."""
-    before = [] if change.before is None else _lines(change, change.before)
-    after = [] if change.after is None else _lines(change, change.after)
+    before = [] if change.before is None else _lines(change, change.before, "before")
+    after = [] if change.after is None else _lines(change, change.after, "after")
     names = ("/dev/null" if change.before is None else f"now: {change.manifest}", f"applied: {change.manifest}")
     yield from difflib.unified_diff(before, after, *names, lineterm="")
 
 
-def _lines(change: Change, body: object) -> list[str]:
-    assert isinstance(body, dict)
+def _lines(change: Change, body: Body, side: str) -> list[str]:
     shown = dict(shown_body(change.manifest.info, body, {}, change.revision))
     metadata = shown["metadata"]
     if isinstance(metadata, dict):
         shown["metadata"] = {key: value for key, value in metadata.items() if key not in _MADE_AT_CREATION}
+    if change.manifest.info.kind == "Secret":
+        shown["data"] = _masked(change, side)
     return render_yaml(shown).splitlines()
+
+
+def _masked(change: Change, side: str) -> dict[str, Json]:
+    """A Secret's keys, with words that differ where the values do."""
+    before, after = ((body or {}).get("data") for body in (change.before, change.after))
+    old, new = (data if isinstance(data, dict) else {} for data in (before, after))
+    return {
+        key: "***" if old.get(key) == new.get(key) else f"*** ({side})" for key in (old if side == "before" else new)
+    }

@@ -1,0 +1,274 @@
+"""felixctl apply against a real etcd: objects made, changed, kept, refused; each by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.ctl.conftest import Answer, body_at, run
+from tests.support.etcd import Etcd
+
+Felixctl = Callable[..., Answer]
+
+POLICY_KEY = "/calico/resources/v3/projectcalico.org/networkpolicies/default/default.web"
+SERVICE_KEY = "/felixpy/resources/core/v1/services/default/svc"
+POLICY = """\
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: web}
+spec: {selector: "app == 'web'", ingress: [{action: Allow}]}
+"""
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: svc}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+"""
+
+
+def test_created_then_unchanged_then_configured(felixctl: Felixctl, store: Etcd) -> None:
+    assert felixctl("apply", "-f", "-", stdin=POLICY).out == "NetworkPolicy default/web created\n"
+    first = body_at(store, POLICY_KEY)
+    assert felixctl("apply", "-f", "-", stdin=POLICY).out == "NetworkPolicy default/web unchanged\n"
+
+    changed = felixctl("apply", "-f", "-", stdin=POLICY.replace("Allow", "Deny"))
+
+    assert changed.out == "NetworkPolicy default/web configured\n"
+    second = body_at(store, POLICY_KEY)
+    assert second["spec"]["ingress"] == [{"action": "Deny"}]
+    assert second["metadata"] == first["metadata"]
+
+
+def test_one_bad_object_loses_nothing_else(felixctl: Felixctl, store: Etcd, tmp_path: Path) -> None:
+    bad = POLICY.replace("name: web", "name: bad").replace("'web'", "web").replace("Allow", "Alow")
+    (tmp_path / "all.yaml").write_text(f"{bad}---\n{POLICY}---\n{SERVICE}")
+
+    answer = felixctl("apply", "-f", str(tmp_path / "all.yaml"))
+
+    assert answer.code == 1
+    assert answer.lines == ["NetworkPolicy default/web created", "Service default/svc created"]
+    assert [line.removeprefix(f"error: {tmp_path}/").partition("(")[0] for line in answer.err.splitlines()] == [
+        "all.yaml:4 ",
+        "all.yaml:4 ",
+    ]
+    assert "NetworkPolicy default/bad: spec.selector: " in answer.err
+    assert "NetworkPolicy default/bad: spec.ingress[0].action: the text 'Alow' is not Allow, Deny" in answer.err
+
+
+def test_a_broken_file_does_not_hold_up_the_others(felixctl: Felixctl, store: Etcd, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"{POLICY}---\nkind: [\n  a: b\n")
+    (tmp_path / "b.yml").write_text(SERVICE)
+    (tmp_path / "notes.txt").write_text("not ours")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "c.json").write_text('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}')
+
+    flat = felixctl("apply", "-f", str(tmp_path))
+    deep = felixctl("apply", "-f", str(tmp_path), "-R")
+
+    assert flat.code == 1
+    assert flat.lines == ["NetworkPolicy default/web created", "Service default/svc created"]
+    assert flat.err == f"error: {tmp_path}/a.yaml:8:1: did not find expected ',' or ']'\n"
+    assert deep.lines[-1] == "Namespace x created"
+
+
+def test_a_kind_that_we_do_not_hold_is_listed_and_skipped(felixctl: Felixctl, store: Etcd) -> None:
+    text = f"{POLICY}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: nginx}}\n"
+
+    usual, strict = (felixctl("apply", "-f", "-", *flags, stdin=text) for flags in ((), ("--strict",)))
+
+    assert (usual.code, strict.code) == (0, 2)
+    assert usual.lines[-1].startswith("Deployment nginx (apps/v1) skipped: stdin:6 (document 2)")
+    assert body_at(store, POLICY_KEY)["kind"] == "NetworkPolicy"
+
+
+def test_a_slip_in_the_version_is_an_error_and_not_skipped(felixctl: Felixctl, store: Etcd) -> None:
+    answer = felixctl("apply", "-f", "-", stdin=POLICY.replace("/v3", "/v33"))
+
+    assert answer.code == 1
+    assert "NetworkPolicy web: apiVersion: 'projectcalico.org/v33' is no version" in answer.err
+
+
+def test_unknown_fields_and_what_others_wrote_survive(felixctl: Felixctl, store: Etcd) -> None:
+    body = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "svc", "namespace": "default", "ownerReferences": [{"name": "x"}], "labels": {"a": "b"}},
+        "spec": {"ports": [{"port": 80}], "ofTheFuture": {"deep": [1]}},
+        "status": {"conditions": [{"type": "Ready"}]},
+    }
+    store.put(SERVICE_KEY, body)
+
+    printed = felixctl("get", "svc", "svc", "-o", "yaml").out
+    answer = felixctl("apply", "-f", "-", stdin=printed.replace("port: 80", "port: 81"))
+
+    assert answer.lines == ["Service default/svc configured"]
+    after = body_at(store, SERVICE_KEY)
+    assert after["spec"] == {"ports": [{"port": 81}], "ofTheFuture": {"deep": [1]}}
+    assert after["status"] == body["status"]
+    assert after["metadata"]["ownerReferences"] == [{"name": "x"}]
+    assert after["metadata"]["labels"] == {"a": "b"}
+
+
+def test_what_we_decided_is_shown_and_never_written_as_a_wish(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=SERVICE)
+    store.put("/felixpy/status/core/v1/services/default/svc", {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}})
+
+    table, printed = felixctl("get", "svc"), felixctl("get", "svc", "svc", "-o", "yaml").out
+    again = felixctl("apply", "-f", "-", stdin=printed)
+
+    assert "198.51.100.1" in table.lines[1]
+    assert "198.51.100.1" in printed
+    assert again.lines == ["Service default/svc unchanged"]
+    assert "status" not in body_at(store, SERVICE_KEY)
+
+
+def test_labels_taken_out_of_the_file_are_taken_off(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=SERVICE.replace("name: svc", "name: svc, labels: {a: b}"))
+    assert body_at(store, SERVICE_KEY)["metadata"]["labels"] == {"a": "b"}
+
+    felixctl("apply", "-f", "-", stdin=SERVICE)
+
+    assert "labels" not in body_at(store, SERVICE_KEY)["metadata"]
+
+
+def test_an_object_that_changed_since_it_was_read_is_not_overwritten(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=SERVICE)
+    printed = felixctl("get", "svc", "svc", "-o", "yaml").out
+    felixctl("apply", "-f", "-", stdin=SERVICE.replace("80", "8080"))
+
+    answer = felixctl("apply", "-f", "-", stdin=printed)
+
+    assert answer.code == 1
+    assert "metadata.resourceVersion: is " in answer.err
+    assert body_at(store, SERVICE_KEY)["spec"]["ports"] == [{"port": 8080}]
+
+
+def test_a_policy_put_by_others_under_its_typed_name_is_changed_there(felixctl: Felixctl, store: Etcd) -> None:
+    key = POLICY_KEY.replace("default.web", "web")
+    store.put(key, {"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "metadata": {"name": "web"}})
+
+    answer = felixctl("apply", "-f", "-", stdin=POLICY)
+
+    assert answer.lines == ["NetworkPolicy default/web configured"]
+    assert list(store.get_prefix("/calico/")) == [key]
+
+
+def test_a_pools_cidr_and_block_size_stay(felixctl: Felixctl, store: Etcd) -> None:
+    pool = "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.0.0.0/16%s}}"
+    felixctl("apply", "-f", "-", stdin=pool % "")
+
+    answer = felixctl("apply", "-f", "-", stdin=pool % ", blockSize: 24")
+
+    assert answer.code == 1
+    assert "IPPool p: spec.blockSize: cannot change from 26 to 24" in answer.err
+
+
+def test_an_object_written_twice(felixctl: Felixctl, store: Etcd) -> None:
+    same = felixctl("apply", "-f", "-", stdin=f"{SERVICE}---\n{SERVICE}")
+    other = felixctl("apply", "-f", "-", stdin=f"{SERVICE}---\n{SERVICE.replace('80', '81')}---\n{POLICY}")
+
+    assert (same.code, same.lines) == (0, ["Service default/svc created"])
+    assert "warning: stdin:6 (document 2): Service default/svc: is written twice" in same.err
+    assert (other.code, other.lines) == (1, ["NetworkPolicy default/web created"])
+    assert "they differ: neither is taken" in other.err
+
+
+def test_many_objects_in_a_few_transactions(felixctl: Felixctl, store: Etcd) -> None:
+    names = [f"p{index:03}" for index in range(130)]
+    before = store.revision
+
+    answer = felixctl("apply", "-f", "-", stdin="---\n".join(POLICY.replace("web}", f"{name}}}") for name in names))
+
+    assert answer.lines == [f"NetworkPolicy default/{name} created" for name in names]
+    assert store.revision - before == 3
+
+
+def test_dry_run_and_diff_change_nothing(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=POLICY)
+    before = store.get_prefix("/")
+    text = f"{POLICY.replace('Allow', 'Deny')}---\n{SERVICE}"
+
+    dry, diff = felixctl("apply", "--dry-run", "-f", "-", stdin=text), felixctl("diff", "-f", "-", stdin=text)
+
+    assert dry.lines == ["NetworkPolicy default/web configured (dry run)", "Service default/svc created (dry run)"]
+    assert diff.code == 1
+    assert "-  - action: Allow" in diff.lines
+    assert "+  - action: Deny" in diff.lines
+    assert store.get_prefix("/") == before
+    assert (felixctl("diff", "-f", "-", stdin=POLICY).code, felixctl("diff", "-f", "-", stdin=POLICY).out) == (0, "")
+
+
+def test_diff_shows_no_secret(felixctl: Felixctl, store: Etcd) -> None:
+    secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {password: %s}}"
+    felixctl("apply", "-f", "-", stdin=secret % "hunter2")
+
+    diff = felixctl("diff", "-f", "-", stdin=secret % "hunter3")
+
+    assert [line for line in diff.lines if "password" in line] == [
+        "-  password: '*** (before)'",
+        "+  password: '*** (after)'",
+    ]
+
+
+def test_get_by_name_kind_and_revision(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=POLICY)
+    then = store.revision
+    felixctl("apply", "-f", "-", stdin=POLICY.replace("Allow", "Deny"))
+
+    now, before = (felixctl("get", "networkpolicy", "web", "-o", "json", *at) for at in ((), ("--revision", str(then))))
+
+    assert json.loads(now.out)["spec"]["ingress"] == [{"action": "Deny"}]
+    assert json.loads(before.out)["spec"]["ingress"] == [{"action": "Allow"}]
+    assert json.loads(now.out)["metadata"]["name"] == "web"
+    assert felixctl("get", "np,svc", "-o", "name").lines == ["networkpolicy.projectcalico.org/default/web"]
+    assert felixctl("get", "np").lines[0].split() == ["NAME", "TIER", "ORDER", "SELECTOR"]
+    assert felixctl("get", "np", "-A").lines[1].split() == ["default", "web", "default", "-", "app", "==", "'web'"]
+    missing = felixctl("get", "np", "no", "web")
+    assert (missing.code, missing.err) == (1, "error: NetworkPolicy default/no is not found\n")
+
+
+def test_a_value_that_is_no_object_is_named_and_the_others_are_shown(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=SERVICE)
+    store.put(SERVICE_KEY.replace("svc", "broken"), "{not json")
+
+    answer = felixctl("get", "svc")
+
+    assert answer.code == 0
+    assert "services/default/broken is no JSON object" in answer.err
+    assert answer.lines[1].startswith("svc")
+
+
+def test_delete_by_name_and_by_file(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=f"{POLICY}---\n{SERVICE}")
+
+    by_name, by_file = felixctl("delete", "np", "web"), felixctl("delete", "-f", "-", stdin=SERVICE)
+    again = felixctl("delete", "-f", "-", stdin=SERVICE)
+
+    assert (by_name.out, by_file.out) == ("NetworkPolicy default/web deleted\n", "Service default/svc deleted\n")
+    assert (again.code, again.err) == (1, "error: Service default/svc is not found\n")
+    assert felixctl("delete", "svc", "svc", "--ignore-not-found").code == 0
+    assert store.get_prefix("/") == {}
+
+
+def test_exit_codes_when_etcd_cannot_be_used() -> None:
+    unnamed = run("get", "np")
+    refused = run("--etcd", "http://127.0.0.1:1", "get", "np")
+    unknown = run("--etcd", "http://no-such-host.invalid:2379", "apply", "-f", "-", stdin=POLICY)
+    wrong = run("aply")
+
+    assert (unnamed.code, refused.code, unknown.code, wrong.code) == (2, 3, 3, 2)
+    assert "no etcd is named" in unnamed.err
+    assert "etcd: the connection is refused: http://127.0.0.1:1" in refused.err
+    assert "the name does not resolve" in unknown.err
+    assert "Did you mean apply?" in wrong.err
+
+
+def test_calicoctls_environment_is_read(store: Etcd) -> None:
+    assert run("get", "np", environment={"ETCD_ENDPOINTS": store.url}).code == 0
+
+
+def test_nothing_is_coloured_where_there_is_no_terminal(felixctl: Felixctl, store: Etcd) -> None:
+    answers = felixctl("apply", "-f", "-", stdin=POLICY + "---\nkind: x\n"), felixctl("get", "np"), felixctl("get", "x")
+
+    assert "\x1b" not in "".join(answer.out + answer.err for answer in answers)
