@@ -224,6 +224,10 @@ class PolicyCalc:
             or (_ALLOW_ALL if name == ALLOW_ALL_PROFILE else None)
         )
 
+    def endpoint_names(self) -> tuple[Name, ...]:
+        """The endpoints of this node."""
+        return tuple(self._endpoints)
+
     def _update_endpoint(self, name: Name, endpoint: WorkloadEndpoint | None) -> None:
         if endpoint is None or endpoint.node != self.node:
             if self._endpoints.pop(name, None) is not None:

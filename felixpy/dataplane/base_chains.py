@@ -58,7 +58,7 @@ _TO_ENDPOINT = InterfaceIs("out", ANY_ENDPOINT)
 
 
 def base_objects(extra: Mapping[str, tuple[Rule, ...]], host_action: str = "Drop") -> tuple[Object, ...]:
-    """The fixed sets and chains. `extra` adds rules to the base chains by name (services bring theirs).
+    """The fixed sets and chains. `extra` are rules that go first in the base chains of that name (Services bring theirs).
 
     `host_action`: what happens to what a workload may send and sends to its own host: Drop, Accept or Return.
     """
@@ -116,6 +116,6 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], host_action: str = "Drop
             ),
         ),
     )
-    bases = tuple(Chain(name, (*own.get(name, ()), *extra.get(name, ())), hook) for name, hook in HOOKS.items())
+    bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
     sets = (FROM_ENDPOINTS, TO_ENDPOINTS, MASQUERADED4, MASQUERADED6, POOLS4, POOLS6)
     return (*sets, *fixed, *bases)

@@ -1,0 +1,72 @@
+"""The agent role: data plane, CNI server and kernel events of one node, over the batches of the syncer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from felixpy.agent.clock import utc_now
+from felixpy.agent.cni_backend import AgentBackend
+from felixpy.agent.dataplane import Dataplane
+from felixpy.agent.ipam_store import IpamStore
+from felixpy.agent.settings import Settings
+from felixpy.cni.server import CniServer
+from felixpy.datastore.model import Event, Store
+from felixpy.datastore.syncer import Phase, SyncState
+from felixpy.drivers.driver import KernelDriver
+from felixpy.drivers.netlink.monitor import (
+    LinkChanged,
+    NftChanged,
+    Overrun,
+    watch_kernel,
+)
+from felixpy.resources.codec import Ref
+from felixpy.resources.kinds import IPAM_PREFIX
+from felixpy.resources.types import Resource
+from ipam.engine import Allocator
+from ipam.model import POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
+
+_log = logging.getLogger(__name__)
+
+_IPAM_PREFIXES = tuple(prefix.encode() for prefix in (IPAM_PREFIX, POOLS_PREFIX, RESERVATIONS_PREFIX))
+
+
+class AgentRole:
+    """Starts its tasks in `group`; fed by whoever reads the syncer."""
+
+    def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
+        self._dataplane = Dataplane(settings.node, KernelDriver())
+        self._allocator = Allocator(IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random())
+        self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, utc_now)
+        group.create_task(self._follow_kernel())
+        group.create_task(CniServer(settings.run_dir, settings.node, self._backend).serve())
+
+    def observe(self, event: Event) -> None:
+        """Takes an event as it came, before it is decoded."""
+        if event.key.startswith(_IPAM_PREFIXES):
+            self._allocator.observe(event.key.decode("utf-8", "replace"), event.value, event.mod_revision)
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes one change of the View."""
+        self._dataplane.update(ref, value)
+
+    def flush(self, revision: int) -> None:
+        """Everything up to `revision` has been given."""
+        self._dataplane.flush(revision)
+
+    def datastore_state(self, state: SyncState) -> None:
+        """The datastore can be used, or not."""
+        self._backend.frozen = str(state.reason or state.phase) if state.phase is Phase.FROZEN else ""
+
+    async def _follow_kernel(self) -> None:
+        async for event in watch_kernel():
+            match event:
+                case LinkChanged(name=name, gone=False):
+                    self._dataplane.device_changed(name)
+                case NftChanged():
+                    self._dataplane.kernel_changed("a change of our table")
+                case Overrun():
+                    self._dataplane.kernel_changed("an overrun of kernel events")
+                case _:
+                    pass

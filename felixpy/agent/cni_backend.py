@@ -1,0 +1,244 @@
+"""What the CNI server needs of the agent: addresses and endpoints in one transaction, and the wait for the kernel.
+
+In: claims; out: addresses held and an endpoint stored, both or neither. The address and the WorkloadEndpoint travel in
+one etcd transaction, so no crash leaves one without the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from felixpy.addresses import Address, parse_address
+from felixpy.agent.dataplane import Dataplane
+from felixpy.cni.backend import Admitted, MakeEndpoint
+from felixpy.cni.endpoint import EndpointWrite, parse_attachment
+from felixpy.cni.errors import CniError, Code
+from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
+from felixpy.datastore.model import Expect, KeyValue, Store
+from felixpy.datastore.model import Write as StoreWrite
+from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
+from ipam.addresses import Address as IpamAddress
+from ipam.engine import Allocator
+from ipam.model import Assignment
+from ipam.request import (
+    AddressRefused,
+    Conflict,
+    ExpectationFailed,
+    IpamError,
+    PoolExhausted,
+    Request,
+    Write,
+    pod_owner,
+)
+
+_log = logging.getLogger(__name__)
+
+ADMIT_ATTEMPTS = 5
+"""How often an endpoint that changes under our hands is looked at again."""
+
+
+def _kind(kind: str, api_version: str = CALICO) -> KindInfo:
+    return next(info for info in KINDS if (info.kind, info.api_version) == (kind, api_version))
+
+
+ENDPOINTS = _kind("WorkloadEndpoint")
+PROFILES = _kind("Profile")
+PODS = _kind("Pod", "v1")
+NAMESPACES = _kind("Namespace", "v1")
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    generate_name: str = ""
+
+
+class _ContainerPort(msgspec.Struct, rename="camel"):
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class _Container(msgspec.Struct):
+    ports: list[_ContainerPort] | None = None
+
+
+class _PodSpec(msgspec.Struct, rename="camel"):
+    service_account_name: str = ""
+    containers: list[_Container] | None = None
+
+
+class _Pod(msgspec.Struct):
+    metadata: _Meta
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+
+
+class _Namespace(msgspec.Struct):
+    metadata: _Meta
+
+
+class _EndpointSpec(msgspec.Struct, rename="camel"):
+    container_id: str = msgspec.field(default="", name="containerID")
+    ip_networks: list[str] = []
+
+
+class _StoredEndpoint(msgspec.Struct):
+    spec: _EndpointSpec
+
+
+class AgentBackend:
+    """One node's answers to its CNI server (felixpy.cni.backend.Backend)."""
+
+    def __init__(
+        self, node: str, store: Store, allocator: Allocator, dataplane: Dataplane, now: Callable[[], datetime]
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._allocator = allocator
+        self._dataplane = dataplane
+        self._now = now
+        self.frozen: str = ""
+
+    async def find_unready(self) -> CniError | None:
+        """Why no ADD can be served now, or None."""
+        if self.frozen:
+            return CniError(Code.NOT_AVAILABLE, "the agent does not obey the datastore", self.frozen)
+        if not self._dataplane.started:
+            return CniError(Code.NOT_AVAILABLE, "the agent has not read the datastore yet")
+        return None
+
+    async def describe(self, attachment: Attachment) -> PodFacts:
+        """What the datastore says of the pod and its namespace; nothing of a container that is no pod."""
+        if not attachment.pod:
+            return PodFacts()
+        pod_key = PODS.key(Name(attachment.namespace, attachment.pod)).encode()
+        namespace_key = NAMESPACES.key(Name("", attachment.namespace)).encode()
+        pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
+        pod, namespace = _decode(pod_pair, _Pod), _decode(namespace_pair, _Namespace)
+        annotations = namespace.metadata.annotations if namespace is not None else None
+        if pod is None:
+            return PodFacts(namespace_annotations=annotations or {})
+        ports = [port for container in pod.spec.containers or () for port in container.ports or ()]
+        return PodFacts(
+            labels=pod.metadata.labels or {},
+            annotations=pod.metadata.annotations or {},
+            namespace_annotations=annotations or {},
+            service_account=pod.spec.service_account_name,
+            generate_name=pod.metadata.generate_name,
+            ports=tuple(NamedPort(port.name, port.protocol, port.container_port) for port in ports if port.name),
+        )
+
+    async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:
+        """Addresses and endpoint in one transaction; what the attachment holds already, it keeps."""
+        attachment = claim.attachment
+        key = ENDPOINTS.key(attachment.endpoint)
+        expected = 0
+        for _ in range(ADMIT_ATTEMPTS):
+            try:
+                return await self._assign(claim, make_endpoint, key, expected)
+            except ExpectationFailed:
+                pair = await self._store.get(key.encode())
+                stored = _decode(pair, _StoredEndpoint)
+                if pair is not None and stored is not None and stored.spec.container_id == attachment.container_id:
+                    return Admitted(_addresses(stored), pair.mod_revision, created=False)
+                expected = pair.mod_revision if pair is not None else 0
+            except (PoolExhausted, AddressRefused) as error:
+                raise CniError(Code.NO_ADDRESS, "no address can be given", str(error)) from None
+            except Conflict as error:
+                raise CniError(Code.TRY_AGAIN, "the address pools are busy", str(error)) from None
+            except IpamError as error:
+                raise CniError(Code.INTERNAL, "addresses cannot be managed", str(error)) from None
+        raise CniError(Code.TRY_AGAIN, f"the endpoint {attachment.endpoint} keeps changing")
+
+    async def _assign(self, claim: Claim, make_endpoint: MakeEndpoint, key: str, expected: int) -> Admitted:
+        attachment = claim.attachment
+        request = Request(
+            handle_id=attachment.handle,
+            owner=pod_owner(self._node, attachment.endpoint.namespace, attachment.pod, self._now()),
+            v4=int(4 in claim.versions),
+            v6=int(6 in claim.versions),
+            addresses=tuple(IpamAddress(address) for address in claim.addresses),
+            pools=(*claim.ipv4_pools, *claim.ipv6_pools),
+        )
+        written: list[EndpointWrite] = []
+
+        def endpoint(assignment: Assignment) -> Sequence[Write]:
+            written[:] = [make_endpoint(_held(assignment))]
+            return [Write(key, written[0].value, expected)]
+
+        assignment = await self._allocator.assign(request, endpoint)
+        if written[0].profile:
+            await self._ensure_profile(written[0])
+        return Admitted(_held(assignment), assignment.revision, created=True)
+
+    async def _ensure_profile(self, write: EndpointWrite) -> None:
+        """Makes the network's profile where there is none; one that somebody has written stays."""
+        if self._dataplane.graph.policy.profile(write.profile) is None:
+            key = PROFILES.key(Name("", write.profile)).encode()
+            await self._store.transact([Expect(key, 0)], [StoreWrite(key, write.profile_value)])
+
+    async def find(self, attachment: Attachment) -> tuple[Address, ...] | None:
+        """The addresses of the attachment's stored endpoint; None when there is none, or another container's."""
+        stored = _decode(await self._store.get(ENDPOINTS.key(attachment.endpoint).encode()), _StoredEndpoint)
+        if stored is None or stored.spec.container_id != attachment.container_id:
+            return None
+        return _addresses(stored)
+
+    async def withdraw(self, attachment: Attachment) -> None:
+        """Deletes the endpoint if it is still this container's, and releases every address under the handle."""
+        key = ENDPOINTS.key(attachment.endpoint)
+        for _ in range(ADMIT_ATTEMPTS):
+            pair = await self._store.get(key.encode())
+            stored = _decode(pair, _StoredEndpoint)
+            own = pair is not None and (stored is None or stored.spec.container_id == attachment.container_id)
+            writes = [Write(key, None, pair.mod_revision)] if pair is not None and own else []
+            try:
+                await self._allocator.release(attachment.handle, writes)
+            except ExpectationFailed:
+                continue
+            except IpamError as error:
+                raise CniError(Code.TRY_AGAIN, "the addresses cannot be released now", str(error)) from None
+            return
+        raise CniError(Code.TRY_AGAIN, f"the endpoint {attachment.endpoint} keeps changing")
+
+    async def wait_programmed(self, endpoint: Name, revision: int) -> None:
+        """Returns when route and policy of the endpoint, as of `revision` or later, are in the kernel."""
+        await self._dataplane.wait_programmed(endpoint, revision)
+
+    async def list_attachments(self) -> Sequence[Attachment]:
+        """Every attachment of this node that has an endpoint."""
+        names = self._dataplane.graph.policy.endpoint_names()
+        pairs: list[KeyValue | None] = []
+        keys = [ENDPOINTS.key(name).encode() for name in names]
+        for start in range(0, len(keys), 100):
+            pairs.extend(await self._store.get_many(keys[start : start + 100]))
+        found = (parse_attachment(pair.value) for pair in pairs if pair is not None)
+        return [attachment for attachment in found if attachment is not None]
+
+
+T = TypeVar("T")
+
+
+def _decode(pair: KeyValue | None, shape: type[T]) -> T | None:
+    """The value as `shape`; None when it is absent or something else."""
+    if pair is None:
+        return None
+    try:
+        return msgspec.json.decode(pair.value, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _addresses(stored: _StoredEndpoint) -> tuple[Address, ...]:
+    return tuple(parse_address(text.partition("/")[0]) for text in stored.spec.ip_networks)
+
+
+def _held(assignment: Assignment) -> tuple[Address, ...]:
+    """The assigned addresses, IPv4 first."""
+    addresses = sorted((one.address for one in assignment.addresses), key=lambda one: (len(one), one))
+    return tuple(Address(address) for address in addresses)

@@ -1,0 +1,167 @@
+"""One process of the agent family: its roles, composed, under one task group.
+
+In: Settings; out: a running node. The datastore is read once, by one syncer, and each batch goes to every role that
+wants it. Decides nothing about the node's state; that is what the roles are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
+from felixpy.agent.clock import utc_now
+from felixpy.agent.settings import Role, Settings
+from felixpy.datastore.client import open_store
+from felixpy.datastore.cluster import FreezeReason
+from felixpy.datastore.local import LocalEtcd
+from felixpy.datastore.mailbox import Batch
+from felixpy.datastore.model import DatastoreError, Store
+from felixpy.datastore.remembered import ClusterMemory
+from felixpy.datastore.settings import EtcdSettings
+from felixpy.datastore.syncer import Phase, Syncer, SyncState
+from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.kinds import WATCHED_PREFIXES
+from felixpy.resources.types import Broken
+
+if TYPE_CHECKING:
+    from felixpy.agent.agent import AgentRole
+    from felixpy.agent.routing import RoutingRole
+
+_log = logging.getLogger(__name__)
+
+
+class AlreadyRunning(Exception):
+    """Another process has this role in this run directory."""
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until cancelled.
+
+    Raises  AlreadyRunning; LocalEtcdError; MemoryBroken.
+    """
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        for role in sorted(settings.roles):
+            stack.enter_context(_hold_lock(settings.run_dir / f"{role}.lock"))
+        async with asyncio.TaskGroup() as group:
+            etcd = settings.etcd
+            if etcd is None:
+                local = LocalEtcd(settings.run_dir)
+                etcd = EtcdSettings((await local.start(),))
+                group.create_task(local.supervise())
+            store = open_store(etcd)
+            stack.push_async_callback(store.close)
+            await _Process(settings, store, group).run()
+
+
+class _Lock:
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def _hold_lock(path: Path) -> _Lock:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise AlreadyRunning(f"{path} is held: another process runs this role here") from None
+    return _Lock(file)
+
+
+class _Process:
+    def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
+        self._settings = settings
+        self._store = store
+        self._group = group
+        self._decoder = Decoder(settings.node)
+        self._broken: dict[bytes, Broken] = {}
+        memory = ClusterMemory(settings.state_file)
+        prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
+        self._syncer = Syncer(store, prefixes, memory, on_state=self._state_changed)
+        self._agent: AgentRole | None = None
+        self._routing: RoutingRole | None = None
+
+    async def run(self) -> None:
+        if Role.AGENT in self._settings.roles:
+            from felixpy.agent.agent import AgentRole
+
+            self._agent = AgentRole(self._settings, self._store, self._group)
+        if Role.BGP in self._settings.roles:
+            from felixpy.agent.routing import RoutingRole
+
+            self._routing = RoutingRole(self._settings, self._group)
+        if Role.CONTROLLERS in self._settings.roles:
+            from felixpy.controllers import serve_controllers
+
+            self._group.create_task(serve_controllers(self._store, self._settings.node))
+        self._group.create_task(self._syncer.run())
+        async for batch in self._syncer:
+            self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        for event in batch.events:
+            if self._agent is not None:
+                self._agent.observe(event)
+            decoded = self._decoder.decode(event.key, event.value)
+            if isinstance(decoded, Broken):
+                decoded = self._report(event.key, decoded)
+            elif event.key in self._broken:
+                del self._broken[event.key]
+            if decoded is None:
+                continue
+            if self._agent is not None:
+                self._agent.update(decoded.ref, decoded.value)
+            if self._routing is not None:
+                self._routing.update(decoded.ref, decoded.value)
+        if not batch.in_sync:
+            return
+        if self._agent is not None:
+            self._agent.flush(batch.revision)
+        if self._routing is not None:
+            self._routing.flush()
+
+    def _report(self, key: bytes, broken: Broken) -> Decoded | None:
+        """Says once that a value is broken; it counts as missing from now on."""
+        if self._broken.get(key) != broken:
+            self._broken[key] = broken
+            _log.warning("broken, counts as missing: %s", broken)
+        ref = self._decoder.ref_of(key.decode("utf-8", "replace"))
+        return Decoded(ref, None) if ref is not None else None
+
+    def _state_changed(self, state: SyncState) -> None:
+        detail = f": {state.reason or ''} {state.detail}".rstrip(": ") if state.reason or state.detail else ""
+        level = logging.WARNING if state.phase in (Phase.FROZEN, Phase.UNAVAILABLE) else logging.INFO
+        _log.log(level, "datastore: %s%s", state.phase, detail)
+        if self._agent is not None:
+            self._agent.datastore_state(state)
+        if state.phase is Phase.FROZEN and state.reason is FreezeReason.UNINITIALISED:
+            self._group.create_task(self._initialise())
+        if state.phase is Phase.IN_SYNC and self._settings.default_pools:
+            self._group.create_task(self._ensure_pools())
+
+    async def _initialise(self) -> None:
+        try:
+            if await initialise_cluster(self._store, utc_now()):
+                _log.info("the datastore was empty: it is a cluster now")
+        except DatastoreError as error:
+            _log.warning("the datastore cannot be initialised: %s", error)
+
+    async def _ensure_pools(self) -> None:
+        try:
+            if await ensure_pools(self._store, self._settings.default_pools, utc_now()):
+                _log.info("made the default pools: %s", ", ".join(map(str, self._settings.default_pools)))
+        except DatastoreError as error:
+            _log.warning("the default pools cannot be made: %s", error)

@@ -1,0 +1,150 @@
+"""How the agent is told what to do: command line, environment, file; the first of them that says something wins.
+
+In: arguments and environment; out: Settings, or a ConfigError that names the setting. Reads the configuration file and
+nothing else. The file is TOML with the long flags' names as keys (`etcd = "http://..."`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from felixpy.addresses import Prefix, parse_prefix
+from felixpy.datastore.settings import EtcdSettings, parse_endpoints
+
+DEFAULT_RUN_DIR = Path("/run/felixpy")
+LOCAL_ETCD = "local"
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong; the text names it."""
+
+
+class Role(StrEnum):
+    """What a process does; all of them unless told otherwise."""
+
+    AGENT = "agent"
+    BGP = "bgp"
+    CONTROLLERS = "controllers"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`etcd` None means an etcd of our own (`--etcd local`). `default_pools` are made where there is no pool at all."""
+
+    node: str
+    etcd: EtcdSettings | None
+    roles: frozenset[Role]
+    run_dir: Path
+    state_file: Path
+    default_pools: tuple[Prefix, ...] = ()
+    gobgpd: str = ""
+    log_level: str = "INFO"
+
+
+_FLAGS: Mapping[str, str] = {
+    "etcd": "where etcd is: URL[,URL...], or `local` for one of our own on this machine",
+    "node": "this node's name in the cluster",
+    "roles": "agent,bgp,controllers or some of them",
+    "run-dir": f"where sockets and locks live ({DEFAULT_RUN_DIR})",
+    "state-file": "what this node remembers of its cluster (RUN-DIR/cluster.json)",
+    "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
+    "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
+    "log-level": "debug, info, warning or error (info)",
+    "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
+    "etcd-cert-file": "our client certificate (PEM)",
+    "etcd-key-file": "its key (PEM)",
+    "etcd-username": "user, where etcd asks for one",
+    "etcd-password": "its password",
+}
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], program: str) -> Settings:
+    """Settings from everything that was said.
+
+    Raises  ConfigError, naming the setting; SystemExit after --help or an unknown flag.
+    """
+    parser = argparse.ArgumentParser(prog=program, description="The node agent of felixpy.", allow_abbrev=False)
+    for flag, words in _FLAGS.items():
+        parser.add_argument(f"--{flag}", help=words)
+    parser.add_argument("--config", help="a TOML file with any of these settings", metavar="FILE")
+    given = vars(parser.parse_args(arguments))
+    from_file = _read_file(given["config"] or environment.get("FELIXPY_CONFIG", ""))
+
+    def value(flag: str, default: str = "") -> str:
+        name = flag.replace("-", "_")
+        return given[name] or environment.get(f"FELIXPY_{name.upper()}") or from_file.get(flag) or default
+
+    node = value("node")
+    if not node:
+        raise ConfigError("--node is not given: the node's name in the cluster")
+    run_dir = Path(value("run-dir", str(DEFAULT_RUN_DIR)))
+    return Settings(
+        node=node,
+        etcd=_etcd(value),
+        roles=_roles(value("roles"), program),
+        run_dir=run_dir,
+        state_file=Path(value("state-file", str(run_dir / "cluster.json"))),
+        default_pools=tuple(_pool(text) for text in value("default-pool").split(",") if text),
+        gobgpd=value("gobgpd"),
+        log_level=value("log-level", "info").upper(),
+    )
+
+
+def _read_file(path: str) -> Mapping[str, str]:
+    if not path:
+        return {}
+    try:
+        content = tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path}: {error}") from None
+    for key, entry in content.items():
+        if key not in _FLAGS:
+            raise ConfigError(f"--config {path}: there is no setting {key!r}")
+        if not isinstance(entry, str):
+            raise ConfigError(f"--config {path}: {key} is not a text")
+    return content
+
+
+def _etcd(value: Callable[[str], str]) -> EtcdSettings | None:
+    text = value("etcd")
+    if not text:
+        raise ConfigError("--etcd is not given: URL[,URL...], or `local` for an etcd of our own")
+    if text == LOCAL_ETCD:
+        return None
+    try:
+        endpoints = parse_endpoints(text)
+    except ValueError as error:
+        raise ConfigError(f"--etcd: {error}") from None
+
+    def path(flag: str) -> Path | None:
+        return Path(value(flag)) if value(flag) else None
+
+    return EtcdSettings(
+        endpoints,
+        ca=path("etcd-ca-file"),
+        cert=path("etcd-cert-file"),
+        key=path("etcd-key-file"),
+        username=value("etcd-username"),
+        password=value("etcd-password"),
+    )
+
+
+def _roles(text: str, program: str) -> frozenset[Role]:
+    if not text:
+        return frozenset({Role.BGP}) if program == "birdpy" else frozenset(Role)
+    try:
+        return frozenset(Role(word.strip()) for word in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--roles: {error}; there are {', '.join(Role)}") from None
+
+
+def _pool(text: str) -> Prefix:
+    try:
+        return parse_prefix(text.strip())
+    except ValueError as error:
+        raise ConfigError(f"--default-pool: {error}") from None

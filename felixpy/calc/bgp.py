@@ -1,0 +1,148 @@
+"""BGP resources and announcements → what this node's speaker should be (birdpy's values). Pure.
+
+Policy: only what this node originates goes to neighbours of other ASes, and nothing learned from those goes on to the
+mesh, so that no node becomes a transit; a route reflector passes on everything to its clients.
+Source: Calico's BGPConfiguration and BGPPeer (api/pkg/apis/projectcalico/v3), confd's bgp_processor.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+
+from birdpy import topology
+from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.fib import RouteFilter
+from birdpy.intent import Advertisement, BgpIntent, Match, Neighbor, Policy, RouteOrigin, Speaker, Statement
+from felixpy.addresses import Prefix
+from felixpy.resources.codec import Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import BgpConfiguration, BgpPeer, Node, Resource
+from felixpy.selector import Selector, compile_selector
+
+DEFAULT_AS = 64512
+DEFAULT_CONFIGURATION = "default"
+
+Tables = Mapping[Table, Mapping[Name, Resource]]
+
+
+class NoSpeaker(StrEnum):
+    """Why this node speaks no BGP."""
+
+    NO_NODE = "there is no Node resource of this node's name"
+    NO_ADDRESS = "the Node resource gives no spec.bgp.ipv4Address or ipv6Address"
+
+
+@dataclass(frozen=True, slots=True)
+class BgpPlan:
+    """What the speaker should be, and which learned routes are wanted."""
+
+    intent: BgpIntent
+    route_filter: RouteFilter
+
+
+def derive_bgp(tables: Tables, node: str, announced: Iterable[Prefix]) -> BgpPlan | NoSpeaker:
+    """The speaker of `node`; `announced` are the prefixes that it originates."""
+    me = tables[Table.NODE].get(Name("", node))
+    if not isinstance(me, Node):
+        return NoSpeaker.NO_NODE
+    if me.ipv4 is None and me.ipv6 is None:
+        return NoSpeaker.NO_ADDRESS
+    default = _configuration(tables, DEFAULT_CONFIGURATION)
+    own = _configuration(tables, f"node.{node}")
+    asn = default.as_number or DEFAULT_AS
+    nodes = {
+        name.name: _router(name.name, value, asn, _port(tables, name.name, default))
+        for name, value in tables[Table.NODE].items()
+        if isinstance(value, Node)
+    }
+    router = nodes[node]
+    mesh = topology.Mesh(enabled=default.mesh is not False)
+    peers = [
+        _peer(name.name, peer, tables) for name, peer in tables[Table.BGP_PEER].items() if isinstance(peer, BgpPeer)
+    ]
+    neighbors = topology.derive_neighbors(router, nodes.values(), peers, mesh)
+    prefixes = {BgpPrefix(prefix.address, prefix.length) for prefix in announced}
+    intent = BgpIntent(
+        speaker=Speaker(router.asn, _router_id(node, me), own.listen_port or default.listen_port or 179),
+        neighbors=neighbors,
+        advertisements={prefix: Advertisement(prefix) for prefix in sorted(prefixes)},
+        policy=_policy(router, neighbors),
+    )
+    addresses = frozenset(router.addresses)
+    return BgpPlan(intent, RouteFilter(own_prefixes=frozenset(prefixes), own_addresses=addresses))
+
+
+def _configuration(tables: Tables, name: str) -> BgpConfiguration:
+    found = tables[Table.BGP_CONFIGURATION].get(Name("", name))
+    return found if isinstance(found, BgpConfiguration) else BgpConfiguration()
+
+
+def _port(tables: Tables, node: str, default: BgpConfiguration) -> int:
+    return _configuration(tables, f"node.{node}").listen_port or default.listen_port or 179
+
+
+def _router(name: str, node: Node, asn: int, port: int) -> topology.Node:
+    addresses = tuple(one.address for one in (node.ipv4, node.ipv6) if one is not None)
+    cluster = _cluster_id(node.route_reflector_cluster_id) if node.route_reflector_cluster_id else None
+    return topology.Node(name, addresses, node.as_number or asn, cluster, port)
+
+
+def _cluster_id(text: str) -> bytes:
+    """A cluster id as four bytes; text of another form is hashed, so that equal texts stay equal."""
+    parts = text.split(".")
+    if len(parts) == 4 and all(part.isdigit() and int(part) < 256 for part in parts):
+        return bytes(int(part) for part in parts)
+    return blake2b(text.encode(), digest_size=4).digest()
+
+
+def _router_id(name: str, node: Node) -> bytes:
+    """The node's IPv4 address, else a hash of its name."""
+    return node.ipv4.address if node.ipv4 is not None else blake2b(name.encode(), digest_size=4).digest()
+
+
+def _select(selector: Selector, tables: Tables) -> frozenset[str]:
+    matches = compile_selector(selector)
+    return frozenset(
+        name.name
+        for name, value in tables[Table.NODE].items()
+        if isinstance(value, Node) and matches(dict(value.labels))
+    )
+
+
+def _peer(name: str, peer: BgpPeer, tables: Tables) -> topology.Peer:
+    local: frozenset[str] | None = None
+    if peer.node:
+        local = frozenset({peer.node})
+    elif peer.node_selector is not None:
+        local = _select(peer.node_selector, tables)
+    remote = _select(peer.peer_selector, tables) if peer.peer_selector is not None else frozenset[str]()
+    hold_s = peer.hold_time_s or 90
+    settings = topology.SessionSettings(hold_time_s=hold_s, keepalive_s=peer.keepalive_s or hold_s // 3)
+    return topology.Peer(
+        name=name,
+        local_nodes=local,
+        address=None if peer.peer_selector is not None else peer.peer_address,
+        remote_nodes=remote,
+        asn=peer.as_number or 0,
+        local_asn=peer.local_as_number or 0,
+        port=peer.peer_port,
+        use_source=peer.use_node_source,
+        ttl_security_hops=peer.ttl_security_hops or 0,
+        allow_own_asn=peer.allow_local_as,
+        settings=settings,
+    )
+
+
+def _policy(router: topology.Node, neighbors: Mapping[bytes, Neighbor]) -> Policy:
+    external = tuple(sorted(address for address, one in neighbors.items() if one.asn != (one.local_asn or router.asn)))
+    internal = tuple(sorted(neighbors.keys() - set(external)))
+    exports: list[Statement] = []
+    if external:
+        for origin in (RouteOrigin.INTERNAL, RouteOrigin.EXTERNAL):
+            exports.append(Statement(Match(neighbors=external, origin=origin), accept=False))
+    if internal and router.cluster_id is None:
+        exports.append(Statement(Match(neighbors=internal, origin=RouteOrigin.EXTERNAL), accept=False))
+    return Policy(exports=tuple(exports))

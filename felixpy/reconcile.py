@@ -1,0 +1,233 @@
+"""Desired against actual: the difference as ops, the ops through a driver, the outcomes remembered.
+
+In: Changes of what is desired; out: ops to one driver, and a Report. What failed is set aside until `retry`, or until
+it is wanted otherwise; what is right is not touched. Members of sets are compared in full only after a read. The state
+here is a belief about the kernel; `adopt` renews it from the kernel itself, after a start or someone else's change.
+It must never ask for a read or a write before the first complete desired state (the caller's promise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from felixpy.dataplane.changes import Changes, MemberChange
+from felixpy.dataplane.nftables import chain_digests
+from felixpy.dataplane.objects import (
+    Chain,
+    ChainSeen,
+    Drop,
+    DropMembers,
+    Key,
+    Kind,
+    Members,
+    Object,
+    Op,
+    Outcome,
+    Put,
+    PutMembers,
+    Seen,
+    Set,
+)
+from felixpy.dataplane.order import sort_ops
+from felixpy.dataplane.ownership import is_ours
+
+NEVER_DROPPED = frozenset({Kind.SYSCTL})
+"""What was there before us is not known, so it stays."""
+
+
+class Driver(Protocol):
+    """Reads objects from the kernel and applies ops to it."""
+
+    def read(self, wanted: Iterable[Key]) -> Seen:
+        """All that is ours, and of what is nobody's (sysctls) the `wanted` keys."""
+
+    def apply(self, ops: Sequence[Op]) -> Sequence[Outcome]:
+        """One outcome per op, in order."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What one application did: number of ops, and those that failed."""
+
+    applied: int = 0
+    failed: list[Outcome] = field(default_factory=list)
+
+
+class Reconciler:
+    """Owns the belief about one driver's kernel."""
+
+    def __init__(self, driver: Driver, members_of: Callable[[Set], Members | None]) -> None:
+        self._driver = driver
+        self._members_of = members_of
+        self._desired: dict[Key, Object] = {}
+        self._actual: dict[Key, Object] = {}
+        self._dirty: set[Key] = set()
+        self._members: dict[Set, MemberChange] = {}
+        self._failed: dict[Key, Outcome] = {}
+        self._failed_members: dict[Set, MemberChange] = {}
+
+    @property
+    def failed(self) -> Mapping[Key, Outcome]:
+        """What is desired and does not hold, with why."""
+        return self._failed
+
+    def holds(self, keys: Iterable[Key]) -> bool:
+        """Whether all of these objects are in the kernel as desired."""
+        return all(key not in self._dirty and key in self._actual for key in keys)
+
+    def wants(self, key: Key) -> bool:
+        """Whether an object is desired."""
+        return key in self._desired
+
+    def want(self, changes: Changes) -> None:
+        """Takes over what the desired state became."""
+        for key, one in changes.objects.items():
+            if one is None:
+                dropped = self._desired.pop(key, None)
+                if isinstance(dropped, Set):
+                    self._members.pop(dropped, None)
+                    self._failed_members.pop(dropped, None)
+            else:
+                self._desired[key] = one
+            self._dirty.add(key)
+        for target, change in changes.members.items():
+            held = self._members.get(target) or self._failed_members.pop(target, None)
+            if held is not None:
+                change = combine(held, change)
+            self._members[target] = change
+
+    def retry(self) -> bool:
+        """Takes up again what failed; whether there is anything."""
+        self._dirty.update(self._failed)
+        self._members.update(self._failed_members)
+        some = bool(self._failed or self._failed_members)
+        self._failed, self._failed_members = {}, {}
+        return some
+
+    def touch(self, keys: Iterable[Key]) -> None:
+        """Marks objects as not known to hold any more (a device came back, a route was taken away)."""
+        for key in keys:
+            self._actual.pop(key, None)
+            self._failed.pop(key, None)
+            self._dirty.add(key)
+
+    def adopt(self) -> None:
+        """Reads the kernel: what is right stays, what differs or is missing or is too much becomes dirty."""
+        seen = self._driver.read(tuple(self._desired))
+        self._actual, self._failed, self._failed_members = {}, {}, {}
+        self._dirty = set(self._desired)
+        for key, one in seen.objects.items():
+            wanted = self._desired.get(key)
+            if wanted is not None and same(wanted, one):
+                self._actual[key] = wanted
+                self._dirty.discard(key)
+            elif wanted is not None or is_ours(one):
+                self._actual[key] = one
+                self._dirty.add(key)
+        for one in self._desired.values():
+            if isinstance(one, Set):
+                self._compare_members(one, seen.members.get(one.name, {}))
+
+    def _compare_members(self, target: Set, there: Members) -> None:
+        wanted = self._members_of(target)
+        if wanted is None:
+            return
+        added = {key: data for key, data in wanted.items() if there.get(key) != data}
+        removed = {key: data for key, data in there.items() if key not in wanted}
+        if added or removed:
+            self._members[target] = MemberChange(added, removed)
+        else:
+            self._members.pop(target, None)
+
+    def apply(self) -> Report:
+        """Makes the kernel what is desired, as far as it lets us."""
+        ops = self._difference()
+        report = Report(len(ops))
+        for run in sort_ops(ops):
+            for outcome in self._driver.apply(run):
+                self._settle(outcome, report)
+        return report
+
+    def _difference(self) -> list[Op]:
+        ops: list[Op] = []
+        for key in self._dirty:
+            wanted, there = self._desired.get(key), self._actual.get(key)
+            if wanted is None:
+                if there is not None and key.kind not in NEVER_DROPPED:
+                    ops.append(Drop(key, there))
+            elif there is None or not same(wanted, there):
+                ops.append(Put(wanted))
+        settled = self._dirty - {key_of(op) for op in ops}
+        self._dirty -= settled
+        for key in settled:
+            self._failed.pop(key, None)
+        for target, change in self._members.items():
+            if target.key not in self._desired:
+                continue
+            if change.added:
+                ops.append(PutMembers(target, change.added))
+            if change.removed:
+                ops.append(DropMembers(target, change.removed))
+        return ops
+
+    def _settle(self, outcome: Outcome, report: Report) -> None:
+        op = outcome.op
+        key = key_of(op)
+        if outcome.error is not None:
+            report.failed.append(outcome)
+            self._failed[key] = outcome
+            self._dirty.discard(key)
+            if isinstance(op, PutMembers | DropMembers) and op.set in self._members:
+                self._failed_members[op.set] = self._members.pop(op.set)
+            return
+        match op:
+            case Put(one):
+                self._actual[key] = one
+                self._dirty.discard(key)
+                self._failed.pop(key, None)
+            case Drop():
+                self._actual.pop(key, None)
+                self._dirty.discard(key)
+                self._failed.pop(key, None)
+            case PutMembers(target, _):
+                self._done(target, added=True)
+            case DropMembers(target, _):
+                self._done(target, added=False)
+
+    def _done(self, target: Set, added: bool) -> None:
+        change = self._members.get(target)
+        if change is None:
+            return
+        if added:
+            change.added = {}
+        else:
+            change.removed = {}
+        if not change.added and not change.removed:
+            del self._members[target]
+
+
+def combine(first: MemberChange, then: MemberChange) -> MemberChange:
+    """Two changes of one set's members, one after the other, as one."""
+    added = {key: data for key, data in first.added.items() if key not in then.removed} | then.added
+    removed = {key: data for key, data in first.removed.items() if key not in then.added} | then.removed
+    return MemberChange(added, removed)
+
+
+def key_of(op: Op) -> Key:
+    """The key of the object that an op concerns."""
+    match op:
+        case Put(one):
+            return one.key
+        case Drop(key, _):
+            return key
+        case PutMembers(target, _) | DropMembers(target, _):
+            return target.key
+
+
+def same(wanted: Object, there: Object) -> bool:
+    """Whether what was read is what is wanted; chains are compared by the digests left beside their rules."""
+    if isinstance(there, ChainSeen) and isinstance(wanted, Chain):
+        return there.hook == wanted.hook and there.digests == chain_digests(wanted)
+    return wanted == there
