@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from felixpy.datastore.settings import Endpoint
+from felixpy.datastore.client import EtcdStore, open_store
+from felixpy.datastore.model import DatastoreError
+from felixpy.datastore.settings import Endpoint, EtcdSettings
 
 # etcd 3.4 wants host:port in every URL and uses the two as the socket's file name, relative to its working directory
 CLIENT_SOCKET = "client.sock:0"
@@ -39,12 +41,16 @@ class LocalEtcd:
     def __init__(self, directory: Path, binary: str = "etcd") -> None:
         self._home = directory.absolute() / "etcd"
         self._binary = binary
-        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> Endpoint:
         """Where it listens; the same over restarts."""
         return Endpoint(False, "", 0, str(self._home / CLIENT_SOCKET))
+
+    @property
+    def _founded(self) -> Path:
+        """Exists once etcd has served: one that was killed while it wrote its first data never elects itself."""
+        return self._home / "founded"
 
     @property
     def pid(self) -> int | None:
@@ -57,19 +63,23 @@ class LocalEtcd:
         return pid if os.fsencode(self._home / "data") in arguments else None
 
     async def start(self) -> Endpoint:
-        """Adopts the live one or starts one, and waits until it takes connections.
+        """Adopts the live one or starts one, and waits until it serves.
 
         Raises  LocalEtcdError when there is no etcd program, or it ends, or it is not ready within READY_S.
         """
         await asyncio.to_thread(self._ensure_running)
+        store = open_store(EtcdSettings((self.endpoint,), deadline_s=1.0))
         try:
             async with asyncio.timeout(READY_S):
-                while not await self._accepts():
-                    if self._find() is None:
+                while not await self._serves(store):
+                    if self.pid is None:
                         raise LocalEtcdError(f"etcd ended while starting; see {self._home / 'log'}")
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise LocalEtcdError(f"etcd is not ready after {READY_S:g} s; see {self._home / 'log'}") from None
+        finally:
+            await store.close()
+        self._founded.touch()
         return self.endpoint
 
     async def supervise(self) -> NoReturn:
@@ -85,7 +95,7 @@ class LocalEtcd:
 
     async def stop(self) -> None:
         """Ends it, with SIGKILL after STOP_S; cancel `supervise` first."""
-        pid = self._find()
+        pid = self.pid
         if pid is None:
             return
         os.kill(pid, signal.SIGTERM)
@@ -99,7 +109,7 @@ class LocalEtcd:
     def _ensure_running(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock():
-            if self._find() is None:
+            if self.pid is None:
                 self._spawn()
 
     @contextmanager
@@ -112,6 +122,8 @@ class LocalEtcd:
         program = shutil.which(self._binary)
         if program is None:
             raise LocalEtcdError(f"there is no program {self._binary!r} for --etcd local (Debian package: etcd-server)")
+        if not self._founded.exists() and (self._home / "data").is_dir():
+            shutil.rmtree(self._home / "data")
         peer = f"unix://{PEER_SOCKET}"
         client = f"unix://{CLIENT_SOCKET}"
         command = [program, "--name", "local", "--data-dir", str(self._home / "data")]
@@ -122,21 +134,15 @@ class LocalEtcd:
         for socket in (PEER_SOCKET, CLIENT_SOCKET):
             (self._home / socket).unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
-        with (self._home / "log").open("ab") as log:
-            self._child = subprocess.Popen(
-                command, cwd=self._home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=environment,
-            )  # fmt: skip
-        (self._home / "pid").write_text(f"{self._child.pid}\n")
-
-    def _find(self) -> int | None:
-        """The live etcd's process; a child that has ended is reaped, and so is not found."""
-        if self._child is not None:
-            self._child.poll()
-        return self.pid
+        # nobody's child from the start, so that the agent that started it and the next one treat it alike
+        script = '"$@" </dev/null >>log 2>&1 & echo $! >pid'
+        subprocess.run(
+            ["/bin/sh", "-c", script, "sh", *command],
+            cwd=self._home, env=environment, start_new_session=True, check=True,
+        )  # fmt: skip
 
     async def _until_ended(self) -> None:
-        pid = self._find()
+        pid = self.pid
         if pid is None:
             return
         try:
@@ -150,13 +156,10 @@ class LocalEtcd:
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-        self._find()
 
-    async def _accepts(self) -> bool:
+    async def _serves(self, store: EtcdStore) -> bool:
         try:
-            _, writer = await asyncio.open_unix_connection(str(self._home / CLIENT_SOCKET))
-        except OSError:
+            await store.get(b"/")
+        except DatastoreError:
             return False
-        writer.close()
-        await writer.wait_closed()
         return True

@@ -14,7 +14,7 @@ from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, FreezeReason
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import ConnectReason, Event, Snapshot, Unavailable, Write
 from felixpy.datastore.syncer import HEARTBEAT_KEY, Phase
-from tests.datastore.world import FAST, PREFIXES, cluster_information, copied, initialise, pool
+from tests.datastore.world import FAST, PREFIXES, cluster_information, copied, initialise, is_true, pool
 from tests.support.wait import eventually_async
 
 AWAY = Unavailable(ConnectReason.REFUSED, "on request")
@@ -52,7 +52,7 @@ async def test_a_large_snapshot_comes_in_parts_and_is_in_sync_with_the_last(stat
     store = await cluster_with()
     await store.transact([], [Write(pool(f"{number:05}"), b"") for number in range(12_000)])
     async with copied(store, state_file) as copy:
-        await eventually_async(lambda: _is(copy.in_sync))
+        await eventually_async(lambda: is_true(copy.in_sync))
     assert [batch.in_sync for batch in copy.batches] == [False] * (len(copy.batches) - 1) + [True]
     assert max(len(batch.events) for batch in copy.batches) <= 5_001
     assert len(copy.pools) == 12_000
@@ -64,12 +64,12 @@ async def test_a_slow_consumer_gets_the_last_value_of_each_key(state_file: Path)
         await copy.holds(a="0")
         copy.taking.clear()
         await store.put(pool("first"), b"")
-        await eventually_async(lambda: _is("first" in copy.pools))
+        await eventually_async(lambda: is_true("first" in copy.pools))
         before = len(copy.batches)
         for number in range(1_000):
             await store.put(pool("a"), b"%d" % number)
         last = await store.put(pool("b"), b"x")
-        await eventually_async(lambda: _is(copy.syncer._position == last))
+        await eventually_async(lambda: is_true(copy.syncer._position == last))
         copy.taking.set()
         await copy.holds(first="", a="999", b="x")
         assert copy.batches[before].events == (Event(pool("a"), b"999", last - 1), Event(pool("b"), b"x", last))
@@ -139,7 +139,7 @@ async def test_a_restarted_node_does_not_obey_an_empty_datastore(state_file: Pat
         assert copy.batches == []
 
 
-async def test_a_datastore_that_is_not_ready_is_not_obeyed_until_it_is(state_file: Path) -> None:
+async def test_a_datastore_that_is_not_ready_is_not_obeyed_until_itis_true(state_file: Path) -> None:
     store = await cluster_with(a="1")
     async with copied(store, state_file) as copy:
         await copy.holds(a="1")
@@ -178,7 +178,7 @@ async def test_a_rolled_back_datastore_is_obeyed_only_when_accepted(state_file: 
         await store.put(CLUSTER_INFORMATION_KEY, cluster_information())
         await store.put(pool("a"), b"4")
         looks = store.looks
-        await eventually_async(lambda: _is(store.looks > looks + 1))
+        await eventually_async(lambda: is_true(store.looks > looks + 1))
         await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
         assert copy.pools == {"a": "2"}
         assert copy.syncer.accept()
@@ -226,9 +226,9 @@ async def test_one_heartbeat_serves_all(state_file: Path, tmp_path: Path) -> Non
     slow = replace(FAST, quiet_s=60)
     async with copied(store, state_file), copied(store, tmp_path / "other.json", slow) as quiet:
         await quiet.holds(a="1")
-        await eventually_async(lambda: _is(HEARTBEAT_KEY in store.data))
+        await eventually_async(lambda: is_true(HEARTBEAT_KEY in store.data))
         beat = store.data[HEARTBEAT_KEY].mod_revision
-        await eventually_async(lambda: _is(quiet.syncer._position >= beat))
+        await eventually_async(lambda: is_true(quiet.syncer._position >= beat))
     assert HEARTBEAT_KEY not in quiet.data
 
 
@@ -278,8 +278,4 @@ async def run_sequence(state_file: Path, steps: list[tuple[str, int]]) -> None:
                     await asyncio.sleep(0.001 * number)
         copy.taking.set()
         expected = {key: pair.value for key, pair in store.data.items() if key.startswith(PREFIXES)}
-        await eventually_async(lambda: _is(copy.in_sync and copy.data == expected), every_s=0.001)
-
-
-async def _is(value: bool) -> bool:
-    return value
+        await eventually_async(lambda: is_true(copy.in_sync and copy.data == expected), every_s=0.001)

@@ -76,7 +76,7 @@ class Copy:
 
     async def holds(self, **pools: str) -> None:
         """Waits until it is in sync with exactly these IPPools."""
-        await eventually_async(lambda: _true(self.in_sync and self.pools == pools), what=f"{pools}, has {self.pools}")
+        await eventually_async(lambda: is_true(self.in_sync and self.pools == pools), what=f"{pools}, has {self.pools}")
 
     async def reaches(self, phase: Phase, reason: object = None) -> None:
         """Waits until the syncer is in this phase, for this reason where one is given."""
@@ -105,24 +105,25 @@ async def copied(
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
 
 
-async def _true(value: bool) -> bool:
+async def is_true(value: bool) -> bool:
     return value
 
 
 class Proxy:
-    """A TCP proxy on loopback. `pass_bytes` off: connections stay open, and nothing comes through."""
+    """A TCP proxy on loopback that refuses, resets or goes silent on request."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._passing = asyncio.Event()
+        self._up, self._down = asyncio.Event(), asyncio.Event()
         self.port = 0
 
     async def open(self) -> None:
         """Listens, at the same port as before."""
-        self._passing.set()
+        self._up.set()
+        self._down.set()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -144,12 +145,18 @@ class Proxy:
 
     def swallow(self) -> None:
         """From now on nothing comes through."""
-        self._passing.clear()
+        self._up.clear()
+        self._down.clear()
+
+    def swallow_answers(self) -> None:
+        """From now on the server hears, and is not heard."""
+        self._down.clear()
 
     def resume(self) -> None:
         """From now on new connections work."""
         self.cut()
-        self._passing.set()
+        self._up.set()
+        self._down.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -158,15 +165,15 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, up_writer}
-        for source, sink in ((reader, up_writer), (up_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
+        for source, sink, passing in ((reader, up_writer, self._up), (up_reader, writer, self._down)):
+            task = asyncio.create_task(self._pump(source, sink, passing))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passing: asyncio.Event) -> None:
         try:
             while data := await source.read(65536):
-                await self._passing.wait()
+                await passing.wait()
                 sink.write(data)
                 await sink.drain()
         except ConnectionError:
