@@ -121,7 +121,8 @@ class _Parser:
         while position < end:
             match = _TOKEN.match(text, position)
             if match is None:
-                raise self.error(position, "unexpected character")
+                blank = len(text[position:]) - len(text[position:].lstrip(" \t"))
+                raise self.error(position + blank, "unexpected character")
             kind = match.lastgroup or ""
             kind = "has" if kind == "haslabel" else kind
             value = match["haslabel"] if kind == "has" else match[kind]

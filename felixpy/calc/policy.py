@@ -241,7 +241,8 @@ class PolicyCalc:
     def _update_tier(self, name: str, tier: Tier | None) -> None:
         _set(self._tiers, name, tier)
         for identity in self._policy_users:
-            if self._policies[identity].tier == name:
+            policy = self._policies.get(identity)
+            if policy is not None and policy.tier == name:
                 self._dirty_endpoints |= self._policy_users.of(identity)
 
     def _profile_changed(self, name: str) -> None:
