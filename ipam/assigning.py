@@ -177,12 +177,7 @@ def _assign_fixed(draft: Draft, address: Address, request: Request, config: Conf
 def _assign_any(
     draft: Draft, search: _Search, version: int, refused: dict[str, PoolRefusal]
 ) -> tuple[Draft, AssignedAddress] | None:
-    own = [
-        (cidr, pool)
-        for pool in search.pools
-        for cidr in draft.own_blocks()
-        if cidr.version == version and pool.cidr.covers(cidr)
-    ]
+    own = _find_own(draft, search.pools)
     found = _from_own(draft, own, search)
     if found is not None:
         return found
@@ -205,6 +200,15 @@ def _assign_any(
     return None
 
 
+def _find_own(draft: Draft, pools: tuple[Pool, ...]) -> list[tuple[Prefix, Pool]]:
+    """The owner's blocks in some pools, with those that it has claimed and not yet made."""
+    claims = [(cidr, pool) for pool in pools for cidr in draft.own_blocks() if pool.cidr.covers(cidr)]
+    unread = [block_key(cidr) for cidr, _ in claims if draft.get(block_key(cidr)) is UNKNOWN]
+    if unread:
+        raise NeedKeys(unread)
+    return [(cidr, pool) for cidr, pool in claims if draft.block(cidr) is None or draft.owned_block(cidr)]
+
+
 def _why_no_claim(config: Config, count: int) -> PoolRefusal | None:
     if not config.auto_allocate_blocks:
         return PoolRefusal.NO_NEW_BLOCKS
@@ -212,13 +216,10 @@ def _why_no_claim(config: Config, count: int) -> PoolRefusal | None:
 
 
 def _from_own(draft: Draft, own: list[tuple[Prefix, Pool]], search: _Search) -> tuple[Draft, AssignedAddress] | None:
-    unread = [block_key(cidr) for cidr, _ in own if draft.get(block_key(cidr)) is UNKNOWN]
-    if unread:
-        raise NeedKeys(unread)
     resting: list[tuple[Block, Pool]] = []
     for cidr, pool in own:
-        block = draft.block(cidr)
-        if not isinstance(block, Block) or not block.is_owned_by(draft.owner):
+        block = draft.owned_block(cidr)
+        if block is None:
             continue
         ordinal = next(iter(free_ordinals(block, search.reserved)), None)
         if ordinal is not None:
@@ -262,7 +263,8 @@ def _iter_unclaimed(draft: Draft, pool: Pool, claims: int) -> Iterator[Prefix]:
 
 
 def _from_others(draft: Draft, pool: Pool, search: _Search) -> tuple[Draft, AssignedAddress] | None:
-    idle = next((block for block in _iter_others(draft, pool) if _is_idle(draft, block)), None)
+    cooldown_s = search.config.cooldown_s
+    idle = next((block for block in _iter_others(draft, pool, cooldown_s) if _is_idle(draft, block)), None)
     if idle is not None:
         draft, block = _take_over(draft, idle)
         ordinal = next(iter(free_ordinals(block, search.reserved)), None)
@@ -270,15 +272,14 @@ def _from_others(draft: Draft, pool: Pool, search: _Search) -> tuple[Draft, Assi
             return _take(draft, block, ordinal, pool, search.request)
     if search.config.strict_affinity:
         return None
-    for block in _iter_others(draft, pool):
-        rested = collect(block, search.config.cooldown_s, draft.now)
-        ordinal = next(iter(free_ordinals(rested, search.reserved)), None)
+    for block in _iter_others(draft, pool, cooldown_s):
+        ordinal = next(iter(free_ordinals(block, search.reserved)), None)
         if ordinal is not None:
-            return _take(draft, rested, ordinal, pool, search.request)
+            return _take(draft, block, ordinal, pool, search.request)
     return None
 
 
-def _iter_others(draft: Draft, pool: Pool) -> Iterator[Block]:
+def _iter_others(draft: Draft, pool: Pool, cooldown_s: int) -> Iterator[Block]:
     unread: list[str] = []
     for cidr in islice(iter_blocks(pool, claim_seed(draft.owner.name, 0)), MAX_BLOCKS):
         key = block_key(cidr)
@@ -287,7 +288,7 @@ def _iter_others(draft: Draft, pool: Pool) -> Iterator[Block]:
         value = draft.get(key)
         if isinstance(value, Block):
             if not value.is_owned_by(draft.owner) and not value.deleted:
-                yield value
+                yield collect(value, cooldown_s, draft.now)
         elif value is UNKNOWN:
             unread.append(key)
             if len(unread) >= SCAN:

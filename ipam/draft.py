@@ -95,6 +95,11 @@ class Draft:
             raise NeedKeys([key])
         return value if isinstance(value, (Block, Broken)) else None
 
+    def owned_block(self, cidr: Prefix) -> Block | None:
+        """A block that has been read and is the owner's, else None."""
+        value = self.get(block_key(cidr))
+        return value if isinstance(value, Block) and value.is_owned_by(self.owner) else None
+
     def handle(self, handle_id: str) -> Handle | None:
         """A handle that has been read, else None.
 
