@@ -13,7 +13,7 @@ while [ -n "${WAIT_FOR_ADDRESS:-}" ] && [ $tries -gt 0 ]; do
     sleep 0.1
 done
 [ -n "${RESTART_AFTER_S:-}" ] || exec "$@"
-trap 'kill "$child" 2>/dev/null; exit 0' TERM INT
+trap 'kill "$child" 2>/dev/null || :; exit 0' TERM INT
 while :; do
     "$@" &
     child=$!

@@ -31,6 +31,7 @@ chroot "$root" env -i PATH=/usr/bin:/bin python3 -m venv /opt/felixpy
 chroot "$root" env -i PATH=/usr/bin:/bin /opt/felixpy/bin/pip install --quiet --disable-pip-version-check --no-index --find-links /wheels felixpy
 rm -rf "$root/wheels"
 install -D -m 755 build/felixpy-cni "$root/opt/cni/bin/felixpy-cni"
+install -D -m 644 deploy/10-felixpy.conflist "$root/opt/felixpy/share/10-felixpy.conflist"
 ln -s /opt/cni/bin/felixpy-cni "$root/usr/local/bin/felixpy-cni"
 install -m 755 "$(readlink -f build/gobgpd)" "$root/usr/local/bin/gobgpd"
 install -m 755 deploy/entrypoint.sh "$root/usr/local/bin/entrypoint"
