@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# gobgpd.sh TARGET: gobgpd v4 by `go install` where Go is at hand, else a link to Debian's v3.
+# gobgpd.sh TARGET: gobgpd v4 by `go install` where Go is at hand, else a copy of Debian's v3.
 set -euo pipefail
 target=$1
 version=v4.8.0
-mkdir -p "$(dirname "$target")"
+directory=$(realpath -m "$(dirname "$target")")
+mkdir -p "$directory"
 if command -v go >/dev/null; then
-    echo "gobgpd: building $version"
-    if GOBIN=$(realpath "$(dirname "$target")") GOFLAGS=-mod=mod timeout 600 go install "github.com/osrg/gobgp/v4/cmd/gobgpd@$version"; then
+    echo "gobgpd: building $version (about a minute, once)"
+    if GOBIN=$directory GOFLAGS=-mod=mod timeout 600 go install "github.com/osrg/gobgp/v4/cmd/gobgpd@$version"; then
+        touch "$target" # go install leaves a program that has not changed as it is, and make would call us each time
         exit 0
     fi
-    echo "gobgpd: the build failed; falling back to the packaged one" >&2
+    echo "gobgpd: the build failed; the packaged one is taken" >&2
 fi
-ln -sf "$(command -v gobgpd)" "$target"
+install -m 755 "$(command -v gobgpd)" "$target"

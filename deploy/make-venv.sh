@@ -2,6 +2,7 @@
 # make-venv.sh DIR: the virtual environment, exactly as requirements.lock says.
 set -euo pipefail
 venv=$1
+echo "venv: the pinned dependencies go into $venv (half a minute, once)"
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv" || { rm -rf "$venv"; /usr/bin/python3 -m venv "$venv"; }
 "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
