@@ -27,7 +27,10 @@ def call_agent(run_dir: str | os.PathLike[str], request: Request, *, timeout_s: 
             netns = None
         try:
             sent = socket.send_fds(connection, [frame], [netns]) if netns is not None else connection.send(frame)
-            connection.sendall(frame[sent:])
+            if sent < len(frame):
+                connection.sendall(frame[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # an agent that refuses the request early has still answered
         finally:
             if netns is not None:
                 os.close(netns)

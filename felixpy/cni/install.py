@@ -43,11 +43,11 @@ def install(binary: Path, template: Path, bin_dir: Path, conf_dir: Path, run_dir
 
     Raises  OSError, and ValueError for an unusable template (then nothing is written).
     """
+    available = frozenset(entry.name for entry in bin_dir.iterdir()) if bin_dir.exists() else frozenset()
+    conflist, program = render_conflist(template.read_bytes(), run_dir, available), binary.read_bytes()
     bin_dir.mkdir(parents=True, exist_ok=True)
     conf_dir.mkdir(parents=True, exist_ok=True)
-    available = frozenset(entry.name for entry in bin_dir.iterdir())
-    conflist = render_conflist(template.read_bytes(), run_dir, available)
-    _write_whole(bin_dir / PLUGIN, binary.read_bytes(), 0o755)
+    _write_whole(bin_dir / PLUGIN, program, 0o755)
     _write_whole(conf_dir / CONFLIST, conflist, 0o644)
 
 
@@ -65,9 +65,7 @@ def _write_whole(path: Path, data: bytes, mode: int) -> None:
 
 
 @click.command(help=__doc__.partition("\n")[0])
-@click.option(
-    "--binary", type=click.Path(path_type=Path, exists=True), default=Path("build", PLUGIN), show_default=True
-)
+@click.option("--binary", type=click.Path(path_type=Path), default=Path("build", PLUGIN), show_default=True)
 @click.option("--conflist", type=click.Path(path_type=Path), default=Path("deploy", CONFLIST), show_default=True)
 @click.option("--bin-dir", type=click.Path(path_type=Path), default=Path("/opt/cni/bin"), show_default=True)
 @click.option("--conf-dir", type=click.Path(path_type=Path), default=Path("/etc/cni/net.d"), show_default=True)

@@ -88,7 +88,7 @@ class Verbs:
         except Exception as error:
             failure = as_cni_error(error)
             subject = f"{request.command} {request.container_id} {request.ifname}".strip()
-            log.warning("%s: code %d: %s", subject, failure.code, failure)
+            log.warning("%r: code %d: %s", subject, failure.code, failure)
             return Answer(1, render_error(failure, version))
         return Answer(0, output)
 

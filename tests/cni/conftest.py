@@ -44,6 +44,7 @@ class DictBackend:
     programs: bool = True
     reachable: bool = True
     admits: bool = True
+    admit_s: float = 0.005
     most_at_once: int = 0
     at_once: int = 0
     waiting: int = 0
@@ -59,7 +60,7 @@ class DictBackend:
     async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(self.admit_s)
         self.at_once -= 1
         if not self.admits:
             raise CniError(Code.NO_ADDRESS, "no address is free")

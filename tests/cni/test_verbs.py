@@ -199,7 +199,9 @@ def test_calls_for_one_pod_follow_each_other(node: Node, pod: Namespace) -> None
     assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
 
 
-def test_a_runtime_that_is_killed_in_the_middle(node: Node, pod: Namespace) -> None:
+def test_a_runtime_that_is_killed_in_the_middle(stopped_node: Node, pod: Namespace) -> None:
+    stopped_node.limits = Limits(programmed_s=0.3)
+    node = stopped_node.start()
     node.backend.programs = False
     process = node.popen("ADD", pod, "c1", "", node.conf())
     eventually(lambda: node.backend.waiting)
