@@ -1,0 +1,347 @@
+"""Which prefixes this node announces to its BGP neighbours, why, and why not.
+
+In: address blocks and their affinities, pools, this node's labels, grants, BGPAdvertisements, and the frontends that
+services.py derives: one truth for forwarding and announcing. Out: announcements by prefix, and the reason of every
+address or block that is held here and stays silent. Never talks BGP, and knows no neighbour.
+`AnnounceCalc` follows changes at their own cost; `derive_announcements` is the same from scratch.
+Source: confd/pkg/backends/calico/routes.go and bird_aggr.cfg.template (blocks); metallb speaker/bgp_controller.go
+(VIPs; without any BGPAdvertisement every granted address is announced, since a BGP node that holds back what it was
+given helps nobody).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from felixpy.addresses import Address, Prefix, host_prefix, mask_address
+from felixpy.calc.frontends import Frontend, FrontendIntent
+from felixpy.calc.reasons import Reason, Silent
+from felixpy.calc.services import ServiceDelta, Tables, derive_services
+from felixpy.resources.codec import Ref, Table, parse_block_name
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import BgpAdvertisement, Block, BlockAffinity, Grant, IpPool, LabelPairs, Node, Resource
+from felixpy.selector import compile_selector
+
+EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""A node with this label announces no Service address, whatever the value."""
+PENDING = "pending"
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class Why(StrEnum):
+    """What a prefix is announced for."""
+
+    BLOCK = "this node's address block"
+    BORROWED = "an address of another node's block, held here"
+    SERVICE = "a Service address with endpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A prefix to announce; `peers` names those to tell, all when empty. `local_pref` None leaves the default."""
+
+    prefix: Prefix
+    why: Why
+    local_pref: int | None = None
+    communities: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceDelta:
+    """What changed since the last flush."""
+
+    puts: Mapping[Prefix, Announcement] = field(default_factory=dict)
+    drops: frozenset[Prefix] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.drops)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for all Service addresses of this node: whether it may announce any, and the advertisements for it.
+
+    `advertisements` None means that nobody wrote any.
+    """
+
+    excluded: bool
+    advertisements: tuple[BgpAdvertisement, ...] | None
+
+
+def derive_terms(labels: LabelPairs, advertisements: Collection[BgpAdvertisement]) -> Terms:
+    """The part of the advertisements that concerns a node with these labels."""
+    named = dict(labels)
+    chosen = tuple(
+        one
+        for one in advertisements
+        if not one.node_selectors or any(compile_selector(selector)(named) for selector in one.node_selectors)
+    )
+    return Terms(EXCLUDE_LABEL in named, chosen if advertisements else None)
+
+
+def derive_block(
+    prefix: Prefix, block: Block, state: str, pools: Iterable[IpPool], node: str
+) -> tuple[Announcement, ...] | Silent:
+    """What one block means here: itself where it is ours, else those of its addresses that this node holds.
+
+    Empty where the block does not concern this node. `state` is that of our affinity to it, "" when there is none.
+    """
+    ours = block.affinity == node
+    held = () if ours else tuple(address for address, holder in block.borrowed if holder == node)
+    if not (ours or held):
+        return ()
+    if any(pool.disable_bgp_export and pool.cidr.contains(prefix.address) for pool in pools):
+        return Silent(Reason.EXPORT_DISABLED)
+    if not ours:
+        return tuple(Announcement(host_prefix(address), Why.BORROWED) for address in held)
+    return Silent(Reason.AFFINITY_PENDING) if state == PENDING else (Announcement(prefix, Why.BLOCK),)
+
+
+def derive_address(
+    grant: Grant, intents: Collection[FrontendIntent], terms: Terms
+) -> tuple[Announcement, ...] | Silent:
+    """What a granted address means here: announced where some frontend of it takes connections from outside."""
+    if not any(intent.outside for intent in intents):
+        reasons = {intent.reason for intent in intents}
+        if not intents:
+            return Silent(Reason.NO_SERVICE)
+        local = Reason.NO_LOCAL_ENDPOINT in reasons
+        return Silent(Reason.NO_LOCAL_ENDPOINT if local else Reason.NO_ENDPOINT)
+    if terms.excluded:
+        return Silent(Reason.NODE_EXCLUDED)
+    if terms.advertisements is None:
+        return (Announcement(host_prefix(grant.address), Why.SERVICE),)
+    matching = [one for one in terms.advertisements if not one.pools or grant.pool in one.pools]
+    if not matching:
+        return Silent(Reason.NOT_ADVERTISED)
+    return tuple(_advertise(grant.address, one) for one in matching)
+
+
+def _advertise(address: Address, advertisement: BgpAdvertisement) -> Announcement:
+    length = advertisement.aggregation4 if len(address) == 4 else advertisement.aggregation6
+    return Announcement(
+        Prefix(mask_address(address, length), length),
+        Why.SERVICE,
+        advertisement.local_pref,
+        tuple(sorted(set(advertisement.communities))),
+        tuple(sorted(set(advertisement.peers))),
+    )
+
+
+def merge_announcements(announcements: Collection[Announcement]) -> Announcement:
+    """One announcement of one prefix out of several: all communities, the highest local_pref, every peer of any."""
+    first = min(announcements, key=lambda one: one.why)
+    prefs = [one.local_pref for one in announcements if one.local_pref is not None]
+    everyone = any(not one.peers for one in announcements)
+    return Announcement(
+        first.prefix,
+        first.why,
+        max(prefs, default=None),
+        tuple(sorted({word for one in announcements for word in one.communities})),
+        () if everyone else tuple(sorted({peer for one in announcements for peer in one.peers})),
+    )
+
+
+Source = tuple[Table, Name]
+
+
+class AnnounceCalc:
+    """The announcements of `node`, kept up to date: `update` and `update_frontends`, then `flush`.
+
+    Cost    a block or an address costs itself; a change of pools, advertisements or this node's labels costs the
+            blocks and addresses that this node has to do with.
+    """
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self._blocks: dict[Name, tuple[Prefix, Block]] = {}
+        self._states: dict[Name, str] = {}
+        self._pools: dict[Name, IpPool] = {}
+        self._grants: dict[Name, Grant] = {}
+        self._grants_at: dict[Address, set[Name]] = {}
+        self._frontends_at: dict[Address, dict[Frontend, FrontendIntent]] = {}
+        self._advertisements: dict[Name, BgpAdvertisement] = {}
+        self._labels: LabelPairs = ()
+        self._terms = derive_terms((), ())
+        self._dirty: set[Source] = set()
+        self._made: dict[Source, tuple[Announcement, ...]] = {}
+        self._silent: dict[Source, Silent] = {}
+        self._sources: dict[Prefix, dict[Source, tuple[Announcement, ...]]] = {}
+        self._published: dict[Prefix, Announcement] = {}
+
+    @property
+    def announcements(self) -> Mapping[Prefix, Announcement]:
+        """All, as of the last flush."""
+        return self._published
+
+    @property
+    def silences(self) -> Mapping[Prefix, Silent]:
+        """Why a block of ours, or a granted address, is not announced; as of the last flush."""
+        return {self._prefix_of(source): silent for source, silent in self._silent.items()}
+
+    def _prefix_of(self, source: Source) -> Prefix:
+        table, name = source
+        return self._blocks[name][0] if table is Table.BLOCK else host_prefix(self._grants[name].address)
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes in one resource (None: it is gone); those of other tables are passed over."""
+        match ref.table:
+            case Table.BLOCK:
+                self._update_block(ref.name, value if isinstance(value, Block) else None)
+            case Table.AFFINITY if ref.name.namespace == self.node:
+                self._update_state(Name("", ref.name.name), value.state if isinstance(value, BlockAffinity) else "")
+            case Table.POOL:
+                _set(self._pools, ref.name, value if isinstance(value, IpPool) else None)
+                self._dirty.update((Table.BLOCK, name) for name in self._blocks)
+            case Table.GRANT:
+                self._update_grant(ref.name, value if isinstance(value, Grant) else None)
+            case Table.BGP_ADVERTISEMENT:
+                _set(self._advertisements, ref.name, value if isinstance(value, BgpAdvertisement) else None)
+                self._update_terms()
+            case Table.NODE if ref.name.name == self.node:
+                self._labels = value.labels if isinstance(value, Node) else ()
+                self._update_terms()
+            case _:
+                pass
+
+    def _update_block(self, name: Name, block: Block | None) -> None:
+        concerns = block is not None and (
+            block.affinity == self.node or any(holder == self.node for _, holder in block.borrowed)
+        )
+        if block is not None and concerns:
+            self._blocks[name] = (parse_block_name(name.name), block)
+        elif self._blocks.pop(name, None) is None:
+            return
+        self._dirty.add((Table.BLOCK, name))
+
+    def _update_state(self, name: Name, state: str) -> None:
+        _set(self._states, name, state or None)
+        self._dirty.add((Table.BLOCK, name))
+
+    def _update_grant(self, name: Name, grant: Grant | None) -> None:
+        old = self._grants.pop(name, None)
+        if old is not None:
+            self._grants_at[old.address].discard(name)
+            if not self._grants_at[old.address]:
+                del self._grants_at[old.address]
+        if grant is not None:
+            self._grants[name] = grant
+            self._grants_at.setdefault(grant.address, set()).add(name)
+        self._dirty.add((Table.GRANT, name))
+
+    def _update_terms(self) -> None:
+        terms = derive_terms(self._labels, [self._advertisements[name] for name in sorted(self._advertisements)])
+        if terms != self._terms:
+            self._terms = terms
+            self._dirty.update((Table.GRANT, name) for name in self._grants)
+
+    def update_frontends(self, delta: ServiceDelta) -> None:
+        """Takes in what ServiceCalc flushed."""
+        for frontend in (*delta.drops, *delta.puts):
+            held = self._frontends_at.setdefault(frontend.address, {})
+            _set(held, frontend, delta.puts.get(frontend))
+            if not held:
+                del self._frontends_at[frontend.address]
+            self._dirty.update((Table.GRANT, name) for name in self._grants_at.get(frontend.address, ()))
+
+    def flush(self) -> AnnounceDelta:
+        """What changed since the last flush; nothing where a change came to nothing."""
+        touched: set[Prefix] = set()
+        for source in self._dirty:
+            touched |= self._remake(source)
+        self._dirty.clear()
+        puts, drops = {}, set()
+        for prefix in touched:
+            sources = self._sources.get(prefix)
+            if not sources:
+                if self._published.pop(prefix, None) is not None:
+                    drops.add(prefix)
+                continue
+            merged = merge_announcements([one for made in sources.values() for one in made])
+            if self._published.get(prefix) != merged:
+                self._published[prefix] = puts[prefix] = merged
+        return AnnounceDelta(puts, frozenset(drops))
+
+    def _remake(self, source: Source) -> set[Prefix]:
+        """Replaces what one block or grant contributes; the prefixes concerned."""
+        made = self._derive(source)
+        old = self._made.pop(source, ())
+        self._silent.pop(source, None)
+        new: tuple[Announcement, ...] = ()
+        if isinstance(made, Silent):
+            self._silent[source] = made
+        else:
+            new = made
+        if new:
+            self._made[source] = new
+        for one in old:
+            sources = self._sources.get(one.prefix, {})
+            sources.pop(source, None)
+            if not sources:
+                self._sources.pop(one.prefix, None)
+        for one in new:
+            self._sources.setdefault(one.prefix, {})[source] = tuple(a for a in new if a.prefix == one.prefix)
+        return {one.prefix for one in (*old, *new)}
+
+    def _derive(self, source: Source) -> tuple[Announcement, ...] | Silent:
+        table, name = source
+        if table is Table.BLOCK:
+            found = self._blocks.get(name)
+            if found is None:
+                return ()
+            return derive_block(*found, self._states.get(name, ""), self._pools.values(), self.node)
+        grant = self._grants.get(name)
+        if grant is None:
+            return ()
+        return derive_address(grant, granted_intents(grant, self._frontends_at.get(grant.address, {})), self._terms)
+
+
+def granted_intents(grant: Grant, frontends: Mapping[Frontend, FrontendIntent]) -> tuple[FrontendIntent, ...]:
+    """The frontends of one address that belong to Services that the grant names."""
+    return tuple(intent for intent in frontends.values() if intent.service in grant.services)
+
+
+def _set(table: dict[_K, _V], key: _K, value: _V | None) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value
+
+
+def derive_announcements(tables: Tables, node: str) -> tuple[Mapping[Prefix, Announcement], Mapping[Prefix, Silent]]:
+    """All announcements of `node` by prefix, and all that stays silent, from scratch."""
+    this = tables.get(Table.NODE, {}).get(Name("", node))
+    advertisements = [
+        one for _, one in sorted(tables.get(Table.BGP_ADVERTISEMENT, {}).items()) if isinstance(one, BgpAdvertisement)
+    ]
+    terms = derive_terms(this.labels if isinstance(this, Node) else (), advertisements)
+    pools = [pool for pool in tables.get(Table.POOL, {}).values() if isinstance(pool, IpPool)]
+    at: dict[Address, dict[Frontend, FrontendIntent]] = {}
+    for frontend, intent in derive_services(tables, node).items():
+        at.setdefault(frontend.address, {})[frontend] = intent
+    found: list[tuple[Prefix, tuple[Announcement, ...] | Silent]] = []
+    for name, block in tables.get(Table.BLOCK, {}).items():
+        affinity = tables.get(Table.AFFINITY, {}).get(Name(node, name.name))
+        state = affinity.state if isinstance(affinity, BlockAffinity) else ""
+        if isinstance(block, Block):
+            prefix = parse_block_name(name.name)
+            found.append((prefix, derive_block(prefix, block, state, pools, node)))
+    for grant in tables.get(Table.GRANT, {}).values():
+        if isinstance(grant, Grant):
+            made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms)
+            found.append((host_prefix(grant.address), made))
+    by_prefix: dict[Prefix, list[Announcement]] = {}
+    silent: dict[Prefix, Silent] = {}
+    for prefix, made in found:
+        if isinstance(made, Silent):
+            silent[prefix] = made
+        else:
+            for one in made:
+                by_prefix.setdefault(one.prefix, []).append(one)
+    return {prefix: merge_announcements(several) for prefix, several in by_prefix.items()}, silent

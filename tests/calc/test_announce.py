@@ -1,0 +1,201 @@
+"""What a node announces and what stays silent, and the incremental form against the one from scratch."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from felixpy.addresses import Prefix, parse_address, parse_prefix
+from felixpy.calc.announce import EXCLUDE_LABEL, AnnounceCalc, Announcement, Why, derive_announcements
+from felixpy.calc.reasons import Reason
+from felixpy.calc.services import ServiceCalc
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import BgpAdvertisement, Block, BlockAffinity, IpPool, Node
+from felixpy.resources.view import View
+from felixpy.selector import parse_selector
+from tests.calc.service_world import (
+    ANNOUNCE_CHANGES,
+    LOCAL,
+    ME,
+    OTHER,
+    UDP,
+    Change,
+    backend,
+    grant,
+    service,
+    service_of,
+    slice_of,
+)
+
+VIP = parse_prefix("203.0.113.1")
+
+
+class World:
+    """The calculations as the agent feeds them."""
+
+    def __init__(self, *changes: Change) -> None:
+        self.services, self.announce, self.view = ServiceCalc(ME), AnnounceCalc(ME), View()
+        self.see(*changes)
+
+    def see(self, *changes: Change) -> World:
+        for change in changes:
+            self.view.put(*change)
+            self.services.update(*change)
+            self.announce.update(*change)
+        self.announce.update_frontends(self.services.flush())
+        self.delta = self.announce.flush()
+        return self
+
+    def announced(self) -> dict[str, Why]:
+        return {str(prefix): one.why for prefix, one in self.announce.announcements.items()}
+
+    def silent(self) -> dict[str, Reason]:
+        return {str(prefix): one.reason for prefix, one in self.announce.silences.items()}
+
+
+def block(text: str, node: str, **borrowed: str) -> Change:
+    """`borrowed` gives the holder of address number N as `aN`."""
+    first = parse_address(text.partition("-")[0])
+    pairs = tuple((parse_address(f"10.0.0.{first[3] + int(key[1:])}"), holder) for key, holder in borrowed.items())
+    return Ref(Table.BLOCK, Name("", text)), Block(node, pairs)
+
+
+def affinity(text: str, state: str) -> Change:
+    return Ref(Table.AFFINITY, Name(ME, text)), BlockAffinity(state)
+
+
+def node(*labels: str) -> Change:
+    return Ref(Table.NODE, Name("", ME)), Node(labels=tuple((label, "") for label in labels))
+
+
+def advertisement(name: str, **values: object) -> Change:
+    return Ref(Table.BGP_ADVERTISEMENT, Name("metallb-system", name)), BgpAdvertisement(**values)  # type: ignore[arg-type]
+
+
+def served(**policy: object) -> tuple[Change, ...]:
+    """A Service that has the VIP and one ready endpoint on another node."""
+    return (
+        grant("203.0.113.1", "a/x"),
+        service("a/x", service_of(**policy)),  # type: ignore[arg-type]
+        slice_of("a/1", "x", backend("10.0.1.1", OTHER)),
+    )
+
+
+def test_blocks_of_this_node_are_announced_and_those_of_others_are_not() -> None:
+    assert World(block("10.0.0.0-26", ME), block("10.0.0.64-26", OTHER)).announced() == {"10.0.0.0/26": Why.BLOCK}
+
+
+def test_a_block_waits_for_its_affinity() -> None:
+    world = World(block("10.0.0.0-26", ME), affinity("10.0.0.0-26", "pending"))
+    assert world.silent() == {"10.0.0.0/26": Reason.AFFINITY_PENDING}
+    assert world.see(affinity("10.0.0.0-26", "confirmed")).announced() == {"10.0.0.0/26": Why.BLOCK}
+
+
+def test_a_borrowed_address_is_announced_alone_by_who_holds_it() -> None:
+    world = World(block("10.0.0.64-26", OTHER, a1=ME, a2="n3"))
+    assert world.announced() == {"10.0.0.65/32": Why.BORROWED}
+
+
+def test_a_pool_that_is_not_exported_keeps_its_blocks_silent() -> None:
+    pool = Ref(Table.POOL, Name("", "p"))
+    hidden = IpPool(parse_prefix("10.0.0.0/16"), 26, disable_bgp_export=True)
+    world = World(block("10.0.0.0-26", ME), block("10.0.0.64-26", OTHER, a1=ME), (pool, hidden))
+    assert world.announced() == {}
+    assert set(world.silent().values()) == {Reason.EXPORT_DISABLED}
+    assert len(world.see((pool, IpPool(parse_prefix("10.0.0.0/16"), 26))).announced()) == 2
+
+
+def test_a_service_address_is_announced_where_any_node_has_an_endpoint() -> None:
+    assert World(*served()).announced() == {"203.0.113.1/32": Why.SERVICE}
+
+
+@pytest.mark.parametrize(("state", "reason"), [("gone", Reason.NO_ENDPOINT), ("terminating", None), ("ready", None)])
+def test_without_a_serving_endpoint_it_is_withdrawn(state: str, reason: Reason | None) -> None:
+    world = World(*served()).see(slice_of("a/1", "x", backend("10.0.1.1", OTHER, state)))
+    assert world.silent().get("203.0.113.1/32") == reason
+    assert (world.delta.drops == {VIP}) == (reason is not None)
+
+
+def test_local_policy_is_announced_only_where_an_endpoint_is() -> None:
+    world = World(*served(external_policy=LOCAL))
+    assert world.silent() == {"203.0.113.1/32": Reason.NO_LOCAL_ENDPOINT}
+    assert world.see(slice_of("a/2", "x", backend("10.0.0.1", ME))).announced() == {"203.0.113.1/32": Why.SERVICE}
+
+
+def test_an_excluded_node_announces_blocks_but_no_service() -> None:
+    world = World(*served(), block("10.0.0.0-26", ME), node(EXCLUDE_LABEL))
+    assert (world.announced(), world.silent()) == (
+        {"10.0.0.0/26": Why.BLOCK},
+        {"203.0.113.1/32": Reason.NODE_EXCLUDED},
+    )
+
+
+def test_a_granted_address_without_its_service_is_silent() -> None:
+    assert World(grant("203.0.113.1", "a/x")).silent() == {"203.0.113.1/32": Reason.NO_SERVICE}
+
+
+def test_a_shared_address_stays_while_one_of_its_services_has_an_endpoint() -> None:
+    world = World(*served()).see(
+        grant("203.0.113.1", "a/x", "b/z"), service("b/z", service_of(port=53, protocol=UDP)), slice_of("b/1", "z")
+    )
+    assert world.announced() == {"203.0.113.1/32": Why.SERVICE}
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "announced"),
+    [
+        ({}, (), True),
+        ({"pools": ("default",)}, (), True),
+        ({"pools": ("gold",)}, (), False),
+        ({"node_selectors": (parse_selector("has(rack)"),)}, (), False),
+        ({"node_selectors": (parse_selector("has(rack)"),)}, ("rack",), True),
+    ],
+)
+def test_advertisements_narrow_by_pool_and_node(
+    values: dict[str, object], labels: tuple[str, ...], announced: bool
+) -> None:
+    world = World(*served(), advertisement("one", **values), node(*labels))
+    assert (VIP in world.announce.announcements) == announced
+    assert announced or world.silent() == {"203.0.113.1/32": Reason.NOT_ADVERTISED}
+
+
+def test_several_advertisements_give_several_prefixes_with_their_own_attributes() -> None:
+    world = World(
+        *served(),
+        advertisement("one", communities=("65000:1",), local_pref=100),
+        advertisement("two", communities=("65000:2",), peers=("tor",)),
+        advertisement("wide", aggregation4=24, peers=("tor",)),
+    )
+    wide = parse_prefix("203.0.113.0/24")
+    assert world.announce.announcements == {
+        VIP: Announcement(VIP, Why.SERVICE, 100, ("65000:1", "65000:2")),
+        wide: Announcement(wide, Why.SERVICE, peers=("tor",)),
+    }
+
+
+def test_an_aggregate_stays_until_its_last_address_goes() -> None:
+    world = World(*served(), advertisement("wide", aggregation4=24), grant("203.0.113.2", "a/x"))
+    wide = parse_prefix("203.0.113.0/24")
+    assert not world.see((Ref(Table.GRANT, Name("", "203.0.113.1")), None)).delta
+    assert world.see((Ref(Table.GRANT, Name("", "203.0.113.2")), None)).delta.drops == {wide}
+
+
+def test_other_nodes_blocks_are_not_kept() -> None:
+    world = World(*(block(f"10.{high}.{low}.0-26", OTHER) for high in range(4) for low in range(200)))
+    assert not world.announce._blocks
+
+
+@settings(max_examples=250)
+@given(st.lists(st.lists(ANNOUNCE_CHANGES, min_size=1, max_size=6), max_size=12))
+def test_incremental_and_from_scratch_agree_over_any_sequence(batches: list[list[Change]]) -> None:
+    world = World()
+    kept: dict[Prefix, Announcement] = {}
+    for batch in batches:
+        world.see(*batch)
+        assert not world.delta.drops - kept.keys()
+        kept = {prefix: one for prefix, one in kept.items() if prefix not in world.delta.drops} | world.delta.puts
+        announced, silent = derive_announcements(world.view.tables, ME)
+        assert kept == announced == world.announce.announcements
+        assert world.announce.silences == silent
