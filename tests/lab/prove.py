@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.lab.say import Teller
 from tests.lab.world import SERVER_PORT, Pod, World
-from tests.support.netns import Namespace
 from tests.support.packets import ask_tcp, ping_ok, tcp_ok
 from tests.support.wait import eventually
 
-DENY_KEY = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.lab-deny"
+_DENY_KEY = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.lab-deny"
 _DENY = {
     "apiVersion": "projectcalico.org/v3",
     "kind": "GlobalNetworkPolicy",
@@ -86,31 +86,26 @@ def router_sessions(world: World) -> dict[str, str]:
     return {row[0]: row[-1] for row in rows}
 
 
-def flip_policy(world: World, source: Namespace, address: str) -> tuple[float, float]:
-    """Denies `source` by `etcdctl put`, and allows it again by `etcdctl del`: until the first packet that shows it.
+@contextmanager
+def write_denial(world: World) -> Iterator[None]:
+    """A policy that denies app=shell the way to app=web, written with etcdctl; deleted with it at the end."""
+    world.etcdctl("put", _DENY_KEY, json.dumps(_DENY))
+    try:
+        yield
+    finally:
+        world.etcdctl("del", _DENY_KEY)
 
-    Units   seconds from the start of etcdctl to the first new connection that behaves so.
-    Raises  AssertionError when either does not show within 5 s.
+
+def _until(probe: Callable[[], bool], wanted: bool, within_s: float = 5.0) -> float:
+    """When the attempt began that first was as wanted, in seconds of the monotonic clock.
+
+    Raises  AssertionError when none was in time.
     """
-    allowed = _until(lambda: tcp_ok(source, address, SERVER_PORT, wait_s=0.3), True)
-    assert allowed is not None, f"{address} does not answer before the policy"
-    times = []
-    for change, wanted in ((("put", DENY_KEY, json.dumps(_DENY)), False), (("del", DENY_KEY), True)):
-        begin = time.monotonic()
-        world.etcdctl(*change)
-        seen = _until(lambda: tcp_ok(source, address, SERVER_PORT, wait_s=0.1), wanted)
-        assert seen is not None, f"etcdctl {change[0]}: {address} {'does not answer' if wanted else 'still answers'}"
-        times.append(seen - begin)
-    return times[0], times[1]
-
-
-def _until(probe: Callable[[], bool], wanted: bool, within_s: float = 5.0) -> float | None:
-    """When the attempt began that first was as wanted; None when none was in time."""
     end = time.monotonic() + within_s
     while (begin := time.monotonic()) < end:
         if probe() == wanted:
             return begin
-    return None
+    raise AssertionError(f"still {'no ' if wanted else 'an '}answer after {within_s:.0f} s")
 
 
 def _underlay(world: World) -> str:
@@ -150,9 +145,18 @@ def _pods(version: int) -> Proof:
 
 def _policy(world: World) -> str:
     source, target = _across(world)
-    address = world.pod_address(target)
-    assert address is not None
-    denied_s, allowed_s = flip_policy(world, world.pod_namespace(source), address)
+    place, address = world.pod_namespace(source), world.pod_address(target)
+    assert address is not None, f"{target.name} has no address"
+
+    def answers() -> bool:
+        return tcp_ok(place, address, SERVER_PORT, wait_s=0.1)
+
+    eventually(answers, 10, what=f"{address} before the policy")
+    begin = time.monotonic()
+    with write_denial(world):
+        denied_s = _until(answers, False) - begin
+        begin = time.monotonic()
+    allowed_s = _until(answers, True) - begin
     return f"denied {denied_s * 1000:.0f} ms, allowed {allowed_s * 1000:.0f} ms after etcdctl was started"
 
 

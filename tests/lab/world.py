@@ -17,7 +17,7 @@ from tests.lab.ground import process_of
 from tests.lab.say import Teller
 from tests.lab.topology import Node
 from tests.support.etcd import EtcdGateway
-from tests.support.netns import Namespace
+from tests.support.netns import CommandFailed, Namespace
 from tests.support.packets import NameServer
 from tests.support.wait import eventually
 
@@ -73,7 +73,7 @@ class World:
             eventually(lambda: self.etcd.healthy, 20)
         with say.step(f"agents ready for pods: {', '.join(node.name for node in self.nodes)}"):
             for node in self.nodes:
-                self.wait_agent(node)
+                self.wait_ready(node)
         with say.step(f"felixctl apply -f {self.manifest.parent.name}/{self.manifest.name}"):
             self.felixctl("apply", "-f", str(self.manifest))
         for pod in self.pods:
@@ -104,17 +104,31 @@ class World:
         assert place is not None
         return place.run("etcdctl", f"--endpoints={self.etcd.url}", *arguments, env={"ETCDCTL_API": "3"})
 
-    def wait_agent(self, node: Node, within_s: float = 20) -> None:
-        """Waits until the node's agent takes CNI requests."""
-        socket = Path(self.lab.environment(node)["FELIXPY_RUN_DIR"]) / "cni.sock"
-        log = self.lab.log(node.name)
+    def wait_ready(self, node: Node, within_s: float = 20) -> None:
+        """Waits until the node's agent says, by CNI STATUS, that it takes pods.
+
+        Raises  AssertionError with its answer and the end of its log.
+        """
         process = next(process for process in self.lab.record.processes if process.role == node.name)
+        answer = ""
+
+        def ready() -> bool:
+            nonlocal answer
+            if not process.alive:
+                return True
+            try:
+                answer = self.lab.run(node, "pod", "status", "none")
+            except CommandFailed as refused:
+                answer = str(refused)
+                return False
+            return True
+
         try:
-            eventually(lambda: socket.exists() or not process.alive, within_s, what=f"{socket}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{_tail(log)}") from None
+            eventually(ready, within_s, 0.05)
+        except AssertionError:
+            raise AssertionError(f"felixpy on {node.name}: {answer}\n{_tail(self.lab.log(node.name))}") from None
         if not process.alive:
-            raise AssertionError(f"felixpy on {node.name} has ended\n{_tail(log)}")
+            raise AssertionError(f"felixpy on {node.name} has ended\n{_tail(self.lab.log(node.name))}")
 
     def add_pod(self, pod: Pod) -> None:
         """Adds one pod through the CNI plugin on its node.

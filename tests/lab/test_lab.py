@@ -1,0 +1,141 @@
+"""The whole thing: three nodes, a router, a client, etcd; what `make lab` claims, and what it does not have time for.
+
+One lab for the module, beside any other that is up. Each test leaves it as it found it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.build import Lab
+from tests.lab.ground import Ground
+from tests.lab.prove import PROOFS, Proof, reachability, router_sessions, write_denial
+from tests.lab.say import Teller
+from tests.lab.topology import Node, Topology
+from tests.lab.world import SERVER_PORT, Pod, World
+from tests.support.netns import CommandFailed
+from tests.support.packets import FlowMeter, ask_tcp, tcp_ok
+from tests.support.wait import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def world(topology: Topology) -> Iterator[World]:
+    ground = Ground(f"m{os.getpid()}")
+    lab = Lab(topology, ground)
+    told = io.StringIO()
+    try:
+        lab.build(Teller(told))
+        world = World(lab)
+        world.populate(Teller(told))
+        yield world
+    except Exception:
+        print(told.getvalue())
+        raise
+    finally:
+        lab.stop()
+        ground.clear()
+
+
+def pod(world: World, name: str) -> Pod:
+    return next(pod for pod in world.pods if pod.name == name)
+
+
+@pytest.mark.parametrize(("claim", "proof"), PROOFS, ids=[claim for claim, _ in PROOFS])
+def test_what_make_lab_claims(world: World, claim: str, proof: Proof) -> None:
+    assert proof(world)
+
+
+def test_a_policy_decides_pair_by_pair_and_its_deletion_restores_all(world: World) -> None:
+    pairs = [(a.name, b.name) for a in world.pods for b in world.pods if a != b]
+    allowed = dict.fromkeys(pairs, True)
+    denied = {(a, b): not (a.startswith("shell") and b.startswith("web")) for a, b in pairs}
+    eventually(lambda: reachability(world) == allowed, 20, 0.2)
+    with write_denial(world):
+        eventually(lambda: reachability(world) == denied, 5, 0.2)
+        assert reachability(world, 6) == denied
+    eventually(lambda: reachability(world) == allowed, 5, 0.2)
+
+
+@pytest.mark.parametrize("name", ["n1", "n2", "n3"])
+def test_each_node_routes_every_other_node_s_block_to_that_node(world: World, name: str) -> None:
+    node = world.lab.topology.node(name)
+    others = {address_of(other) for other in world.nodes if other != node}
+    eventually(lambda: gateways(world, node, "10.64.0.0/16") == others, 20, 0.2, f"blocks via {others}")
+
+
+def test_the_router_spreads_a_service_over_every_node(world: World) -> None:
+    address = eventually(world.service_address, 20)
+    wanted = {address_of(node) for node in world.nodes}
+    eventually(lambda: gateways(world, world.router, f"{address}/32") == wanted, 20, 0.2, f"{address} via {wanted}")
+
+
+def test_a_killed_agent_costs_no_packet_and_no_session(world: World) -> None:
+    source, target = pod(world, "shell-3"), pod(world, "web-2")
+    address = world.pod_address(target)
+    assert address is not None
+    node = world.lab.topology.node(target.node)
+    eventually(lambda: set(router_sessions(world).values()) == {"Established"}, 20, 0.2)
+    since = session_since(world, node)
+    meter = FlowMeter(world.pod_namespace(source), world.pod_namespace(target), address)
+    with meter:
+        os.kill(world.lab.daemons[node.name].pid, signal.SIGKILL)
+        world.lab.daemons[node.name].stop()
+        world.lab.start(node)
+        world.wait_ready(node)
+        report = meter.stop()
+    assert (report.lost, report.gaps) == (0, ())
+    assert report.sent > 100
+    assert session_since(world, node) == since
+
+
+def test_a_pod_comes_and_goes_without_a_trace(world: World) -> None:
+    node = world.lab.topology.node("n3")
+    mine = Pod("default", "passing", "n3", ())
+    before = traces(world, node)
+    world.add_pod(mine)
+    address = world.pod_address(mine)
+    assert address is not None
+    world.serve(mine)
+    eventually(lambda: ask_tcp(world.client, address, SERVER_PORT), 10)
+    world.delete_pod(mine)
+    assert not world.pod_namespace(mine).exists
+    eventually(lambda: traces(world, node) == before, 10)
+    assert not tcp_ok(world.client, address, SERVER_PORT, wait_s=0.3)
+
+
+def test_a_wrong_request_of_the_plugin_is_answered_with_its_reason(world: World) -> None:
+    with pytest.raises(CommandFailed, match='"code"'):
+        world.lab.run(world.nodes[0], "pod", "check", "never-added")
+
+
+def address_of(node: Node) -> str:
+    return dict(node.environment)["WAIT_FOR_ADDRESS"]
+
+
+def gateways(world: World, node: Node, prefix: str) -> set[str]:
+    """Next hops of the node's routes at or below `prefix`."""
+    routes = json.loads(world.lab.run(node, "ip", "-j", "-N", "route", "show", "root", prefix))
+    hops = [hop for route in routes for hop in route.get("nexthops", [route])]
+    return {hop["gateway"] for hop in hops if "gateway" in hop}
+
+
+def session_since(world: World, node: Node) -> str:
+    """When the router's session with the node came up."""
+    text = world.lab.run(world.router, "birdc", "-s", "/run/bird/bird.ctl", "show", "protocols")
+    return next(line.split()[4] for line in text.splitlines() if line.startswith(f"{node.name} "))
+
+
+def traces(world: World, node: Node) -> tuple[set[str], set[str], set[str]]:
+    """The node's devices and pod routes, and the cluster's endpoints."""
+    links = json.loads(world.lab.run(node, "ip", "-j", "link", "show"))
+    routes = json.loads(world.lab.run(node, "ip", "-j", "-N", "route", "show", "root", "10.64.0.0/16"))
+    endpoints = world.etcd.get_prefix("/calico/resources/v3/projectcalico.org/workloadendpoints/")
+    return {link["ifname"] for link in links}, {route["dst"] for route in routes if "dev" in route}, set(endpoints)
