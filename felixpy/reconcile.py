@@ -8,11 +8,12 @@ It must never ask for a read or a write before the first complete desired state 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from felixpy.dataplane.changes import Changes, MemberChange
+from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.nftables import chain_digests
 from felixpy.dataplane.objects import (
     Chain,
@@ -49,16 +50,18 @@ class Driver(Protocol):
 
 @dataclass(slots=True)
 class Report:
-    """What one application did: number of ops, and those that failed."""
+    """What one application did: the number of ops, the first and last in words, and those that failed."""
 
     applied: int = 0
+    first: str = ""
+    last: str = ""
     failed: list[Outcome] = field(default_factory=list)
 
 
 class Reconciler:
     """Owns the belief about one driver's kernel."""
 
-    def __init__(self, driver: Driver, members_of: Callable[[Set], Members | None]) -> None:
+    def __init__(self, driver: Driver, members_of: Callable[[Collection[Set]], Mapping[Set, Members]]) -> None:
         self._driver = driver
         self._members_of = members_of
         self._desired: dict[Key, Object] = {}
@@ -113,8 +116,11 @@ class Reconciler:
             self._failed.pop(key, None)
             self._dirty.add(key)
 
-    def adopt(self) -> None:
-        """Reads the kernel: what is right stays, what differs or is missing or is too much becomes dirty."""
+    def adopt(self, prune: bool = True) -> None:
+        """Reads the kernel: what is right stays, what differs or is missing becomes dirty.
+
+        So does, with `prune`, what is ours and not desired.
+        """
         seen = self._driver.read(tuple(self._desired))
         self._actual, self._failed, self._failed_members = {}, {}, {}
         self._dirty = set(self._desired)
@@ -123,17 +129,16 @@ class Reconciler:
             if wanted is not None and same(wanted, one):
                 self._actual[key] = wanted
                 self._dirty.discard(key)
-            elif wanted is not None or is_ours(one):
+            elif wanted is not None or (prune and is_ours(one)):
                 self._actual[key] = one
                 self._dirty.add(key)
-        for one in self._desired.values():
-            if isinstance(one, Set):
-                self._compare_members(one, seen.members.get(one.name, {}))
+        sets = [one for one in self._desired.values() if isinstance(one, Set)]
+        wanted_members = self._members_of(sets)
+        for one in sets:
+            there = seen.members.get(one.name, {}) if one.key not in self._dirty else {}
+            self._compare_members(one, wanted_members.get(one, {}), there)
 
-    def _compare_members(self, target: Set, there: Members) -> None:
-        wanted = self._members_of(target)
-        if wanted is None:
-            return
+    def _compare_members(self, target: Set, wanted: Members, there: Members) -> None:
         added = {key: data for key, data in wanted.items() if there.get(key) != data}
         removed = {key: data for key, data in there.items() if key not in wanted}
         if added or removed:
@@ -144,7 +149,9 @@ class Reconciler:
     def apply(self) -> Report:
         """Makes the kernel what is desired, as far as it lets us."""
         ops = self._difference()
-        report = Report(len(ops))
+        if not ops:
+            return Report()
+        report = Report(len(ops), describe_op(ops[0]), describe_op(ops[-1]))
         for run in sort_ops(ops):
             for outcome in self._driver.apply(run):
                 self._settle(outcome, report)

@@ -11,6 +11,7 @@ from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import Dataplane
 from felixpy.agent.ipam_store import IpamStore
 from felixpy.agent.settings import Settings
+from felixpy.calc.services import ServiceDelta
 from felixpy.cni.server import CniServer
 from felixpy.datastore.model import Event, Store
 from felixpy.datastore.syncer import Phase, SyncState
@@ -51,9 +52,9 @@ class AgentRole:
         """Takes one change of the View."""
         self._dataplane.update(ref, value)
 
-    def flush(self, revision: int) -> None:
+    def flush(self, revision: int, services: ServiceDelta) -> None:
         """Everything up to `revision` has been given."""
-        self._dataplane.flush(revision)
+        self._dataplane.flush(revision, services)
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or not."""

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
+from felixpy.agent.applier import Applier
 from felixpy.calc.graph import Graph
+from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.describe import describe_op
-from felixpy.dataplane.objects import Key, Kind, Set
+from felixpy.dataplane.objects import Key, Kind, Members, Set
+from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.translate import Translator, endpoint_owner
-from felixpy.reconcile import Driver, Reconciler, Report
+from felixpy.reconcile import Driver, Reconciler
 from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import Resource
-
-_log = logging.getLogger(__name__)
-
-RETRY_FIRST_S = 0.5
-RETRY_MOST_S = 30.0
-FAILURES_LOGGED = 5
 
 
 class Dataplane:
@@ -37,45 +31,52 @@ class Dataplane:
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members)
         self.reconciler = Reconciler(driver, self._members_of)
+        self._applier = Applier("kernel", self.reconciler, self._notify)
+        self._services = ServiceTables()
         self.revision = 0
         self._started = False
         self._devices: dict[str, str] = {}
         self._device_of: dict[Name, str] = {}
         self._waiting: dict[asyncio.Future[None], tuple[Name, int]] = {}
-        self._retry_s = RETRY_FIRST_S
-        self._retry: asyncio.TimerHandle | None = None
 
     @property
     def started(self) -> bool:
         """Whether the first complete desired state has been applied."""
         return self._started
 
-    def _members_of(self, target: Set) -> dict[bytes, bytes] | None:
-        members = self.translator.set_members(target)
-        return None if members is None else dict(members)
+    def _members_of(self, sets: Collection[Set]) -> Mapping[Set, Members]:
+        """All that these sets should hold."""
+        members = dict(self._services.members())
+        for target in sets:
+            own = self.translator.set_members(target)
+            if own is not None:
+                members[target] = own
+        return members
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; nothing happens before `flush`."""
         self.graph.update(ref, value)
 
-    def flush(self, revision: int) -> None:
+    def flush(self, revision: int, services: ServiceDelta) -> None:
         """Makes the kernel what the View up to `revision` asks for."""
         delta = self.graph.flush()
         changes = Changes()
         if not self._started:
-            self.translator.ledger.put("base", base_objects({}), changes)
-        self.translator.translate(delta.policy, delta.sets, changes)
+            fixed = (*base_objects(service_base_rules()), *service_objects())
+            self.translator.ledger.put("base", fixed, changes)
+        self.translator.translate(delta, changes)
+        changes.merge(self._services.update(services))
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)
         self.reconciler.want(changes)
         if not self._started:
             self.reconciler.adopt()
-            self._apply("start")
             self._started = True
+            self._applier.apply("start")
             gc.collect()
             gc.freeze()
         elif changes:
-            self._apply("change")
+            self._applier.apply("change")
         self.revision = max(self.revision, revision)
         self._notify()
 
@@ -86,32 +87,6 @@ class Dataplane:
         if device is not None:
             self._device_of[name] = device
             self._devices[device] = endpoint_owner(name)
-
-    def _apply(self, why: str) -> Report:
-        begin = time.monotonic()
-        report = self.reconciler.apply()
-        if report.applied:
-            took_ms = (time.monotonic() - begin) * 1e3
-            level = logging.WARNING if report.failed else logging.INFO
-            _log.log(level, "%s: %d ops in %.1f ms, %d failed", why, report.applied, took_ms, len(report.failed))
-        for outcome in report.failed[:FAILURES_LOGGED]:
-            _log.warning("not done: %s: %s", describe_op(outcome.op), outcome.error)
-        if report.failed:
-            self._retry_later()
-        elif not self.reconciler.failed:
-            self._retry_s = RETRY_FIRST_S
-        return report
-
-    def _retry_later(self) -> None:
-        if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(self._retry_s, self._retry_now)
-            self._retry_s = min(self._retry_s * 2, RETRY_MOST_S)
-
-    def _retry_now(self) -> None:
-        self._retry = None
-        if self.reconciler.retry():
-            self._apply("retry")
-            self._notify()
 
     def _notify(self) -> None:
         """Wakes those who wait for an endpoint that now holds."""
@@ -128,22 +103,20 @@ class Dataplane:
         if owner is None or not self._started:
             return
         self.reconciler.touch(self._on_device(self.translator.ledger.keys_of(owner)))
-        self._apply(f"device {device}")
-        self._notify()
+        self._applier.apply(f"device {device}")
 
     def kernel_changed(self, what: str) -> None:
         """Somebody else changed something of ours: everything is read and compared."""
         if not self._started:
             return
         self.reconciler.adopt()
-        self._apply(f"repair after {what}")
-        self._notify()
+        self._applier.apply(f"repair after {what}")
 
     def route_gone(self, key: Key) -> None:
         """Somebody else removed (or replaced) a route."""
         if self._started and self.reconciler.wants(key):
             self.reconciler.touch((key,))
-            self._apply("repair of a route")
+            self._applier.apply("repair of a route")
 
     @staticmethod
     def _on_device(keys: Iterable[Key]) -> list[Key]:

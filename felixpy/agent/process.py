@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
 from felixpy.agent.clock import utc_now
 from felixpy.agent.settings import Role, Settings
+from felixpy.calc.services import ServiceCalc
 from felixpy.datastore.client import open_store
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.local import LocalEtcd
@@ -87,6 +88,7 @@ class _Process:
         self._store = store
         self._group = group
         self._decoder = Decoder(settings.node)
+        self._services = ServiceCalc(settings.node)
         self._broken: dict[bytes, Broken] = {}
         memory = ClusterMemory(settings.state_file)
         prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
@@ -122,16 +124,18 @@ class _Process:
                 del self._broken[event.key]
             if decoded is None:
                 continue
+            self._services.update(decoded.ref, decoded.value)
             if self._agent is not None:
                 self._agent.update(decoded.ref, decoded.value)
             if self._routing is not None:
                 self._routing.update(decoded.ref, decoded.value)
         if not batch.in_sync:
             return
+        services = self._services.flush()
         if self._agent is not None:
-            self._agent.flush(batch.revision)
+            self._agent.flush(batch.revision, services)
         if self._routing is not None:
-            self._routing.flush()
+            self._routing.flush(services)
 
     def _report(self, key: bytes, broken: Broken) -> Decoded | None:
         """Says once that a value is broken; it counts as missing from now on."""

@@ -15,8 +15,19 @@ from hashlib import blake2b
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.fib import RouteFilter
-from birdpy.intent import Advertisement, BgpIntent, Match, Neighbor, Policy, RouteOrigin, Speaker, Statement
-from felixpy.addresses import Prefix
+from birdpy.intent import (
+    Advertisement,
+    BgpIntent,
+    Match,
+    Neighbor,
+    Policy,
+    RouteOrigin,
+    Speaker,
+    Statement,
+    parse_community,
+    parse_large_community,
+)
+from felixpy.calc.announce import Announcement
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import BgpConfiguration, BgpPeer, Node, Resource
@@ -43,8 +54,8 @@ class BgpPlan:
     route_filter: RouteFilter
 
 
-def derive_bgp(tables: Tables, node: str, announced: Iterable[Prefix]) -> BgpPlan | NoSpeaker:
-    """The speaker of `node`; `announced` are the prefixes that it originates."""
+def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> BgpPlan | NoSpeaker:
+    """The speaker of `node`; `announced` is what it originates."""
     me = tables[Table.NODE].get(Name("", node))
     if not isinstance(me, Node):
         return NoSpeaker.NO_NODE
@@ -64,15 +75,26 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Prefix]) -> BgpPla
         _peer(name.name, peer, tables) for name, peer in tables[Table.BGP_PEER].items() if isinstance(peer, BgpPeer)
     ]
     neighbors = topology.derive_neighbors(router, nodes.values(), peers, mesh)
-    prefixes = {BgpPrefix(prefix.address, prefix.length) for prefix in announced}
+    advertisements = {one.prefix: one for one in map(_advertisement, announced)}
     intent = BgpIntent(
         speaker=Speaker(router.asn, _router_id(node, me), own.listen_port or default.listen_port or 179),
         neighbors=neighbors,
-        advertisements={prefix: Advertisement(prefix) for prefix in sorted(prefixes)},
+        advertisements=dict(sorted(advertisements.items())),
         policy=_policy(router, neighbors),
     )
     addresses = frozenset(router.addresses)
-    return BgpPlan(intent, RouteFilter(own_prefixes=frozenset(prefixes), own_addresses=addresses))
+    return BgpPlan(intent, RouteFilter(own_prefixes=frozenset(advertisements), own_addresses=addresses))
+
+
+def _advertisement(announced: Announcement) -> Advertisement:
+    plain = [word for word in announced.communities if word.count(":") == 1]
+    large = [word for word in announced.communities if word.count(":") > 1]
+    return Advertisement(
+        BgpPrefix(announced.prefix.address, announced.prefix.length),
+        communities=tuple(parse_community(word) for word in plain),
+        large_communities=tuple(parse_large_community(word) for word in large),
+        local_pref=announced.local_pref,
+    )
 
 
 def _configuration(tables: Tables, name: str) -> BgpConfiguration:

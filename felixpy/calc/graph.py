@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from felixpy.calc.ipsets import IpSets, SetsDelta
 from felixpy.calc.policy import PolicyCalc, PolicyDelta
+from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.resources.codec import Ref, Table
-from felixpy.resources.types import HostEndpoint, NetworkSet, Resource, WorkloadEndpoint
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import HostEndpoint, IpPool, NetworkSet, Resource, WorkloadEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,8 @@ class IntentDelta:
 
     policy: PolicyDelta
     sets: SetsDelta
+    pools: PoolsIntent | None = None
+    """The whole of it when it changed."""
 
 
 class Graph:
@@ -25,6 +29,8 @@ class Graph:
         self.node = node
         self.sets = IpSets()
         self.policy = PolicyCalc(node, self.sets)
+        self._pools: dict[Name, IpPool] = {}
+        self._pools_dirty = False
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; None means that the resource is gone."""
@@ -33,9 +39,17 @@ class Graph:
                 self.sets.put(ref, value)
             else:
                 self.sets.drop(ref)
+        elif ref.table is Table.POOL:
+            self._pools_dirty = True
+            if isinstance(value, IpPool):
+                self._pools[ref.name] = value
+            else:
+                self._pools.pop(ref.name, None)
         self.policy.update(ref, value)
 
     def flush(self) -> IntentDelta:
         """The delta; policies first, since they decide which sets are needed."""
         policy = self.policy.flush()
-        return IntentDelta(policy, self.sets.flush())
+        pools = derive_pools(self._pools.values()) if self._pools_dirty else None
+        self._pools_dirty = False
+        return IntentDelta(policy, self.sets.flush(), pools)

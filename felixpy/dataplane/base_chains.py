@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from felixpy.addresses import parse_prefix
+from felixpy.addresses import Prefix, parse_prefix
+from felixpy.calc.pools import PoolsIntent
 from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
 from felixpy.dataplane.objects import BaseHook, Chain, Object, Set, SetType
 from felixpy.dataplane.policy_chains import ALLOW_CHAIN, PASS_CHAIN
@@ -31,6 +32,7 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
 )
+from felixpy.dataplane.sets import merge_prefixes
 
 ANY_ENDPOINT = "cali*"
 """Interfaces that are ours to guard, by name: Calico's prefix."""
@@ -58,7 +60,7 @@ _TO_ENDPOINT = InterfaceIs("out", ANY_ENDPOINT)
 
 
 def base_objects(extra: Mapping[str, tuple[Rule, ...]], host_action: str = "Drop") -> tuple[Object, ...]:
-    """The fixed sets and chains. `extra` are rules that go first in the base chains of that name (Services bring theirs).
+    """The fixed sets and chains. `extra` are rules that go first in the base chains of that name (those of Services).
 
     `host_action`: what happens to what a workload may send and sends to its own host: Drop, Accept or Return.
     """
@@ -119,3 +121,12 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], host_action: str = "Drop
     bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
     sets = (FROM_ENDPOINTS, TO_ENDPOINTS, MASQUERADED4, MASQUERADED6, POOLS4, POOLS6)
     return (*sets, *fixed, *bases)
+
+
+def pool_sets(pools: PoolsIntent) -> Mapping[Set, frozenset[Prefix]]:
+    """What the sets of pools hold."""
+    return {
+        target: merge_prefixes(prefix for prefix in prefixes if prefix.version == version)
+        for prefixes, targets in ((pools.own, (POOLS4, POOLS6)), (pools.masqueraded, (MASQUERADED4, MASQUERADED6)))
+        for version, target in zip((4, 6), targets, strict=True)
+    }

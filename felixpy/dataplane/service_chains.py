@@ -25,7 +25,7 @@ from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Ori
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.objects import Chain, DataType, Key, Object, Set, SetType
+from felixpy.dataplane.objects import Chain, DataType, Key, Members, Object, Set, SetType
 from felixpy.dataplane.rules import (
     MARK_FROM_WORKLOAD,
     MARK_MASQUERADE,
@@ -268,6 +268,10 @@ class ServiceTables:
             new = render_frontend(frontend, after) if after is not None else _NOTHING
             self._take_over(old, new, changes)
         return changes
+
+    def members(self) -> Mapping[Set, Members]:
+        """All members of every set that has some."""
+        return render_services(self._intents)[1]
 
     def _take_over(self, old: FrontendObjects, new: FrontendObjects, changes: Changes) -> None:
         for chain in new.chains:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from felixpy.addresses import Prefix
+from felixpy.calc.graph import IntentDelta
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
-from felixpy.calc.ipsets import Member, SetChange, SetsDelta
-from felixpy.calc.policy import PolicyDelta, sets_of
+from felixpy.calc.ipsets import Member, SetChange
+from felixpy.calc.policy import sets_of
+from felixpy.dataplane.base_chains import pool_sets
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.endpoint_chains import render_endpoint
 from felixpy.dataplane.objects import Members, Set
@@ -41,13 +43,17 @@ class Translator:
         self._set_users: dict[SetSpec, set[Rendered]] = {}
         self._prefix_counts: dict[tuple[SetSpec, Version], int] = {}
         self._sets: dict[tuple[SetSpec, Version], Set] = {}
-        self._merged: dict[Set, frozenset[Prefix]] = {}
+        self._prefixes: dict[Set, frozenset[Prefix]] = {}
         self._spec_of: dict[str, tuple[SetSpec, Version]] = {}
         self._claims: dict[Set, dict[bytes, dict[Name, bytes]]] = {}
         self._entries: dict[Name, tuple[tuple[Set, bytes], ...]] = {}
 
-    def translate(self, policy: PolicyDelta, sets: SetsDelta, changes: Changes) -> None:
-        """Adds to `changes` what the deltas ask for."""
+    def translate(self, delta: IntentDelta, changes: Changes) -> None:
+        """Adds to `changes` what the delta asks for."""
+        policy, sets = delta.policy, delta.sets
+        if delta.pools is not None:
+            for target, prefixes in pool_sets(delta.pools).items():
+                self._put_prefixes(target, prefixes, changes)
         again: set[Rendered] = set()
         for spec in sets.dropped:
             self._drop_set(spec, changes)
@@ -66,14 +72,14 @@ class Translator:
 
     def set_members(self, target: Set) -> Members | None:
         """All that a set should hold now; None for a set that is not an IP set of ours."""
+        if target in self._prefixes:
+            return {encode_prefix(prefix): b"" for prefix in self._prefixes[target]}
         if target in self._claims:
             return {key: data[min(data)] for key, data in self._claims[target].items()}
         found = self._spec_of.get(target.name)
         if found is None:
             return None
         spec, version = found
-        if target.interval:
-            return {encode_prefix(prefix): b"" for prefix in self._merged[target]}
         return {encode_member(member): b"" for member in self._members(spec) if member_version(member) == version}
 
     def _name(self, spec: SetSpec, version: Version) -> str:
@@ -110,13 +116,16 @@ class Translator:
         return renamed
 
     def _change_interval(self, spec: SetSpec, version: Version, target: Set, changes: Changes) -> None:
-        before = self._merged.get(target, frozenset())
         after = merge_prefixes(
             member
             for member in self._members(spec)
             if isinstance(member, bytes | Prefix) and member_version(member) == version
         )
-        self._merged[target] = after
+        self._put_prefixes(target, after, changes)
+
+    def _put_prefixes(self, target: Set, after: frozenset[Prefix], changes: Changes) -> None:
+        before = self._prefixes.get(target, frozenset())
+        self._prefixes[target] = after
         changes.drop_members(target, {encode_prefix(prefix): b"" for prefix in before - after})
         changes.add_members(target, {encode_prefix(prefix): b"" for prefix in after - before})
 
@@ -129,7 +138,7 @@ class Translator:
 
     def _forget(self, old: Set, changes: Changes) -> None:
         self.ledger.put(f"set {old.name}", (), changes)
-        self._merged.pop(old, None)
+        self._prefixes.pop(old, None)
         del self._spec_of[old.name]
         changes.members.pop(old, None)
 

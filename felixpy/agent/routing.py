@@ -1,0 +1,148 @@
+"""The bgp role: what this node announces and learns, between the View, gobgpd (through birdpy) and the kernel's routes.
+
+In: resources; out: an intent for the speaker, and learned routes in the kernel under their own protocol number. Routes
+of an earlier run stay until the neighbours have spoken: only a complete table sweeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.fib import LearnedRoute, RouteDelta
+from birdpy.gobgp.supervisor import GobgpdSettings
+from birdpy.speaker import BgpRole, RoleSettings
+from felixpy.addresses import Address, Prefix
+from felixpy.agent.applier import Applier
+from felixpy.agent.settings import ConfigError, Settings
+from felixpy.calc.announce import AnnounceCalc
+from felixpy.calc.bgp import NoSpeaker, derive_bgp
+from felixpy.calc.services import ServiceDelta
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, Hop, Key, Kind, Route, Seen
+from felixpy.drivers.netlink.rtnetlink import RouteDriver
+from felixpy.reconcile import Reconciler
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.types import Resource
+from felixpy.resources.view import View
+
+_log = logging.getLogger(__name__)
+
+_TABLES = frozenset({Table.NODE, Table.BGP_CONFIGURATION, Table.BGP_PEER})
+NO_GOBGPD = "none"
+
+
+class LearnedRoutes(RouteDriver):
+    """The route driver, for routes that BGP taught and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(protocols=(ROUTE_PROTOCOL_LEARNED,))
+
+    def read(self, wanted: Iterable[Key] = ()) -> Seen:
+        """Routes with our protocol number."""
+        seen = super().read()
+        return Seen({key: one for key, one in seen.objects.items() if key.kind is Kind.ROUTE})
+
+
+class RoutingRole:
+    """Starts its tasks in `group`; fed by whoever reads the syncer."""
+
+    def __init__(self, settings: Settings, group: asyncio.TaskGroup) -> None:
+        self._node = settings.node
+        self._view = View()
+        self._announce = AnnounceCalc(settings.node)
+        self._dirty = True
+        self._silent: NoSpeaker | None = None
+        self._driver = LearnedRoutes()
+        self._reconciler = Reconciler(self._driver, lambda _: {})
+        self._applier = Applier("learned routes", self._reconciler, lambda: None)
+        self._keys: dict[BgpPrefix, Key] = {}
+        self._adopted = False
+        self._pruned = False
+        survived = bool(self._driver.read().objects)
+        self.role = BgpRole(
+            RoleSettings(
+                socket_path=settings.run_dir / "gobgp.sock",
+                gobgpd=_gobgpd(settings),
+                forwarding_survived=survived,
+            )
+        )
+        group.create_task(self.role.run())
+        group.create_task(self._follow_routes())
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes one change of the View."""
+        self._announce.update(ref, value)
+        if ref.table in _TABLES and self._view.put(ref, value):
+            self._dirty = True
+
+    def flush(self, services: ServiceDelta) -> None:
+        """Everything so far has been given: tells the speaker, if something it reads has changed."""
+        self._announce.update_frontends(services)
+        if not self._announce.flush() and not self._dirty:
+            return
+        self._dirty = False
+        plan = derive_bgp(self._view.tables, self._node, self._announce.announcements.values())
+        if isinstance(plan, NoSpeaker):
+            if plan is not self._silent:
+                _log.warning("no BGP: %s", plan)
+            self._silent = plan
+            return
+        self._silent = None
+        self.role.set_filter(plan.route_filter)
+        self.role.set_intent(plan.intent)
+
+    async def _follow_routes(self) -> None:
+        async for delta in self.role.routes():
+            self._take(delta)
+
+    def _take(self, delta: RouteDelta) -> None:
+        changes = Changes()
+        for prefix, route in delta.put.items():
+            one = learned_route(route)
+            old = self._keys.get(prefix)
+            if old is not None and old != one.key:
+                changes.objects[old] = None
+            self._keys[prefix] = one.key
+            changes.objects[one.key] = one
+        for prefix in delta.drop:
+            if prefix in self._keys:
+                changes.objects[self._keys.pop(prefix)] = None
+        self._reconciler.want(changes)
+        if not self._adopted or (delta.complete and not self._pruned):
+            self._reconciler.adopt(prune=delta.complete)
+            self._adopted, self._pruned = True, delta.complete
+        self._applier.apply("BGP")
+
+    def devices_changed(self) -> None:
+        """A device or address came: next hops that could not be reached may be now."""
+        if self._reconciler.retry():
+            self._applier.apply("devices changed")
+
+
+def learned_route(route: LearnedRoute) -> Route:
+    """The kernel's form of a learned route; several next hops share the traffic evenly."""
+    destination = Prefix(Address(route.prefix.address), route.prefix.length)
+    if len(route.next_hops) == 1:
+        gateway = Address(route.next_hops[0])
+        return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=gateway, metric=route.metric)
+    hops = tuple(Hop(Address(hop), None) for hop in route.next_hops)
+    return Route(destination, ROUTE_PROTOCOL_LEARNED, hops=hops, metric=route.metric)
+
+
+def _gobgpd(settings: Settings) -> GobgpdSettings | None:
+    """How to run gobgpd; None where somebody else does.
+
+    Raises  ConfigError when there is no such program.
+    """
+    if settings.gobgpd == NO_GOBGPD:
+        return None
+    binary = settings.gobgpd or shutil.which("gobgpd") or ""
+    if not binary or not os.access(binary, os.X_OK):
+        raise ConfigError(f"--gobgpd: there is no program {binary or 'gobgpd'!r} (Debian package: gobgpd)")
+    return GobgpdSettings(binary, settings.run_dir / "gobgp.sock", Path(settings.run_dir / "gobgpd.log"))
