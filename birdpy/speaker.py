@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from birdpy.addresses import Prefix
 from birdpy.fib import Fib, LearnedRoute, Phase, RouteDelta, RouteFilter
@@ -41,7 +42,7 @@ class RoleSettings:
     `forwarding_survived`: the kernel holds routes of an earlier run, so neighbours may go on sending to us.
     """
 
-    socket_path: str
+    socket_path: Path
     gobgpd: GobgpdSettings | None = None
     forwarding_survived: bool = False
 

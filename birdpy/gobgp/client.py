@@ -6,6 +6,7 @@ No stubs: a call is a path and two message classes. Decides nothing. Source: gRP
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -41,12 +42,13 @@ class GobgpUnavailable(GobgpError):
 class GobgpClient:
     """A connection to one gobgpd. Use `connect`; `wire` is how to write to it."""
 
-    def __init__(self, channel: Any, wire: Wire) -> None:
+    def __init__(self, channel: Any, wire: Wire, socket_path: Path) -> None:
         self._channel = channel
+        self.socket_path = socket_path
         self.wire = wire
 
     @classmethod
-    async def connect(cls, socket_path: str) -> GobgpClient:
+    async def connect(cls, socket_path: Path) -> GobgpClient:
         """Connects and asks for the version.
 
         Raises  GobgpUnavailable when nobody answers; GobgpError when what answers is no GoBGP 3 or 4.
@@ -54,7 +56,7 @@ class GobgpClient:
         channel = grpc.aio.insecure_channel(f"unix:{socket_path}", options=_OPTIONS)
         try:
             for generation in (4, 3):
-                client = cls(channel, wire_of(generation))
+                client = cls(channel, wire_of(generation), socket_path)
                 try:
                     await client.call("GetBgp", client.message("Empty"), "GlobalCall")
                 except GobgpUnavailable:

@@ -24,9 +24,9 @@ from birdpy.gobgp.plan import (
     Outcome,
     Refresh,
     RemoveNeighbor,
+    ReplaceProcess,
     SetPolicy,
     StartSpeaker,
-    StopSpeaker,
     UpdateNeighbor,
     Withdraw,
 )
@@ -38,6 +38,7 @@ from birdpy.gobgp.policies import (
     policy_mark,
     read_mark,
 )
+from birdpy.gobgp.process import end_listener
 from birdpy.gobgp.wire import Message, family_message
 from birdpy.intent import Advertisement, Direction, Neighbor
 from birdpy.session import Session
@@ -132,9 +133,9 @@ class GobgpDriver:
     async def _carry_out(self, operation: Operation, restarting: bool) -> list[str]:
         client, actual = self.client, self.actual
         match operation:
-            case StopSpeaker():
-                await client.call("StopBgp", client.message("StopCall"))
-                self.actual, self.sessions = Actual(), {}
+            case ReplaceProcess():
+                await end_listener(client.socket_path)
+                raise GobgpUnavailable("ReplaceProcess", "gobgpd was ended: another is to take its place")
             case StartSpeaker(speaker):
                 call = client.message("GlobalCall", **{"global": global_message(client.wire, speaker)})
                 await client.call("StartBgp", call)
@@ -145,9 +146,9 @@ class GobgpDriver:
                     await client.call("SetPolicyAssignment", assignment_message(client.wire, direction))
                 marks = {direction: policy_mark(direction, policy) for direction in Direction}
                 self.actual = replace(actual, marks=marks)
-            case Refresh(direction, hard):
+            case Refresh(direction):
                 code = client.wire.enum(_RESET_IN if direction is Direction.IMPORT else _RESET_OUT)
-                await client.call("ResetPeer", client.message("ResetPeerCall", soft=not hard, direction=code))
+                await client.call("ResetPeer", client.message("ResetPeerCall", soft=True, direction=code))
             case Announce(advertisements):
                 return await self._announce(advertisements)
             case Withdraw(prefixes):

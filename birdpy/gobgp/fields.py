@@ -205,7 +205,6 @@ _CALLS: Table = {
         "use_multiple_paths": (6, "bool"),
     },
     "GlobalCall": {"global": (1, "Global")},
-    "StopCall": {"allow_graceful_restart": (1, "bool")},
     "PeerCall": {"peer": (1, "Peer")},
     "AddressCall": {"address": (1, "string")},
     "ListPeerCall": {"address": (1, "string"), "enable_advertised": (2, "bool")},

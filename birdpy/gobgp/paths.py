@@ -74,8 +74,10 @@ def _path_message(wire: Wire, advertisement: Advertisement) -> Message:
 
 
 def withdraw_message(wire: Wire, prefix: Prefix) -> Message:
-    """A Path that names `prefix` for deletion: the next hop is left out, since deletion goes by the prefix alone."""
-    return wire.messages["Path"](nlri=wire.nlri(prefix), family=family_message(wire, version_of(prefix.address)))
+    """A Path that takes `prefix` back, whatever was announced with it. Version 3 wants a next hop even so."""
+    path = _path_message(wire, Advertisement(prefix))
+    path.is_withdraw = True
+    return path
 
 
 def read_table_event(wire: Wire, paths: Iterable[Message]) -> TableChange:

@@ -81,6 +81,7 @@ def peer_message(wire: Wire, wanted: Neighbor, speaker: Speaker, restarting: boo
 
     `restarting` says that forwarding survived our restart (RFC 4724's R bit and what goes with it): a helper keeps its
     routes, and GoBGP holds back its own until the neighbours have sent theirs or the deferral time is over.
+    Raises  ValueError when the neighbour needs what this version of GoBGP cannot do.
     """
     messages = wire.messages
     neighbor = canonical_neighbor(wanted, speaker)
@@ -128,6 +129,8 @@ def peer_message(wire: Wire, wanted: Neighbor, speaker: Speaker, restarting: boo
         cluster = format_address(neighbor.reflection.cluster_id)
         peer.reflection.CopyFrom(messages["Reflection"](client=True, cluster_id=cluster))
     if neighbor.bfd is not None:
+        if wire.generation == 3:
+            raise ValueError("GoBGP 3 has no BFD")
         peer.bfd.CopyFrom(
             messages["BfdConfig"](
                 enabled=True,

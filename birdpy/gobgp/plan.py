@@ -31,11 +31,11 @@ class Actual:
 
 
 @dataclass(frozen=True, slots=True)
-class StopSpeaker:
-    """End every session, so that another router id, AS or port can be taken."""
+class ReplaceProcess:
+    """End gobgpd, so that a new one can take another router id, AS or port: version 4 takes them once in its life."""
 
     def describe(self) -> str:
-        return "gobgp global del all"
+        return "kill -9 gobgpd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,11 @@ class SetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Judge anew what was already learned or announced; `hard` ends the sessions where GoBGP cannot otherwise."""
+    """Judge anew what was already learned or announced, without ending a session."""
 
     direction: Direction
-    hard: bool = False
 
     def describe(self) -> str:
-        if self.hard:
-            return "gobgp neighbor all reset"
         return f"gobgp neighbor all softreset{'in' if self.direction is Direction.IMPORT else 'out'}"
 
 
@@ -126,7 +123,7 @@ class UpdateNeighbor:
 
 
 Operation = (
-    StopSpeaker
+    ReplaceProcess
     | StartSpeaker
     | Withdraw
     | SetPolicy
@@ -147,18 +144,25 @@ class Outcome:
 
 
 def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequence[Operation]:
-    """The operations that make `actual` as `wanted`, in order."""
-    operations: list[Operation] = []
-    if actual.speaker is not None and not same_speaker(wanted.speaker, actual.speaker):
-        operations.append(StopSpeaker())
-        actual = Actual()
-    fresh = actual.speaker is None
-    if fresh:
-        operations.append(StartSpeaker(wanted.speaker))
-    operations += _plan_withdrawals(wanted, actual)
-    operations += _plan_policy(wanted, actual, generation, fresh)
+    """The operations that make `actual` as `wanted`, in order.
+
+    Where the speaker itself differs it is only one, and the rest follows when gobgpd is back.
+    """
+    if actual.speaker is None:
+        start: list[Operation] = [StartSpeaker(wanted.speaker), SetPolicy(wanted.policy)]
+        return [*start, *_plan_announcements(wanted, actual), *map(AddNeighbor, wanted.neighbors.values())]
+    if not same_speaker(wanted.speaker, actual.speaker):
+        return [ReplaceProcess()]
+    changed = [d for d in Direction if actual.marks.get(d) != policy_mark(d, wanted.policy)]
+    judged_anew = [d for d in changed if actual.marks.get(d) is not None or _statements(wanted.policy, d)]
+    export_needs_new_sessions = generation == 3 and Direction.EXPORT in judged_anew
+    operations = _plan_withdrawals(wanted, actual)
+    if changed:
+        operations.append(SetPolicy(wanted.policy))
+    if actual.neighbors and not export_needs_new_sessions:
+        operations += [Refresh(direction) for direction in judged_anew]
     operations += _plan_announcements(wanted, actual)
-    operations += _plan_neighbors(wanted, actual)
+    operations += _plan_neighbors(wanted, actual, wanted.speaker, export_needs_new_sessions)
     return operations
 
 
@@ -180,36 +184,23 @@ def _plan_announcements(wanted: BgpIntent, actual: Actual) -> list[Operation]:
     return [Announce(new)] if new else []
 
 
-def _plan_policy(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4], fresh: bool) -> list[Operation]:
-    changed = [d for d in Direction if actual.marks.get(d) != policy_mark(d, wanted.policy)]
-    if not changed:
-        return []
-    operations: list[Operation] = [SetPolicy(wanted.policy)]
-    for direction in changed:
-        untouched = actual.marks.get(direction) is None and not _statements(wanted.policy, direction)
-        if fresh or not actual.neighbors or untouched:
-            continue
-        operations.append(Refresh(direction, hard=generation == 3 and direction is Direction.EXPORT))
-    return operations
-
-
 def _statements(policy: Policy, direction: Direction) -> Sequence[object]:
     return policy.imports if direction is Direction.IMPORT else policy.exports
 
 
-def _plan_neighbors(wanted: BgpIntent, actual: Actual) -> list[Operation]:
+def _plan_neighbors(wanted: BgpIntent, actual: Actual, speaker: Speaker, all_anew: bool) -> list[Operation]:
+    """`all_anew`: every session is to begin again, since version 3 takes nothing back on a soft reset."""
     removed: list[Operation] = [RemoveNeighbor(a) for a in actual.neighbors if a not in wanted.neighbors]
     added: list[Operation] = []
     for address, neighbor in wanted.neighbors.items():
         found = actual.neighbors.get(address)
         if found is None:
             added.append(AddNeighbor(neighbor))
-        elif not same_neighbor(neighbor, found, wanted.speaker):
-            if _needs_new_session(neighbor, found):
-                removed.append(RemoveNeighbor(address))
-                added.append(AddNeighbor(neighbor))
-            else:
-                added.append(UpdateNeighbor(neighbor))
+        elif all_anew or _needs_new_session(neighbor, found):
+            removed.append(RemoveNeighbor(address))
+            added.append(AddNeighbor(neighbor))
+        elif not same_neighbor(neighbor, found, speaker):
+            added.append(UpdateNeighbor(neighbor))
     return removed + added
 
 

@@ -1,8 +1,8 @@
 """Keeps one gobgpd running behind its UNIX socket, and lets it outlive us.
 
-gobgpd runs in a session of its own, so that neither a signal to the agent's process group nor the agent's death reaches
-it; a later agent finds the process that listens on the socket (SO_PEERCRED) and watches over that one. Only a dead
-gobgpd is replaced. Never talks BGP or gRPC. Source: unix(7), pidfd_open(2).
+gobgpd runs in a session of its own, so that neither a signal to the agent's process group nor the agent's death
+reaches it; a later agent finds the process that listens on the socket and watches over that one. Only a dead gobgpd is
+replaced. Never talks BGP or gRPC. Source: posix_spawn(3), setsid(2).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from birdpy.gobgp.process import listener_pid, reap, wait_for_exit
 
 _log = logging.getLogger(__name__)
 
@@ -56,23 +56,13 @@ class Supervisor:
             else:
                 await self._start()
             if self.pid:
-                await _wait_for_exit(self.pid)
+                await wait_for_exit(self.pid)
                 _log.warning("gobgpd %d is gone", self.pid)
                 self.pid = 0
             if loop.time() - started >= STEADY_S:
                 backoff_s = BACKOFF_FIRST_S
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
-
-    async def terminate(self, deadline_s: float = 5.0) -> None:
-        """Ends gobgpd by SIGKILL: the neighbours keep its routes for the restart time, where SIGTERM withdraws them."""
-        pid = listener_pid(self.settings.socket_path)
-        if not pid:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_wait_for_exit(pid), deadline_s)
 
     async def _start(self) -> None:
         settings = self.settings
@@ -85,7 +75,7 @@ class Supervisor:
             _log.error("cannot start %s: %s", settings.binary, error)
             return
         deadline = asyncio.get_running_loop().time() + START_DEADLINE_S
-        while asyncio.get_running_loop().time() < deadline and not _reaped(pid):
+        while asyncio.get_running_loop().time() < deadline and not reap(pid):
             if listener_pid(settings.socket_path) == pid:
                 self.pid = pid
                 _log.info("started %s as %d", settings.binary, pid)
@@ -94,7 +84,7 @@ class Supervisor:
         _log.error("gobgpd does not answer on %s; its log is %s", settings.socket_path, settings.log_path)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        await _wait_for_exit(pid)
+        await wait_for_exit(pid)
 
 
 async def _spawn(settings: GobgpdSettings) -> int:
@@ -129,39 +119,3 @@ async def _serves_metrics(binary: str) -> bool:
     process = await asyncio.create_subprocess_exec(binary, "--help", stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
     return b"--metrics-path" in output
-
-
-def listener_pid(socket_path: Path) -> int:
-    """The process that listens on the socket; 0 when none does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1)
-            probe.connect(str(socket_path))
-        except OSError:
-            return 0
-        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
-
-
-async def _wait_for_exit(pid: int) -> None:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    gone = asyncio.Event()
-    loop.add_reader(descriptor, gone.set)
-    try:
-        await gone.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    _reaped(pid)
-
-
-def _reaped(pid: int) -> bool:
-    """Whether a child of ours has ended, and is now gone from the process table; False for somebody else's."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from birdpy.addresses import parse_address
+from birdpy.addresses import Prefix, parse_address
+from birdpy.fib import Fib, LearnedRoute
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import plan
-from birdpy.gobgp.supervisor import listener_pid
-from birdpy.intent import BgpIntent, GracefulRestart, Neighbor, Speaker
+from birdpy.gobgp.process import listener_pid
+from birdpy.gobgp.watch import watch
+from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Speaker
 from tests.support.netns import Namespace, unique_name
 from tests.support.process import Daemon
+from tests.support.wait import eventually_async
 
 ROOT = Path(__file__).parents[2]
 GOBGPD = {3: "/usr/bin/gobgpd", 4: str(ROOT / "build/gobgpd")}
@@ -78,7 +82,7 @@ class Router:
 
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[GobgpDriver]:
-        client = await GobgpClient.connect(str(self.socket_path))
+        client = await GobgpClient.connect(self.socket_path)
         try:
             driver = GobgpDriver(client)
             await driver.read()
@@ -97,7 +101,7 @@ async def make_so(driver: GobgpDriver, intent: BgpIntent, restarting: bool = Fal
     """Applies `intent`; what was done, in words. Fails on the first error."""
     operations = plan(intent, driver.actual, driver.client.wire.generation)
     outcomes = await driver.apply(operations, restarting)
-    assert not [outcome for outcome in outcomes if outcome.error], outcomes
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
     return [operation.describe() for operation in operations]
 
 
@@ -145,3 +149,31 @@ def routers(link: list[Router], request: pytest.FixtureRequest) -> Iterator[list
     yield link
     for router in link:
         router.stop()
+
+
+def announcing(*prefixes: Prefix) -> dict[Prefix, Advertisement]:
+    """Plain advertisements."""
+    return {prefix: Advertisement(prefix) for prefix in prefixes}
+
+
+async def established(*drivers: GobgpDriver) -> None:
+    """Waits until every session of every driver is up."""
+
+    async def all_up() -> bool:
+        states = [session for driver in drivers for session in (await driver.read_sessions()).values()]
+        assert all(session.established for session in states), states
+        return bool(states)
+
+    await eventually_async(all_up, within_s=25)
+
+
+async def learned(driver: GobgpDriver) -> dict[Prefix, LearnedRoute]:
+    """What a snapshot tells now."""
+    fib = Fib()
+    fib.resync()
+    async with asyncio.timeout(10):
+        async for batch in watch(driver.client):
+            fib.update(batch.events)
+            if batch.snapshot_end:
+                return fib.routes
+    raise AssertionError("the watch ended")

@@ -1,0 +1,67 @@
+"""The process behind a UNIX socket: which one it is, its end, and its ending.
+
+In: the path of a socket. Never starts anything. Source: unix(7) (SO_PEERCRED), pidfd_open(2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+
+
+def listener_pid(socket_path: Path) -> int:
+    """The process that listens on the socket; 0 when none does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1)
+            probe.connect(str(socket_path))
+        except OSError:
+            return 0
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
+
+
+async def end_listener(socket_path: Path, within_s: float = 5.0) -> bool:
+    """Ends the process that listens on the socket, by SIGKILL; whether there is none now.
+
+    BGP neighbours with graceful restart keep what a killed gobgpd announced; on SIGTERM it withdraws all of it.
+    """
+    pid = listener_pid(socket_path)
+    if not pid:
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(wait_for_exit(pid), within_s)
+        return True
+    return False
+
+
+async def wait_for_exit(pid: int) -> None:
+    """Returns when the process has ended; a child of ours is then gone from the process table too."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    loop.add_reader(descriptor, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    reap(pid)
+
+
+def reap(pid: int) -> bool:
+    """Whether a child of ours has ended, and is now gone from the process table; False for somebody else's."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
