@@ -26,6 +26,7 @@ from felixpy.datastore.settings import Endpoint, EtcdSettings
 # etcd 3.4 wants host:port in every URL and uses the two as the socket's file name, relative to its working directory
 CLIENT_SOCKET = "client.sock:0"
 PEER_SOCKET = "peer.sock:0"
+_START_TIME = 18  # starttime, field 22 of /proc/PID/stat (proc(5)), counted from after the state: tells pids apart
 READY_S = 15.0
 STOP_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
@@ -56,11 +57,11 @@ class LocalEtcd:
     def pid(self) -> int | None:
         """The live etcd's process, ours or adopted."""
         try:
-            pid = int((self._home / "pid").read_text())
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            pid, started = (self._home / "pid").read_text().split()
+            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
         except (OSError, ValueError):
             return None
-        return pid if os.fsencode(self._home / "data") in arguments else None
+        return int(pid) if state != "Z" and fields[_START_TIME] == started else None
 
     async def start(self) -> Endpoint:
         """Adopts the live one or starts one, and waits until it serves.
@@ -135,7 +136,7 @@ class LocalEtcd:
             (self._home / socket).unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
         # nobody's child from the start, so that the agent that started it and the next one treat it alike
-        script = '"$@" </dev/null >>log 2>&1 & echo $! >pid'
+        script = '"$@" </dev/null >>log 2>&1 & echo $! $(cut -d" " -f22 /proc/$!/stat) >pid'
         subprocess.run(
             ["/bin/sh", "-c", script, "sh", *command],
             cwd=self._home, env=environment, start_new_session=True, check=True,

@@ -8,8 +8,8 @@ meanwhile.
 A watch is resumed after the last event that was handled, never from a response's header. A silent stream is told from
 a quiet cluster by an event that must come: whoever has heard nothing for a while writes HEARTBEAT_KEY, everyone who
 watches hears it, and so one small write serves the whole cluster. (Asking for the newest mod_revision instead makes
-etcd read every watched key: etcd has no index by revision.) Never hands over data of a datastore that is not to be
-obeyed.
+etcd read every watched key, as it has no index by revision: 94 ms of its CPU at 50,000 keys, against 1 ms.) Never
+hands over data of a datastore that is not to be obeyed.
 """
 
 from __future__ import annotations
