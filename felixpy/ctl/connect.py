@@ -1,7 +1,8 @@
 """From flags and environment to a datastore; and from a datastore's refusal to an exit code.
 
 Environment FELIXPY_ETCD, FELIXPY_ETCD_{CA_FILE,CERT_FILE,KEY_FILE,USERNAME,PASSWORD}; where those are not set,
-        calicoctl's ETCD_{ENDPOINTS,CA_CERT_FILE,CERT_FILE,KEY_FILE,USERNAME,PASSWORD}.
+        calicoctl's ETCD_{ENDPOINTS,CA_CERT_FILE,CERT_FILE,KEY_FILE,USERNAME,PASSWORD}. FELIXPY_RUN_DIR is where
+        `--etcd local` has its socket.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Result = TypeVar("Result")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
+LOCAL = "local"
+RUN_DIR = "/run/felixpy"
 DEADLINE_S = 5.0
 """How long one call may take before a person is told why."""
 
@@ -33,11 +36,14 @@ def etcd_settings(url: str | None, environment: Mapping[str, str]) -> EtcdSettin
 
     Raises  ValueError when no etcd is named, or what names it makes no sense.
     """
+    from felixpy.datastore.local import LocalEtcd
     from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 
-    endpoints = url or environment.get("FELIXPY_ETCD") or environment.get("ETCD_ENDPOINTS")
-    if not endpoints:
+    named = url or environment.get("FELIXPY_ETCD") or environment.get("ETCD_ENDPOINTS")
+    if not named:
         raise ValueError("no etcd is named: give --etcd URL, or set FELIXPY_ETCD")
+    run_dir = Path(environment.get("FELIXPY_RUN_DIR") or RUN_DIR)
+    endpoints = (LocalEtcd(run_dir).endpoint,) if named == LOCAL else parse_endpoints(named)
 
     def setting(ours: str, calico: str) -> str:
         return environment.get(f"FELIXPY_ETCD_{ours}") or environment.get(f"ETCD_{calico}") or ""
@@ -46,7 +52,7 @@ def etcd_settings(url: str | None, environment: Mapping[str, str]) -> EtcdSettin
         return Path(name) if (name := setting(ours, calico)) else None
 
     return EtcdSettings(
-        parse_endpoints(endpoints),
+        endpoints,
         file("CA_FILE", "CA_CERT_FILE"),
         file("CERT_FILE", "CERT_FILE"),
         file("KEY_FILE", "KEY_FILE"),

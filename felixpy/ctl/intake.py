@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from felixpy.ctl import metallb
 from felixpy.ctl.manifests import Body, Document, Json, Manifest, Path, Problem, Report, Severity, Source
@@ -35,13 +36,17 @@ class Skipped:
         return f"{self.kind} {self.name} ({self.api_version})"
 
 
+Finding: TypeAlias = Manifest | Skipped | Report | Name
+
+
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What a set of documents comes to."""
+    """What a set of documents comes to; `config_maps` are MetalLB's, whose objects are among the manifests."""
 
     manifests: tuple[Manifest, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     reports: tuple[Report, ...] = ()
+    config_maps: tuple[Name, ...] = ()
 
 
 def take_in(documents: Iterable[Document], namespace: str = "") -> Intake:
@@ -49,9 +54,12 @@ def take_in(documents: Iterable[Document], namespace: str = "") -> Intake:
     manifests: list[Manifest] = []
     skipped: list[Skipped] = []
     reports: list[Report] = []
+    config_maps: list[Name] = []
     for document in documents:
         for found in _recognise(document, namespace):
             match found:
+                case Name():
+                    config_maps.append(found)
                 case Manifest():
                     manifests.append(found)
                 case Skipped():
@@ -59,10 +67,10 @@ def take_in(documents: Iterable[Document], namespace: str = "") -> Intake:
                 case Report():
                     reports.append(found)
     unique, doubles = _without_doubles(manifests)
-    return Intake(unique, tuple(skipped), (*reports, *doubles))
+    return Intake(unique, tuple(skipped), (*reports, *doubles), tuple(config_maps))
 
 
-def _recognise(document: Document, namespace: str) -> Iterator[Manifest | Skipped | Report]:
+def _recognise(document: Document, namespace: str) -> Iterator[Finding]:
     body, source = document.body, document.source
     if metallb.is_config(body):
         yield from _converted(metallb.convert_config(body), document, (), namespace)
@@ -97,7 +105,7 @@ def _held_versions(version: str, kind: str) -> list[str]:
     return [i.api_version for i in KINDS if i.kind == kind and i.api_version.rpartition("/")[0] == group]
 
 
-def _unpacked(document: Document, kind: str, version: str, namespace: str) -> Iterator[Manifest | Skipped | Report]:
+def _unpacked(document: Document, kind: str, version: str, namespace: str) -> Iterator[Finding]:
     items = document.body.get("items")
     for index, item in enumerate(items if isinstance(items, list) else []):
         path: Path = ("items", index)
@@ -150,19 +158,21 @@ def _old_config(body: Body) -> str | None:
     return text if any(f"{field}:" in text for field in metallb.TOP_FIELDS) else None
 
 
-def _from_config_map(document: Document, text: str, namespace: str) -> Iterator[Manifest | Skipped | Report]:
+def _from_config_map(document: Document, text: str, namespace: str) -> Iterator[Finding]:
     path: Path = ("data", "config")
     given = _namespace_in(document.body) or namespace or metallb.NAMESPACE
+    name = _name_in(document.body)
     try:
         for inner in parse_documents(text, "data.config"):
-            yield from _converted(metallb.convert_config(inner.body, given), document, path, given)
+            converted = metallb.labelled(metallb.convert_config(inner.body, given), name)
+            yield from _converted(converted, document, path, given)
+            if not converted.problems:
+                yield Name(given, name)
     except YamlError as error:
         yield Report(_subject(document.body), _at(document, path), Problem(path, str(error)))
 
 
-def _converted(
-    converted: metallb.Converted, document: Document, prefix: Path, namespace: str
-) -> Iterator[Manifest | Skipped | Report]:
+def _converted(converted: metallb.Converted, document: Document, prefix: Path, namespace: str) -> Iterator[Finding]:
     subject = _subject(document.body) or "MetalLB configuration"
     for problem in converted.problems:
         path = (*prefix, *problem.path)

@@ -44,7 +44,11 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--etcd", metavar="URL[,URL]", help="Where etcd is; else FELIXPY_ETCD or ETCD_ENDPOINTS.")
+@click.option(
+    "--etcd",
+    metavar="URL[,URL]|local",
+    help="Where etcd is (`local`: the one of this machine's agent); else FELIXPY_ETCD or ETCD_ENDPOINTS.",
+)
 @click.pass_context
 def main(ctx: click.Context, etcd: str | None) -> None:
     """Read and write the resources of a felixpy cluster."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from felixpy.ctl.manifests import Body, Json, Path, Problem
 
 NAMESPACE = "metallb-system"
+CONFIG_LABEL = "felixpy.io/configmap"
+"""On what a ConfigMap became: its name, so that a later version of it takes away what it no longer says."""
 TOP_FIELDS = frozenset({"address-pools", "peers", "bgp-communities", "bfd-profiles", "peer-autodiscovery"})
 
 _POOL = {"addresses": "addresses", "auto-assign": "autoAssign", "avoid-buggy-ips": "avoidBuggyIPs"}
@@ -81,6 +83,16 @@ def convert_config(config: Body, namespace: str = NAMESPACE) -> Converted:
         problems += result.problems
     problems += _doubles(config)
     return Converted((), tuple(problems)) if problems else Converted(tuple(bodies))
+
+
+def labelled(converted: Converted, config_map: str) -> Converted:
+    """The same bodies, marked as coming from a ConfigMap of this name."""
+    marked: list[Body] = []
+    for body in converted.bodies:
+        metadata = body.get("metadata")
+        given = metadata if isinstance(metadata, dict) else {}
+        marked.append({**body, "metadata": {**given, "labels": {CONFIG_LABEL: config_map}}})
+    return Converted(tuple(marked), converted.problems)
 
 
 def convert_address_pool(body: Body, namespace: str) -> Converted:

@@ -32,6 +32,9 @@ class Found:
     def key(self) -> str:
         return self.info.key(self.name)
 
+    def __str__(self) -> str:
+        return f"{self.info.kind} {self.shown_name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Selected:

@@ -8,38 +8,92 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from felixpy.ctl.manifests import Manifest, Problem
+from felixpy.ctl.manifests import Body, Manifest, Problem
+from felixpy.ctl.metallb import CONFIG_LABEL
+from felixpy.ctl.overlaps import POOL_KINDS, overlaps
 from felixpy.ctl.plan import Change, Outcome, keys_to_read, plan_change
+from felixpy.ctl.selection import Found, select
 from felixpy.ctl.stored import Stamp, encode_body
 from felixpy.datastore.model import DatastoreError, Expect, Store, Unavailable, Write
+from felixpy.resources.kinds import KINDS, Name
 
 BATCH = 50
 """Objects read and written together; etcd takes 128 operations in a transaction (--max-txn-ops)."""
 BATCH_BYTES = 512 * 1024
 """Values written together; etcd takes 1.5 MB in a request (--max-request-bytes)."""
 ATTEMPTS = 10
-_UNDONE = frozenset({Outcome.CREATED, Outcome.CONFIGURED})
+METALLB_KINDS = tuple(info for info in KINDS if info.group == "metallb.io")
+_TO_WRITE = frozenset({Outcome.CREATED, Outcome.CONFIGURED})
 
 
-async def plan_all(store: Store, manifests: Sequence[Manifest]) -> AsyncIterator[Change]:
-    """What applying would do, and nothing done."""
-    for start in range(0, len(manifests), BATCH):
-        for change in await _plan(store, manifests[start : start + BATCH]):
+async def plan_all(store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found] = ()) -> AsyncIterator[Change]:
+    """What applying would do, and nothing done; `leaving` are objects that go at the same time."""
+    clashes = await _clashes(store, manifests, leaving)
+    for clash in clashes:
+        yield clash
+    clear = _without(manifests, clashes)
+    for start in range(0, len(clear), BATCH):
+        for change in await _plan(store, clear[start : start + BATCH]):
             yield change
 
 
-async def apply_all(store: Store, manifests: Sequence[Manifest]) -> AsyncIterator[Change]:
+async def apply_all(
+    store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found] = ()
+) -> AsyncIterator[Change]:
     """Writes every object; says what was done to each as it is done.
 
     Raises  Unavailable when etcd cannot be reached; what was written before stays written.
     """
-    for start in range(0, len(manifests), BATCH):
-        for batch in _by_size(await _plan(store, manifests[start : start + BATCH])):
+    clashes = await _clashes(store, manifests, leaving)
+    for clash in clashes:
+        yield clash
+    clear = _without(manifests, clashes)
+    for start in range(0, len(clear), BATCH):
+        for batch in _by_size(await _plan(store, clear[start : start + BATCH])):
             together = await _write(store, batch)
             for change in batch:
                 yield change if together else await _apply_alone(store, change)
+
+
+async def left_over(store: Store, config_maps: Sequence[Name], manifests: Sequence[Manifest]) -> list[Found]:
+    """What earlier versions of MetalLB ConfigMaps said and `manifests`, which these say now, do not."""
+    kept = {manifest.info.key(manifest.name) for manifest in manifests}
+    found: list[Found] = []
+    for name in config_maps:
+        objects = (await select(store, METALLB_KINDS, name.namespace)).objects
+        found += [one for one in objects if _config_label(one.body) == name.name and one.key not in kept]
+    return found
+
+
+def _config_label(body: Body) -> str:
+    metadata = body.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, dict) else None
+    value = labels.get(CONFIG_LABEL) if isinstance(labels, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+async def _clashes(store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found]) -> list[Change]:
+    """The pools that would share addresses with another, refused."""
+    kinds = [info for info in POOL_KINDS if any(manifest.info == info for manifest in manifests)]
+    if not kinds:
+        return []
+    gone = {one.key for one in leaving}
+    objects = (await select(store, kinds, None)).objects
+    existing = {one.key: (one.info, one.body) for one in objects if one.key not in gone}
+    refused: dict[str, Change] = {}
+    for manifest, problem in overlaps(manifests, existing):
+        key = manifest.info.key(manifest.name)
+        before = refused.get(key, Change(manifest, Outcome.REFUSED, manifest.name))
+        refused[key] = replace(before, problems=(*before.problems, problem))
+    return list(refused.values())
+
+
+def _without(manifests: Sequence[Manifest], refused: Sequence[Change]) -> list[Manifest]:
+    keys = {change.key for change in refused}
+    return [manifest for manifest in manifests if manifest.info.key(manifest.name) not in keys]
 
 
 async def _plan(store: Store, manifests: Sequence[Manifest]) -> list[Change]:
@@ -67,7 +121,7 @@ def _by_size(changes: Sequence[Change]) -> Iterator[list[Change]]:
 
 async def _write(store: Store, changes: Sequence[Change]) -> bool:
     """Whether all of them are written; none is when any key has moved."""
-    due = [change for change in changes if change.outcome in _UNDONE and change.after is not None]
+    due = [change for change in changes if change.outcome in _TO_WRITE and change.after is not None]
     if not due:
         return True
     try:
@@ -85,7 +139,7 @@ async def _write(store: Store, changes: Sequence[Change]) -> bool:
 async def _apply_alone(store: Store, change: Change) -> Change:
     for _ in range(ATTEMPTS):
         change = (await _plan(store, [change.manifest]))[0]
-        if change.outcome not in _UNDONE or change.after is None:
+        if change.outcome not in _TO_WRITE or change.after is None:
             return change
         try:
             result = await store.transact(

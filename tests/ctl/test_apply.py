@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.ctl.conftest import Answer, body_at, run
 from tests.support.etcd import Etcd
 
@@ -164,6 +166,65 @@ def test_a_pools_cidr_and_block_size_stay(felixctl: Felixctl, store: Etcd) -> No
     assert "IPPool p: spec.blockSize: cannot change from 26 to 24" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: a}, spec: {cidr: 10.0.0.0/16}}",
+            "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: b}, spec: {cidr: 10.0.128.0/20}}",
+            "IPPool b: spec.cidr: 10.0.128.0/20 overlaps 10.0.0.0/16 of IPPool a",
+        ),
+        (
+            "address-pools: [{name: a, protocol: layer2, addresses: [192.0.2.0/28]}]",
+            "address-pools: [{name: b, protocol: layer2, addresses: [198.51.100.0/28, 192.0.2.9-192.0.2.20]}]",
+            "spec.addresses[1]: 192.0.2.9-192.0.2.20 overlaps 192.0.2.0/28 of IPAddressPool metallb-system/a",
+        ),
+    ],
+)
+def test_pools_that_share_addresses(felixctl: Felixctl, store: Etcd, first: str, second: str, said: str) -> None:
+    together = felixctl("apply", "--dry-run", "-f", "-", stdin=f"{first}\n---\n{second}")
+    assert felixctl("apply", "-f", "-", stdin=first).code == 0
+
+    after = felixctl("apply", "-f", "-", stdin=second)
+
+    assert (together.code, after.code) == (1, 1)
+    assert said in together.err
+    assert said in after.err
+    assert felixctl("apply", "-f", "-", stdin=first).code == 0
+
+
+def test_a_later_version_of_metallbs_config_map_takes_away_what_it_no_longer_says(
+    felixctl: Felixctl, store: Etcd
+) -> None:
+    config = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config, namespace: metallb-system}
+data:
+  config: |
+    address-pools:
+    - {name: POOL, protocol: layer2, addresses: [192.0.2.0/28]}
+"""
+    by_hand = (
+        "{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {name: own, namespace: metallb-system},"
+        " spec: {addresses: [198.51.100.0/28]}}"
+    )
+    felixctl("apply", "-f", "-", stdin=f"{config.replace('POOL', 'old')}\n---\n{by_hand}")
+
+    answer = felixctl("apply", "-f", "-", stdin=config.replace("POOL", "new"))
+
+    assert answer.lines == [
+        "IPAddressPool metallb-system/new created",
+        "L2Advertisement metallb-system/new created",
+        "IPAddressPool metallb-system/old deleted",
+        "L2Advertisement metallb-system/old deleted",
+    ]
+    assert felixctl("get", "ipaddresspool", "-o", "name").lines == [
+        "ipaddresspool.metallb.io/metallb-system/new",
+        "ipaddresspool.metallb.io/metallb-system/own",
+    ]
+
+
 def test_an_object_written_twice(felixctl: Felixctl, store: Etcd) -> None:
     same = felixctl("apply", "-f", "-", stdin=f"{SERVICE}---\n{SERVICE}")
     other = felixctl("apply", "-f", "-", stdin=f"{SERVICE}---\n{SERVICE.replace('80', '81')}---\n{POLICY}")
@@ -251,6 +312,18 @@ def test_delete_by_name_and_by_file(felixctl: Felixctl, store: Etcd) -> None:
     assert store.get_prefix("/") == {}
 
 
+def test_a_tier_with_policies_stays(felixctl: Felixctl, store: Etcd) -> None:
+    tier = "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: security}}"
+    policy = POLICY.replace("name: web", "name: security.web").replace("spec: {", "spec: {tier: security, ")
+    felixctl("apply", "-f", "-", stdin=f"{tier}\n---\n{policy}")
+
+    refused = felixctl("delete", "tier", "security")
+    felixctl("delete", "np", "security.web")
+
+    assert refused.err == "error: Tier security: it has policies: NetworkPolicy default/security.web\n"
+    assert felixctl("delete", "tier", "security").out == "Tier security deleted\n"
+
+
 def test_exit_codes_when_etcd_cannot_be_used() -> None:
     unnamed = run("get", "np")
     refused = run("--etcd", "http://127.0.0.1:1", "get", "np")
@@ -262,6 +335,13 @@ def test_exit_codes_when_etcd_cannot_be_used() -> None:
     assert "etcd: the connection is refused: http://127.0.0.1:1" in refused.err
     assert "the name does not resolve" in unknown.err
     assert "Did you mean apply?" in wrong.err
+
+
+def test_the_machines_own_etcd(tmp_path: Path) -> None:
+    answer = run("--etcd", "local", "get", "np", environment={"FELIXPY_RUN_DIR": str(tmp_path)})
+
+    assert answer.code == 3
+    assert f"unix:{tmp_path}/etcd/client.sock:0" in answer.err
 
 
 def test_calicoctls_environment_is_read(store: Etcd) -> None:

@@ -37,7 +37,7 @@ def answers() -> Iterator[tuple[str, str, str, str]]:
 
 @pytest.mark.parametrize(("kind", "version", "given", "said"), list(answers()))
 def test_answers(kind: str, version: str, given: str, said: str) -> None:
-    assert problems(kind, given, version)[0] == said
+    assert problems(kind, given, version)[0].startswith(said)
 
 
 def test_every_kind_with_rules_has_a_case() -> None:

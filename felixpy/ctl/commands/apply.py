@@ -9,10 +9,10 @@ import click
 from felixpy.ctl.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, with_store
 from felixpy.ctl.plan import Outcome
-from felixpy.ctl.writer import apply_all, plan_all
+from felixpy.ctl.writer import apply_all, left_over, plan_all
 from felixpy.datastore.model import Store
 
-_COLORS = {Outcome.CREATED: "green", Outcome.CONFIGURED: "yellow", Outcome.REFUSED: "red"}
+_COLORS = {Outcome.CREATED: "green", Outcome.CONFIGURED: "yellow", Outcome.REFUSED: "red", Outcome.DELETED: "yellow"}
 
 
 @click.command()
@@ -36,10 +36,13 @@ def command(
 
     async def work(store: Store) -> int:
         errors = 0
-        async for change in (plan_all if dry_run else apply_all)(store, good):
+        leaving = await left_over(store, intake.config_maps, intake.manifests)
+        async for change in (plan_all if dry_run else apply_all)(store, good, leaving):
             errors += print_reports(reports_of(change.manifest, change.problems))
-            outcome = click.style(change.outcome.value, fg=_COLORS.get(change.outcome))
-            click.echo(f"{change.manifest} {outcome}{' (dry run)' if dry_run else ''}")
+            _say(change.manifest, change.outcome, dry_run)
+        for one in leaving:
+            if dry_run or await store.delete(one.key.encode()):
+                _say(one, Outcome.DELETED, dry_run)
         return errors
 
     failed += with_store(etcd, work)
@@ -49,3 +52,8 @@ def command(
         sys.exit(EXIT_FAILED)
     if strict and intake.skipped:
         sys.exit(EXIT_USAGE)
+
+
+def _say(what: object, outcome: Outcome, dry_run: bool) -> None:
+    styled = click.style(outcome.value, fg=_COLORS.get(outcome))
+    click.echo(f"{what} {styled}{' (dry run)' if dry_run else ''}")

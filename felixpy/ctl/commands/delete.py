@@ -10,9 +10,10 @@ import click
 
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, with_store
 from felixpy.ctl.intake import DEFAULT_NAMESPACE, Skipped
+from felixpy.ctl.policy_names import is_tiered_policy, tier_of
 from felixpy.ctl.selection import Found, kinds_named, select
 from felixpy.datastore.model import Store
-from felixpy.resources.kinds import KindInfo, Name
+from felixpy.resources.kinds import KINDS, KindInfo, Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,18 @@ async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
         named = " or ".join(f"{one.info.kind.lower()}.{one.info.group}" for one in found)
         print_error(f"error: {target}: there are several; say which: {named}")
         return 1
+    if found and found[0].info.kind == "Tier" and (members := await _members(store, target.name.name)):
+        print_error(f"error: {target}: it has policies: {', '.join(map(str, members[:5]))}")
+        return 1
     deleted = [one for one in found if await store.delete(one.key.encode())]
     for one in deleted:
-        click.echo(f"{_said(one)} {click.style('deleted', fg='yellow')}")
+        click.echo(f"{one} {click.style('deleted', fg='yellow')}")
     if not deleted and not ignore_not_found:
         print_error(f"error: {target} is not found")
     return 0 if deleted or ignore_not_found else 1
 
 
-def _said(one: Found) -> str:
-    return f"{one.info.kind} {one.shown_name}"
+async def _members(store: Store, tier: str) -> list[Found]:
+    """The policies of a tier; without it they would be of none."""
+    policies = [info for info in KINDS if is_tiered_policy(info)]
+    return [one for one in (await select(store, policies, None)).objects if tier_of(one.body) == tier]
