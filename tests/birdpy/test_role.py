@@ -1,0 +1,231 @@
+"""The whole role: gobgpd supervised, a BIRD and a gobgpd beside it, restarts of either side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from birdpy.addresses import Prefix, parse_prefix
+from birdpy.fib import LearnedRoute, Phase
+from birdpy.gobgp.process import listener_pid
+from birdpy.gobgp.supervisor import GobgpdSettings
+from birdpy.intent import Advertisement, BgpIntent
+from birdpy.speaker import BgpRole, RoleSettings
+from tests.birdpy.conftest import GOBGPD, Router, announcing, make_so, session
+from tests.support.wait import eventually, eventually_async
+
+BLOCK = parse_prefix("10.64.1.0/26")
+VIP = parse_prefix("172.25.1.100")
+THEIRS = parse_prefix("10.64.2.0/26")
+THEIR_OTHER = parse_prefix("10.64.2.64/26")
+
+BIRD = """
+router id 10.99.0.2;
+protocol device {{ }}
+protocol direct {{ ipv4; }}
+protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; }}
+protocol static {{ ipv4; {routes} }}
+protocol bgp node1 {{
+    local 10.99.0.2 as 64512;
+    neighbor 10.99.0.1 as 64512;
+    graceful restart on;
+    passive on;
+    ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
+}}
+"""
+
+
+def bird_config(*prefixes: Prefix) -> str:
+    return BIRD.format(routes=" ".join(f"route {prefix} blackhole;" for prefix in prefixes))
+
+
+@dataclass
+class Kernel:
+    """What a reader of the role's deltas would have in its kernel, and every prefix that it ever removed."""
+
+    routes: dict[Prefix, LearnedRoute] = field(default_factory=dict)
+    removed: list[Prefix] = field(default_factory=list)
+    complete: bool = False
+
+    async def follow(self, role: BgpRole) -> None:
+        async for delta in role.routes():
+            self.routes.update(delta.put)
+            for prefix in delta.drop:
+                self.routes.pop(prefix, None)
+                self.removed.append(prefix)
+            self.complete = delta.complete
+
+
+def supervised(router: Router) -> RoleSettings:
+    """gobgpd in the router's namespace, run by the role's own supervisor."""
+    wrapper = router.directory / "gobgpd.sh"
+    binary = GOBGPD[router.generation]
+    wrapper.write_text(f'#!/bin/sh\nexec nsenter --net={router.namespace.path} -- {binary} "$@"\n')
+    wrapper.chmod(0o755)
+    log = router.directory / "gobgpd.log"
+    return RoleSettings(router.socket_path, GobgpdSettings(str(wrapper), router.socket_path, log))
+
+
+@asynccontextmanager
+async def running(router: Router, intent: BgpIntent) -> AsyncIterator[tuple[BgpRole, Kernel]]:
+    """The role, carrying out `intent`; its gobgpd stays when the block ends."""
+    role, kernel = BgpRole(supervised(router)), Kernel()
+    role.set_intent(intent)
+    tasks = [asyncio.create_task(role.run()), asyncio.create_task(kernel.follow(role))]
+    try:
+        yield role, kernel
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def end_gobgpd(router: Router) -> None:
+    pid = listener_pid(router.socket_path)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+
+
+async def settled(kernel: Kernel, *prefixes: Prefix) -> None:
+    """Waits until the kernel holds just these, and all is told."""
+
+    async def probe() -> bool:
+        assert (set(kernel.routes), kernel.complete) == (set(prefixes), True)
+        return True
+
+    await eventually_async(probe, within_s=30)
+
+
+def intent_of(a: Router, b: Router, *prefixes: Prefix) -> BgpIntent:
+    return BgpIntent(a.speaker(), {b.address: replace(session(a, b), passive=False)}, announcing(*prefixes))
+
+
+def kernel_has(router: Router, prefix: Prefix) -> bool:
+    text = str(prefix).removesuffix("/32")
+    return any(line.split()[0] == text for line in router.namespace.ip("route").splitlines())
+
+
+@asynccontextmanager
+async def removals(router: Router, log: Path) -> AsyncIterator[Path]:
+    """Every route that goes from the router's kernel is a line that begins with `Deleted` in the file."""
+    with log.open("w") as output:
+        monitor = router.namespace.popen("ip", "monitor", "route", stdout=output)
+    try:
+        yield log
+    finally:
+        monitor.kill()
+        monitor.wait()
+
+
+def deleted(log: Path, prefix: Prefix) -> int:
+    return sum(line.startswith(f"Deleted {prefix} ") for line in log.read_text().splitlines())
+
+
+async def test_it_announces_to_bird_and_learns_from_it(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    vip = Advertisement(VIP, None, (64512 << 16 | 7,), ((64512, 1, 2),), local_pref=200, med=5)
+    try:
+        b.start_bird(bird_config(THEIRS))
+        intent = replace(intent_of(a, b), advertisements={BLOCK: Advertisement(BLOCK), VIP: vip})
+        async with running(a, intent) as (role, kernel):
+            await settled(kernel, THEIRS)
+            assert kernel.routes[THEIRS] == LearnedRoute(THEIRS, (b.address,))
+            eventually(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
+            shown = b.birdc("show", "route", "172.25.1.100/32", "all")
+            for line in ("local_pref: 200", "community: (64512,7)", "large_community: (64512, 1, 2)", "med: 5"):
+                assert line in shown
+            status = await role.read_status()
+            assert (status.phase, status.routes, status.advertised) == (Phase.LIVE, 1, 2)
+            assert status.sessions[b.address].established
+            assert status.sessions[b.address].advertised >= 2
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_restarted_agent_changes_nothing_but_what_changed_meanwhile(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        async with running(a, intent_of(a, b, BLOCK, VIP)) as (_, kernel):
+            await settled(kernel, THEIRS)
+            eventually(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
+        pid = listener_pid(a.socket_path)
+        async with removals(b, b.directory / "monitor") as log:
+            async with running(a, intent_of(a, b, BLOCK)) as (_, kernel):
+                await settled(kernel, THEIRS)
+                eventually(lambda: not kernel_has(b, VIP))
+            assert listener_pid(a.socket_path) == pid
+            assert deleted(log, BLOCK) == 0
+    finally:
+        end_gobgpd(a)
+
+
+async def test_killed_gobgpd_comes_back_without_a_lost_route(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        async with running(a, intent_of(a, b, BLOCK, VIP)) as (role, kernel):
+            await settled(kernel, THEIRS)
+            eventually(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
+            async with removals(b, b.directory / "monitor") as log:
+                role.set_intent(intent_of(a, b, BLOCK, VIP))
+                end_gobgpd(a)
+                await eventually_async(lambda: _phase(role, Phase.FROZEN))
+                role.set_intent(intent_of(a, b, BLOCK))
+                await eventually_async(lambda: _phase(role, Phase.LIVE), within_s=30)
+                await settled(kernel, THEIRS)
+                eventually(lambda: not kernel_has(b, VIP), within_s=25)
+                assert (deleted(log, BLOCK), kernel.removed) == (0, [])
+                assert kernel_has(b, BLOCK)
+    finally:
+        end_gobgpd(a)
+
+
+async def test_what_the_neighbour_dropped_meanwhile_is_swept(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    try:
+        bird = b.start_bird(bird_config(THEIRS, THEIR_OTHER))
+        async with running(a, intent_of(a, b, BLOCK)) as (role, kernel):
+            await settled(kernel, THEIRS, THEIR_OTHER)
+            end_gobgpd(a)
+            await eventually_async(lambda: _phase(role, Phase.FROZEN))
+            bird.kill()
+            b.start_bird(bird_config(THEIRS))
+            await settled(kernel, THEIRS)
+            assert kernel.removed == [THEIR_OTHER]
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_gobgpd_neighbour_keeps_the_routes_of_a_killed_one(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    try:
+        b.start_gobgpd()
+        async with b.driver() as plain:
+            neighbor = replace(session(b, a), passive=True)
+            await make_so(plain, BgpIntent(b.speaker(), {a.address: neighbor}, announcing(THEIRS)))
+        watching, seen = BgpRole(RoleSettings(b.socket_path)), Kernel()
+        watching.set_intent(BgpIntent(b.speaker(), {a.address: neighbor}, announcing(THEIRS)))
+        tasks = [asyncio.create_task(watching.run()), asyncio.create_task(seen.follow(watching))]
+        async with running(a, intent_of(a, b, BLOCK, VIP)) as (role, kernel):
+            await settled(kernel, THEIRS)
+            await settled(seen, BLOCK, VIP)
+            end_gobgpd(a)
+            await eventually_async(lambda: _phase(role, Phase.FROZEN))
+            role.set_intent(intent_of(a, b, BLOCK))
+            await settled(seen, BLOCK)
+            assert (seen.removed, kernel.removed) == ([VIP], [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        end_gobgpd(a)
+
+
+async def _phase(role: BgpRole, phase: Phase) -> bool:
+    return role.status().phase is phase
