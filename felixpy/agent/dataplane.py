@@ -7,7 +7,6 @@ Nothing is written before the first complete desired state. One log line per app
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Collection, Iterable, Mapping
 
 from felixpy.agent.applier import Applier
@@ -73,8 +72,6 @@ class Dataplane:
             self.reconciler.adopt()
             self._started = True
             self._applier.apply("start")
-            gc.collect()
-            gc.freeze()
         elif changes:
             self._applier.apply("change")
         self.revision = max(self.revision, revision)
@@ -100,10 +97,12 @@ class Dataplane:
     def device_changed(self, device: str) -> None:
         """A device came, went up or changed: what an endpoint wants on it is put again."""
         owner = self._devices.get(device)
-        if owner is None or not self._started:
-            return
+        if owner is not None and self._started:
+            self._put_again(owner, f"device {device}")
+
+    def _put_again(self, owner: str, why: str) -> None:
         self.reconciler.touch(self._on_device(self.translator.ledger.keys_of(owner)))
-        self._applier.apply(f"device {device}")
+        self._applier.apply(why)
 
     def kernel_changed(self, what: str) -> None:
         """Somebody else changed something of ours: everything is read and compared."""
@@ -128,7 +127,12 @@ class Dataplane:
         return bool(keys) and self.reconciler.holds(keys)
 
     async def wait_programmed(self, endpoint: Name, revision: int) -> None:
-        """Returns when the endpoint as of `revision` (or later) is in the kernel, routes and policy."""
+        """Returns when the endpoint as of `revision` (or later) is in the kernel, routes and policy.
+
+        Its device must be there by now: what failed for want of it is put again at once.
+        """
+        if self.revision >= revision and not self.holds(endpoint):
+            self._put_again(endpoint_owner(endpoint), "wired")
         if self.revision >= revision and self.holds(endpoint):
             return
         waiter = asyncio.get_running_loop().create_future()

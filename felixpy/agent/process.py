@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 from contextlib import AsyncExitStack
@@ -89,6 +90,7 @@ class _Process:
         self._group = group
         self._decoder = Decoder(settings.node)
         self._services = ServiceCalc(settings.node)
+        self._settled = False
         self._broken: dict[bytes, Broken] = {}
         memory = ClusterMemory(settings.state_file)
         prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
@@ -97,6 +99,12 @@ class _Process:
         self._routing: RoutingRole | None = None
 
     async def run(self) -> None:
+        """Reads and acts until cancelled.
+
+        The collector of cycles rests while the snapshot is read, which makes many objects and no garbage; what the
+        snapshot left is then kept out of its sight for good.
+        """
+        gc.disable()
         if Role.AGENT in self._settings.roles:
             from felixpy.agent.agent import AgentRole
 
@@ -136,6 +144,11 @@ class _Process:
             self._agent.flush(batch.revision, services)
         if self._routing is not None:
             self._routing.flush(services)
+        if not self._settled:
+            self._settled = True
+            gc.collect()
+            gc.freeze()
+            gc.enable()
 
     def _report(self, key: bytes, broken: Broken) -> Decoded | None:
         """Says once that a value is broken; it counts as missing from now on."""

@@ -1,0 +1,126 @@
+"""Generated clusters: histories of resources, small enough to collide often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+from felixpy.addresses import parse_address, parse_prefix
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import (
+    EntityMatch,
+    NamedPort,
+    Namespace,
+    NetworkSet,
+    Policy,
+    PolicyRule,
+    Profile,
+    Resource,
+    RuleAction,
+    Tier,
+    TierDefault,
+    WorkloadEndpoint,
+)
+from felixpy.selector import parse_selector
+
+History = Sequence[tuple[tuple[Ref, Resource | None], bool]]
+"""Changes, each with whether a flush follows it."""
+
+NODE = "n1"
+VALUES = ("x", "y", "z")
+SELECTORS = tuple(
+    parse_selector(text)
+    for text in (
+        "all()",
+        "a == 'x'",
+        "a != 'x'",
+        "has(b)",
+        "!has(b)",
+        "a in {'x', 'y'} && has(b)",
+        "a == 'z' || b starts with 'y'",
+        "pcns.env == 'x'",
+        "b not in {'x'}",
+        "inherited == 'y'",
+    )
+)
+
+names = st.sampled_from(("p1", "p2", "p3", "p4", "p5"))
+labels = st.dictionaries(st.sampled_from(("a", "b")), st.sampled_from(VALUES)).map(
+    lambda one: tuple(sorted(one.items()))
+)
+addresses = st.lists(st.integers(1, 6).map(lambda n: parse_address(f"10.0.0.{n}")), max_size=2, unique=True).map(tuple)
+profiles = st.lists(st.sampled_from(("pr1", "pr2", "kns.ns1", "absent")), max_size=3, unique=True).map(tuple)
+ports = st.lists(
+    st.sampled_from((NamedPort("web", 6, 80), NamedPort("web", 6, 81), NamedPort("dns", 17, 53))), max_size=2
+)
+
+endpoints = st.builds(
+    WorkloadEndpoint,
+    node=st.sampled_from((NODE, "n2")),
+    interface=st.sampled_from(("cali1", "cali2")),
+    addresses=addresses,
+    labels=labels,
+    profiles=profiles,
+    ports=ports.map(tuple),
+)
+entities = st.builds(
+    EntityMatch,
+    selector=st.none() | st.sampled_from(SELECTORS),
+    not_selector=st.none() | st.sampled_from(SELECTORS),
+    port_names=st.sampled_from(((), ("web",))),
+)
+rules = st.lists(
+    st.builds(
+        PolicyRule, action=st.sampled_from(RuleAction), protocol=st.just(6), source=entities, destination=entities
+    ),
+    max_size=2,
+).map(tuple)
+policies = st.builds(
+    Policy,
+    tier=st.sampled_from(("default", "first", "absent")),
+    order=st.none() | st.sampled_from((1.0, 2.0)),
+    selector=st.sampled_from(SELECTORS),
+    applies_ingress=st.booleans(),
+    applies_egress=st.booleans(),
+    ingress=rules,
+    egress=rules,
+    do_not_track=st.just(False) | st.booleans(),
+)
+tiers = st.builds(Tier, order=st.none() | st.sampled_from((1.0, 5.0)), default_action=st.sampled_from(TierDefault))
+made_profiles = st.builds(
+    Profile,
+    ingress=rules,
+    egress=rules,
+    labels_to_apply=st.sampled_from(((), (("inherited", "y"),), (("a", "x"), ("inherited", "z")))),
+)
+namespaces = st.sampled_from((Namespace(()), Namespace((("env", "x"),))))
+network_sets = st.builds(
+    NetworkSet,
+    nets=st.lists(st.sampled_from(("10.1.0.0/16", "10.0.0.3/32", "fd00::/64")).map(parse_prefix), max_size=3).map(
+        tuple
+    ),
+    labels=labels,
+    profiles=profiles,
+)
+
+
+def change(table: Table, name: st.SearchStrategy[Name], value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(st.builds(Ref, st.just(table), name), st.none() | value)
+
+
+pod_names = names.map(lambda name: Name("ns1", name))
+global_names = names.map(lambda name: Name("", name))
+changes = st.one_of(
+    change(Table.WORKLOAD, pod_names, endpoints),
+    change(Table.WORKLOAD, pod_names, endpoints),
+    change(Table.GLOBAL_POLICY, global_names, policies),
+    change(Table.NAMESPACED_POLICY, pod_names, policies),
+    change(Table.TIER, st.sampled_from((Name("", "default"), Name("", "first"))), tiers),
+    change(Table.PROFILE, st.sampled_from((Name("", "pr1"), Name("", "pr2"))), made_profiles),
+    change(Table.NAMESPACE, st.just(Name("", "ns1")), namespaces),
+    change(Table.GLOBAL_NETWORK_SET, global_names, network_sets),
+)
+histories = st.lists(st.tuples(changes, st.booleans()), max_size=25)

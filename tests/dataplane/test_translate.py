@@ -1,0 +1,98 @@
+"""Intent → objects: any history of changes ends in the objects that the state asks for, and in no others."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+
+from felixpy.calc.graph import Graph
+from felixpy.dataplane.base_chains import MASQUERADED4, MASQUERADED6, POOLS4, POOLS6
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set
+from felixpy.dataplane.rules import Dispatch, Goto, Jump, SetHas
+from felixpy.dataplane.translate import Translator
+from felixpy.resources.codec import Ref
+from felixpy.resources.types import Resource
+from tests.calc.policy_world import NODE, History, histories
+
+FIXED = {one.name for one in (FROM_ENDPOINTS, TO_ENDPOINTS, POOLS4, POOLS6, MASQUERADED4, MASQUERADED6)}
+
+
+class Kernel:
+    """What a faithful kernel would hold after each Changes."""
+
+    def __init__(self) -> None:
+        self.graph = Graph(NODE)
+        self.translator = Translator(self.graph.sets.members)
+        self.objects: dict[Key, Object] = {}
+        self.members: dict[Set, dict[bytes, bytes]] = {}
+
+    def flush(self) -> None:
+        changes = Changes()
+        self.translator.translate(self.graph.flush(), changes)
+        for key, one in changes.objects.items():
+            old = self.objects.pop(key, None)
+            if isinstance(old, Set) and old != one:
+                self.members.pop(old, None)
+            if one is not None:
+                self.objects[key] = one
+        for target, change in changes.members.items():
+            held = self.members.setdefault(target, {})
+            assert change.removed.keys() <= held.keys()
+            for member in change.removed:
+                del held[member]
+            held.update(change.added)
+        self.check_references()
+
+    def check_references(self) -> None:
+        """Nothing refers to what is not there."""
+        chains = {key.id[0] for key in self.objects if key.kind is Kind.CHAIN} | {"allow", "pass"}
+        sets = {key.id[0] for key in self.objects if key.kind is Kind.SET} | FIXED
+        for one in self.objects.values():
+            if not isinstance(one, Chain):
+                continue
+            for rule in one.rules:
+                if isinstance(rule.action, Jump | Goto):
+                    assert rule.action.chain in chains
+                if isinstance(rule.action, Dispatch):
+                    assert rule.action.map_name in sets
+                assert all(match.set_name in sets for match in rule.matches if isinstance(match, SetHas))
+        assert {one.name for one in self.members} <= sets
+        for members in (self.members.get(FROM_ENDPOINTS, {}), self.members.get(TO_ENDPOINTS, {})):
+            assert {data.decode().removeprefix("goto ") for data in members.values()} <= chains
+
+    def state(self) -> tuple[dict[Key, Object], dict[Set, dict[bytes, bytes]]]:
+        return self.objects, {target: members for target, members in self.members.items() if members}
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories)
+def test_any_path_to_a_state_ends_in_the_same_objects(history: History) -> None:
+    by_steps, at_once = Kernel(), Kernel()
+    last: dict[Ref, Resource | None] = {}
+    for (ref, value), flush in history:
+        last[ref] = value
+        by_steps.graph.update(ref, value)
+        if flush:
+            by_steps.flush()
+    by_steps.flush()
+    for ref in sorted(last, key=str, reverse=True):
+        at_once.graph.update(ref, last[ref])
+    at_once.flush()
+    assert by_steps.state() == at_once.state()
+    wanted = {target: dict(by_steps.translator.set_members(target) or {}) for target in by_steps.members}
+    assert {target: members for target, members in wanted.items() if members} == by_steps.state()[1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(histories)
+def test_an_emptied_world_leaves_no_object(history: History) -> None:
+    kernel = Kernel()
+    for (ref, value), flush in history:
+        kernel.graph.update(ref, value)
+        if flush:
+            kernel.flush()
+    for (ref, _), _ in history:
+        kernel.graph.update(ref, None)
+    kernel.flush()
+    assert kernel.state() == ({}, {})
