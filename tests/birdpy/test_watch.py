@@ -1,0 +1,94 @@
+"""The watch's snapshot and live parts, at the sizes where they change shape."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from birdpy.addresses import Prefix, parse_prefix
+from birdpy.fib import Fib
+from birdpy.gobgp.plan import Announce, Withdraw
+from birdpy.gobgp.watch import FLOOD_EVENTS, SNAPSHOT_BATCH, Lagging, watch
+from birdpy.intent import Advertisement, BgpIntent
+from tests.birdpy.conftest import Router, announcing, established, learned, make_so, session
+from tests.support.wait import eventually_async
+
+BLOCK = parse_prefix("10.64.1.0/26")
+
+
+def hosts(count: int) -> tuple[Advertisement, ...]:
+    return tuple(Advertisement(Prefix((0x0A640000 + number).to_bytes(4, "big"), 32)) for number in range(count))
+
+
+@pytest.mark.parametrize("count", [0, 1, SNAPSHOT_BATCH, SNAPSHOT_BATCH + 1, 2 * (SNAPSHOT_BATCH + 1)])
+async def test_a_snapshot_of_any_size_ends(routers: list[Router], count: int) -> None:
+    a = routers[0]
+    a.start_gobgpd()
+    async with a.driver() as driver:
+        await make_so(driver, BgpIntent(a.speaker()))
+        await driver.apply([Announce(hosts(count))])
+        seen = 0
+        async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+            async for batch in batches:
+                seen += len(batch.own)
+                if batch.snapshot_end:
+                    break
+        assert seen == count
+
+
+async def test_our_own_path_takes_a_learned_one_out_and_gives_it_back(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    b.start_gobgpd()
+    a.start_gobgpd()
+    async with a.driver() as here, b.driver() as there:
+        await make_so(there, BgpIntent(b.speaker(), {a.address: session(b, a)}, announcing(BLOCK)))
+        await make_so(here, BgpIntent(a.speaker(), {b.address: session(a, b)}))
+        await established(here, there)
+        fib = Fib()
+        fib.resync()
+
+        async def follow() -> None:
+            async for batch in watch(here.client):
+                fib.update(batch.events)
+
+        following = asyncio.create_task(follow())
+        await eventually_async(lambda: _has(fib, BLOCK))
+        await here.apply([Announce((Advertisement(BLOCK),))])
+        await eventually_async(lambda: _lacks(fib, BLOCK))
+        await here.apply([Withdraw((BLOCK,))])
+        await eventually_async(lambda: _has(fib, BLOCK))
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+
+
+async def test_a_flood_ends_the_stream_and_a_snapshot_tells_the_rest(routers: list[Router]) -> None:
+    a = routers[0]
+    a.start_gobgpd()
+    many = hosts(3 * FLOOD_EVENTS)
+    async with a.driver() as driver:
+        await make_so(driver, BgpIntent(a.speaker()))
+
+        async def follow() -> None:
+            async for batch in watch(driver.client):
+                if batch.snapshot_end:
+                    started.set()
+
+        started = asyncio.Event()
+        following = asyncio.create_task(follow())
+        await started.wait()
+        await driver.apply([Announce(many)])
+        with pytest.raises(Lagging):
+            await asyncio.wait_for(following, 20)
+        assert await learned(driver) == {}
+        assert await driver.count_paths() == len(many)
+
+
+async def _has(fib: Fib, prefix: Prefix) -> bool:
+    return prefix in fib.routes
+
+
+async def _lacks(fib: Fib, prefix: Prefix) -> bool:
+    return prefix not in fib.routes
