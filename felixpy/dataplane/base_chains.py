@@ -40,6 +40,7 @@ ANY_ENDPOINT = "cali*"
 HOOKS: Mapping[str, BaseHook] = {
     "raw-prerouting": BaseHook("filter", "prerouting", -300),
     "nat-prerouting": BaseHook("nat", "prerouting", -100),
+    "filter-prerouting": BaseHook("filter", "prerouting", -90),
     "filter-input": BaseHook("filter", "input", 0),
     "filter-forward": BaseHook("filter", "forward", 0),
     "filter-output": BaseHook("filter", "output", 0),

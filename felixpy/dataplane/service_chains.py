@@ -31,6 +31,8 @@ from felixpy.dataplane.rules import (
     MARK_MASQUERADE,
     Balance,
     CtDestinationTranslated,
+    CtState,
+    CtStateIn,
     Dispatch,
     Drop,
     Hairpin,
@@ -53,6 +55,7 @@ STICKY_SLOTS = 64
 OUTSIDE_CHAIN = "svc-outside"
 MASQUERADE_CHAIN = "svc-masquerade"
 _TCP = 6
+_INVALID = CtStateIn(frozenset({CtState.INVALID}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,9 @@ def service_objects() -> tuple[Object, ...]:
 def service_base_rules() -> Mapping[str, tuple[Rule, ...]]:
     """What each base chain has to do for Services, by the chain's name.
 
-    The filter chains' rules only refuse, and go before those that let a workload's packets pass. Packets of local
-    workloads must carry MARK_FROM_WORKLOAD when they reach nat-prerouting.
+    Refusals come right after translation and before routing: on its way back out of the device it came in by, a
+    packet would cause a redirect first, which uses up the source's share of ICMP errors (net/ipv4/route.c,
+    ip_rt_send_redirect). Packets of local workloads must carry MARK_FROM_WORKLOAD when they reach nat-prerouting.
     """
     guard = tuple(_dispatch(version, SETS[version].guards) for version in VERSIONS)
     inside = tuple(_dispatch(version, SETS[version].services) for version in VERSIONS)
@@ -143,17 +147,21 @@ def service_base_rules() -> Mapping[str, tuple[Rule, ...]]:
                 for version in VERSIONS
             ),
         ),
-        "filter-input": refuse,
-        "filter-forward": refuse,
+        "filter-prerouting": refuse,
         "filter-output": refuse,
     }
 
 
 def _refusals(version: Version) -> tuple[Rule, ...]:
-    """What was not translated is not served: a reset for TCP, port unreachable for the rest."""
+    """What was not translated is not served: a reset for TCP, port unreachable for the rest.
+
+    Except what conntrack finds invalid: a reset for a stray segment would end the connection that it strayed from.
+    """
     unserved = ServiceKnown(SETS[version].unserved.name, version)
     address = SetHas("destination", SETS[version].addresses.name, version)
     return (
+        Rule(Drop(), (_INVALID, unserved)),
+        Rule(Drop(), (_INVALID, address)),
         Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), unserved), "no endpoint"),
         Rule(Reject(), (unserved,), "no endpoint"),
         Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), address), "no such port"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.calc import services
@@ -200,7 +200,8 @@ def test_a_change_of_one_slice_reads_its_own_service_only(monkeypatch: pytest.Mo
     assert derived == [Name("a", "s7")]
 
 
-@given(st.lists(st.tuples(SERVICE_CHANGES, st.booleans()), max_size=40))
+@settings(max_examples=300)
+@given(st.lists(st.tuples(SERVICE_CHANGES, st.booleans()), max_size=60))
 def test_incremental_and_from_scratch_agree_over_any_sequence(steps: list[tuple[Change, bool]]) -> None:
     calc, view = ServiceCalc(ME), View()
     kept: dict[Frontend, FrontendIntent] = {}

@@ -1,0 +1,283 @@
+"""Services in the real kernel: packets from a client, from pods and from the node, over TCP and UDP, v4 and v6."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from felixpy.calc.services import ServiceCalc
+from felixpy.dataplane.base_chains import HOOKS
+from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
+from felixpy.dataplane.rules import MARK_FROM_WORKLOAD, InterfaceIs, Rule, SetMark
+from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
+from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
+from felixpy.resources.types import Service
+from tests.calc.service_world import (
+    LOCAL,
+    ME,
+    OTHER,
+    UDP,
+    Change,
+    backend,
+    grant,
+    service,
+    service_of,
+    slice_of,
+)
+from tests.support.netns import Namespace, link_namespaces
+from tests.support.packets import NameServer
+
+VIP, VIP6 = "203.0.113.1", "2001:db8:1::1"
+CLUSTER_IP = "10.96.0.1"
+POD1, POD2, REMOTE = "10.0.1.1", "10.0.2.1", "10.0.9.1"
+CLIENT = "192.0.2.9"
+
+_PROBE = """
+import json, socket, sys
+host, port, kind, times, wait = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
+found = []
+for _ in range(times):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET,
+                       socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as s:
+        s.settimeout(wait)
+        try:
+            s.connect((host, port))
+            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            answer = s.recv(4096)
+            while kind == "tcp" and (chunk := s.recv(4096)):
+                answer += chunk
+            found.append(answer.partition(b"\\r\\n\\r\\n")[2].decode().strip() if kind == "tcp"
+                         else answer.split()[0].decode())
+        except TimeoutError:
+            found.append("silence")
+        except ConnectionRefusedError:
+            found.append("refused")
+        except OSError as error:
+            found.append(error.strerror)
+print(json.dumps(found))
+"""
+
+
+def ask(
+    source: Namespace, address: str, port: int = 80, kind: str = "tcp", times: int = 1, wait_s: float = 2.0
+) -> list[str]:
+    """What each of `times` new connections got: "NAME CLIENT" (UDP: "NAME"), refused, silence, or the error."""
+    output = source.run(sys.executable, "-I", "-S", "-c", _PROBE, address, str(port), kind, str(times), str(wait_s))
+    return [str(word) for word in json.loads(output)]
+
+
+def ask_one(source: Namespace, address: str, port: int = 80, kind: str = "tcp", wait_s: float = 2.0) -> str:
+    return ask(source, address, port, kind, 1, wait_s)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node with a client outside, two local pods, and a pod of another node behind a device that is not a pod's."""
+
+    node: Namespace
+    client: Namespace
+    pod1: Namespace
+    pod2: Namespace
+    remote: Namespace
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    names = "node", "client", "pod1", "pod2", "remote"
+    made = {name: Namespace.create("svc") for name in names}
+    servers: list[NameServer] = []
+    try:
+        node = made["node"]
+        node.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+        for name, device, net, net6 in (
+            ("client", "eth0", "192.0.2", "2001:db8:9"),
+            ("pod1", "cali1", "10.0.1", "fd00:1"),
+            ("pod2", "cali2", "10.0.2", "fd00:2"),
+            ("remote", "eth1", "10.0.9", "fd00:9"),
+        ):
+            last = "9" if name == "client" else "1"
+            link_namespaces(
+                node,
+                device,
+                made[name],
+                "eth0",
+                left_addresses=(f"{net}.254/24", f"{net6}::fe/64"),
+                right_addresses=(f"{net}.{last}/24", f"{net6}::{last}/64"),
+            )
+            made[name].ip("route", "add", "default", "via", f"{net}.254")
+            made[name].ip("-6", "route", "add", "default", "via", f"{net6}::fe")
+            if name != "client":
+                servers.append(NameServer(made[name], name, 8080))
+        node.ip("route", "add", "default", "via", CLIENT)
+        node.ip("-6", "route", "add", "default", "via", "2001:db8:9::9")
+        yield Place(node, made["client"], made["pod1"], made["pod2"], made["remote"])
+    finally:
+        for server in servers:
+            server.stop()
+        for namespace in made.values():
+            namespace.delete()
+
+
+class ServiceNode:
+    """The node's Services as the agent programs them: resources in, kernel changed."""
+
+    def __init__(self, node: Namespace) -> None:
+        socket = in_namespace(node.path, lambda: NetlinkSocket(NETLINK_NETFILTER))
+        self.driver = NftDriver(socket=socket)
+        self.calc, self.tables = ServiceCalc(ME), ServiceTables()
+        rules = dict(service_base_rules())
+        rules["raw-prerouting"] = (
+            Rule(SetMark(0, MARK_FROM_WORKLOAD)),
+            Rule(SetMark(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), (InterfaceIs("in", "cali*"),)),
+        )
+        bases = (Chain(name, rules.get(name, ()), hook) for name, hook in HOOKS.items())
+        self._apply([Put(one) for one in (*service_objects(), *bases)])
+
+    def see(self, *changes: Change) -> None:
+        """Feeds the resources, and programs what follows from them."""
+        for change in changes:
+            self.calc.update(*change)
+        wanted = self.tables.update(self.calc.flush())
+        ops: list[Op] = [Drop(key) if one is None else Put(one) for key, one in wanted.objects.items()]
+        for target, change_ in wanted.members.items():
+            ops += [DropMembers(target, change_.removed)] if change_.removed else []
+            ops += [PutMembers(target, change_.added)] if change_.added else []
+        self._apply(ops)
+
+    def _apply(self, ops: Sequence[Op]) -> None:
+        errors = [outcome for outcome in self.driver.apply(ops) if outcome.error]
+        assert not errors
+
+    def close(self) -> None:
+        self.driver.destroy()
+        self.driver.close()
+
+
+@pytest.fixture
+def services(place: Place) -> Iterator[ServiceNode]:
+    made = ServiceNode(place.node)
+    yield made
+    made.close()
+
+
+def vip(value: Service, *backends: tuple[str, str], protocol: int = 6) -> tuple[Change, ...]:
+    """Service a/x on the VIP of each family, with `backends` as (address, node)."""
+    slices = slice_of("a/1", "x", *(backend(address, node) for address, node in backends), protocol=protocol)
+    return grant(VIP, "a/x"), grant(VIP6, "a/x"), service("a/x", value), slices
+
+
+BOTH = ((POD1, ME), (REMOTE, OTHER))
+
+
+def test_connections_spread_over_all_backends_and_come_back(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), (POD1, ME), (POD2, ME), (REMOTE, OTHER)))
+    answers = ask(place.client, VIP, times=60)
+    counts = {name: sum(answer.startswith(name) for answer in answers) for name in ("pod1", "pod2", "remote")}
+    assert sum(counts.values()) == 60
+    assert min(counts.values()) >= 8, counts
+
+
+def test_cluster_policy_hides_the_client_and_local_policy_shows_it(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), (POD1, ME)))
+    assert ask_one(place.client, VIP) == "pod1 10.0.1.254"
+    services.see(*vip(service_of(external_policy=LOCAL), (POD1, ME)))
+    assert ask_one(place.client, VIP) == f"pod1 {CLIENT}"
+
+
+def test_local_policy_serves_outside_from_this_node_only(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(external_policy=LOCAL), *BOTH))
+    assert {answer.split()[0] for answer in ask(place.client, VIP, times=20)} == {"pod1"}
+    assert {answer.split()[0] for answer in ask(place.pod2, VIP, times=40)} == {"pod1", "remote"}
+
+
+def test_local_policy_without_a_local_backend_is_silent_outside_and_serves_inside(
+    place: Place, services: ServiceNode
+) -> None:
+    services.see(*vip(service_of(external_policy=LOCAL), (REMOTE, OTHER)))
+    assert ask_one(place.client, VIP, wait_s=0.5) == "silence"
+    assert ask_one(place.pod1, VIP) == f"remote {POD1}"
+    assert ask_one(place.node, VIP).startswith("remote ")
+
+
+def test_without_any_backend_it_is_refused_from_everywhere(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of()))
+    asked = {name: ask_one(getattr(place, name), VIP) for name in ("client", "pod1", "node")}
+    assert asked == {"client": "refused", "pod1": "refused", "node": "refused"}
+
+
+def test_without_any_backend_udp_is_refused_too(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(protocol=UDP)))
+    asked = {name: ask_one(getattr(place, name), VIP, kind="udp") for name in ("client", "pod1", "node")}
+    assert asked == {"client": "refused", "pod1": "refused", "node": "Operation not permitted"}
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6])
+def test_a_port_that_no_service_has_is_refused(place: Place, services: ServiceNode, address: str) -> None:
+    services.see(*vip(service_of(), *BOTH))
+    asked = {name: ask_one(getattr(place, name), address, 443) for name in ("client", "pod1", "node")}
+    assert asked == {"client": "refused", "pod1": "refused", "node": "refused"}
+
+
+def test_the_node_itself_reaches_local_and_remote_backends(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), *BOTH))
+    assert {answer.split()[0] for answer in ask(place.node, VIP, times=40)} == {"pod1", "remote"}
+
+
+def test_a_pod_keeps_its_address_towards_a_service(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), (REMOTE, OTHER)))
+    assert ask_one(place.pod1, VIP) == f"remote {POD1}"
+
+
+def test_a_backend_reaches_itself_through_its_service(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), (POD1, ME)))
+    assert ask_one(place.pod1, VIP) == "pod1 10.0.1.254"
+
+
+def test_udp_is_balanced_too(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(protocol=UDP), *BOTH, protocol=UDP))
+    assert set(ask(place.client, VIP, kind="udp", times=40)) == {"pod1", "remote"}
+
+
+def test_ipv6_is_the_same_path(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(external_policy=LOCAL), ("fd00:1::1", ME), ("fd00:9::1", OTHER)))
+    assert ask_one(place.client, VIP6) == "pod1 2001:db8:9::9"
+    assert {answer.split()[0] for answer in ask(place.pod2, VIP6, times=40)} == {"pod1", "remote"}
+    assert ask_one(place.client, VIP) == "refused", "no IPv4 backend"
+
+
+def test_source_ranges_let_in_only_those_named(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(source_ranges="198.51.100.0/24", cluster=CLUSTER_IP), (POD1, ME)))
+    assert ask_one(place.client, VIP, wait_s=0.5) == "silence"
+    assert ask_one(place.client, CLUSTER_IP) == "pod1 10.0.1.254"
+    services.see(*vip(service_of(source_ranges="198.51.100.0/24 192.0.2.0/28"), (POD1, ME)))
+    assert ask_one(place.client, VIP) == "pod1 10.0.1.254"
+
+
+def test_internal_policy_local_never_leaves_the_node(place: Place, services: ServiceNode) -> None:
+    value = service_of("ClusterIP", cluster=CLUSTER_IP)
+    local = replace(value, internal_policy=LOCAL)
+    services.see(service("a/x", local), slice_of("a/1", "x", *(backend(*one) for one in BOTH)))
+    assert {answer.split()[0] for answer in ask(place.pod2, CLUSTER_IP, times=20)} == {"pod1"}
+    services.see(slice_of("a/1", "x", backend(REMOTE, OTHER)))
+    assert ask_one(place.pod2, CLUSTER_IP, wait_s=0.5) == "silence"
+    services.see(service("a/x", value))
+    assert ask_one(place.pod2, CLUSTER_IP) == "remote 10.0.2.1"
+
+
+def test_a_backend_that_goes_gets_no_new_connection(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), (POD1, ME), (POD2, ME), (REMOTE, OTHER)))
+    services.see(*vip(service_of(), (POD2, ME), (REMOTE, OTHER)))
+    assert {answer.split()[0] for answer in ask(place.client, VIP, times=40)} == {"pod2", "remote"}
+
+
+def test_when_the_service_goes_nothing_of_it_stays_in_the_kernel(place: Place, services: ServiceNode) -> None:
+    before = services.driver.read()
+    changes = vip(service_of(source_ranges="192.0.2.0/24"), *BOTH)
+    services.see(*changes)
+    services.see(*((ref, None) for ref, _ in changes))
+    assert services.driver.read() == before
