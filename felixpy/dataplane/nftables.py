@@ -1,0 +1,319 @@
+"""Rules, chains and sets in nft's own language, for people, goldens and `nft -f`; and the digests of rules.
+
+In → out: Rule, Chain, Set, members → text that `nft -c -f` accepts and that means what the netlink encoder sends
+(drivers/netlink/nft_encode.py is its twin; a test compares the two in the kernel). Total: never raises.
+Source: nft(8), libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from sys import byteorder
+from typing import assert_never
+
+from felixpy.addresses import Prefix, format_address, version_of
+from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Set, SetType
+from felixpy.dataplane.rules import (
+    Accept,
+    Action,
+    Balance,
+    CtDestinationTranslated,
+    CtState,
+    CtStateIn,
+    DestinationIsLocal,
+    Dispatch,
+    Drop,
+    FamilyIs,
+    Goto,
+    Hairpin,
+    IcmpIs,
+    InterfaceIs,
+    Jump,
+    Log,
+    MarkIs,
+    Masquerade,
+    Match,
+    NetIn,
+    NoTrack,
+    PortIn,
+    ProtocolIs,
+    Reject,
+    Return,
+    ReversePathFails,
+    Rule,
+    ServiceKnown,
+    SetHas,
+    SetMark,
+    Side,
+    SourceNat,
+)
+from felixpy.dataplane.sets import merge_prefixes
+
+TABLE = "felixpy"
+DIGEST_BYTES = 8
+ENCODING = 1
+"""Part of every digest: a new number has the rules of an older encoder written anew."""
+COMMENT_BYTES = 120
+LOG_PREFIX_BYTES = 127
+"""NF_LOG_PREFIXLEN less its NUL (linux/netfilter/nf_log.h)."""
+
+_PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
+_FAMILY = {4: "ip", 6: "ip6"}
+_SLOT_KEYS = {
+    SetType.IPV4_PORT_SLOT: "ip daddr . meta l4proto . th dport . numgen random mod 2",
+    SetType.IPV6_PORT_SLOT: "ip6 daddr . meta l4proto . th dport . numgen random mod 2",
+}
+_SLOT_DATA = {
+    DataType.IPV4_PORT: "ip daddr . th dport",
+    DataType.IPV6_PORT: "ip6 daddr . th dport",
+}
+
+
+def render_rule(rule: Rule) -> str:
+    """One rule on one line; the same rule is always the same text."""
+    words = [_render_match(match) for match in rule.matches]
+    if rule.counter:
+        words.append("counter")
+    words.append(_render_action(rule.action))
+    if comment := printable(rule.comment, COMMENT_BYTES):
+        words.append(f'comment "{comment}"')
+    return " ".join(words)
+
+
+def chain_digests(chain: Chain) -> tuple[bytes, ...]:
+    """What a driver leaves beside each rule in the kernel, to know it again: 8 bytes a rule."""
+    return tuple(map(rule_digest, chain.rules))
+
+
+def rule_digest(rule: Rule) -> bytes:
+    """8 bytes that say what the rule is."""
+    return blake2b(f"{ENCODING}\n{render_rule(rule)}".encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def render_table(
+    chains: Iterable[Chain], sets: Iterable[Set], members: Mapping[str, Members], table: str = TABLE
+) -> str:
+    """The whole table, sorted by name: sets with their members, then chains."""
+    blocks = [_render_set(it, members.get(it.name, {})) for it in sorted(sets, key=lambda it: it.name)]
+    blocks += [_render_chain(it) for it in sorted(chains, key=lambda it: it.name)]
+    return f"table inet {table} {{\n" + "\n".join(blocks) + "}\n"
+
+
+def printable(text: str, limit_bytes: int) -> str:
+    """`text` as nft can quote it: no double quotes or control characters, at most `limit_bytes` of UTF-8."""
+    plain = "".join("'" if char == '"' else char if char.isprintable() else " " for char in text)
+    return plain.encode()[:limit_bytes].decode(errors="ignore")
+
+
+def distinct_nets(match: NetIn) -> tuple[Prefix, ...]:
+    """Its prefixes in order, none inside another."""
+    return tuple(sorted(merge_prefixes(match.nets)))
+
+
+def distinct_ranges(match: PortIn) -> tuple[tuple[int, int], ...]:
+    """Its port ranges in order, those that touch made one."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(match.ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def _render_match(match: Match) -> str:
+    match match:
+        case InterfaceIs():
+            return f'{"iifname" if match.direction == "in" else "oifname"} {_not(match.negate)}"{match.name}"'
+        case FamilyIs():
+            return f"meta nfproto ipv{match.version}"
+        case ProtocolIs():
+            return f"meta l4proto {_not(match.negate)}{_PROTOCOL_NAMES.get(match.number, match.number)}"
+        case NetIn():
+            return _render_nets(match)
+        case SetHas(ports=True):
+            return f"{_endpoint(match.version, match.side)} {_not(match.negate)}@{match.set_name}"
+        case SetHas():
+            return f"{_address(match.version, match.side)} {_not(match.negate)}@{match.set_name}"
+        case PortIn():
+            texts = [f"{low}-{high}" if high > low else f"{low}" for low, high in distinct_ranges(match)]
+            return f"th {_port(match.side)} {_not(match.negate)}{_one_or_set(texts)}"
+        case IcmpIs():
+            return _render_icmp(match)
+        case CtStateIn():
+            states = ",".join(state for state in CtState if state in match.states)
+            return f"ct state {'! ' if match.negate else ''}{states}"
+        case CtDestinationTranslated():
+            return f"ct status {'! ' if match.negate else ''}dnat"
+        case MarkIs():
+            return f"meta mark & {match.mask:#x} {'!=' if match.negate else '=='} {match.value:#x}"
+        case ReversePathFails():
+            return "fib saddr . iif oif missing"
+        case DestinationIsLocal():
+            return f"fib daddr type {_not(match.negate)}local"
+        case ServiceKnown():
+            return f"{_endpoint(match.version, 'destination')} {_not(match.negate)}@{match.set_name}"
+        case Hairpin():
+            family = _FAMILY[match.version]
+            return f"{family} saddr . {family} daddr @{match.set_name}"
+        case _:
+            assert_never(match)
+
+
+def _render_action(action: Action) -> str:
+    match action:
+        case Accept():
+            return "accept"
+        case Drop():
+            return "drop"
+        case Reject():
+            return "reject with tcp reset" if action.tcp_reset else "reject with icmpx port-unreachable"
+        case Return():
+            return "return"
+        case Jump():
+            return f"jump {action.chain}"
+        case Goto():
+            return f"goto {action.chain}"
+        case Dispatch():
+            return f"{_DISPATCH_KEYS[action.key]} vmap @{action.map_name}"
+        case SetMark():
+            return _render_set_mark(action)
+        case Log():
+            prefix = printable(action.prefix, LOG_PREFIX_BYTES)
+            return f'log prefix "{prefix}" group {action.group}' if prefix else f"log group {action.group}"
+        case NoTrack():
+            return "notrack"
+        case Masquerade():
+            return "masquerade fully-random" if action.random else "masquerade"
+        case SourceNat():
+            return f"snat {_FAMILY[version_of(action.address)]} to {format_address(action.address)}"
+        case Balance():
+            key = f"{_endpoint(action.version, 'destination')} . numgen random mod {action.count}"
+            return f"meta l4proto {{ tcp, udp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
+        case _:
+            assert_never(action)
+
+
+def _render_nets(match: NetIn) -> str:
+    nets = distinct_nets(match)
+    version = nets[0].version
+    if nets[0].length == 0 and not match.negate:
+        return f"meta nfproto ipv{version}"
+    texts = [format_address(net.address) if net.is_host else str(net) for net in nets]
+    return f"{_address(version, match.side)} {_not(match.negate)}{_one_or_set(texts)}"
+
+
+def _render_icmp(match: IcmpIs) -> str:
+    name = "icmp" if match.version == 4 else "icmpv6"
+    if match.code is None:
+        return f"{name} type {_not(match.negate)}{match.type}"
+    if not match.negate:
+        return f"{name} type {match.type} {name} code {match.code}"
+    protocol = _PROTOCOL_NAMES[1 if match.version == 4 else 58]
+    both = match.type << 8 | match.code
+    return f"meta nfproto ipv{match.version} meta l4proto {protocol} @th,0,16 != {both:#06x}"
+
+
+def _render_set_mark(action: SetMark) -> str:
+    kept = ~(action.mask | action.value) & 0xFFFFFFFF
+    if kept == 0:
+        return f"meta mark set {action.value:#x}"
+    if kept | action.value == 0xFFFFFFFF:
+        return f"meta mark set meta mark | {action.value:#x}"
+    masked = f"meta mark set meta mark & {kept:#x}"
+    return f"{masked} | {action.value:#x}" if action.value else masked
+
+
+def _render_set(it: Set, members: Members) -> str:
+    kind = "map" if it.data is not DataType.NONE else "set"
+    if it.type in _SLOT_KEYS:
+        declared = f"typeof {_SLOT_KEYS[it.type]}" + (f" : {_SLOT_DATA[it.data]}" if it.data in _SLOT_DATA else "")
+    else:
+        declared = f"type {it.type}" + (f" : {it.data}" if it.data is not DataType.NONE else "")
+    lines = [f"\t{kind} {it.name} {{", f"\t\t{declared}"]
+    if it.interval:
+        lines.append("\t\tflags interval")
+    if members:
+        elements = (_render_member(it, key, members[key]) for key in sorted(members))
+        lines += ["\t\telements = {", ",\n".join(f"\t\t\t{element}" for element in elements), "\t\t}"]
+    return "\n".join([*lines, "\t}", ""])
+
+
+def _render_member(it: Set, key: bytes, data: bytes) -> str:
+    text = render_key(it, key)
+    match it.data:
+        case DataType.NONE:
+            return text
+        case DataType.VERDICT:
+            return f"{text} : {data.decode()}"
+        case DataType.IPV4_PORT | DataType.IPV6_PORT:
+            size = 4 if it.data is DataType.IPV4_PORT else 16
+            return f"{text} : {format_address(data[:size])} . {int.from_bytes(data[size : size + 2], 'big')}"
+        case _:
+            assert_never(it.data)
+
+
+def render_key(it: Set, key: bytes) -> str:
+    """One member's key as people write it."""
+    match it.type:
+        case SetType.INTERFACE:
+            return f'"{key.decode()}"'
+        case SetType.IPV4 | SetType.IPV6:
+            if it.interval and key[-1] < 8 * (len(key) - 1):
+                return f"{format_address(key[:-1])}/{key[-1]}"
+            return format_address(key[:-1] if it.interval else key)
+        case SetType.IPV4_IPV4 | SetType.IPV6_IPV6:
+            half = len(key) // 2
+            return f"{format_address(key[:half])} . {format_address(key[half:])}"
+        case SetType.IPV4_PORT | SetType.IPV6_PORT:
+            return _render_endpoint_key(key)
+        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT:
+            return f"{_render_endpoint_key(key[:-4])} . {int.from_bytes(key[-4:], byteorder)}"
+        case _:
+            assert_never(it.type)
+
+
+def _render_endpoint_key(key: bytes) -> str:
+    protocol, port = key[-8], int.from_bytes(key[-4:-2], "big")
+    return f"{format_address(key[:-8])} . {_PROTOCOL_NAMES.get(protocol, protocol)} . {port}"
+
+
+def _render_chain(chain: Chain) -> str:
+    lines = [f"\tchain {chain.name} {{"]
+    if chain.hook is not None:
+        lines.append(f"\t\t{_render_hook(chain.hook)}")
+    lines += (f"\t\t{render_rule(rule)}" for rule in chain.rules)
+    return "\n".join([*lines, "\t}", ""])
+
+
+def _render_hook(hook: BaseHook) -> str:
+    return f"type {hook.type} hook {hook.hook} priority {hook.priority}; policy {hook.policy};"
+
+
+def _not(negate: bool) -> str:
+    return "!= " if negate else ""
+
+
+def _one_or_set(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
+
+
+def _address(version: int, side: Side) -> str:
+    return f"{_FAMILY[version]} {'saddr' if side == 'source' else 'daddr'}"
+
+
+def _port(side: Side) -> str:
+    return "sport" if side == "source" else "dport"
+
+
+def _endpoint(version: int, side: Side) -> str:
+    return f"{_address(version, side)} . meta l4proto . th {_port(side)}"
+
+
+_DISPATCH_KEYS = {
+    "in_interface": "iifname",
+    "out_interface": "oifname",
+    "service4": _endpoint(4, "destination"),
+    "service6": _endpoint(6, "destination"),
+}

@@ -1,0 +1,279 @@
+"""Our nftables table: one apply is one transaction.
+
+In → out: `read()` → Seen; ops on sets, members and chains → Outcomes. What the kernel refuses is left out, with what
+needs it, and the rest goes again: a failed object holds back only those that need it, and what holds, holds from one
+instant on. The table's name is the mark of ownership; nothing outside it is read or touched.
+Source: net/netfilter/nfnetlink.c (nfnetlink_rcv_batch reports every failed message of a batch, and does none of it).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from struct import Struct
+from typing import NamedTuple, Self
+
+from felixpy.dataplane.nftables import TABLE
+from felixpy.dataplane.objects import (
+    BaseHook,
+    Chain,
+    ChainSeen,
+    Drop,
+    DropMembers,
+    Key,
+    Kind,
+    Members,
+    Object,
+    Op,
+    Outcome,
+    Put,
+    PutMembers,
+    Seen,
+    Set,
+)
+from felixpy.drivers.netlink.codec import NLM_F_ACK, Failure, message
+from felixpy.drivers.netlink.nft_encode import (
+    FAMILY_INET,
+    MSG_DELTABLE,
+    MSG_GETCHAIN,
+    MSG_GETRULE,
+    MSG_GETSET,
+    MSG_GETSETELEM,
+    MSG_NEWCHAIN,
+    SUBSYSTEM,
+    Detour,
+    Step,
+    encode_table,
+    encode_transaction,
+    needs,
+)
+from felixpy.drivers.netlink.nft_read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_rule
+from felixpy.drivers.netlink.nft_sets import encode_element_query, encode_set_key, parse_members, parse_set
+from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
+from felixpy.drivers.outcomes import ABSENT, failed
+
+KINDS = frozenset({Kind.SET, Kind.CHAIN})
+ROUNDS = 16
+"""Transactions per apply: each but the last leaves out what failed, so this is how deep failures may hang together."""
+
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_GENERIC = Struct(">BBH")
+"""struct nfgenmsg: family, version, resource."""
+_INET = _GENERIC.pack(FAMILY_INET, 0, 0)
+_BATCH = _GENERIC.pack(0, 0, SUBSYSTEM)
+
+
+class NftDriver:
+    """Reads and applies in the network namespace of `socket` (the caller's own, when None)."""
+
+    def __init__(self, table: str = TABLE, socket: NetlinkSocket | None = None) -> None:
+        self._table = table
+        self._socket = socket or NetlinkSocket(NETLINK_NETFILTER)
+        self._hooks: dict[str, BaseHook] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the socket back; the table stays."""
+        self._socket.close()
+
+    def read(self) -> Seen:
+        """The table's sets with their members and its chains, rules by digest; nothing where there is no such table.
+
+        Raises  NetlinkError.
+        """
+        objects: dict[Key, Object] = {}
+        members: dict[str, Members] = {}
+        try:
+            for it in self._read_sets():
+                objects[it.key] = it
+                members[it.name] = self._read_members(it)
+            for chain in self._read_chains():
+                objects[chain.key] = chain
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return Seen()
+        return Seen(objects, members)
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        """One outcome per op, in order; those without error took effect together.
+
+        Raises  OSError only when the kernel does not answer, or the transaction exceeds `SEND_BUFFER_BYTES`.
+        """
+        pending = dict(enumerate(ops))
+        detours = self._foresee(pending)
+        outcomes: dict[int, Outcome] = {}
+        last = Failure(errno.EAGAIN, "too many failures in one transaction")
+        for _ in range(ROUNDS):
+            failures = self._transact(encode_transaction(self._table, pending, detours)) if pending else {}
+            if not failures:
+                self._remember(pending.values())
+                outcomes.update((position, Outcome(op)) for position, op in pending.items())
+                break
+            if failures.keys() == {None}:
+                last = failures[None].failure
+                outcomes.update((position, failed(op, *last)) for position, op in pending.items())
+                break
+            self._settle(failures, pending, detours, outcomes)
+        else:
+            outcomes.update((position, failed(op, *last)) for position, op in pending.items())
+        return tuple(outcomes[position] for position in range(len(ops)))
+
+    def destroy(self) -> None:
+        """Removes the table with all that is in it.
+
+        Raises  NetlinkError.
+        """
+        failures = self._transact([Step(MSG_DELTABLE, 0, encode_table(self._table), None)])
+        for _, failure in failures.values():
+            if failure.errno not in ABSENT:
+                raise NetlinkError(failure)
+        self._hooks = None
+
+    def _transact(self, steps: Sequence[Step]) -> dict[int | None, _Refusal]:
+        """The first refusal of each op, in the order of the messages; nothing was done when there is any."""
+        first = self._socket.reserve(len(steps) + 2)
+        last = first + len(steps)
+        pieces = [message(_BATCH_BEGIN, 0, first, _BATCH)]
+        for sequence, step in enumerate(steps, first + 1):
+            flags = step.flags | NLM_F_ACK if sequence == last else step.flags
+            pieces.append(message(SUBSYSTEM << 8 | step.message, flags, sequence, _INET + step.body))
+        pieces.append(message(_BATCH_END, 0, last + 1, _BATCH))
+        refusals: dict[int | None, _Refusal] = {}
+        for sequence, failure in sorted(self._socket.transact(b"".join(pieces), first, last).items()):
+            step = steps[sequence - first - 1] if sequence > first else _FRAME
+            refusals.setdefault(step.source, _Refusal(step.message, failure))
+        return refusals
+
+    def _settle(
+        self,
+        refusals: Mapping[int | None, _Refusal],
+        pending: dict[int, Op],
+        detours: dict[int, Detour],
+        outcomes: dict[int, Outcome],
+    ) -> None:
+        """Takes each refused op out of `pending`, or gives it a detour, once.
+
+        What cannot go because it is in use stays while something else takes a detour: that may end the use.
+        """
+        blamed = {_name_of(outcome.op) for outcome in outcomes.values() if outcome.error is not None}
+        found = {
+            position: detour
+            for position, refusal in refusals.items()
+            if position is not None
+            and position not in detours
+            and (detour := self._find_detour(pending[position], refusal)) is not None
+        }
+        detours.update(found)
+        for position, refusal in refusals.items():
+            if position is None or position in found:
+                continue
+            op = pending[position]
+            if found and isinstance(op, Drop) and refusal.failure.errno == errno.EBUSY:
+                continue
+            del pending[position]
+            outcomes[position] = _judge(op, refusal.failure, blamed)
+            if outcomes[position].error is not None:
+                blamed.add(_name_of(op))
+
+    def _find_detour(self, op: Op, refusal: _Refusal) -> Detour | None:
+        """Another way to the same end, for an op that was refused because of what is there already."""
+        code = refusal.failure.errno
+        match op:
+            case Put(object=Chain()) if refusal.message == MSG_NEWCHAIN and code == errno.EEXIST:
+                return Detour(remake=True)
+            case PutMembers() if code in (errno.EBUSY, errno.EEXIST):
+                present = self._find_members(op.set, op.members)
+                changed = {key: data for key, data in present.items() if data != op.members[key]}
+                return Detour(replace=changed) if changed else None
+            case DropMembers() if code == errno.ENOENT:
+                present = self._find_members(op.set, op.members)
+                return Detour(members=present) if present else None
+            case _:
+                return None
+
+    def _foresee(self, pending: Mapping[int, Op]) -> dict[int, Detour]:
+        """Detours for chains that are there with another hook: the kernel does not refuse to take a hook away."""
+        if self._hooks is None:
+            self._hooks = {chain.name: chain.hook for chain in self._dump_chains() if chain.hook is not None}
+        detours = {}
+        for position, op in pending.items():
+            match op:
+                case Put(object=Chain(name=name, hook=None)) if name in self._hooks:
+                    detours[position] = Detour(remake=True)
+        return detours
+
+    def _remember(self, ops: Iterable[Op]) -> None:
+        hooks = self._hooks if self._hooks is not None else {}
+        for op in ops:
+            if isinstance(op, Put) and isinstance(op.object, Chain) and op.object.hook is not None:
+                hooks[op.object.name] = op.object.hook
+            elif isinstance(op, Put | Drop):
+                hooks.pop(_name_of(op)[1], None)
+
+    def _find_members(self, it: Set, keys: Iterable[bytes]) -> Members:
+        """Which of `keys` the set holds, with their data."""
+        found: dict[bytes, bytes] = {}
+        for key in keys:
+            body = _INET + encode_element_query(self._table, it, key)
+            try:
+                replies = self._socket.request(SUBSYSTEM << 8 | MSG_GETSETELEM, 0, body)
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            else:
+                found[key] = b"" if it.interval else parse_members(it, replies, ATTRIBUTES_AT).get(key, b"")
+        return found
+
+    def _dump(self, kind: int, body: bytes = b"") -> Iterator[bytes]:
+        return (reply.body for reply in self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body))
+
+    def _dump_chains(self) -> Iterator[ChainFound]:
+        return (chain for body in self._dump(MSG_GETCHAIN) if (chain := parse_chain(body)).table == self._table)
+
+    def _read_sets(self) -> Iterator[Set]:
+        for body in self._dump(MSG_GETSET, encode_table(self._table)):
+            it = parse_set(body, ATTRIBUTES_AT)
+            if it is not None:
+                yield it
+
+    def _read_members(self, it: Set) -> Members:
+        return parse_members(it, self._dump(MSG_GETSETELEM, encode_set_key(self._table, it.name)), ATTRIBUTES_AT)
+
+    def _read_chains(self) -> Iterator[ChainSeen]:
+        chains = tuple(self._dump_chains())
+        self._hooks = {chain.name: chain.hook for chain in chains if chain.hook is not None}
+        digests: dict[str, list[bytes]] = {}
+        for body in self._dump(MSG_GETRULE, encode_table(self._table)):
+            chain, digest = parse_rule(body)
+            digests.setdefault(chain, []).append(digest)
+        return (ChainSeen(chain.name, tuple(digests.get(chain.name, ())), chain.hook) for chain in chains)
+
+
+class _Refusal(NamedTuple):
+    """A message that the kernel refused, and why."""
+
+    message: int
+    failure: Failure
+
+
+_FRAME = Step(_BATCH_BEGIN, 0, b"", None)
+
+
+def _judge(op: Op, failure: Failure, blamed: AbstractSet[tuple[Kind, str]]) -> Outcome:
+    name = _name_of(op)[1]
+    if isinstance(op, Drop | DropMembers) and failure.errno == errno.ENOENT:
+        return Outcome(op)
+    missing = ", ".join(sorted(name for _, name in needs(op) & blamed))
+    return failed(op, failure.errno, f"needs {missing}, which failed" if missing else failure.text, name)
+
+
+def _name_of(op: Op) -> tuple[Kind, str]:
+    key = op.object.key if isinstance(op, Put) else op.key if isinstance(op, Drop) else op.set.key
+    return key.kind, str(key.id[0])

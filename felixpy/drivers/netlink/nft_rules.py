@@ -1,0 +1,403 @@
+"""Rules as the expressions of the kernel's nftables machine.
+
+In → out: Rule → expression list, user data, and the anonymous sets that its lookups need. The twin in text is
+dataplane/nftables.py; both compile as nft itself does, so that `nft list` shows the one as the other.
+Source: `nft --debug=netlink`, which shows nft's own code; linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
+from typing import assert_never
+
+from felixpy.addresses import Prefix, version_of
+from felixpy.dataplane.nftables import (
+    COMMENT_BYTES,
+    LOG_PREFIX_BYTES,
+    distinct_nets,
+    distinct_ranges,
+    printable,
+    rule_digest,
+)
+from felixpy.dataplane.rules import (
+    Accept,
+    Action,
+    Balance,
+    CtDestinationTranslated,
+    CtState,
+    CtStateIn,
+    DestinationIsLocal,
+    Dispatch,
+    Drop,
+    FamilyIs,
+    Goto,
+    Hairpin,
+    IcmpIs,
+    InterfaceIs,
+    Jump,
+    Log,
+    MarkIs,
+    Masquerade,
+    Match,
+    NetIn,
+    NoTrack,
+    PortIn,
+    ProtocolIs,
+    Reject,
+    Return,
+    ReversePathFails,
+    Rule,
+    ServiceKnown,
+    SetHas,
+    SetMark,
+    Side,
+    SourceNat,
+)
+from felixpy.drivers.netlink.codec import (
+    attribute_be16,
+    attribute_be32,
+    attribute_text,
+    attribute_u8,
+)
+from felixpy.drivers.netlink.nft_expressions import (
+    AT_LEAST,
+    AT_MOST,
+    COUNTER,
+    EQUAL,
+    FIRST,
+    NF_ACCEPT,
+    NF_DROP,
+    NFT_GOTO,
+    NFT_JUMP,
+    NFT_RETURN,
+    UNEQUAL,
+    VERDICT,
+    any_bit,
+    bitwise,
+    compare,
+    ct,
+    expression,
+    fib,
+    immediate,
+    lookup,
+    meta,
+    meta_is,
+    nat,
+    outside,
+    payload,
+    register,
+    verdict,
+)
+from felixpy.drivers.netlink.nft_sets import ANONYMOUS_NAME, INTERFACE_NAME_BYTES, AnonymousSet, KeyType, last_address
+
+COMMENT_TYPE = 0
+"""nft's own kind of rule user data (libnftnl, NFTNL_UDATA_RULE_COMMENT)."""
+DIGEST_TYPE = 0xFD
+"""Ours; nft skips kinds that it does not know."""
+
+_META_MARK, _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 3, 6, 7, 15, 16
+_NETWORK, _TRANSPORT = 1, 2
+_CT_STATE, _CT_STATUS = 0, 2
+_CT_STATUS_DNAT = 32
+_CT_BITS = {
+    CtState.INVALID: 1,
+    CtState.ESTABLISHED: 2,
+    CtState.RELATED: 4,
+    CtState.NEW: 8,
+    CtState.UNTRACKED: 64,
+}
+_FIB_OIF, _FIB_ADDRTYPE = 1, 3
+_FIB_F_SADDR, _FIB_F_DADDR, _FIB_F_IIF, _FIB_F_PRESENT = 1, 2, 8, 32
+_RTN_LOCAL = 2
+_REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
+_NAT_SOURCE, _NAT_DESTINATION = 0, 1
+_NAT_RANDOM_FULLY = 16
+_NUMGEN_RANDOM = 1
+_TCP, _UDP = 6, 17
+_NFPROTO = {4: 2, 6: 10}
+_ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
+"""Offset of the address in the IP header."""
+_PORT_AT = {"source": 0, "destination": 2}
+_ADDRESS_BYTES = {4: 4, 6: 16}
+
+_U32 = Struct("=I")
+_BE16 = Struct(">H")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRule:
+    """Attribute payloads of one NFT_MSG_NEWRULE, and the sets that must be there before it."""
+
+    expressions: bytes
+    user_data: bytes
+    sets: tuple[AnonymousSet, ...]
+
+
+def encode_rule(rule: Rule, next_set_id: Callable[[], int]) -> EncodedRule:
+    """The rule's bytecode; what a match implies of family and protocol is tested once, before it."""
+    code = _Code(next_set_id)
+    for match in rule.matches:
+        code.add_match(match)
+    code.add_action(rule.action, rule.counter)
+    return EncodedRule(b"".join(code.parts), _user_data(rule), tuple(code.sets))
+
+
+class _Code:
+    """The expressions of one rule so far, and what is known of the packet where they end."""
+
+    def __init__(self, next_set_id: Callable[[], int]) -> None:
+        self.parts: list[bytes] = []
+        self.sets: list[AnonymousSet] = []
+        self._next_set_id = next_set_id
+        self._version: int | None = None
+        self._protocol: int | None = None
+
+    def add_match(self, match: Match) -> None:
+        match match:
+            case FamilyIs():
+                self._require_family(match.version)
+            case ProtocolIs(negate=False):
+                self._require_protocol(match.number)
+            case NetIn():
+                self._add_nets(match)
+            case PortIn():
+                self._add_ports(match)
+            case IcmpIs():
+                protocol = 1 if match.version == 4 else 58
+                if self._protocol != protocol:
+                    self._require_family(match.version)
+                    self._require_protocol(protocol)
+                self.parts.append(_icmp(match))
+            case SetHas() | ServiceKnown() | Hairpin():
+                self._require_family(match.version)
+                self.parts.append(_named_lookup(match))
+            case _:
+                self.parts.append(_plain_match(match))
+
+    def add_action(self, action: Action, counter: bool) -> None:
+        if counter:
+            self.parts.append(COUNTER)
+        match action:
+            case Reject(tcp_reset=True):
+                self._require_protocol(_TCP)
+            case Dispatch(key="service4" | "service6"):
+                self._require_family(4 if action.key == "service4" else 6)
+            case SourceNat():
+                pass
+            case Balance():
+                protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP))
+                self.parts.append(meta(_META_L4PROTO))
+                self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PROTOCOL, 1, protocols), False)
+                self._require_family(action.version)
+            case _:
+                pass
+        self.parts.append(_action(action))
+
+    def _require_family(self, version: int) -> None:
+        if self._version != version:
+            self.parts.append(meta_is(_META_NFPROTO, bytes([_NFPROTO[version]])))
+            self._version = version
+
+    def _require_protocol(self, number: int) -> None:
+        if self._protocol != number:
+            self.parts.append(meta_is(_META_L4PROTO, bytes([number])))
+            self._protocol = number
+
+    def _add_nets(self, match: NetIn) -> None:
+        nets = distinct_nets(match)
+        self._require_family(nets[0].version)
+        if nets[0].length == 0 and not match.negate:
+            return
+        size = len(nets[0].address)
+        offset = _ADDRESS_AT[nets[0].version, match.side]
+        if len(nets) == 1:
+            self.parts.append(_prefix(offset, nets[0].address, nets[0].length, match.negate))
+            return
+        kind = KeyType.IPV4 if size == 4 else KeyType.IPV6
+        self.parts.append(payload(_NETWORK, offset, size))
+        self._add_lookup(AnonymousSet(self._next_set_id(), kind, size, _ranges(nets)), match.negate)
+
+    def _add_ports(self, match: PortIn) -> None:
+        ranges = [(_BE16.pack(low), _BE16.pack(high)) for low, high in distinct_ranges(match)]
+        self.parts.append(payload(_TRANSPORT, _PORT_AT[match.side], 2))
+        if len(ranges) > 1:
+            self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PORT, 2, tuple(ranges)), match.negate)
+            return
+        low, high = ranges[0]
+        if low == high:
+            self.parts.append(compare(UNEQUAL if match.negate else EQUAL, low))
+        elif match.negate:
+            self.parts.append(outside(low, high))
+        else:
+            self.parts += (compare(AT_LEAST, low), compare(AT_MOST, high))
+
+    def _add_lookup(self, anonymous: AnonymousSet, negate: bool) -> None:
+        self.sets.append(anonymous)
+        self.parts.append(lookup(ANONYMOUS_NAME, set_id=anonymous.id, negate=negate))
+
+
+def _ranges(nets: Sequence[Prefix]) -> tuple[tuple[bytes, bytes], ...]:
+    """The addresses of ordered prefixes, neighbours joined, as nft joins them."""
+    ranges: list[tuple[bytes, bytes]] = []
+    for net in nets:
+        if ranges and int.from_bytes(ranges[-1][1], "big") + 1 == int.from_bytes(net.address, "big"):
+            ranges[-1] = (ranges[-1][0], last_address(net))
+        else:
+            ranges.append((net.address, last_address(net)))
+    return tuple(ranges)
+
+
+def _user_data(rule: Rule) -> bytes:
+    digest = bytes([DIGEST_TYPE, len(d := rule_digest(rule))]) + d
+    comment = printable(rule.comment, COMMENT_BYTES).encode()
+    return bytes([COMMENT_TYPE, len(comment) + 1]) + comment + b"\0" + digest if comment else digest
+
+
+@lru_cache(maxsize=8192)
+def _plain_match(match: Match) -> bytes:
+    match match:
+        case InterfaceIs():
+            key = _META_IIFNAME if match.direction == "in" else _META_OIFNAME
+            name = match.name.encode()
+            value = name[:-1] if name.endswith(b"*") else name.ljust(INTERFACE_NAME_BYTES, b"\0")
+            return meta(key) + compare(UNEQUAL if match.negate else EQUAL, value)
+        case ProtocolIs():
+            return meta(_META_L4PROTO) + compare(UNEQUAL if match.negate else EQUAL, bytes([match.number]))
+        case CtStateIn():
+            bits = sum(_CT_BITS[state] for state in match.states)
+            return ct(_CT_STATE) + any_bit(bits, match.negate)
+        case CtDestinationTranslated():
+            return ct(_CT_STATUS) + any_bit(_CT_STATUS_DNAT, match.negate)
+        case MarkIs():
+            masked = bitwise(_U32.pack(match.mask), bytes(4))
+            return meta(_META_MARK) + masked + compare(UNEQUAL if match.negate else EQUAL, _U32.pack(match.value))
+        case ReversePathFails():
+            return fib(_FIB_OIF, _FIB_F_SADDR | _FIB_F_IIF | _FIB_F_PRESENT) + compare(EQUAL, bytes(4))
+        case DestinationIsLocal():
+            local = _U32.pack(_RTN_LOCAL)
+            return fib(_FIB_ADDRTYPE, _FIB_F_DADDR) + compare(UNEQUAL if match.negate else EQUAL, local)
+        case _:
+            raise TypeError(f"{match} needs more than its own expressions")
+
+
+@lru_cache(maxsize=8192)
+def _named_lookup(match: SetHas | ServiceKnown | Hairpin) -> bytes:
+    match match:
+        case SetHas(ports=False):
+            load = _address(match.version, match.side, FIRST)
+        case SetHas():
+            load = _endpoint(match.version, match.side)
+        case ServiceKnown():
+            load = _endpoint(match.version, "destination")
+        case Hairpin():
+            second = register(_ADDRESS_BYTES[match.version] // 4)
+            load = _address(match.version, "source", FIRST) + _address(match.version, "destination", second)
+        case _:
+            assert_never(match)
+    return load + lookup(match.set_name, negate=not isinstance(match, Hairpin) and match.negate)
+
+
+@lru_cache(maxsize=8192)
+def _action(action: Action) -> bytes:
+    match action:
+        case Accept():
+            return verdict(NF_ACCEPT)
+        case Drop():
+            return verdict(NF_DROP)
+        case Return():
+            return verdict(NFT_RETURN)
+        case Jump():
+            return verdict(NFT_JUMP, action.chain)
+        case Goto():
+            return verdict(NFT_GOTO, action.chain)
+        case Reject():
+            if action.tcp_reset:
+                return expression("reject", attribute_be32(1, _REJECT_TCP_RST), attribute_u8(2, 0))
+            return expression("reject", attribute_be32(1, _REJECT_ICMPX), attribute_u8(2, _ICMPX_PORT_UNREACH))
+        case Dispatch():
+            return _dispatch_key(action) + lookup(action.map_name, destination=VERDICT)
+        case SetMark():
+            return _set_mark(action)
+        case Log():
+            prefix = printable(action.prefix, LOG_PREFIX_BYTES)
+            group = attribute_be16(1, action.group)
+            return expression("log", *((attribute_text(2, prefix),) if prefix else ()), group)
+        case NoTrack():
+            return expression("notrack")
+        case Masquerade():
+            return expression("masq", *((attribute_be32(1, _NAT_RANDOM_FULLY),) if action.random else ()))
+        case SourceNat():
+            family = _NFPROTO[version_of(action.address)]
+            return immediate(action.address) + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST))
+        case Balance():
+            return _balance(action)
+        case _:
+            assert_never(action)
+
+
+def _set_mark(action: SetMark) -> bytes:
+    kept = ~(action.mask | action.value) & 0xFFFFFFFF
+    store = expression("meta", attribute_be32(2, _META_MARK), attribute_be32(3, FIRST))
+    if kept == 0:
+        return immediate(_U32.pack(action.value)) + store
+    return meta(_META_MARK) + bitwise(_U32.pack(kept), _U32.pack(action.value)) + store
+
+
+def _balance(action: Balance) -> bytes:
+    words = _ADDRESS_BYTES[action.version] // 4
+    choice = expression(
+        "numgen",
+        attribute_be32(1, register(words + 2)),
+        attribute_be32(2, action.count),
+        attribute_be32(3, _NUMGEN_RANDOM),
+        attribute_be32(4, 0),
+    )
+    to = nat(
+        _NAT_DESTINATION,
+        _NFPROTO[action.version],
+        attribute_be32(3, FIRST),
+        attribute_be32(5, register(words)),
+    )
+    return _endpoint(action.version, "destination") + choice + lookup(action.map_name, destination=FIRST) + to
+
+
+def _dispatch_key(action: Dispatch) -> bytes:
+    match action.key:
+        case "in_interface":
+            return meta(_META_IIFNAME)
+        case "out_interface":
+            return meta(_META_OIFNAME)
+        case "service4":
+            return _endpoint(4, "destination")
+        case "service6":
+            return _endpoint(6, "destination")
+        case _:
+            assert_never(action.key)
+
+
+def _icmp(match: IcmpIs) -> bytes:
+    value = bytes([match.type]) if match.code is None else bytes([match.type, match.code])
+    return payload(_TRANSPORT, 0, len(value)) + compare(UNEQUAL if match.negate else EQUAL, value)
+
+
+@lru_cache(maxsize=8192)
+def _prefix(offset: int, address: bytes, length: int, negate: bool) -> bytes:
+    operator = UNEQUAL if negate else EQUAL
+    if length and length % 8 == 0:
+        return payload(_NETWORK, offset, length // 8) + compare(operator, address[: length // 8])
+    size = len(address)
+    mask = ((1 << length) - 1 << (size * 8 - length)).to_bytes(size, "big")
+    return payload(_NETWORK, offset, size) + bitwise(mask, bytes(size)) + compare(operator, address)
+
+
+def _address(version: int, side: Side, register: int) -> bytes:
+    return payload(_NETWORK, _ADDRESS_AT[version, side], _ADDRESS_BYTES[version], register)
+
+
+def _endpoint(version: int, side: Side) -> bytes:
+    words = _ADDRESS_BYTES[version] // 4
+    port = payload(_TRANSPORT, _PORT_AT[side], 2, register(words + 1))
+    return _address(version, side, FIRST) + meta(_META_L4PROTO, register(words)) + port
