@@ -56,6 +56,8 @@ from felixpy.drivers.outcomes import ABSENT, failed
 KINDS = frozenset({Kind.SET, Kind.CHAIN})
 ROUNDS = 16
 """Transactions per apply: each but the last leaves out what failed, so this is how deep failures may hang together."""
+PATIENT_ROUNDS = 12
+"""Rounds that look for the one op that fails validation; after them, all that are refused are left out."""
 
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _GENERIC = Struct(">BBH")
@@ -102,7 +104,7 @@ class NftDriver:
         return Seen(objects, members)
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
-        """One outcome per op, in order; those without error took effect together.
+        """One outcome per op, in order; those without error took effect together. `ops` name a chain or set only once.
 
         Raises  OSError only when the kernel does not answer, or the transaction exceeds `SEND_BUFFER_BYTES`.
         """
@@ -110,7 +112,7 @@ class NftDriver:
         detours = self._foresee(pending)
         outcomes: dict[int, Outcome] = {}
         last = Failure(errno.EAGAIN, "too many failures in one transaction")
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
             failures = self._transact(encode_transaction(self._table, pending, detours)) if pending else {}
             if not failures:
                 self._remember(pending.values())
@@ -120,7 +122,7 @@ class NftDriver:
                 last = failures[None].failure
                 outcomes.update((position, failed(op, *last)) for position, op in pending.items())
                 break
-            self._settle(failures, pending, detours, outcomes)
+            self._settle(failures if turn >= PATIENT_ROUNDS else _without_echoes(failures), pending, detours, outcomes)
         else:
             outcomes.update((position, failed(op, *last)) for position, op in pending.items())
         return tuple(outcomes[position] for position in range(len(ops)))
@@ -186,7 +188,7 @@ class NftDriver:
         """Another way to the same end, for an op that was refused because of what is there already."""
         code = refusal.failure.errno
         match op:
-            case Put(object=Chain()) if refusal.message == MSG_NEWCHAIN and code == errno.EEXIST:
+            case Put(object=Chain()) if refusal.message == MSG_NEWCHAIN and code in (errno.EEXIST, errno.EOPNOTSUPP):
                 return Detour(remake=True)
             case PutMembers() if code in (errno.EBUSY, errno.EEXIST):
                 present = self._find_members(op.set, op.members)
@@ -263,7 +265,20 @@ class _Refusal(NamedTuple):
     failure: Failure
 
 
+_VALIDATION = frozenset({errno.EMLINK, errno.EOPNOTSUPP, errno.EINVAL})
 _FRAME = Step(_BATCH_BEGIN, 0, b"", None)
+
+
+def _without_echoes(refusals: Mapping[int | None, _Refusal]) -> dict[int | None, _Refusal]:
+    """The kernel validates the whole table after every rule, so that one bad rule has the next ones refused too."""
+    kept: dict[int | None, _Refusal] = {}
+    heard: set[int] = set()
+    for position, refusal in refusals.items():
+        if refusal.failure.errno not in heard:
+            kept[position] = refusal
+        if refusal.failure.errno in _VALIDATION:
+            heard.add(refusal.failure.errno)
+    return kept
 
 
 def _judge(op: Op, failure: Failure, blamed: AbstractSet[tuple[Kind, str]]) -> Outcome:

@@ -1,0 +1,270 @@
+"""Our nftables table in a real kernel: read back as it was put, changed atomically, each refusal kept to itself."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from felixpy.addresses import parse_address
+from felixpy.dataplane.nftables import chain_digests
+from felixpy.dataplane.objects import (
+    BaseHook,
+    Chain,
+    ChainSeen,
+    DataType,
+    Drop,
+    DropMembers,
+    Members,
+    Object,
+    Op,
+    Put,
+    PutMembers,
+    Seen,
+    Set,
+    SetType,
+)
+from felixpy.dataplane.rules import Accept, Dispatch, Jump, Log, Masquerade, ProtocolIs, Return, Rule, SetHas
+from felixpy.dataplane.rules import Drop as DropPacket
+from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.socket import in_namespace
+from tests.support.netns import Namespace
+
+FORWARD = BaseHook("filter", "forward", 0, "drop")
+A, B, C = (Chain(name, (Rule(Accept(), comment=name), Rule(Return()))) for name in "abc")
+HOSTS = Set("hosts", SetType.IPV4)
+NETS = Set("nets", SetType.IPV4, interval=True)
+NETS6 = Set("nets6", SetType.IPV6, interval=True)
+DISPATCH = Set("dispatch", SetType.INTERFACE, DataType.VERDICT)
+
+
+@pytest.fixture
+def driver(namespace: Namespace) -> Iterator[NftDriver]:
+    with in_namespace(namespace.path, NftDriver) as it:
+        yield it
+
+
+def apply(driver: NftDriver, *ops: Op) -> list[str | None]:
+    return [outcome.error for outcome in driver.apply(ops)]
+
+
+def put(*objects: Object) -> list[Op]:
+    return [Put(it) for it in objects]
+
+
+def drop(*objects: Object) -> list[Op]:
+    return [Drop(it.key) for it in objects]
+
+
+def seen_as(chain: Chain) -> ChainSeen:
+    return ChainSeen(chain.name, chain_digests(chain), chain.hook)
+
+
+def prefix(text: str) -> bytes:
+    return parse_address(text.partition("/")[0]) + bytes([int(text.partition("/")[2])])
+
+
+def hosts(*numbers: int) -> Members:
+    return {bytes([10, 0, number >> 8, number & 255]): b"" for number in numbers}
+
+
+def test_without_a_table_there_is_nothing(driver: NftDriver) -> None:
+    assert driver.read() == Seen()
+    driver.destroy()
+
+
+def test_chains_sets_and_members_read_back(driver: NftDriver) -> None:
+    base = Chain("forward", (Rule(Dispatch("in_interface", "dispatch")),), FORWARD)
+    dispatch = {b"cali1": b"jump a", b"cali2": b"goto b", b"eth0": b"accept", b"eth1": b"drop", b"eth2": b"return"}
+    members = {HOSTS: hosts(1, 2, 3), DISPATCH: dispatch}
+    ops = [*put(base, A, B, HOSTS, DISPATCH), *(PutMembers(it, them) for it, them in members.items())]
+    assert apply(driver, *ops) == [None] * len(ops)
+    seen = driver.read()
+    assert seen.objects == {it.key: it for it in (HOSTS, DISPATCH, *map(seen_as, (base, A, B)))}
+    assert seen.members == {it.name: them for it, them in members.items()}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SetType if kind not in (SetType.IPV4, SetType.INTERFACE)])
+def test_sets_of_every_type_read_back(driver: NftDriver, kind: SetType) -> None:
+    size = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 4, "inet_service": 4, "mark": 4}
+    it = Set("s", kind)
+    member = bytes(range(1, 1 + sum(size[word] for word in kind.split(" . "))))
+    if "inet_proto" in kind:
+        address = size[kind.split(" . ")[0]]
+        member = member[:address] + b"\x06\0\0\0\0\x50\0\0" + member[address + 8 :]
+    assert apply(driver, Put(it), PutMembers(it, {member: b""})) == [None, None]
+    assert driver.read() == Seen({it.key: it}, {"s": {member: b""}})
+
+
+@pytest.mark.parametrize(
+    ("it", "texts"),
+    [
+        (NETS, ["10.0.0.0/8", "11.0.0.0/9", "11.128.0.0/9", "192.168.0.1/32", "255.255.255.255/32", "0.0.0.0/32"]),
+        (NETS, ["0.0.0.0/0"]),
+        (NETS, ["0.0.0.0/1", "128.0.0.0/1"]),
+        (NETS6, ["fd00::/8", "2001:db8::1/128", "ffff::/16"]),
+        (NETS6, ["::/0"]),
+    ],
+)
+def test_prefixes_read_back_and_go(driver: NftDriver, it: Set, texts: Sequence[str]) -> None:
+    members = {prefix(text): b"" for text in texts}
+    assert apply(driver, Put(it), PutMembers(it, members)) == [None, None]
+    assert driver.read().members == {it.name: members}
+    first = prefix(texts[0])
+    assert apply(driver, DropMembers(it, {first: b""})) == [None]
+    assert driver.read().members == {it.name: {key: b"" for key in members if key != first}}
+    assert apply(driver, PutMembers(it, members), PutMembers(it, members)) == [None, None]
+    assert driver.read().members == {it.name: members}
+
+
+def test_prefix_gives_way_to_one_that_overlaps_it(driver: NftDriver) -> None:
+    wide, narrow = {prefix("10.0.0.0/8"): b""}, {prefix("10.0.0.0/9"): b"", prefix("10.129.0.0/16"): b""}
+    assert apply(driver, Put(NETS), PutMembers(NETS, wide)) == [None, None]
+    assert apply(driver, PutMembers(NETS, narrow), DropMembers(NETS, wide)) == [None, None]
+    assert driver.read().members == {"nets": narrow}
+    assert apply(driver, DropMembers(NETS, narrow), PutMembers(NETS, wide)) == [None, None]
+    assert driver.read().members == {"nets": wide}
+
+
+def test_put_replaces_all_rules_of_a_chain(driver: NftDriver) -> None:
+    assert apply(driver, *put(A)) == [None]
+    changed = replace(A, rules=(Rule(DropPacket()),))
+    assert apply(driver, *put(changed)) == [None]
+    assert driver.read().objects[A.key] == seen_as(changed)
+
+
+def test_foreign_rule_in_our_chain_has_no_digest(namespace: Namespace, driver: NftDriver) -> None:
+    apply(driver, *put(A))
+    namespace.run("nft", "insert", "rule", "inet", "felixpy", "a", "drop")
+    assert driver.read().objects[A.key] == ChainSeen("a", (b"", *chain_digests(A)))
+
+
+def test_foreign_tables_are_neither_read_nor_touched(namespace: Namespace, driver: NftDriver) -> None:
+    for family in ("inet", "ip"):
+        namespace.run("nft", "add", "table", family, "other")
+        namespace.run("nft", "add", "chain", family, "other", "a")
+    assert driver.read() == Seen()
+    apply(driver, *put(A))
+    assert driver.read().objects == {A.key: seen_as(A)}
+    driver.destroy()
+    assert namespace.run("nft", "list", "tables").split() == ["table", "inet", "other", "table", "ip", "other"]
+
+
+HOOKS = (
+    None,
+    FORWARD,
+    BaseHook("filter", "forward", 0),
+    BaseHook("filter", "forward", 7),
+    BaseHook("filter", "input", 0, "drop"),
+    BaseHook("nat", "postrouting", 7),
+)
+
+
+@pytest.mark.parametrize("after", HOOKS, ids=str)
+@pytest.mark.parametrize("before", HOOKS[:2], ids=str)
+def test_chain_takes_any_other_hook(driver: NftDriver, before: BaseHook | None, after: BaseHook | None) -> None:
+    assert apply(driver, *put(replace(A, hook=before))) == [None]
+    assert apply(driver, *put(replace(A, hook=after))) == [None]
+    assert driver.read().objects[A.key] == seen_as(replace(A, hook=after))
+
+
+def test_hook_goes_though_another_driver_set_it(namespace: Namespace, driver: NftDriver) -> None:
+    apply(driver, *put(replace(A, hook=FORWARD)))
+    with in_namespace(namespace.path, NftDriver) as restarted:
+        assert apply(restarted, *put(A)) == [None]
+        assert restarted.read().objects[A.key] == seen_as(A)
+
+
+def test_map_entry_changes_its_data(driver: NftDriver) -> None:
+    apply(driver, *put(A, B, DISPATCH), PutMembers(DISPATCH, {b"cali1": b"jump a", b"cali2": b"jump a"}))
+    changed = {b"cali1": b"jump b", b"cali2": b"jump a", b"cali3": b"drop"}
+    assert apply(driver, PutMembers(DISPATCH, changed)) == [None]
+    assert driver.read().members == {"dispatch": changed}
+
+
+def test_members_that_are_there_already_or_no_more_are_no_error(driver: NftDriver) -> None:
+    apply(driver, Put(HOSTS), PutMembers(HOSTS, hosts(1, 2)))
+    assert apply(driver, PutMembers(HOSTS, hosts(2, 3)), DropMembers(HOSTS, hosts(1, 9))) == [None, None]
+    assert apply(driver, DropMembers(HOSTS, hosts(1, 9))) == [None]
+    assert driver.read().members == {"hosts": hosts(2, 3)}
+
+
+def test_members_by_the_thousand(driver: NftDriver) -> None:
+    many = hosts(*range(20_000))
+    assert apply(driver, Put(HOSTS), PutMembers(HOSTS, many)) == [None, None]
+    assert driver.read().members == {"hosts": many}
+    assert apply(driver, DropMembers(HOSTS, many)) == [None]
+    assert driver.read().members == {"hosts": {}}
+
+
+def test_everything_comes_and_goes_in_one_transaction_whatever_the_order(driver: NftDriver) -> None:
+    a = Chain("a", (Rule(Jump("b")), Rule(Accept(), (SetHas("source", "hosts", 4),))))
+    base = Chain("forward", (Rule(Dispatch("in_interface", "dispatch")), Rule(Jump("a"))), FORWARD)
+    members = PutMembers(DISPATCH, {b"cali1": b"jump a"})
+    assert apply(driver, members, *put(base, a, B, DISPATCH, HOSTS)) == [None] * 6
+    assert len(driver.read().objects) == 5
+    assert apply(driver, *drop(HOSTS, B, a, DISPATCH, base)) == [None] * 5
+    assert driver.read() == Seen()
+
+
+def test_dropping_what_is_not_there_is_no_error(driver: NftDriver) -> None:
+    assert apply(driver, *drop(A, HOSTS), DropMembers(HOSTS, hosts(1)), Put(B)) == [None] * 4
+    assert driver.read().objects == {B.key: seen_as(B)}
+
+
+def test_refused_chain_holds_back_only_what_needs_it(driver: NftDriver) -> None:
+    bad = Chain("bad", (Rule(Masquerade()),), FORWARD)
+    lost = Chain("lost", (Rule(Jump("nowhere")),))
+    needy = Chain("needy", (Rule(Jump("lost")),))
+    last = Chain("last", (Rule(Jump("needy")),))
+    entry = PutMembers(DISPATCH, {b"cali1": b"jump last"})
+    outcomes = driver.apply([*put(A, bad, last, needy, lost, DISPATCH, HOSTS), entry, PutMembers(HOSTS, hosts(1))])
+    assert [bool(outcome.error) for outcome in outcomes] == [False, True, True, True, True, False, False, True, False]
+    assert outcomes[4].errno == errno.ENOENT
+    assert "needs lost, which failed" in (outcomes[3].error or "")
+    assert "needs last, which failed" in (outcomes[7].error or "")
+    assert driver.read().objects.keys() == {A.key, DISPATCH.key, HOSTS.key}
+
+
+def test_refused_change_leaves_the_chain_as_it_was(driver: NftDriver) -> None:
+    apply(driver, *put(A, B))
+    outcomes = driver.apply(put(replace(A, rules=(Rule(Accept()), Rule(Jump("nowhere")))), replace(B, rules=())))
+    assert [bool(outcome.error) for outcome in outcomes] == [True, False]
+    assert driver.read().objects == {A.key: seen_as(A), B.key: seen_as(replace(B, rules=()))}
+
+
+def test_what_is_in_use_is_not_dropped(driver: NftDriver) -> None:
+    user = Chain("user", (Rule(Jump("a")), Rule(Accept(), (SetHas("source", "hosts", 4),))))
+    apply(driver, *put(A, B, HOSTS, user))
+    outcomes = driver.apply(drop(A, B, HOSTS))
+    assert [outcome.errno for outcome in outcomes] == [errno.EBUSY, 0, errno.EBUSY]
+    assert driver.read().objects.keys() == {A.key, HOSTS.key, user.key}
+
+
+def test_set_of_another_type_under_the_name_is_an_error(driver: NftDriver) -> None:
+    apply(driver, Put(HOSTS))
+    outcomes = driver.apply([Put(Set("hosts", SetType.IPV6)), Put(A)])
+    assert [outcome.errno for outcome in outcomes] == [errno.EEXIST, 0]
+
+
+def test_loop_of_chains_is_refused(driver: NftDriver) -> None:
+    there, back = Chain("there", (Rule(Jump("back")),)), Chain("back", (Rule(Jump("there")),))
+    base = Chain("forward", (Rule(Jump("there")),), FORWARD)
+    outcomes = driver.apply(put(there, back, base, A))
+    assert any(outcome.error for outcome in outcomes[:3])
+    assert outcomes[3].error is None
+    assert A.key in driver.read().objects
+
+
+def test_many_refusals_at_once(driver: NftDriver) -> None:
+    chains = [Chain(f"c{i}", (Rule(Jump("nowhere" if i % 3 == 0 else "a")),)) for i in range(600)]
+    outcomes = driver.apply(put(A, *chains))
+    assert [bool(outcome.error) for outcome in outcomes] == [False, *(i % 3 == 0 for i in range(600))]
+
+
+def test_log_prefix_and_comment_of_any_length_are_taken(driver: NftDriver) -> None:
+    chain = Chain("c", (Rule(Log("ü" * 200), (ProtocolIs(6),), comment="ü" * 200),))
+    assert apply(driver, *put(chain)) == [None]
+    assert driver.read().objects[chain.key] == seen_as(chain)
