@@ -245,6 +245,16 @@ def test_many_objects_in_a_few_transactions(felixctl: Felixctl, store: Etcd) -> 
     assert store.revision - before == 3
 
 
+def test_an_object_too_large_for_etcd_is_refused_by_itself(felixctl: Felixctl, store: Etcd) -> None:
+    large = SERVICE.replace("name: svc", f"name: large, annotations: {{text: {'x' * 2_000_000}}}")
+
+    answer = felixctl("apply", "-f", "-", stdin=f"{large}---\n{SERVICE}")
+
+    assert (answer.code, answer.lines) == (1, ["Service default/large refused", "Service default/svc created"])
+    assert "Service default/large: " in answer.err
+    assert "too large" in answer.err
+
+
 def test_dry_run_and_diff_change_nothing(felixctl: Felixctl, store: Etcd) -> None:
     felixctl("apply", "-f", "-", stdin=POLICY)
     before = store.get_prefix("/")
