@@ -97,7 +97,8 @@ def test_the_unit_says_nothing_that_systemd_does_not_know(tmp_path: Path) -> Non
 
 @pytest.fixture
 def entered(namespace: Namespace, tmp_path: Path) -> Iterator[Daemon]:
-    """The image's entry with a command that counts its starts, in a namespace that has no address yet."""
+    """The image's entry with a command that counts its starts, where there is only an address that looks alike."""
+    namespace.add_address("lo", "10.9.9.11/32")
     command = ["sh", "-c", f"echo started >>{tmp_path}/starts; exit 3"]
     environment = {"WAIT_FOR_ADDRESS": "10.9.9.1", "RESTART_AFTER_S": "0.05"}
     daemon = Daemon([ENTRYPOINT, *command], tmp_path / "log", netns=namespace.name, env=environment)
@@ -109,9 +110,15 @@ def test_the_entry_waits_for_the_address_and_starts_again_what_ended(
     entered: Daemon, namespace: Namespace, tmp_path: Path
 ) -> None:
     starts = tmp_path / "starts"
-    namespace.add_address("lo", "10.9.9.11/32")
+    eventually(lambda: starts.exists() or "sleep 0.1" in commands_in(namespace))
     assert not starts.exists()
     namespace.add_address("lo", "10.9.9.1/32")
     eventually(lambda: starts.read_text().count("started") >= 3)
     assert "ended with 3" in entered.tail()
     assert entered.stop() == 0
+
+
+def commands_in(namespace: Namespace) -> set[str]:
+    """Command lines of what runs in a namespace."""
+    paths = [Path(f"/proc/{pid}/cmdline") for pid in namespace.pids()]
+    return {path.read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode() for path in paths if path.exists()}
