@@ -1,0 +1,167 @@
+"""One node under test: a namespace with an etcd, the agent as people start it, and pods wired as the CNI would."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support.etcd import Etcd
+from tests.support.netns import Namespace, link_namespaces, unique_name
+from tests.support.packets import NameServer, ask_udp, tcp_ok
+from tests.support.process import Daemon
+
+CALICO = "/calico/resources/v3/projectcalico.org"
+PROGRAM = Path(sys.executable).parent / "felixpy"
+GATEWAY4, GATEWAY_MAC = "169.254.1.1", "ee:ee:ee:ee:ee:ee"
+GATEWAY6 = "fe80::ecee:eeff:feee:eeee"
+PORT = 8080
+
+Json = dict[str, Any]
+
+
+def resource(kind: str, name: str, spec: Json, labels: Mapping[str, str] | None = None, namespace: str = "") -> Json:
+    """A Calico object as calicoctl writes it."""
+    meta: Json = {"name": name, "uid": str(uuid.uuid4()), "creationTimestamp": "2026-01-01T00:00:00Z"}
+    if namespace:
+        meta["namespace"] = namespace
+    if labels:
+        meta["labels"] = dict(labels)
+    return {"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": meta, "spec": spec}
+
+
+class Pod:
+    """A pod of the node: its namespace, and the device that leads to it."""
+
+    def __init__(self, node: Node, name: str, addresses: Sequence[str]) -> None:
+        self.node, self.name, self.addresses = node, name, tuple(addresses)
+        self.namespace = Namespace.create("p")
+        self.device = unique_name("cali")[:15]
+        link_namespaces(node.namespace, self.device, self.namespace, "eth0")
+        node.namespace.ip("link", "set", self.device, "address", GATEWAY_MAC)
+        self.namespace.add_address("eth0", *(self.prefix(address) for address in addresses))
+        for address in addresses:
+            gateway = GATEWAY6 if ":" in address else GATEWAY4
+            family = "-6" if ":" in address else "-4"
+            self.namespace.ip(family, "route", "replace", gateway, "dev", "eth0")
+            self.namespace.ip(family, "route", "replace", "default", "via", gateway, "dev", "eth0")
+            self.namespace.ip("neigh", "replace", gateway, "lladdr", GATEWAY_MAC, "dev", "eth0")
+        self.server = NameServer(self.namespace, name, PORT)
+
+    @staticmethod
+    def prefix(address: str) -> str:
+        """The address as a host prefix."""
+        return f"{address}/{128 if ':' in address else 32}"
+
+    @property
+    def key(self) -> str:
+        return f"{CALICO}/workloadendpoints/default/{self.endpoint}"
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.node.name}-cni-{self.name}-eth0"
+
+    def write(self, labels: Mapping[str, str] | None = None, profiles: Sequence[str] = ("open",)) -> None:
+        """Writes its WorkloadEndpoint."""
+        spec = {
+            "node": self.node.name,
+            "orchestrator": "cni",
+            "workload": self.name,
+            "containerID": f"c{self.name}",
+            "endpoint": "eth0",
+            "interfaceName": self.device,
+            "ipNetworks": [self.prefix(address) for address in self.addresses],
+            "profiles": list(profiles),
+        }
+        full = {"name": self.name, "projectcalico.org/namespace": "default", **(labels or {})}
+        self.node.etcd.put(self.key, resource("WorkloadEndpoint", self.endpoint, spec, full, "default"))
+
+    def reaches(self, other: Pod, address: int = 0, wait_s: float = 0.3) -> bool:
+        """Whether a new TCP connection to `other` gets through."""
+        return tcp_ok(self.namespace, other.addresses[address], PORT, wait_s=wait_s)
+
+    def asks(self, address: str) -> str | None:
+        """The name that answers over UDP."""
+        return ask_udp(self.namespace, address, PORT, wait_s=0.3)
+
+    def close(self) -> None:
+        self.server.stop()
+        self.namespace.delete()
+
+
+class Node:
+    """A node called n1, its agent not yet started."""
+
+    def __init__(self, roles: str = "agent", name: str = "n1", initialised: bool = True) -> None:
+        self.name, self.roles = name, roles
+        self.directory = tempfile.TemporaryDirectory(prefix="felixpy-test")
+        self.run_dir = Path(self.directory.name)
+        self.namespace = Namespace.create("n")
+        self.namespace.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+        self.etcd = Etcd(self.namespace).start()
+        self.pods: list[Pod] = []
+        self.agent = self.make_agent()
+        if initialised:
+            self.initialise()
+
+    def make_agent(self, *flags: str) -> Daemon:
+        """The agent as a person starts it."""
+        argv = [PROGRAM, "--etcd", self.etcd.url, "--node", self.name, "--roles", self.roles]
+        argv += ["--run-dir", str(self.run_dir), *flags]
+        return Daemon(argv, self.run_dir / "agent.log", netns=self.namespace.name)
+
+    def initialise(self) -> None:
+        """What every cluster has, and a profile that allows all."""
+        guid = {"clusterGUID": "f" * 32, "datastoreReady": True}
+        self.put("clusterinformations", resource("ClusterInformation", "default", guid))
+        self.put("tiers", resource("Tier", "default", {"order": 1_000_000, "defaultAction": "Deny"}))
+        allow = [{"action": "Allow"}]
+        self.put("profiles", resource("Profile", "open", {"ingress": allow, "egress": allow}))
+
+    def put(self, plural: str, body: Json) -> None:
+        """Writes an object at Calico's key."""
+        meta = body["metadata"]
+        place = f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else meta["name"]
+        self.etcd.put(f"{CALICO}/{plural}/{place}", body)
+
+    def drop(self, plural: str, name: str) -> None:
+        """Deletes an object."""
+        self.etcd.delete(f"{CALICO}/{plural}/{name}")
+
+    def policy(self, name: str, selector: str, **spec: Any) -> None:
+        """Writes a GlobalNetworkPolicy of the default tier."""
+        body = {"tier": "default", "order": 100, "selector": selector, "types": ["Ingress"], **spec}
+        self.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"default.{name}", body))
+
+    def pod(self, name: str, *addresses: str) -> Pod:
+        """A wired pod, without an endpoint in etcd."""
+        made = Pod(self, name, addresses)
+        self.pods.append(made)
+        return made
+
+    def nft(self, *arguments: str) -> str:
+        """`nft ARGUMENTS` on the node."""
+        return self.namespace.run("nft", *arguments)
+
+    def log(self) -> str:
+        return self.agent.tail(200)
+
+    def close(self) -> None:
+        for pod in self.pods:
+            pod.close()
+        self.agent.stop()
+        self.etcd.close()
+        self.namespace.delete()
+        self.directory.cleanup()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            print(self.log())
+        self.close()

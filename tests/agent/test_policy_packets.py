@@ -1,0 +1,137 @@
+"""An etcd write changes what packets may do: policy, endpoints and sets, through the agent as people start it."""
+
+from __future__ import annotations
+
+from tests.agent.conftest import Scene
+from tests.agent.node import PORT, Node, resource
+from tests.support.wait import eventually
+
+FROM_A = {"source": {"selector": "name == 'a'"}}
+
+
+def test_a_policy_is_obeyed_and_so_is_its_change(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("flip", "name == 'b'", ingress=[{"action": "Deny", **FROM_A}])
+    eventually(lambda: not a.reaches(b) and not a.reaches(b, 1), what="denied in both families")
+    node.policy("flip", "name == 'b'", ingress=[{"action": "Allow", **FROM_A}])
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="allowed in both families")
+    node.policy("flip", "name == 'b'", ingress=[])
+    eventually(lambda: not a.reaches(b), what="a policy without rules denies")
+    node.drop("globalnetworkpolicies", "default.flip")
+    eventually(lambda: a.reaches(b), what="without policy the profile decides")
+
+
+def test_protocol_and_port(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    udp = {"action": "Allow", "protocol": "UDP", "destination": {"ports": [f"{PORT - 1}:{PORT + 1}"]}}
+    node.policy("udp", "name == 'b'", ingress=[udp])
+    eventually(lambda: a.asks("10.65.0.3") == "b" and not a.reaches(b), what="UDP passes, TCP does not")
+    tcp = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [1, PORT], "notPorts": [1]}}
+    node.policy("udp", "name == 'b'", ingress=[tcp])
+    eventually(lambda: a.asks("10.65.0.3") is None and a.reaches(b), what="TCP passes, UDP does not")
+
+
+def test_labels_move_a_pod_into_and_out_of_a_set(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("team", "name == 'b'", ingress=[{"action": "Allow", "source": {"selector": "team == 'red'"}}])
+    eventually(lambda: not a.reaches(b))
+    a.write({"team": "red"})
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="labelled, both families")
+    a.write({"team": "blue"})
+    eventually(lambda: not a.reaches(b), what="labelled otherwise")
+
+
+def test_tiers_pass_and_order(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.put("tiers", resource("Tier", "first", {"order": 10, "defaultAction": "Deny"}))
+    spec = {"tier": "first", "order": 1, "selector": "name == 'b'", "types": ["Ingress"], "ingress": []}
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "first.gate", spec))
+    eventually(lambda: not a.reaches(b), what="the end of the first tier denies")
+    spec["ingress"] = [{"action": "Pass"}]
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "first.gate", spec))
+    eventually(lambda: a.reaches(b), what="passed to the profile")
+    node.policy("late", "name == 'b'", order=20, ingress=[{"action": "Deny"}])
+    eventually(lambda: not a.reaches(b), what="passed to the default tier")
+    node.policy("early", "name == 'b'", order=10, ingress=[{"action": "Allow"}])
+    eventually(lambda: a.reaches(b), what="the lower order decides")
+    node.put("tiers", resource("Tier", "first", {"order": 10, "defaultAction": "Pass"}))
+    node.policy("early", "name == 'b'", order=30, ingress=[{"action": "Allow"}])
+    eventually(lambda: not a.reaches(b), what="the order is changed")
+
+
+def test_a_network_set_with_prefixes(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("nets", "name == 'b'", ingress=[{"action": "Allow", "source": {"selector": "kind == 'net'"}}])
+    eventually(lambda: not a.reaches(b))
+    spec = {"nets": ["10.65.0.0/24", "10.65.0.0/30", "fd65::/64"]}
+    node.put("globalnetworksets", resource("GlobalNetworkSet", "nets", spec, {"kind": "net"}))
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="prefixes that overlap")
+    spec = {"nets": ["10.65.0.2/32"]}
+    node.put("globalnetworksets", resource("GlobalNetworkSet", "nets", spec, {"kind": "net"}))
+    eventually(lambda: a.reaches(b) and not a.reaches(b, 1), what="a single address is left")
+    node.drop("globalnetworksets", "nets")
+    eventually(lambda: not a.reaches(b))
+
+
+def test_an_endpoint_comes_and_goes(scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    late = node.pod("late", "10.65.0.9")
+    assert not a.reaches(late), "an interface without endpoint is closed"
+    late.write()
+    eventually(lambda: a.reaches(late))
+    node.etcd.delete(late.key)
+    eventually(lambda: not a.reaches(late))
+    assert "10.65.0.9" not in node.namespace.ip("route")
+    assert late.device not in node.nft("list", "ruleset")
+
+
+def test_an_endpoint_before_its_device(scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    late = node.pod("late", "10.65.0.9")
+    node.namespace.ip("link", "set", late.device, "down")
+    node.namespace.ip("link", "set", late.device, "name", "cali-away")
+    late.write()
+    eventually(lambda: late.device in node.log(), what="the agent says that the device is missing")
+    node.namespace.ip("link", "set", "cali-away", "name", late.device)
+    node.namespace.ip("link", "set", late.device, "up")
+    eventually(lambda: a.reaches(late), within_s=3)
+
+
+def test_a_pod_cannot_take_anothers_address(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    a.namespace.ip("address", "add", "10.65.0.77/32", "dev", "eth0")
+    before = node.nft("list", "chain", "inet", "felixpy", "raw-prerouting")
+    assert "fib saddr" in before
+    assert not a.namespace.succeeds("ping", "-nqc1", "-W0.5", "-I", "10.65.0.77", b.addresses[0])
+    assert a.namespace.succeeds("ping", "-nqc1", "-W1", b.addresses[0])
+
+
+def test_a_pod_reaches_its_host_only_as_told(scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    node.namespace.add_address("lo", "10.9.9.9/32")
+    assert not a.namespace.succeeds("ping", "-nqc1", "-W0.5", "10.9.9.9")
+    assert node.namespace.succeeds("ping", "-nqc1", "-W1", a.addresses[0]), "the host reaches its pods"
+
+
+def test_a_broken_object_is_named_once_and_harms_nothing(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    bad = resource("GlobalNetworkPolicy", "default.bad", {"selector": "name =", "order": 1})
+    node.put("globalnetworkpolicies", bad)
+    node.put("globalnetworkpolicies", {**bad, "metadata": {**bad["metadata"], "name": "default.worse"}, "spec": 7})
+    node.etcd.put("/calico/resources/v3/projectcalico.org/tiers/odd", "not json")
+    eventually(lambda: "default.worse" in node.log() and "tiers/odd" in node.log())
+    assert "default.bad: spec.selector" in node.log()
+    node.policy("flip", "name == 'b'", ingress=[{"action": "Deny"}])
+    eventually(lambda: not a.reaches(b), what="other policies are obeyed")
+    assert node.log().count("default.bad: ") == 1
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "default.flip", {"selector": "name = 'b'"}))
+    eventually(lambda: a.reaches(b), what="a policy that breaks counts as missing")
+
+
+def test_an_empty_datastore_becomes_a_cluster() -> None:
+    with Node(initialised=False) as node:
+        node.agent = node.make_agent("--default-pool", "10.64.0.0/16,fd64::/48").start()
+        eventually(lambda: len(node.etcd.get_prefix("/calico/resources/v3/projectcalico.org/ippools/")) == 2)
+        tiers = node.etcd.get_prefix("/calico/resources/v3/projectcalico.org/tiers/")
+        assert {key.rpartition("/")[2] for key in tiers} == {"default", "kube-admin", "kube-baseline"}
+        eventually(lambda: "hook forward" in node.nft("list", "ruleset"))

@@ -1,0 +1,107 @@
+"""Restart is nothing, repair comes by event, and a datastore that is not to be obeyed changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+from tests.agent.conftest import Scene
+from tests.agent.node import CALICO, resource
+from tests.support.packets import FlowMeter
+from tests.support.wait import eventually
+
+CLUSTER = f"{CALICO}/clusterinformations/default"
+NEGATIVE = [{"action": "Deny", "source": {"selector": "name == 'c'"}}, {"action": "Allow"}]
+
+
+def rule_handles(scene: Scene) -> str:
+    """The table with every handle: anything that was written anew has another one."""
+    return scene.node.nft("-a", "list", "table", "inet", "felixpy")
+
+
+def test_a_killed_agent_loses_no_packet_and_touches_nothing_that_is_right(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("some", "name == 'b'", ingress=NEGATIVE)
+    eventually(lambda: "default.some" in node.nft("list", "ruleset"))
+    with FlowMeter(a.namespace, b.namespace, b.addresses[0]) as flow:
+        before = rule_handles(scene)
+        node.agent.kill()
+        node.agent.start()
+        eventually(lambda: node.log().count("in sync") == 2)
+        node.policy("more", "name == 'b'", order=1, ingress=[])
+        eventually(lambda: "default.more" in node.nft("list", "ruleset"))
+        report = flow.stop()
+    assert report.sent > 500
+    assert report.lost == 0
+    unchanged = [line for line in before.splitlines() if "handle" in line and "to-" not in line]
+    assert set(unchanged) - set(rule_handles(scene).splitlines()) == set()
+
+
+def test_what_changed_while_the_agent_was_away_is_caught_up(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("gone", "name == 'b'", ingress=[{"action": "Allow"}])
+    eventually(lambda: "default.gone" in node.nft("list", "ruleset"))
+    node.agent.kill()
+    node.drop("globalnetworkpolicies", "default.gone")
+    node.policy("new", "name == 'b'", ingress=[{"action": "Deny", "source": {"selector": "name == 'a'"}}])
+    node.etcd.delete(b.key)
+    node.namespace.ip("route", "add", "10.77.0.1/32", "dev", a.device, "proto", "176")
+    node.namespace.ip("route", "add", "10.77.0.2/32", "dev", a.device, "proto", "static")
+    node.agent.start()
+    eventually(lambda: "10.77.0.1" not in node.namespace.ip("route"), what="our own leftover goes")
+    routes = node.namespace.ip("route")
+    assert "10.77.0.2" in routes, "others' routes stay"
+    assert b.addresses[0] not in routes
+    assert "default.gone" not in node.nft("list", "ruleset")
+    assert not a.reaches(b)
+
+
+def test_a_flushed_table_is_back_within_a_second(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("flip", "name == 'b'", ingress=[{"action": "Deny", "source": {"selector": "name == 'a'"}}])
+    eventually(lambda: not a.reaches(b))
+    for damage in (
+        ("delete", "table", "inet", "felixpy"),
+        ("flush", "table", "inet", "felixpy"),
+        ("flush", "chain", "inet", "felixpy", "in-gnp/default.flip"),
+        ("flush", "map", "inet", "felixpy", "to-endpoint"),
+        ("add", "rule", "inet", "felixpy", "filter-forward", "accept"),
+    ):
+        before = node.nft("list", "ruleset")
+        node.nft(*damage)
+        eventually(lambda: node.nft("list", "ruleset") == before, within_s=2, what=f"repair after {damage}")  # noqa: B023
+    assert not a.reaches(b)
+
+
+def test_a_deleted_route_is_back_within_a_second(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.namespace.ip("route", "del", f"{b.addresses[0]}/32")
+    node.namespace.ip("-6", "route", "del", f"{b.addresses[1]}/128")
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), within_s=2)
+
+
+def test_the_agent_freezes_when_the_cluster_is_not_to_be_obeyed(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    kept = node.etcd.get(CLUSTER)
+    assert kept is not None
+    node.etcd.delete(CLUSTER)
+    eventually(lambda: "frozen" in node.log())
+    node.etcd.delete_prefix(CALICO)
+    node.policy("flip", "name == 'b'", ingress=[{"action": "Deny"}])
+    assert a.reaches(b), "nothing of it is done"
+    other = json.loads(kept)
+    other["spec"]["clusterGUID"] = "0" * 32
+    node.etcd.put(CLUSTER, other)
+    eventually(lambda: "another cluster" in node.log())
+    assert a.reaches(b)
+    a.write()
+    b.write()
+    node.put("profiles", resource("Profile", "open", {"ingress": [{"action": "Allow"}]}))
+    node.etcd.put(CLUSTER, kept)
+    eventually(lambda: not a.reaches(b), what="the known cluster is back, and its policy counts")
+
+
+def test_a_second_agent_in_the_same_directory_is_refused(scene: Scene) -> None:
+    second = scene.node.make_agent().start()
+    eventually(lambda: not second.running)
+    assert second.stop() == 1
+    assert "another process runs this role" in scene.node.log()
