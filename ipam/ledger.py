@@ -1,0 +1,143 @@
+"""Which Service holds which address, kept so that the lowest free address of a range is found without a search.
+
+In: grants and their end; out: who holds an address, what a Service holds, the lowest free address. Bookkeeping of one
+process over what the datastore says: it decides nothing, and may be built anew from the grants at any time.
+Source: metallb/internal/ipam (allocator.go), whose order of addresses this keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .addresses import Address, parse_address, parse_prefix
+
+
+class Port(NamedTuple):
+    """A port of a Service, with its protocol ("TCP", "UDP", "SCTP")."""
+
+    protocol: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sharer:
+    """What decides whether a Service may hold an address together with others.
+
+    `backend` is its selector when it keeps traffic on the node that it reaches (Local), else "": Services that share an
+    address have to agree on the nodes that answer for it.
+    """
+
+    name: str
+    sharing_key: str = ""
+    ports: frozenset[Port] = frozenset()
+    backend: str = ""
+
+
+class Range(NamedTuple):
+    """Addresses from `first` to `last`, both included, of one family."""
+
+    first: Address
+    last: Address
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 4 if len(self.first) == 4 else 6
+
+    @property
+    def size(self) -> int:
+        """How many addresses it holds."""
+        return int.from_bytes(self.last, "big") - int.from_bytes(self.first, "big") + 1
+
+    def contains(self, address: bytes) -> bool:
+        """Whether `address`, of any family, lies inside."""
+        return len(address) == len(self.first) and self.first <= address <= self.last
+
+
+def parse_range(text: str) -> Range:
+    """A CIDR, or `first-last` with or without blanks.
+
+    Raises  ValueError when it is neither, mixes the families, or ends before it begins.
+    """
+    first, dash, last = text.partition("-")
+    if not dash:
+        if "/" not in text:
+            raise ValueError(f"{text!r} is neither a CIDR nor a range")
+        cidr = parse_prefix(text)
+        return Range(cidr.address, cidr.nth(cidr.size - 1))
+    found = Range(parse_address(first.strip()), parse_address(last.strip()))
+    if len(found.first) != len(found.last) or found.first > found.last:
+        raise ValueError(f"{text!r} is not a range from low to high")
+    return found
+
+
+def is_buggy(address: bytes) -> bool:
+    """Whether old firmware takes the address for a network or broadcast address: IPv4 ending in .0 or .255."""
+    return len(address) == 4 and address[3] in (0, 255)
+
+
+class Ledger:
+    """Who holds what. Addresses held by nobody are free."""
+
+    def __init__(self) -> None:
+        self._holders: dict[Address, dict[str, Sharer]] = {}
+        self._held: dict[str, tuple[Address, ...]] = {}
+        self._by_key: dict[str, dict[Address, None]] = {}
+        self._lowest: dict[tuple[Range, bool], int] = {}
+
+    def grant(self, sharer: Sharer, addresses: tuple[Address, ...]) -> None:
+        """Records all that a Service holds, in place of what it held."""
+        self.revoke(sharer.name)
+        for address in addresses:
+            self._holders.setdefault(address, {})[sharer.name] = sharer
+            if sharer.sharing_key:
+                self._by_key.setdefault(sharer.sharing_key, {})[address] = None
+        if addresses:
+            self._held[sharer.name] = addresses
+
+    def revoke(self, name: str) -> None:
+        """Records that a Service holds nothing."""
+        for address in self._held.pop(name, ()):
+            holders = self._holders[address]
+            gone = holders.pop(name)
+            if all(other.sharing_key != gone.sharing_key for other in holders.values()):
+                self._by_key.get(gone.sharing_key, {}).pop(address, None)
+            if not holders:
+                del self._holders[address]
+                self._note_free(address)
+
+    def held_by(self, name: str) -> tuple[Address, ...]:
+        """What a Service holds."""
+        return self._held.get(name, ())
+
+    def holders_of(self, address: Address) -> tuple[Sharer, ...]:
+        """Who holds an address."""
+        return tuple(self._holders.get(address, {}).values())
+
+    def shared_under(self, sharing_key: str) -> Iterator[Address]:
+        """Addresses held by Services with a sharing key, lowest first."""
+        return iter(sorted(self._by_key.get(sharing_key, ())))
+
+    def lowest_free(self, within: Range, avoid_buggy: bool) -> Address | None:
+        """The lowest address of a range that nobody holds, or None.
+
+        Units   work is proportional to the grants since the last call for the range, not to those before.
+        """
+        key = (within, avoid_buggy)
+        width = len(within.first)
+        last = int.from_bytes(within.last, "big")
+        number = self._lowest.get(key, int.from_bytes(within.first, "big"))
+        while number <= last:
+            address = Address(number.to_bytes(width, "big"))
+            if address not in self._holders and not (avoid_buggy and is_buggy(address)):
+                break
+            number += 1
+        self._lowest[key] = number
+        return Address(number.to_bytes(width, "big")) if number <= last else None
+
+    def _note_free(self, address: Address) -> None:
+        for key, lowest in self._lowest.items():
+            if key[0].contains(address):
+                self._lowest[key] = min(lowest, int.from_bytes(address, "big"))
