@@ -102,7 +102,10 @@ def render_table(
 
 def printable(text: str, limit_bytes: int) -> str:
     """`text` as nft can quote it: no double quotes or control characters, at most `limit_bytes` of UTF-8."""
-    plain = "".join("'" if char == '"' else char if char.isprintable() else " " for char in text)
+    if text.isprintable():
+        plain = text.replace('"', "'")
+    else:
+        plain = "".join("'" if char == '"' else char if char.isprintable() else " " for char in text)
     return plain.encode()[:limit_bytes].decode(errors="ignore")
 
 

@@ -127,6 +127,22 @@ def parse_attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return dict(iterate_attributes(data, offset))
 
 
+def pick_attributes(data: bytes, offset: int, first: int, second: int) -> tuple[bytes, bytes]:
+    """The payloads of two attributes, b"" where missing; the others are stepped over without a copy."""
+    unpack, end = _ATTRIBUTE.unpack_from, len(data) - 4
+    found_first = found_second = b""
+    while offset <= end:
+        length, kind = unpack(data, offset)
+        if length < 4:
+            break
+        if kind == first:
+            found_first = data[offset + 4 : offset + length]
+        elif kind == second:
+            found_second = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found_first, found_second
+
+
 def parse_u32(payload: bytes) -> int:
     """Four bytes in host order."""
     return int.from_bytes(payload[:4], "little" if _LITTLE else "big")

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Literal, NamedTuple
 
 from felixpy.dataplane.objects import BaseHook
-from felixpy.drivers.netlink.codec import iterate_attributes, parse_attributes, parse_be32, parse_text
+from felixpy.drivers.netlink.codec import parse_attributes, parse_be32, parse_text, pick_attributes
 from felixpy.drivers.netlink.nft_encode import (
     CHAIN_HOOK,
     CHAIN_NAME,
@@ -64,14 +64,8 @@ def parse_chain(body: bytes) -> ChainFound:
 
 def parse_rule(body: bytes) -> tuple[str, bytes]:
     """The chain and the digest of the rule of a message body; b"" where it has none of ours."""
-    chain = ""
-    digest = b""
-    for kind, payload in iterate_attributes(body, ATTRIBUTES_AT):
-        if kind == RULE_CHAIN:
-            chain = parse_text(payload)
-        elif kind == RULE_USERDATA:
-            digest = _parse_digest(payload)
-    return chain, digest
+    chain, user_data = pick_attributes(body, ATTRIBUTES_AT, RULE_CHAIN, RULE_USERDATA)
+    return parse_text(chain), _parse_digest(user_data)
 
 
 def _parse_digest(user_data: bytes) -> bytes:

@@ -138,6 +138,27 @@ class EncodedRule:
 
 def encode_rule(rule: Rule, next_set_id: Callable[[], int]) -> EncodedRule:
     """The rule's bytecode; what a match implies of family and protocol is tested once, before it."""
+    if not any(map(_needs_anonymous_set, rule.matches)) and not isinstance(rule.action, Balance):
+        return _encode_fixed(rule)
+    return _compile(rule, next_set_id)
+
+
+@lru_cache(maxsize=16384)
+def _encode_fixed(rule: Rule) -> EncodedRule:
+    return _compile(rule, lambda: 0)
+
+
+def _needs_anonymous_set(match: Match) -> bool:
+    match match:
+        case NetIn():
+            return len(match.nets) > 1
+        case PortIn():
+            return len(match.ranges) > 1
+        case _:
+            return False
+
+
+def _compile(rule: Rule, next_set_id: Callable[[], int]) -> EncodedRule:
     code = _Code(next_set_id)
     for match in rule.matches:
         code.add_match(match)
