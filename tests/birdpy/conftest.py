@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from birdpy.gobgp.plan import plan
 from birdpy.gobgp.process import listener_pid
 from birdpy.gobgp.watch import watch
 from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Speaker
-from tests.support.netns import Namespace, unique_name
+from tests.support.netns import Namespace
 from tests.support.process import Daemon
 from tests.support.wait import eventually_async
 
@@ -118,27 +117,40 @@ def session(local: Router, remote: Router, asn: int = 64512, **settings: object)
     )
 
 
-@pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Router]]:
-    """Four routers on one link; whatever runs in them ends with the module."""
+def build_link(directory: Path, count: int) -> tuple[Namespace, list[Router]]:
+    """Routers 1 to `count` on one link, and the namespace of the switch between them."""
     switch = Namespace.create("bgps")
     routers: list[Router] = []
     try:
         switch.ip("link", "add", "br0", "type", "bridge", "forward_delay", "0")
         switch.ip("link", "set", "br0", "up")
-        for number in range(1, 5):
+        for number in range(1, count + 1):
             namespace = Namespace.create("bgpr")
-            routers.append(Router(number, namespace, tmp_path_factory.mktemp(unique_name("r"))))
+            routers.append(Router(number, namespace, directory / f"r{number}"))
+            routers[-1].directory.mkdir()
             namespace.ip("link", "add", "eth0", "type", "veth", "peer", "name", f"p{number}", "netns", switch.name)
             switch.ip("link", "set", f"p{number}", "master", "br0", "up")
             namespace.add_address("eth0", f"10.99.0.{number}/24", f"fd99::{number:x}/64")
-        yield routers
-    finally:
-        for router in routers:
-            router.stop()
-            router.namespace.delete()
-            shutil.rmtree(router.directory, ignore_errors=True)
-        switch.delete()
+    except BaseException:
+        remove_link(switch, routers)
+        raise
+    return switch, routers
+
+
+def remove_link(switch: Namespace, routers: list[Router]) -> None:
+    """Ends what runs in them, and removes them."""
+    for router in routers:
+        router.stop()
+        router.namespace.delete()
+    switch.delete()
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Router]]:
+    """Four routers on one link; whatever runs in them ends with the module."""
+    switch, routers = build_link(tmp_path_factory.mktemp("bgp"), 4)
+    yield routers
+    remove_link(switch, routers)
 
 
 @pytest.fixture(params=[4, 3], ids=["v4", "v3"])
