@@ -114,6 +114,7 @@ class Syncer:
         self._complete = False
         self._resumable = False
         self._trusted = False
+        self._rolled_back = False
         self._remembered: Remembered | None = None
         self._last_put: Event | None = None
         self._seen: Seen | None = None
@@ -137,7 +138,7 @@ class Syncer:
             return False
         seen = self._seen
         self._remembered = Remembered(seen.guid, seen.cluster_id, seen.revision) if seen and seen.guid else None
-        self._trusted, self._position, self._last_put = False, 0, None
+        self._trusted, self._rolled_back, self._position, self._last_put = False, False, 0, None
         self._memory.forget()
         self._accepted.set()
         return True
@@ -180,16 +181,19 @@ class Syncer:
             self._accepted.clear()
             remembered = self._up_to_date()
             seen, mark = await look_at_cluster(self._store, remembered)
+            if self._rolled_back and seen.mark_kept is None:
+                seen = replace(seen, mark_kept=False)
             self._seen = seen
             match judge_cluster(remembered, seen):
                 case Obey(continues):
+                    self._rolled_back = False
                     self._trusted = self._trusted and continues
                     self._resumable = self._resumable and continues
                     await self._remember(Remembered(seen.guid, seen.cluster_id, seen.revision, mark))
                     return seen
                 case Freeze(reason):
                     self._resumable = False
-                    self._trusted = self._trusted and reason is not FreezeReason.ROLLED_BACK
+                    self._rolled_back = reason is FreezeReason.ROLLED_BACK
                     self._enter(SyncState(Phase.FROZEN, reason))
                     await self._until_cluster_changes(seen.revision + 1)
 

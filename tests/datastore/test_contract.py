@@ -92,6 +92,15 @@ async def test_a_snapshot_holds_several_prefixes_at_one_revision(store: AnyStore
     assert (now.items[0].value, now.revision, now.cluster_id) == (b"new", then.revision + 1, then.cluster_id)
 
 
+async def test_a_snapshot_of_many_pages_has_each_key_once(store: AnyStore) -> None:
+    keys = [b"/t/%06d" % number for number in range(10_500)]
+    for start in range(0, len(keys), 100):
+        await store.transact([], [Write(key, b"") for key in keys[start : start + 100]])
+    pages = [page async for page in store.pages([b"/t/"])]
+    assert [pair.key for page in pages for pair in page.items] == keys
+    assert len(pages) == 3
+
+
 async def test_an_empty_prefix_is_one_empty_page(store: AnyStore) -> None:
     pages = [page async for page in store.pages([b"/t/none/"])]
     assert [(page.items, page.revision > 0) for page in pages] == [((), True)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from felixpy.datastore.model import Expect, Store, TxnResult, Write
+from felixpy.datastore.model import ConnectReason, Event, Expect, Store, TxnResult, Unavailable, Write
 from tests.datastore.world import copied, initialise, opened, pool, proxied
 from tests.support.etcd import Etcd, free_port
 from tests.support.process import Daemon
@@ -68,6 +68,24 @@ async def test_many_callers_at_once_get_through(members: Members) -> None:
         await asyncio.gather(*writers)
         snapshot = await store.snapshot([pool("")])
         assert {pair.value for pair in snapshot.items if pair.key != pool("first")} == {b"19"}
+
+
+async def test_a_watch_of_a_member_that_lost_its_leader_ends(members: Members) -> None:
+    last, *others = members
+    async with opened(",".join(members)) as store:
+        await eventually_async(lambda: initialise_once(store), within_s=20)
+    async with opened(last, deadline_s=2.0) as store:
+        batches = store.watch([pool("")], 1)
+        start = await store.put(pool("a"), b"")
+        assert await anext(batches) == (Event(pool("a"), b"", start),)
+        for url in others:
+            members[url].kill()
+        with pytest.raises(Unavailable) as failed:
+            await asyncio.wait_for(anext(batches), 20)
+        assert failed.value.reason is ConnectReason.NO_LEADER
+        with pytest.raises(Unavailable) as failed:
+            await store.put(pool("a"), b"")
+        assert failed.value.reason in (ConnectReason.NO_LEADER, ConnectReason.UNREACHABLE)
 
 
 async def test_a_transaction_whose_answer_was_lost_is_not_taken_for_a_conflict(etcd: Etcd) -> None:

@@ -45,11 +45,11 @@ async def test_the_next_agent_adopts_it(local: LocalEtcd, tmp_path: Path) -> Non
     assert following.pid == pid
 
 
-async def test_two_that_start_at_once_share_one(tmp_path: Path) -> None:
-    agents = [LocalEtcd(tmp_path), LocalEtcd(tmp_path)]
+async def test_those_that_start_at_once_share_one(tmp_path: Path) -> None:
+    agents = [LocalEtcd(tmp_path) for _ in range(4)]
     try:
         await asyncio.gather(*(agent.start() for agent in agents))
-        assert agents[0].pid == agents[1].pid is not None
+        assert processes_with(f"{tmp_path}/etcd/data") == [agents[0].pid]
     finally:
         await agents[0].stop()
 
@@ -102,3 +102,16 @@ async def is_another(local: LocalEtcd, pid: int) -> bool:
 
 async def pid_of(local: LocalEtcd) -> int | None:
     return local.pid
+
+
+def processes_with(argument: str) -> list[int]:
+    """The processes that were started with this argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if argument.encode() in arguments:
+            found.append(int(path.parent.name))
+    return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -87,6 +88,31 @@ async def test_what_was_deleted_while_history_was_lost_is_deleted(state_file: Pa
         await copy.holds(keep="1", change="2")
         events = [event for batch in copy.batches[handed:] for event in batch.events]
     assert events == [Event(pool("change"), b"2", store.revision - 1), Event(pool("gone"), None, store.revision)]
+
+
+async def test_what_the_watch_deleted_is_not_deleted_again(state_file: Path) -> None:
+    store = await cluster_with(a="1")
+    async with copied(store, state_file) as copy:
+        await copy.holds(a="1")
+        await store.delete(pool("a"))
+        await copy.holds()
+        store.drop_watches()
+        await store.put(b"/elsewhere", b"")
+        await store.put(pool("b"), b"1")
+        await store.compact(store.revision)
+        await copy.holds(b="1")
+        assert copy.batches[-1].events == (Event(pool("b"), b"1", store.revision),)
+
+
+async def test_a_cluster_that_was_away_for_a_moment_is_read_again(state_file: Path) -> None:
+    store = OneByOneStore()
+    await initialise(store)
+    async with copied(store, state_file) as copy:
+        await copy.reaches(Phase.IN_SYNC)
+        await store.delete(CLUSTER_INFORMATION_KEY)
+        await initialise(store)
+        await store.put(pool("a"), b"1")
+        await copy.holds(a="1")
 
 
 async def test_a_dropped_watch_resumes_after_the_last_event(state_file: Path) -> None:
@@ -196,10 +222,38 @@ async def test_a_rollback_is_found_however_rarely_the_state_file_is_written(stat
         await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
 
 
+async def test_a_rollback_of_a_deletion_is_found(state_file: Path) -> None:
+    store = await cluster_with(a="1")
+    async with copied(store, state_file) as copy:
+        await copy.holds(a="1")
+        await store.delete(pool("a"))
+        await copy.holds()
+        store.roll_back(store.revision - 1)
+        await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
+
+
+async def test_a_rollback_is_not_forgotten_when_history_is_compacted(state_file: Path) -> None:
+    store = await cluster_with()
+    async with copied(store, state_file) as copy:
+        await store.put(pool("a"), b"1")
+        await copy.holds(a="1")
+        store.roll_back(store.revision - 1)
+        await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
+        await store.put(pool("a"), b"other")
+        await initialise(store)
+        await store.put(pool("a"), b"another")
+        await store.compact(store.revision)
+        looks = store.looks
+        await eventually_async(lambda: is_true(store.looks > looks + 1))
+        await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
+        assert copy.pools == {"a": "1"}
+
+
 async def test_the_same_revision_of_another_history_is_not_taken_for_known(state_file: Path) -> None:
     store = await cluster_with()
     backup = store.revision
     async with copied(store, state_file) as copy:
+        await copy.holds()
         await store.put(pool("a"), b"1")
         await copy.holds(a="1")
         store.roll_back(backup)
@@ -240,6 +294,15 @@ class DeafStore(MemoryStore):
     def _wake(self) -> None:
         if not self.deaf:
             super()._wake()
+
+
+class OneByOneStore(MemoryStore):
+    """Brings every revision in a batch of its own."""
+
+    async def watch(self, prefixes: Sequence[bytes], start_revision: int) -> AsyncGenerator[tuple[Event, ...], None]:
+        async for events in super().watch(prefixes, start_revision):
+            for _, group in groupby(events, key=lambda event: event.mod_revision):
+                yield tuple(group)
 
 
 STEPS = st.lists(
