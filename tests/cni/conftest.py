@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,17 @@ class DictBackend:
     waiting: int = 0
     revision: int = 1
     next_number: int = 2
+    busy: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def alone(self, attachment: Attachment) -> Iterator[None]:
+        """Fails where two calls for one interface overlap."""
+        assert attachment.handle not in self.busy, "two calls for one interface at once"
+        self.busy.add(attachment.handle)
+        try:
+            yield
+        finally:
+            self.busy.remove(attachment.handle)
 
     async def find_unready(self) -> CniError | None:
         return self.unready
@@ -60,7 +71,8 @@ class DictBackend:
     async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(self.admit_s)
+        with self.alone(claim.attachment):
+            await asyncio.sleep(self.admit_s)
         self.at_once -= 1
         if not self.admits:
             raise CniError(Code.NO_ADDRESS, "no address is free")
@@ -84,6 +96,8 @@ class DictBackend:
     async def withdraw(self, attachment: Attachment) -> None:
         if not self.reachable:
             raise CniError(Code.TRY_AGAIN, "the datastore does not answer")
+        with self.alone(attachment):
+            await asyncio.sleep(self.admit_s)
         if await self.find(attachment) is not None:
             del self.endpoints[attachment.endpoint]
         self.held.pop(attachment.handle, None)

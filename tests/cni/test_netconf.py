@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address
@@ -91,6 +91,7 @@ json_values = st.recursive(
 FIELDS = ("cniVersion", "name", "mtu", "ipam", "runtimeConfig", "args", "prevResult", "cni.dev/valid-attachments")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_any_json_is_a_configuration_or_a_cni_error(fields: dict[str, object]) -> None:
     try:

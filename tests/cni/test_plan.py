@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address
@@ -72,6 +72,7 @@ def test_interfaces_of_one_container_have_names_of_their_own() -> None:
 identifiers = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,117}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(identifiers, identifiers, st.sampled_from(["eth0", "net1", "a.b-c"]))
 def test_an_owner_names_its_attachment(network: str, container: str, ifname: str) -> None:
     attachment = Attachment("n", network, container, ifname)

@@ -63,6 +63,16 @@ def test_first_packets_pass_at_once(node: Namespace, pod: Namespace) -> None:
     assert ping_ok(node, "fd00:65::3")
 
 
+def test_the_gateway_waits_for_no_duplicate_detection(node: Namespace, pod: Namespace) -> None:
+    wire(pod)
+    assert "tentative" not in node.ip("-6", "address", "show", "calitest")
+
+
+def test_a_node_end_without_ipv6_has_no_ipv6_address(node: Namespace, pod: Namespace) -> None:
+    wire(pod, derive_wiring(LINK, WIRING.addresses[:1]))
+    assert node.ip("-6", "address", "show", "calitest") == ""
+
+
 def test_what_is_made_is_what_was_asked_for(node: Namespace, pod: Namespace) -> None:
     wire(pod)
     assert check_pod(WIRING, str(pod.path)) == ()

@@ -60,6 +60,8 @@ def test_a_failed_add_again_leaves_the_running_pod(node: Node, pod: Namespace) -
     node.limits = Limits(programmed_s=0.2)
     assert node.start().call("ADD", pod).code == Code.TRY_AGAIN
     assert ping_ok(node.namespace, address)
+    assert {handle: texts(held) for handle, held in node.backend.held.items()} == {f"{NETWORK}.c1": [address]}
+    assert len(node.backend.endpoints) == 1
 
 
 def test_del_takes_everything_and_may_come_again(node: Node, pod: Namespace) -> None:
@@ -193,8 +195,8 @@ def test_fifty_pods_at_once(node: Node, make_namespace: MakeNamespace) -> None:
 
 def test_calls_for_one_pod_follow_each_other(node: Node, pod: Namespace) -> None:
     processes = [node.popen(command, pod, "c1", "", node.conf()) for command in ("ADD", "DEL") * 5]
-    for process in processes:
-        process.communicate(timeout=30)
+    outputs = [process.communicate(timeout=30)[0] for process in processes]
+    assert [output for output in outputs if '"code"' in output] == []
     assert node.call("DEL", pod).exit_status == 0
     assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
 

@@ -30,11 +30,13 @@ requests = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(requests)
 def test_a_request_survives_its_frame(request: Request) -> None:
     assert wire.parse_request(wire.render_request(request)) == request
 
 
+@settings(deadline=None)
 @given(requests, st.data())
 def test_a_damaged_frame_is_a_request_or_a_wire_error(request: Request, data: st.DataObject) -> None:
     frame = bytearray(wire.render_request(request))
@@ -47,12 +49,19 @@ def test_a_damaged_frame_is_a_request_or_a_wire_error(request: Request, data: st
         pass
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_request_or_a_wire_error(data: bytes) -> None:
     try:
         wire.parse_request(data)
     except WireError:
         pass
+
+
+@pytest.mark.parametrize(("environment_bytes", "config_bytes"), [((1 << 16) + 1, 0), (0, (1 << 20) + 1)])
+def test_a_frame_that_is_too_large_is_refused_by_its_header(environment_bytes: int, config_bytes: int) -> None:
+    with pytest.raises(WireError, match="too large"):
+        wire.parse_request_header(struct.pack("!4sII", b"FXQ1", environment_bytes, config_bytes))
 
 
 def test_the_shim_knows_the_same_versions_and_limits() -> None:

@@ -347,8 +347,11 @@ def _delete(host: NetlinkSocket, index: int) -> None:
 
 
 def _write_sysctl(sysctl: Sysctl) -> None:
+    """Leaves alone what is right already: it may be all that a read-only /proc/sys allows."""
+    path = _PROC_SYS / sysctl.path
     try:
-        (_PROC_SYS / sysctl.path).write_text(sysctl.value)
+        if path.read_text().strip() != sysctl.value:
+            path.write_text(sysctl.value)
     except OSError as error:
         raise PodError(error.errno, f"sysctl {sysctl.path}: {error.strerror}") from error
 
