@@ -96,13 +96,21 @@ class Pod:
 class Node:
     """A node called n1, its agent not yet started."""
 
-    def __init__(self, roles: str = "agent", name: str = "n1", initialised: bool = True) -> None:
-        self.name, self.roles = name, roles
+    def __init__(
+        self,
+        roles: str = "agent",
+        name: str = "n1",
+        initialised: bool = True,
+        etcd: Etcd | None = None,
+        etcd_address: str = "127.0.0.1",
+    ) -> None:
+        self.name, self.roles, self.etcd_address = name, roles, etcd_address
         self.directory = tempfile.TemporaryDirectory(prefix="felixpy-test")
         self.run_dir = Path(self.directory.name)
         self.namespace = Namespace.create("n")
         self.namespace.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
-        self.etcd = Etcd(self.namespace).start()
+        self._own_etcd = etcd is None
+        self.etcd = etcd or Etcd(self.namespace, "0.0.0.0").start()
         self.pods: list[Pod] = []
         self.agent = self.make_agent()
         if initialised:
@@ -110,7 +118,7 @@ class Node:
 
     def make_agent(self, *flags: str) -> Daemon:
         """The agent as a person starts it."""
-        argv = [PROGRAM, "--etcd", self.etcd.url, "--node", self.name, "--roles", self.roles]
+        argv = [PROGRAM, "--etcd", f"http://{self.etcd_address}:2379", "--node", self.name, "--roles", self.roles]
         argv += ["--run-dir", str(self.run_dir), *flags]
         return Daemon(argv, self.run_dir / "agent.log", netns=self.namespace.name)
 
@@ -154,7 +162,8 @@ class Node:
         for pod in self.pods:
             pod.close()
         self.agent.stop()
-        self.etcd.close()
+        if self._own_etcd:
+            self.etcd.close()
         self.namespace.delete()
         self.directory.cleanup()
 
