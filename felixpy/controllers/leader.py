@@ -1,0 +1,130 @@
+"""One leader of the cluster per task, elected by an etcd key under a lease.
+
+In: a Store, the key, who we are; out: `work` runs while we lead, with the condition that each of its transactions must
+carry: it holds only for as long as this leadership does, so that one that has lost it writes nothing more, however
+late it notices. Those who wait hold no lease and write nothing; they watch the key.
+Source: etcd's concurrency package (election by lowest create_revision; one key is enough here).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import NoReturn
+
+import msgspec
+
+from felixpy.datastore.model import DatastoreError, Expect, KeyValue, Lease, Store, Write
+
+LEASE_TTL_S = 15
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 10.0
+SPREAD_S = 0.5
+"""Waiters try to succeed a leader at random times within this, so that they do not all write at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class LeadershipLost(Exception):
+    """Another leads now, or nobody: what we were about to write was not written."""
+
+
+class Leader(msgspec.Struct):
+    """What the key holds."""
+
+    node: str
+
+
+Work = Callable[[Expect], Awaitable[None]]
+
+
+async def lead(store: Store, key: bytes, node: str, work: Work, ttl_s: int = LEASE_TTL_S) -> NoReturn:
+    """Runs `work` whenever this node leads, for ever; it is cancelled when the leadership ends."""
+    failures = 0
+    while True:
+        try:
+            await _until_vacant(store, key)
+            if await _lead_once(store, key, node, work, ttl_s):
+                failures = 0
+            await asyncio.sleep(random.uniform(0, SPREAD_S))
+        except DatastoreError as error:
+            longest = min(RETRY_MOST_S, RETRY_FIRST_S * 2**failures)
+            _log.log(logging.DEBUG if failures else logging.WARNING, "election of %s: %s", key.decode(), error)
+            failures = min(failures + 1, 16)
+            await asyncio.sleep(random.uniform(0, longest))
+
+
+async def _until_vacant(store: Store, key: bytes) -> None:
+    snapshot = await store.snapshot([key])
+    if any(pair.key == key for pair in snapshot.items):
+        await _until_changed(store, key, snapshot.revision + 1)
+
+
+async def _until_changed(store: Store, key: bytes, start_revision: int) -> None:
+    """Waits until the key is written or deleted.
+
+    Raises  DatastoreError when that can no longer be told.
+    """
+    async with aclosing(store.watch([key], start_revision)) as batches:
+        async for events in batches:
+            if any(event.key == key for event in events):
+                return
+
+
+async def _lead_once(store: Store, key: bytes, node: str, work: Work, ttl_s: int) -> bool:
+    """One term, if we win it; whether we did."""
+    lease = await store.lease(ttl_s)
+    try:
+        value = msgspec.json.encode(Leader(node))
+        lease_id = lease.id
+        won = await store.transact([Expect(key, 0)], [Write(key, value, lease_id)])
+        if not won.succeeded:
+            return False
+        _log.info("leads %s", key.decode())
+        await _serve_term(store, Expect(key, won.revision), lease, lease_id, work)
+        _log.info("leads %s no longer", key.decode())
+        return True
+    finally:
+        await _give_up(lease)
+
+
+async def _serve_term(store: Store, fence: Expect, lease: Lease, lease_id: int, work: Work) -> None:
+    """Runs `work` until it ends, the key changes, or the lease is another one."""
+
+    async def lost() -> None:
+        await _until_changed(store, fence.key, fence.mod_revision + 1)
+
+    async def replaced() -> None:
+        await lease.replaced(lease_id)
+
+    tasks = [asyncio.ensure_future(one) for one in (work(fence), lost(), replaced())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        try:
+            task.result()
+        except LeadershipLost:
+            pass
+
+
+async def _give_up(lease: Lease) -> None:
+    try:
+        await lease.close()
+    except DatastoreError as error:
+        _log.debug("a lease is left to expire: %s", error)
+
+
+def check_fence(fence: Expect, current: KeyValue | None) -> None:
+    """Tells a lost leadership from any other conflict of a transaction that did not succeed.
+
+    Raises  LeadershipLost.
+    """
+    if current is None or current.mod_revision != fence.mod_revision:
+        raise LeadershipLost

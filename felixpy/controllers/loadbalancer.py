@@ -1,0 +1,64 @@
+"""The load balancer controller: gives Services of type LoadBalancer their addresses, while this node leads.
+
+In: a Store and the condition of our leadership; out: grants and status in the datastore. Decides nothing: what to
+write is `allocation.py`'s. One snapshot, then one watch; each transaction carries the leadership.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from felixpy.controllers.allocation import WATCHED, Allocation
+from felixpy.controllers.leader import check_fence
+from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, Store
+
+LEADER_KEY = b"/felixpy/leaders/loadbalancer"
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_load_balancer(store: Store, fence: Expect) -> None:
+    """Gives addresses until cancelled.
+
+    Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
+    """
+    while True:
+        try:
+            await _serve_from_snapshot(store, fence)
+        except (Compacted, FutureRevision) as error:
+            _log.info("load balancer reads anew: %s", error)
+
+
+async def _serve_from_snapshot(store: Store, fence: Expect) -> None:
+    allocation = Allocation()
+    revision = 0
+    async with aclosing(store.pages(WATCHED)) as pages:
+        async for page in pages:
+            revision = page.revision
+            for pair in page.items:
+                allocation.observe(pair.key, pair.value, pair.mod_revision)
+    await settle_all(store, fence, allocation)
+    async with aclosing(store.watch(WATCHED, revision + 1)) as batches:
+        async for events in batches:
+            observe_events(allocation, events)
+            await settle_all(store, fence, allocation)
+
+
+def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:
+    """Takes in one batch of the watch."""
+    for event in events:
+        allocation.observe(event.key, event.value, event.mod_revision)
+
+
+async def settle_all(store: Store, fence: Expect, allocation: Allocation) -> None:
+    """Makes every transaction that is due; a refused one is planned anew from what it was refused for."""
+    while (step := allocation.next_step()) is not None:
+        result = await store.transact([fence, *step.expect], step.writes)
+        if result.succeeded:
+            _log.info("load balancer: %s", step.why)
+            allocation.settle(step, result.revision, None)
+            continue
+        check_fence(fence, result.current[0])
+        allocation.settle(step, result.revision, result.current[1:])

@@ -1,0 +1,95 @@
+"""Services and pools as the choice of an address sees them: our resources → ipam's values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import AddressPool, Namespace, Service, TrafficPolicy
+from felixpy.selector import compile_selector
+from ipam.addresses import Address
+from ipam.ledger import Port, Range, Sharer
+from ipam.loadbalancer import FamilyPolicy, VipPool, VipService
+
+OUR_CLASS = "felixpy"
+"""spec.loadBalancerClass of the Services that are ours beside those without one."""
+_PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
+
+
+def wants_address(service: Service | None) -> bool:
+    """Whether a Service is ours to give an address to."""
+    return service is not None and service.type == "LoadBalancer" and service.class_name in (None, "", OUR_CLASS)
+
+
+def make_sharer(name: Name, service: Service | None) -> Sharer:
+    """What decides with whom a Service may share; one that is gone shares with nobody."""
+    if service is None:
+        return Sharer(str(name))
+    local = service.external_policy is TrafficPolicy.LOCAL
+    return Sharer(
+        str(name),
+        service.sharing_key,
+        frozenset(Port(_PROTOCOLS.get(port.protocol, str(port.protocol)), port.port) for port in service.ports),
+        "selects " + ",".join(f"{label}={value}" for label, value in service.selector) if local else "",
+    )
+
+
+def make_families(service: Service) -> tuple[int, ...]:
+    """The families of a Service, primary first: as said, else as its addresses are, else IPv4."""
+    given = service.families or tuple(
+        dict.fromkeys(4 if len(one) == 4 else 6 for one in (*service.cluster_addresses, *service.requested))
+    )
+    primary = given[0] if given else 4
+    if read_family_policy(service) is FamilyPolicy.SINGLE:
+        return (primary,)
+    return (primary, 10 - primary)
+
+
+def read_family_policy(service: Service) -> FamilyPolicy:
+    """The policy; what is none counts as not said."""
+    known = service.family_policy in FamilyPolicy._value2member_map_
+    return FamilyPolicy(service.family_policy) if known else FamilyPolicy.SINGLE
+
+
+def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool]) -> VipService:
+    """A Service as the choice sees it."""
+    labels = dict(service.labels)
+    selected_by = frozenset(
+        pool_name.name
+        for pool_name, pool in pools.items()
+        if any(compile_selector(selector)(labels) for selector in pool.service_selectors)
+    )
+    return VipService(
+        sharer=make_sharer(name, service),
+        namespace=name.namespace,
+        families=make_families(service),
+        policy=read_family_policy(service),
+        requested=tuple(Address(address) for address in service.requested),
+        requested_pool=service.pool,
+        selected_by=selected_by,
+    )
+
+
+def make_pools(pools: Mapping[Name, AddressPool], namespaces: Mapping[Name, Namespace]) -> tuple[VipPool, ...]:
+    """The pools as the choice sees them: namespaces resolved; of pools with one name, the first namespace's."""
+    made: dict[str, VipPool] = {}
+    for name, pool in sorted(pools.items()):
+        made.setdefault(name.name, _make_pool(name.name, pool, namespaces.items()))
+    return tuple(made.values())
+
+
+def _make_pool(name: str, pool: AddressPool, namespaces: Iterable[tuple[Name, Namespace]]) -> VipPool:
+    allowed: frozenset[str] | None = None
+    if pool.namespaces or pool.namespace_selectors:
+        matchers = [compile_selector(selector) for selector in pool.namespace_selectors]
+        matching = {one.name for one, value in namespaces if any(match(dict(value.labels)) for match in matchers)}
+        allowed = frozenset(pool.namespaces) | matching
+    return VipPool(
+        name=name,
+        ranges=tuple(Range(Address(one.first), Address(one.last)) for one in pool.ranges),
+        auto_assign=pool.auto_assign,
+        avoid_buggy=pool.avoid_buggy,
+        priority=pool.priority,
+        namespaces=allowed,
+        selects_services=bool(pool.service_selectors),
+    )

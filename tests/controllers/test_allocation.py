@@ -1,0 +1,247 @@
+"""Which Service gets which address, and what is said when it gets none: on the Store in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from felixpy.controllers.leader import LeadershipLost
+from felixpy.controllers.loadbalancer import LEADER_KEY, settle_all
+from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY
+from felixpy.datastore.memory import MemoryStore
+from felixpy.datastore.model import Expect
+from tests.controllers.world import GRANTS, POOLS, SERVICES, STATUS, Cluster, observe_all, run_once, take_leadership
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def fence(store: MemoryStore) -> Expect:
+    return await take_leadership(store)
+
+
+@pytest.fixture
+async def cluster(store: MemoryStore) -> Cluster:
+    made = Cluster(store)
+    await made.initialise()
+    await made.put_pool("default", "203.0.113.10-203.0.113.12")
+    return made
+
+
+async def test_a_service_gets_the_lowest_free_address_and_its_status(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    assert await cluster.read(GRANTS) == {
+        "203.0.113.10": {"address": "203.0.113.10", "services": ["a/x"], "pool": "default"}
+    }
+    assert await cluster.read(STATUS) == {
+        "a/x": {
+            "loadBalancer": {"ingress": [{"ip": "203.0.113.10"}]},
+            "conditions": [{"type": "AddressGranted", "status": "True", "reason": "GRANTED", "message": ""}],
+        }
+    }
+
+
+async def test_the_oldest_is_served_first_and_the_rest_is_told_why(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    for number, age in enumerate(("04", "02", "01", "03")):
+        await cluster.put_service(f"a/{number}", created=f"2024-01-{age}T00:00:00Z")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {
+        "a/2": ["203.0.113.10"],
+        "a/1": ["203.0.113.11"],
+        "a/3": ["203.0.113.12"],
+        "a/0": [],
+    }
+    assert await cluster.reason("a/0") == "FULL"
+
+
+async def test_a_release_serves_who_waits(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    for number in range(4):
+        await cluster.put_service(f"a/{number}")
+    await run_once(store, fence)
+    await cluster.delete_service("a/1")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/0": ["203.0.113.10"], "a/2": ["203.0.113.12"], "a/3": ["203.0.113.11"]}
+
+
+async def test_a_restart_moves_nobody_and_writes_nothing(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("z/late")
+    await run_once(store, fence)
+    await cluster.put_service("a/early")
+    await run_once(store, fence)
+    before, revision = await cluster.addresses(), store.revision
+    await run_once(store, fence)
+    assert before == {"z/late": ["203.0.113.10"], "a/early": ["203.0.113.11"]}
+    assert store.revision == revision
+
+
+@pytest.mark.parametrize(
+    "spec", [{"type": "ClusterIP"}, {"loadBalancerClass": "other"}, {"loadBalancerClass": "calico"}]
+)
+async def test_a_service_that_is_not_ours_any_more_gives_back(
+    store: MemoryStore, fence: Expect, cluster: Cluster, spec: dict[str, str]
+) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    await cluster.put_service("a/x", **spec)
+    await run_once(store, fence)
+    assert (await cluster.grants(), await cluster.addresses()) == ({}, {})
+
+
+async def test_our_own_class_is_served(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x", loadBalancerClass="felixpy")
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.10": ["a/x"]}
+
+
+async def test_an_address_can_be_asked_for_and_changed(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x", loadBalancerIP="203.0.113.12")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/x": ["203.0.113.12"]}
+    await cluster.put_service("a/x", loadBalancerIP="203.0.113.11")
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.11": ["a/x"]}
+
+
+async def test_what_cannot_be_had_leaves_what_is_held(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    await cluster.put_service("a/x", loadBalancerIP="198.51.100.1")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/x": ["203.0.113.10"]}
+    assert await cluster.reason("a/x") == "NOT_IN_POOL"
+
+
+async def test_a_pool_can_be_asked_for(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_pool("gold", "198.51.100.0/30", autoAssign=False)
+    await cluster.put_service("a/x", annotations={"address-pool": "gold"})
+    await cluster.put_service("a/y", annotations={"address-pool": "silver"})
+    await run_once(store, fence)
+    assert await cluster.grants() == {"198.51.100.0": ["a/x"]}
+    assert await cluster.reason("a/y") == "UNKNOWN_POOL"
+
+
+async def test_services_share_an_address_under_one_key_on_different_ports(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    for name, port in (("a/x", 80), ("b/y", 443), ("c/z", 80)):
+        await cluster.put_service(name, annotations={"allow-shared-ip": "k"}, ports=[{"port": port}])
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.10": ["a/x", "b/y"], "203.0.113.11": ["c/z"]}
+    await cluster.delete_service("a/x")
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.10": ["b/y"], "203.0.113.11": ["c/z"]}
+
+
+async def test_dual_stack_has_both_or_none(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x", ipFamilyPolicy="RequireDualStack")
+    await run_once(store, fence)
+    assert await cluster.reason("a/x") == "LACKS_FAMILY"
+    await cluster.put_pool("default", "203.0.113.10-203.0.113.12", "2001:db8::10/124")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/x": ["203.0.113.10", "2001:db8::10"]}
+
+
+async def test_a_pool_for_other_namespaces_serves_by_their_labels(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    allocation = {"namespaceSelectors": [{"matchLabels": {"team": "one"}}]}
+    await cluster.put_pool("default", "203.0.113.10/32", serviceAllocation=allocation)
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    assert await cluster.reason("a/x") == "OTHER_NAMESPACE"
+    await cluster.put("/felixpy/resources/core/v1/namespaces/a", {"metadata": {"name": "a", "labels": {"team": "one"}}})
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/x": ["203.0.113.10"]}
+
+
+async def test_a_pool_that_goes_keeps_its_holders_where_there_is_no_other(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    await cluster.delete(POOLS + "default")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/x": ["203.0.113.10"]}
+    assert await cluster.reason("a/x") == "NO_POOL"
+
+
+async def test_what_cannot_be_read_moves_nobody(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x")
+    await cluster.put_service("a/y")
+    await run_once(store, fence)
+    await cluster.put_pool("other", "198.51.100.0/24")
+    await cluster.put(POOLS + "default", {"metadata": {"name": "default"}, "spec": {"addresses": ["nonsense"]}})
+    await cluster.put(SERVICES + "a/y", b"{")
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.10": ["a/x"], "203.0.113.11": ["a/y"]}
+    assert await cluster.reason("a/x") == "POOL_UNREADABLE"
+
+
+async def test_a_grant_that_cannot_be_read_still_takes_its_address(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put(GRANTS + "203.0.113.10", b"?")
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/x": ["203.0.113.11"]}
+
+
+async def test_a_grant_to_a_service_that_is_gone_is_collected(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put(GRANTS + "203.0.113.10", {"address": "203.0.113.10", "services": ["a/gone"], "pool": "default"})
+    await run_once(store, fence)
+    assert await cluster.grants() == {}
+
+
+@pytest.mark.parametrize("ready", [False, None])
+async def test_a_cluster_that_is_not_to_be_obeyed_is_left_alone(
+    store: MemoryStore, fence: Expect, cluster: Cluster, ready: bool | None
+) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    await cluster.delete_service("a/x")
+    if ready is None:
+        await cluster.delete(CLUSTER_INFORMATION_KEY.decode())
+    else:
+        await cluster.initialise(ready=ready)
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.10": ["a/x"]}
+
+
+async def test_who_no_longer_leads_writes_nothing(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x")
+    allocation = await observe_all(store)
+    await store.put(LEADER_KEY, b"another")
+    with pytest.raises(LeadershipLost):
+        await settle_all(store, fence, allocation)
+    assert await cluster.grants() == {}
+
+
+async def test_a_service_deleted_meanwhile_gets_nothing(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x")
+    allocation = await observe_all(store)
+    await cluster.delete_service("a/x")
+    await settle_all(store, fence, allocation)
+    assert (await cluster.grants(), await cluster.addresses()) == ({}, {})
+
+
+async def test_one_more_service_costs_one_transaction(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_pool("default", "203.0.113.0/24")
+    for number in range(50):
+        await cluster.put_service(f"a/{number}")
+    allocation = await run_once(store, fence)
+    await cluster.put_service("b/new")
+    pair = await store.get((SERVICES + "b/new").encode())
+    assert pair is not None
+    allocation.observe(pair.key, pair.value, pair.mod_revision)
+    before = store.revision
+    await settle_all(store, fence, allocation)
+    assert store.revision == before + 1
