@@ -1,50 +1,88 @@
-"""The node's kernel as one driver: each op goes to the driver of its kind.
+"""The kernel of one network namespace as one driver: each op goes to the driver of its kind, in order.
 
-In → out: `read(wanted)` → Seen; ops of one kind family → Outcomes. Routes that BGP taught are not here: the bgp role
-has a driver of its own for them, so that two roles never prune each other's.
+In → out: `read(wanted)` → Seen; ops → Outcomes. Holds no state of its own and decides nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Protocol, Self
 
-from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Key, Kind, Op, Outcome, Seen
-from felixpy.dataplane.order import NETFILTER, kind_of
+from felixpy.dataplane.nftables import TABLE
+from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Key, Kind, Members, Object, Op, Outcome, Seen
+from felixpy.dataplane.order import kind_of
+from felixpy.drivers import sysctl
+from felixpy.drivers.netlink import nft, rtnetlink
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.sysctl import SysctlDriver
 
 
-class KernelDriver:
-    """Reads and applies in the network namespace that it is made in."""
+class Driver(Protocol):
+    """Effects on one part of a kernel."""
 
-    def __init__(self) -> None:
-        self._nft = NftDriver()
-        self._routes = RouteDriver(protocols=(ROUTE_PROTOCOL_WORKLOAD,))
-        self._sysctl = SysctlDriver()
+    def read(self, wanted: Iterable[Key] = ()) -> Seen:
+        """All that is ours, and of what is nobody's (sysctls) the `wanted` keys.
 
-    def read(self, wanted: Iterable[Key]) -> Seen:
-        """All that is ours, and of what is nobody's (sysctls) the `wanted` keys."""
-        tables, routes = self._nft.read(), self._routes.read()
-        sysctls = self._sysctl.read(key for key in wanted if key.kind is Kind.SYSCTL)
-        return Seen({**routes.objects, **tables.objects, **sysctls}, tables.members)
+        Raises  OSError when the kernel does not answer.
+        """
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
-        """One outcome per op, in order; netfilter ops that follow each other take effect together."""
+        """One outcome per op, in order; what the kernel refuses is an outcome.
+
+        Raises  OSError when the kernel does not answer.
+        """
+
+
+class KernelDriver:
+    """Every kind of object of one namespace: the one it is made in. Routes only with one of `protocols`."""
+
+    def __init__(self, protocols: Sequence[int] = (ROUTE_PROTOCOL_WORKLOAD,), table: str = TABLE) -> None:
+        self._routes = RouteDriver(protocols=protocols)
+        self._nft = NftDriver(table)
+        self._drivers: dict[Kind, Driver] = {
+            **dict.fromkeys(sysctl.KINDS, SysctlDriver()),
+            **dict.fromkeys(rtnetlink.KINDS, self._routes),
+            **dict.fromkeys(nft.KINDS, self._nft),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def port_ids(self) -> frozenset[int]:
+        """By which the kernel names us as the cause of an event."""
+        return frozenset({self._routes.port_id, self._nft.port_id})
+
+    def close(self) -> None:
+        """Gives the sockets back; the kernel stays as it is."""
+        self._routes.close()
+        self._nft.close()
+
+    def read(self, wanted: Iterable[Key] = ()) -> Seen:
+        """What every driver reads.
+
+        Raises  OSError when the kernel does not answer.
+        """
+        asked = tuple(wanted)
+        objects: dict[Key, Object] = {}
+        members: dict[str, Members] = {}
+        for driver in dict.fromkeys(self._drivers.values()):
+            seen = driver.read(asked)
+            objects.update(seen.objects)
+            members.update(seen.members)
+        return Seen(objects, members)
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        """One outcome per op, in order. Ops of one driver that follow each other go to it together.
+
+        Raises  OSError when the kernel does not answer.
+        """
         outcomes: list[Outcome] = []
-        for family, run in groupby(ops, _family):
-            batch = tuple(run)
-            match family:
-                case "netfilter":
-                    outcomes.extend(self._nft.apply(batch))
-                case "sysctl":
-                    outcomes.extend(self._sysctl.apply(batch))
-                case _:
-                    outcomes.extend(self._routes.apply(batch))
+        for driver, run in groupby(ops, lambda op: self._drivers[kind_of(op)]):
+            outcomes.extend(driver.apply(tuple(run)))
         return tuple(outcomes)
-
-
-def _family(op: Op) -> str:
-    kind = kind_of(op)
-    return "netfilter" if kind in NETFILTER else "sysctl" if kind is Kind.SYSCTL else "route"

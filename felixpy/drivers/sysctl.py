@@ -1,45 +1,55 @@
-"""Sysctls: files under /proc/sys of the network namespace that we are in.
+"""Kernel settings below /proc/sys.
 
-In → out: `read(keys)` → the values there; ops → Outcomes. A file that is not there (its device is gone) is an Outcome,
-never an exception. Nothing is ever dropped: what was there before us is not known.
+In → out: paths → their values; ops → Outcomes. The files under `net/` are those of the calling thread's network
+namespace, whatever mounts it sees. Must never drop anything: what was there before us is not known.
+Source: proc_sys(5); net/sysctl_net.c.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from felixpy.dataplane.objects import Key, Object, Op, Outcome, Put, Sysctl
+from felixpy.dataplane.objects import Drop, Key, Kind, Op, Outcome, Put, Seen, Sysctl
 from felixpy.drivers.outcomes import failed
+
+KINDS = frozenset({Kind.SYSCTL})
 
 
 class SysctlDriver:
-    """Reads and writes below `root`."""
+    """Reads and writes the files below `root`."""
 
-    def __init__(self, root: Path = Path("/proc/sys")) -> None:
-        self._root = root
+    def __init__(self, root: str = "/proc/sys") -> None:
+        self._root = Path(root)
 
-    def read(self, keys: Iterable[Key]) -> Mapping[Key, Object]:
-        """The sysctls of `keys` that exist, as they are."""
-        found: dict[Key, Object] = {}
-        for key in keys:
-            path = str(key.id[0])
-            try:
-                found[key] = Sysctl(path, (self._root / path).read_text().strip())
-            except OSError:
-                continue
-        return found
+    def read(self, wanted: Iterable[Key] = ()) -> Seen:
+        """The values of the sysctls among `wanted`, words separated by one space; what is not there is left out."""
+        objects = {}
+        for key in wanted:
+            if key.kind is Kind.SYSCTL:
+                path = str(key.id[0])
+                try:
+                    text = (self._root / path).read_text()
+                except OSError:
+                    continue
+                objects[key] = Sysctl(path, " ".join(text.split()))
+        return Seen(objects)
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
-        """One outcome per op, in order."""
-        return tuple(self._apply(op) for op in ops)
+        """One outcome per op, in order; ENOENT says that the setting, or the device that it is of, is not there."""
+        return tuple(map(self._apply_one, ops))
 
-    def _apply(self, op: Op) -> Outcome:
-        if not isinstance(op, Put) or not isinstance(op.object, Sysctl):
-            return failed(op, errno.EOPNOTSUPP, "sysctls are only put")
-        try:
-            (self._root / op.object.path).write_text(op.object.value)
-        except OSError as error:
-            return failed(op, error.errno or errno.EIO, error.strerror or "", op.object.path)
-        return Outcome(op)
+    def _apply_one(self, op: Op) -> Outcome:
+        match op:
+            case Put(object=Sysctl() as sysctl):
+                try:
+                    with open(self._root / sysctl.path, "r+") as file:
+                        file.write(sysctl.value)
+                except OSError as error:
+                    return failed(op, error.errno or errno.EIO, subject=sysctl.path)
+                return Outcome(op)
+            case Drop():
+                return Outcome(op)
+            case _:
+                raise TypeError(f"not an op on a sysctl: {op}")

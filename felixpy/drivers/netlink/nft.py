@@ -80,12 +80,19 @@ class NftDriver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def port_id(self) -> int:
+        """By which the kernel names us as the cause of an event."""
+        return self._socket.port_id
+
     def close(self) -> None:
         """Gives the socket back; the table stays."""
         self._socket.close()
 
-    def read(self) -> Seen:
+    def read(self, wanted: Iterable[Key] = ()) -> Seen:
         """The table's sets with their members and its chains, rules by digest; nothing where there is no such table.
+
+        `wanted` makes no difference: what is ours is known by its table.
 
         Raises  NetlinkError.
         """

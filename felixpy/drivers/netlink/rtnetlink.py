@@ -68,12 +68,19 @@ class RouteDriver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def port_id(self) -> int:
+        """By which the kernel names us as the cause of an event."""
+        return self._socket.port_id
+
     def close(self) -> None:
         """Gives the socket back."""
         self._socket.close()
 
-    def read(self) -> Seen:
+    def read(self, wanted: Iterable[Key] = ()) -> Seen:
         """Everything of these kinds, and of nexthops, rules and routes what carries one of our protocols.
+
+        `wanted` makes no difference.
 
         Raises  NetlinkError.
         """
