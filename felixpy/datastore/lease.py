@@ -88,6 +88,9 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         while True:
             await self._wake.wait()
+            if not self._leases:
+                self._wake.clear()
+                continue
             try:
                 async with self._connection.stream(rpc.KEEP_ALIVE) as stream:
                     await self._keep_over(stream)

@@ -53,3 +53,10 @@ async def test_an_expired_lease_in_memory_is_replaced_too() -> None:
 
 async def is_gone(store: EtcdStore, key: bytes) -> bool:
     return await store.get(key) is None
+
+
+async def test_after_the_last_lease_the_client_is_idle(etcd_store: EtcdStore) -> None:
+    lease = await etcd_store.lease(5)
+    await lease.close()
+    async with asyncio.timeout(5):  # a keeper that spins lets no other task run
+        assert await etcd_store.get(b"/t/a") is None
