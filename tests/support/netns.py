@@ -38,7 +38,7 @@ def _letters(number: int) -> str:
 
 
 class CommandFailed(AssertionError):
-    """A command in a namespace ended with another code than 0; the text holds what it printed."""
+    """A command in a namespace ended with another code than 0, or not in time; the text holds what it printed."""
 
 
 class Namespace:
@@ -70,18 +70,22 @@ class Namespace:
     ) -> str:
         """Runs a command to its end; its standard output.
 
-        Raises  CommandFailed when `check` and the code is not 0; subprocess.TimeoutExpired.
+        Raises  CommandFailed when `check` and the code is not 0, and when it does not end in time.
         """
-        done = subprocess.run(
-            self.enter_argv(argv),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env={**os.environ, **(env or {})},
-        )
+        words = f"{self.name}: {' '.join(map(str, argv))}"
+        try:
+            done = subprocess.run(
+                self.enter_argv(argv),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                env={**os.environ, **(env or {})},
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"{words}: not done after {timeout_s} s") from None
         if check and done.returncode:
-            raise CommandFailed(f"{self.name}: {' '.join(map(str, argv))}: {done.stdout}{done.stderr}".strip())
+            raise CommandFailed(f"{words}: {done.stdout}{done.stderr}".strip())
         return done.stdout
 
     def succeeds(self, *argv: str | Path, timeout_s: float = 20.0) -> bool:
