@@ -24,6 +24,8 @@ from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Net
 
 DATAGRAMS_PER_TURN = 64
 """Read at most so many before others on the event loop have their turn."""
+MOST_DISCARDED = 100_000
+"""More than the receive buffer holds."""
 
 _ROUTE_GROUPS = (1, 3, 5, 9, 7, 11, 32)
 """RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV6_IFADDR, IPV4_ROUTE, IPV6_ROUTE, NEXTHOP."""
@@ -58,7 +60,7 @@ class AddressChanged:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourChanged:
-    """A permanent or proxy neighbour entry, or a forwarding entry, came or went."""
+    """A permanent neighbour entry, or a forwarding entry, came or went; of proxy entries the kernel tells nothing."""
 
     key: Key
     gone: bool
@@ -105,14 +107,12 @@ def watch_kernel(ignore: Collection[int] = (), table: str = TABLE) -> AsyncItera
 
     Raises  OSError when the sockets cannot be had.
     """
-    route, netfilter = NetlinkSocket(NETLINK_ROUTE), NetlinkSocket(NETLINK_NETFILTER)
+    route, netfilter, asking = (NetlinkSocket(it) for it in (NETLINK_ROUTE, NETLINK_NETFILTER, NETLINK_ROUTE))
     for group in _ROUTE_GROUPS:
         route.join_group(group)
     netfilter.attach_filter(_drop_from(ignore))
     netfilter.join_group(_NFTABLES_GROUP)
-    with NetlinkSocket(NETLINK_ROUTE) as asking:
-        name_of = {index: name for index, name, _ in dump_links(asking)}
-    return _events(route, netfilter, _Translator(name_of, frozenset(ignore), table))
+    return _events(route, netfilter, _Translator(asking, frozenset(ignore), table))
 
 
 async def _events(
@@ -128,38 +128,61 @@ async def _events(
             await readable.wait()
             readable.clear()
             for socket, translate in sockets.items():
-                for message in _drain(socket):
-                    if message is None:
-                        yield Overrun()
-                    elif (event := translate(message)) is not None:
-                        yield event
+                try:
+                    for message in _receive(socket):
+                        event = translate(message)
+                        if event is not None:
+                            yield event
+                except OSError:
+                    _discard(socket)
+                    translator.refresh()
+                    yield Overrun()
             await asyncio.sleep(0)
     finally:
         for socket in sockets:
             loop.remove_reader(socket.fileno())
             socket.close()
+        translator.close()
 
 
-def _drain(socket: NetlinkSocket) -> Iterator[Message | None]:
-    """The messages that are there now; None where some were lost."""
+def _receive(socket: NetlinkSocket) -> Iterator[Message]:
+    """The messages that are there now, up to a limit; OSError when some were lost."""
     for _ in range(DATAGRAMS_PER_TURN):
         try:
             datagram = socket.receive(wait=False)
         except BlockingIOError:
             return
+        yield from split_messages(datagram)
+
+
+def _discard(socket: NetlinkSocket) -> None:
+    """Empties the queue: until it is empty the kernel throws further events away, and does not say so again."""
+    for _ in range(MOST_DISCARDED):
+        try:
+            socket.receive(wait=False)
+        except BlockingIOError:
+            return
         except OSError:
-            yield None
-        else:
-            yield from split_messages(datagram)
+            continue
 
 
 class _Translator:
-    """Messages to events; knows the devices' names from the events themselves."""
+    """Messages to events; keeps the devices' names by the events themselves."""
 
-    def __init__(self, name_of: dict[int, str], ignore: frozenset[int], table: str) -> None:
-        self._name_of = name_of
+    def __init__(self, asking: NetlinkSocket, ignore: frozenset[int], table: str) -> None:
+        self._asking = asking
         self._ignore = ignore
         self._table = table
+        self._name_of: dict[int, str] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Asks the kernel for the names."""
+        self._name_of = {index: name for index, name, _ in dump_links(self._asking)}
+
+    def close(self) -> None:
+        """Gives the socket back."""
+        self._asking.close()
 
     def translate_nft(self, message: Message) -> KernelEvent | None:
         """Any message about our table; the one that ends a transaction names none."""
