@@ -1,4 +1,4 @@
-"""What the datastore costs: `python -m tests.datastore.measure`. Figures only, no judgement.
+"""What the datastore costs: `python -m tests.bench.datastore`.
 
 Snapshot of 50,000 keys of 700 bytes, the syncer's first sync with them, put to consumer, and compare-and-swap.
 """
@@ -17,8 +17,9 @@ from pathlib import Path
 from felixpy.datastore.client import EtcdStore
 from felixpy.datastore.model import Expect, Write
 from felixpy.datastore.syncer import SyncSettings
-from tests.datastore.world import PREFIXES, copied, initialise, opened, pool
+from tests.datastore.world import PREFIXES, copied, initialise, is_true, opened, pool
 from tests.support.etcd import Etcd
+from tests.support.wait import eventually_async
 
 KEYS, VALUE_BYTES, ROUNDS = 50_000, 700, 300
 
@@ -33,6 +34,7 @@ def timed(what: str) -> Iterator[None]:
 
 
 def peak_mb() -> int:
+    """Resident memory at its highest."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
@@ -41,14 +43,12 @@ async def measure_sync(url: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with opened(url) as store, copied(store, Path(directory) / "cluster.json", SyncSettings()) as copy:
             with timed("first sync"):
-                while not copy.in_sync:
-                    await asyncio.sleep(0.002)
+                await eventually_async(lambda: is_true(copy.in_sync), within_s=60, every_s=0.002)
             times = []
             for number in range(ROUNDS):
                 start, value = time.perf_counter(), b"%d" % number
                 await store.put(pool("changing"), value)
-                while copy.data.get(pool("changing")) != value:
-                    await asyncio.sleep(0)
+                await eventually_async(lambda: is_true(copy.data.get(pool("changing")) == value), every_s=0)  # noqa: B023
                 times.append((time.perf_counter() - start) * 1_000)
             print(f"put to consumer: p50 {statistics.median(times):.2f} ms, p99 {sorted(times)[-ROUNDS // 100]:.2f} ms")
 
@@ -63,6 +63,7 @@ async def measure_swaps(store: EtcdStore) -> None:
 
 
 async def measure() -> None:
+    """All of it, on an etcd of its own."""
     with Etcd() as etcd:
         async with opened(etcd.url) as store:
             await initialise(store)
@@ -75,5 +76,9 @@ async def measure() -> None:
             await measure_swaps(store)
 
 
-if __name__ == "__main__":
+def main() -> None:
     asyncio.run(measure())
+
+
+if __name__ == "__main__":
+    main()
