@@ -72,6 +72,11 @@ class Reconciler:
         self._failed_members: dict[Set, MemberChange] = {}
 
     @property
+    def desired(self) -> Mapping[Key, Object]:
+        """All that should be in the kernel."""
+        return self._desired
+
+    @property
     def failed(self) -> Mapping[Key, Outcome]:
         """What is desired and does not hold, with why."""
         return self._failed

@@ -9,10 +9,10 @@ import random
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import Dataplane
-from felixpy.agent.ipam_store import IpamStore
 from felixpy.agent.settings import Settings
 from felixpy.calc.services import ServiceDelta
 from felixpy.cni.server import CniServer
+from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Event, Store
 from felixpy.datastore.syncer import Phase, SyncState
 from felixpy.drivers.driver import KernelDriver
@@ -42,6 +42,16 @@ class AgentRole:
         self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, utc_now)
         group.create_task(self._follow_kernel())
         group.create_task(CniServer(settings.run_dir, settings.node, self._backend).serve())
+
+    @property
+    def dataplane(self) -> Dataplane:
+        """What the kernel should be, and is."""
+        return self._dataplane
+
+    @property
+    def backend(self) -> AgentBackend:
+        """What serves CNI."""
+        return self._backend
 
     def observe(self, event: Event) -> None:
         """Takes an event as it came, before it is decoded."""

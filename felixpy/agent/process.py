@@ -15,8 +15,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from felixpy.agent.answers import Answers, StatusReader
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
 from felixpy.agent.clock import utc_now
+from felixpy.agent.control import ControlServer
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.services import ServiceCalc
 from felixpy.datastore.client import open_store
@@ -95,6 +97,8 @@ class _Process:
         memory = ClusterMemory(settings.state_file)
         prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
         self._syncer = Syncer(store, prefixes, memory, on_state=self._state_changed)
+        self._status = StatusReader(settings, store, self._syncer, self._broken)
+        self._answers = Answers(store, self._status, settings)
         self._agent: AgentRole | None = None
         self._routing: RoutingRole | None = None
 
@@ -117,12 +121,16 @@ class _Process:
             from felixpy.controllers import serve_controllers
 
             self._group.create_task(serve_controllers(self._store, self._settings.node))
+        self._status.agent, self._status.routing = self._agent, self._routing
+        self._group.create_task(self._answers.serve())
+        self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())
         self._group.create_task(self._syncer.run())
         async for batch in self._syncer:
             self._take(batch)
 
     def _take(self, batch: Batch) -> None:
         for event in batch.events:
+            self._answers.observe(event)
             if self._agent is not None:
                 self._agent.observe(event)
             decoded = self._decoder.decode(event.key, event.value)
@@ -144,6 +152,7 @@ class _Process:
             self._agent.flush(batch.revision, services)
         if self._routing is not None:
             self._routing.flush(services)
+        self._answers.flush(batch.revision)
         if not self._settled:
             self._settled = True
             gc.collect()

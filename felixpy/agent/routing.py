@@ -75,6 +75,21 @@ class RoutingRole:
         group.create_task(self.role.run())
         group.create_task(self._follow_routes())
 
+    @property
+    def announce(self) -> AnnounceCalc:
+        """What is announced, and what is not."""
+        return self._announce
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """The learned routes in the kernel."""
+        return self._reconciler
+
+    @property
+    def silent(self) -> NoSpeaker | None:
+        """Why there is no BGP here; None where there is."""
+        return self._silent
+
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
         self._announce.update(ref, value)

@@ -15,11 +15,14 @@ OURS_PREFIX = "/felixpy/resources/"
 STATUS_PREFIX = "/felixpy/status/"
 GRANTS_PREFIX = "/felixpy/grants/"
 IPAM_PREFIX = "/calico/ipam/v2/"
+ASK_PREFIX = "/felixpy/ask/"
+ANSWERS_PREFIX = "/felixpy/answers/"
 WATCHED_PREFIXES = (
     "/calico/resources/v3/projectcalico.org/",
     "/calico/ipam/v2/",
     "/felixpy/resources/",
     "/felixpy/grants/",
+    "/felixpy/ask/",
 )
 
 

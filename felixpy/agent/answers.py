@@ -1,0 +1,255 @@
+"""This process's status, and its answers to those who ask for it through the datastore.
+
+In: the roles of the process and the syncer's state, questions as events; out: NodeStatus, one put per question under
+the asker's lease. Questions that come while one is answered wait, each once; one that is withdrawn meanwhile is
+forgotten. A question counts as answered only after everything up to it has been applied. Never changes the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from birdpy.session import Session
+from felixpy.addresses import format_address
+from felixpy.agent.clock import utc_now
+from felixpy.agent.settings import Role, Settings
+from felixpy.calc.announce import Announcement
+from felixpy.controllers.leader import Leader
+from felixpy.controllers.loadbalancer import LEADER_KEY
+from felixpy.dataplane.describe import describe_op
+from felixpy.dataplane.objects import Outcome, Route
+from felixpy.datastore.model import DatastoreError, Event, Store
+from felixpy.datastore.syncer import Phase, Syncer
+from felixpy.reconcile import Reconciler
+from felixpy.resources.types import Broken
+from felixpy.status import (
+    DETAILS_SHOWN,
+    FAILURES_SHOWN,
+    AnnouncedPrefix,
+    Ask,
+    BgpStatus,
+    BrokenResource,
+    Failure,
+    KernelStatus,
+    LearnedPrefix,
+    NodeStatus,
+    SessionStatus,
+    SilentPrefix,
+    Want,
+    answer_key,
+    parse,
+    parse_ask_key,
+    render,
+)
+
+if TYPE_CHECKING:
+    from felixpy.agent.agent import AgentRole
+    from felixpy.agent.routing import RoutingRole
+
+_log = logging.getLogger(__name__)
+
+COUNTERS_TIMEOUT_S = 1.0
+"""How long gobgpd may take to tell its counters before the last known ones are given."""
+
+
+class StatusReader:
+    """Composes the status of one process. The roles that it has are set once they are there."""
+
+    def __init__(self, settings: Settings, store: Store, syncer: Syncer, broken: Mapping[bytes, Broken]) -> None:
+        self.agent: AgentRole | None = None
+        self.routing: RoutingRole | None = None
+        self.revision = 0
+        self._settings = settings
+        self._store = store
+        self._syncer = syncer
+        self._broken = broken
+        self._version = version("felixpy")
+
+    async def read(self, want: Collection[str] = ()) -> NodeStatus:
+        """How the process stands now, with the details asked for."""
+        state = self._syncer.state
+        detail = " ".join(filter(None, (str(state.reason or ""), state.detail)))
+        return NodeStatus(
+            node=self._settings.node,
+            roles=tuple(sorted(self._settings.roles)),
+            version=self._version,
+            revision=self.revision,
+            datastore=f"{state.phase}: {detail}" if detail else str(state.phase),
+            in_sync=state.phase is Phase.IN_SYNC,
+            expected_roles=_known_roles(self._settings.run_dir),
+            broken=len(self._broken),
+            broken_resources=tuple(
+                BrokenResource(one.key, one.field, one.why) for one in islice(self._broken.values(), FAILURES_SHOWN)
+            ),
+            kernel=self._kernel(self.agent) if self.agent is not None else None,
+            bgp=await self._bgp(self.routing, want) if self.routing is not None else None,
+            cni_unready=await self._cni(self.agent) if self.agent is not None else None,
+            leader=await self._leads() if Role.CONTROLLERS in self._settings.roles else False,
+        )
+
+    @staticmethod
+    def _kernel(agent: AgentRole) -> KernelStatus:
+        dataplane = agent.dataplane
+        failed = dataplane.reconciler.failed
+        return KernelStatus(
+            started=dataplane.started,
+            endpoints=len(dataplane.graph.policy.endpoint_names()),
+            objects=len(dataplane.reconciler.desired),
+            failed=len(failed),
+            failures=_failures(failed.values()),
+        )
+
+    @staticmethod
+    async def _cni(agent: AgentRole) -> str | None:
+        unready = await agent.backend.find_unready()
+        return None if unready is None else str(unready)
+
+    @staticmethod
+    async def _bgp(routing: RoutingRole, want: Collection[str]) -> BgpStatus:
+        try:
+            async with asyncio.timeout(COUNTERS_TIMEOUT_S):
+                status = await routing.role.read_status()
+        except TimeoutError:
+            status = routing.role.status()
+        now = utc_now().timestamp()
+        announcements, silences = routing.announce.announcements, routing.announce.silences
+        failed = routing.reconciler.failed
+        told = tuple(_failure_of_gobgpd(words) for words in islice(status.errors, FAILURES_SHOWN))
+        shown = DETAILS_SHOWN if Want.ANNOUNCED in want else 0
+        return BgpStatus(
+            no_speaker=str(routing.silent or ""),
+            generation=status.generation,
+            sessions=tuple(_session(one, now) for _, one in sorted(status.sessions.items())),
+            announced=len(announcements),
+            advertised=status.advertised,
+            silent=len(silences),
+            learned=status.routes,
+            failed=len(status.errors) + len(failed),
+            failures=(*told, *_failures(failed.values()))[:FAILURES_SHOWN],
+            announcements=tuple(_announced(one) for _, one in islice(sorted(announcements.items()), shown)),
+            silences=tuple(
+                SilentPrefix(str(prefix), str(silent.reason))
+                for prefix, silent in islice(sorted(silences.items(), key=lambda item: item[0]), shown)
+            ),
+            routes=_learned(routing.reconciler) if Want.LEARNED in want else (),
+        )
+
+    async def _leads(self) -> bool:
+        if self._syncer.state.phase is not Phase.IN_SYNC:
+            return False
+        try:
+            pair = await self._store.get(LEADER_KEY)
+            return pair is not None and msgspec.json.decode(pair.value, type=Leader).node == self._settings.node
+        except (DatastoreError, msgspec.MsgspecError):
+            return False
+
+
+class Answers:
+    """Answers questions for one process: `observe` each event, `flush` once a batch has been applied, and `serve`."""
+
+    def __init__(self, store: Store, reader: StatusReader, settings: Settings) -> None:
+        self._store = store
+        self._reader = reader
+        self._settings = settings
+        self._asked: dict[str, Ask] = {}
+        self._applied = asyncio.Event()
+
+    def observe(self, event: Event) -> None:
+        """Takes note of a question, or of its withdrawal."""
+        question = parse_ask_key(event.key)
+        if question is None:
+            return
+        self._asked.pop(question, None)
+        if event.value is None:
+            return
+        try:
+            ask = parse(event.value, Ask)
+        except ValueError as error:
+            _log.warning("a question that cannot be read: %s: %s", question, error)
+            return
+        if not ask.nodes or self._settings.node in ask.nodes:
+            self._asked[question] = ask
+
+    def flush(self, revision: int) -> None:
+        """Everything up to `revision` has been applied, all questions so far with it."""
+        self._reader.revision = max(self._reader.revision, revision)
+        if self._asked:
+            self._applied.set()
+
+    async def serve(self) -> NoReturn:
+        """Answers until cancelled."""
+        while True:
+            await self._applied.wait()
+            self._applied.clear()
+            while self._asked:
+                question = next(iter(self._asked))
+                await self._answer(question, self._asked.pop(question))
+
+    async def _answer(self, question: str, ask: Ask) -> None:
+        status = await self._reader.read(ask.want)
+        key = answer_key(question, status.node, status.roles)
+        try:
+            await self._store.put(key, render(status), ask.lease)
+        except DatastoreError as error:
+            _log.debug("nobody waits for an answer any more: %s", error)
+
+
+def _known_roles(run_dir: Path) -> tuple[str, ...]:
+    """The roles that some process has had in this run directory: their locks stay."""
+    return tuple(sorted(role for role in Role if (run_dir / f"{role}.lock").exists()))
+
+
+def _failures(outcomes: Iterable[Outcome]) -> tuple[Failure, ...]:
+    shown = islice(outcomes, FAILURES_SHOWN)
+    return tuple(Failure(describe_op(outcome.op), outcome.error or "") for outcome in shown)
+
+
+def _failure_of_gobgpd(words: str) -> Failure:
+    operation, _, error = words.partition(": ")
+    return Failure(operation, error)
+
+
+def _session(session: Session, now: float) -> SessionStatus:
+    since = session.up_since if session.established else session.down_since
+    return SessionStatus(
+        address=format_address(session.address),
+        asn=session.asn,
+        state=str(session.state),
+        established=session.established,
+        since_s=None if since is None else max(0, int(now - since)),
+        last_error=session.last_error,
+        received=session.received,
+        accepted=session.accepted,
+        advertised=session.advertised,
+    )
+
+
+def _announced(one: Announcement) -> AnnouncedPrefix:
+    return AnnouncedPrefix(str(one.prefix), str(one.why), one.communities, one.local_pref)
+
+
+def _learned(reconciler: Reconciler) -> tuple[LearnedPrefix, ...]:
+    """The routes that the kernel should have, in the order of their prefixes."""
+    routes = sorted(
+        (one for one in reconciler.desired.values() if isinstance(one, Route)), key=lambda route: route.destination
+    )
+    return tuple(_learned_route(one, reconciler) for one in islice(routes, DETAILS_SHOWN))
+
+
+def _learned_route(route: Route, reconciler: Reconciler) -> LearnedPrefix:
+    gateways = (route.gateway, *(hop.gateway for hop in route.hops))
+    failed = reconciler.failed.get(route.key)
+    return LearnedPrefix(
+        prefix=str(route.destination),
+        next_hops=tuple(format_address(gateway) for gateway in gateways if gateway is not None),
+        metric=route.metric,
+        error="" if failed is None else failed.error or "",
+    )

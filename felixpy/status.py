@@ -1,0 +1,293 @@
+"""How a node stands, as it says itself when it is asked: the values, their JSON, and where question and answer lie.
+
+In: values; out: JSON both ways, and what is wrong in words. Nodes write nothing by themselves: whoever wants to know
+puts an Ask under a lease of their own, and each process answers under that lease once it has applied everything up to
+the question. Lists are bounded, their true length beside them. Never decides what a node should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+from msgspec import Struct, json
+
+from felixpy.resources.kinds import ANSWERS_PREFIX, ASK_PREFIX
+
+FAILURES_SHOWN = 20
+DETAILS_SHOWN = 1000
+"""The most of one kind that an answer holds, so that it stays far below etcd's limit of 1.5 MiB a request."""
+ASK_TTL_S = 15
+CONTROL_SOCKETS = ("agent.sock", "bgp.sock", "controllers.sock")
+"""By role: a process listens at the first of these whose role it has."""
+_ROLES = ("agent", "bgp", "controllers")
+
+T = TypeVar("T")
+
+
+class Want(StrEnum):
+    """What an answer holds only when it is asked for."""
+
+    ANNOUNCED = "announced"
+    LEARNED = "learned"
+
+
+class Ask(Struct, frozen=True, rename="camel"):
+    """A question to every node, or to `nodes` where there are any, for what is in `want` (values of Want) as well.
+
+    Answers go under `lease`.
+    """
+
+    lease: int
+    want: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+class Failure(Struct, frozen=True, rename="camel"):
+    """An operation that did not succeed, in words that a person can paste into a shell, and why."""
+
+    operation: str
+    error: str
+
+
+class BrokenResource(Struct, frozen=True, rename="camel"):
+    """A value in the datastore that counts as missing."""
+
+    key: str
+    field: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.field}: {self.why}" if self.field else f"{self.key}: {self.why}"
+
+
+class KernelStatus(Struct, frozen=True, rename="camel"):
+    """What should be in the kernel, and what of it is not. Not `started`: the datastore was not read yet."""
+
+    started: bool
+    endpoints: int = 0
+    objects: int = 0
+    failed: int = 0
+    failures: tuple[Failure, ...] = ()
+
+
+class SessionStatus(Struct, frozen=True, rename="camel"):
+    """One BGP neighbour. `since_s` is the time that it has been up, or down; None when that is not known.
+
+    `accepted` of the `received` prefixes passed the import policy.
+    """
+
+    address: str
+    asn: int
+    state: str
+    established: bool
+    since_s: int | None = None
+    last_error: str = ""
+    received: int = 0
+    accepted: int = 0
+    advertised: int = 0
+
+
+class AnnouncedPrefix(Struct, frozen=True, rename="camel"):
+    """A prefix that the node originates, what for, and with which attributes."""
+
+    prefix: str
+    why: str
+    communities: tuple[str, ...] = ()
+    local_pref: int | None = None
+
+
+class SilentPrefix(Struct, frozen=True, rename="camel"):
+    """A prefix that the node holds and does not announce."""
+
+    prefix: str
+    reason: str
+
+
+class LearnedPrefix(Struct, frozen=True, rename="camel"):
+    """A route that a neighbour taught; `error` says why the kernel does not have it."""
+
+    prefix: str
+    next_hops: tuple[str, ...]
+    metric: int = 0
+    error: str = ""
+
+
+class BgpStatus(Struct, frozen=True, rename="camel"):
+    """The BGP role. `no_speaker` says why it speaks no BGP; `generation` is gobgpd's, 0 while it is away.
+
+    `announced` is how many prefixes it should originate, `advertised` how many gobgpd has of them.
+    """
+
+    no_speaker: str = ""
+    generation: int = 0
+    sessions: tuple[SessionStatus, ...] = ()
+    announced: int = 0
+    advertised: int = 0
+    silent: int = 0
+    learned: int = 0
+    failed: int = 0
+    failures: tuple[Failure, ...] = ()
+    announcements: tuple[AnnouncedPrefix, ...] = ()
+    silences: tuple[SilentPrefix, ...] = ()
+    routes: tuple[LearnedPrefix, ...] = ()
+
+    @property
+    def established(self) -> int:
+        """How many sessions are up."""
+        return sum(session.established for session in self.sessions)
+
+
+class NodeStatus(Struct, frozen=True, rename="camel"):
+    """How one process of a node stands, or (merged) all of them.
+
+    `revision` is the last one that it has applied; `datastore` the syncer's phase, with why. `expected_roles` are those
+    that a process of this node has had since the run directory was made. `cni_unready` None: CNI is served.
+    """
+
+    node: str
+    roles: tuple[str, ...]
+    version: str = ""
+    revision: int = 0
+    datastore: str = ""
+    in_sync: bool = False
+    expected_roles: tuple[str, ...] = ()
+    broken: int = 0
+    broken_resources: tuple[BrokenResource, ...] = ()
+    kernel: KernelStatus | None = None
+    bgp: BgpStatus | None = None
+    cni_unready: str | None = None
+    leader: bool = False
+
+
+class ControlRequest(Struct, frozen=True, rename="camel"):
+    """One line to the control socket: `status` or `accept-cluster`."""
+
+    op: str
+    want: tuple[str, ...] = ()
+
+
+class ControlAnswer(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One line back: the status; whether the cluster was accepted; or why neither."""
+
+    status: NodeStatus | None = None
+    accepted: bool | None = None
+    error: str = ""
+
+
+def ask_key(question: str) -> bytes:
+    """Where a question lies."""
+    return f"{ASK_PREFIX}{question}".encode()
+
+
+def parse_ask_key(key: bytes) -> str | None:
+    """The question that a key is; None for any other key."""
+    text = key.decode("utf-8", "replace")
+    name = text.removeprefix(ASK_PREFIX)
+    return name if text.startswith(ASK_PREFIX) and name and "/" not in name else None
+
+
+def answers_prefix(question: str) -> bytes:
+    """What the keys of all answers to a question begin with."""
+    return f"{ANSWERS_PREFIX}{question}/".encode()
+
+
+def answer_key(question: str, node: str, roles: Iterable[str]) -> bytes:
+    """Where one process of a node answers."""
+    return answers_prefix(question) + f"{node}/{'+'.join(sorted(roles))}".encode()
+
+
+def control_socket(roles: Iterable[str]) -> str:
+    """The name of the socket of a process with these roles."""
+    held = set(roles)
+    return next(socket for role, socket in zip(_ROLES, CONTROL_SOCKETS, strict=True) if role in held)
+
+
+def render(value: Struct) -> bytes:
+    """The JSON of any value of this module."""
+    return json.encode(value)
+
+
+def parse(value: bytes, shape: type[T]) -> T:
+    """A value of this module from its JSON; fields that are not known are passed over.
+
+    Raises  ValueError when it is something else.
+    """
+    return json.decode(value, type=shape)
+
+
+def merge_answers(answers: Sequence[NodeStatus]) -> NodeStatus:
+    """One node's status out of those of its processes, of which there is at least one.
+
+    Shape   what each role says of itself; the oldest revision; the worst of what they say of the datastore.
+    """
+    first = min(answers, key=lambda one: (one.in_sync, one.roles))
+    return NodeStatus(
+        node=first.node,
+        roles=_sorted_roles(role for one in answers for role in one.roles),
+        version=", ".join(sorted({one.version for one in answers})),
+        revision=min(one.revision for one in answers),
+        datastore=first.datastore,
+        in_sync=first.in_sync,
+        expected_roles=_sorted_roles(role for one in answers for role in one.expected_roles),
+        broken=max(one.broken for one in answers),
+        broken_resources=max((one.broken_resources for one in answers), key=len),
+        kernel=next((one.kernel for one in answers if one.kernel is not None), None),
+        bgp=next((one.bgp for one in answers if one.bgp is not None), None),
+        cni_unready=next((one.cni_unready for one in answers if one.cni_unready is not None), None),
+        leader=any(one.leader for one in answers),
+    )
+
+
+def _sorted_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(roles)))
+
+
+def missing_roles(status: NodeStatus) -> tuple[str, ...]:
+    """Roles that the node has had and that no process of it answers for."""
+    return tuple(sorted(set(status.expected_roles) - set(status.roles)))
+
+
+def find_unprogrammed(status: NodeStatus, revision: int) -> tuple[str, ...]:
+    """Why a node does not have everything up to `revision` in its kernel and its BGP daemon; nothing when it has."""
+    found: list[str] = []
+    if not status.in_sync:
+        found.append(f"datastore: {status.datastore}")
+    elif status.revision < revision:
+        found.append(f"has applied revision {status.revision} only, not yet {revision}")
+    found += (f"role {role} ran here and does not answer" for role in missing_roles(status))
+    if status.kernel is not None:
+        if not status.kernel.started:
+            found.append("kernel: nothing is written before the datastore has been read")
+        found += _failures("kernel", status.kernel.failed, status.kernel.failures)
+    if status.bgp is not None:
+        found += _failures("BGP", status.bgp.failed, status.bgp.failures)
+        if not status.bgp.no_speaker:
+            if not status.bgp.generation:
+                found.append("BGP: gobgpd does not answer")
+            elif status.bgp.advertised != status.bgp.announced:
+                found.append(f"BGP: gobgpd has {status.bgp.advertised} of {status.bgp.announced} prefixes to announce")
+    return tuple(found)
+
+
+def find_problems(status: NodeStatus) -> tuple[str, ...]:
+    """All that is wrong with a node, in words."""
+    found = list(find_unprogrammed(status, 0))
+    if status.cni_unready is not None:
+        found.append(f"CNI: {status.cni_unready}")
+    for session in status.bgp.sessions if status.bgp is not None else ():
+        if not session.established:
+            why = f": {session.last_error}" if session.last_error else ""
+            found.append(f"BGP: the session with {session.address} (AS {session.asn}) is {session.state}{why}")
+    found += (f"counts as missing: {broken}" for broken in status.broken_resources)
+    if status.broken > len(status.broken_resources):
+        found.append(f"counts as missing: {status.broken - len(status.broken_resources)} more")
+    return tuple(found)
+
+
+def _failures(what: str, failed: int, failures: Sequence[Failure]) -> Iterable[str]:
+    for failure in failures:
+        yield f"{what}: not done: {failure.operation}: {failure.error}"
+    if failed > len(failures):
+        yield f"{what}: {failed - len(failures)} more not done"
