@@ -29,18 +29,17 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(scope="module")
 def world(topology: Topology) -> Iterator[World]:
     ground = Ground(f"m{os.getpid()}")
-    lab = Lab(topology, ground)
     told = io.StringIO()
+    world = World(Lab(topology, ground))
     try:
-        lab.build(Teller(told))
-        world = World(lab)
+        world.lab.build(Teller(told))
         world.populate(Teller(told))
         yield world
     except Exception:
         print(told.getvalue())
         raise
     finally:
-        lab.stop()
+        world.stop()
         ground.clear()
 
 

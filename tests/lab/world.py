@@ -45,6 +45,7 @@ class World:
         self.pods = _load_pods(self.manifest)
         store = lab.topology.in_group("store")[0].name
         self.etcd = EtcdGateway("127.0.0.1", 2379, lab.namespace(store))
+        self._servers: dict[Pod, NameServer] = {}
 
     @property
     def router(self) -> Node:
@@ -138,14 +139,24 @@ class World:
         self.lab.run(self.lab.topology.node(pod.node), "pod", "add", pod.name, pod.namespace)
 
     def delete_pod(self, pod: Pod) -> None:
-        """Takes it away the same way, with what runs in it."""
+        """Takes it away the same way, with our server in it."""
+        if pod in self._servers:
+            self._servers.pop(pod).stop()
         self.lab.run(self.lab.topology.node(pod.node), "pod", "del", pod.name, pod.namespace)
 
     def serve(self, pod: Pod) -> None:
         """Starts a server in a pod that answers with the pod's name, and outlives us."""
         server = NameServer(self.pod_namespace(pod), pod.name, SERVER_PORT, most_s=_FOREVER)
+        self._servers[pod] = server
         self.lab.record.processes.append(process_of(f"server in {pod.name}", server.pid))
         self.lab.ground.write_record(self.lab.record)
+
+    def stop(self) -> None:
+        """Ends what this object and its Lab started; namespaces and files stay."""
+        for server in self._servers.values():
+            server.stop()
+        self._servers.clear()
+        self.lab.stop()
 
     def endpoint_slice(self, service: str, label: str, value: str) -> dict[str, object]:
         """The EndpointSlice of a Service that selects `label` = `value`, from the pods as they are."""
