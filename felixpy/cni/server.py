@@ -73,6 +73,8 @@ class CniServer:
                 await send_answer(connection, await self._answer(connection))
         except (OSError, TimeoutError) as error:
             log.info("a peer went away before its answer: %s", error)
+        except Exception:
+            log.exception("a connection failed")
         finally:
             self._slots.release()
 

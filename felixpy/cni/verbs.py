@@ -285,8 +285,10 @@ def as_cni_error(error: BaseException) -> CniError:
     match error:
         case CniError():
             return error
-        case TimeoutError() | DatastoreError():
-            return CniError(Code.TRY_AGAIN, "the datastore does not answer", str(error))
+        case TimeoutError():
+            return CniError(Code.TRY_AGAIN, "no answer in time", str(error))
+        case DatastoreError():
+            return CniError(Code.TRY_AGAIN, "the datastore cannot be used", str(error))
         case PodError():
             return CniError(Code.IO, "the pod cannot be wired", error.strerror or str(error))
         case OSError():

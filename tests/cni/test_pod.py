@@ -140,6 +140,13 @@ def test_the_same_pod_in_another_namespace_moves(node: Namespace, make_namespace
     assert check_pod(WIRING, str(second.path)) == ()
 
 
+def test_a_pair_that_cannot_be_finished_is_not_left(node: Namespace, pod: Namespace) -> None:
+    with pytest.raises(PodError) as raised:
+        create_pod_link(replace(LINK, owner="o" * 256), str(pod.path))
+    assert "setting calitest up" in str(raised.value)
+    assert "calitest" not in node.ip("link", "show")
+
+
 def test_a_device_that_is_not_ours_keeps_its_name(node: Namespace, pod: Namespace) -> None:
     pod.ip("link", "add", "eth0", "type", "bridge")
     with pytest.raises(PodError) as raised:

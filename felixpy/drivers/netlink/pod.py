@@ -38,7 +38,6 @@ from felixpy.drivers.netlink.devices import (
     RTM_DELLINK,
     RTM_NEWLINK,
     Devices,
-    MissingDevice,
     dump_links,
     find_link,
 )
@@ -62,6 +61,7 @@ from felixpy.drivers.netlink.routes import (
     AF_INET6,
     RTM_GETROUTE,
     RTM_NEWROUTE,
+    IndexOf,
     RouteDecoder,
     RouteEncoder,
     encode_route_dump,
@@ -99,21 +99,26 @@ class LinkSeen:
 def create_pod_link(link: PodLink, netns: Netns) -> bool:
     """Makes the pair, the node end up; whether it had to be made. A pair of another owner, or half of one, gives way.
 
+    A pair that was made and cannot be finished is deleted.
+
     Raises  PodError: EEXIST when the pod has another device of that name already, and OSError when `netns` is none.
     """
     with _opened(netns) as descriptor, NetlinkSocket(NETLINK_ROUTE) as host:
-        if _create(host, link, descriptor):
-            return True
+        made = _create(host, link, descriptor)
         seen = _find(host, link.host_device)
+        if not made and seen and not _is_whole(link, seen, descriptor):
+            _delete(host, seen.index)
+            made = _create(host, link, descriptor)
+            seen = _find(host, link.host_device)
         if seen is None:
             raise PodError(errno.EEXIST, f"the pod has a device {link.pod_device} already")
-        if _is_whole(link, seen, descriptor):
-            _finish(host, link, seen.index)
-            return False
-        _delete(host, seen.index)
-        if not _create(host, link, descriptor):
-            raise PodError(errno.EEXIST, f"the pod has a device {link.pod_device} already")
-        return True
+        try:
+            _finish(host, link, seen)
+        except PodError:
+            if made:
+                _delete(host, seen.index)
+            raise
+        return made
 
 
 def configure_pod(wiring: PodWiring, netns: Netns) -> None:
@@ -170,7 +175,7 @@ def list_pod_links(prefix: str) -> Mapping[str, str]:
 
 def _create(host: NetlinkSocket, link: PodLink, netns: int) -> bool:
     """Whether it was made; False when either name is taken."""
-    mtu = _mtu(link)
+    mtu = attribute_u32(_IFLA_MTU, link.mtu) if link.mtu else b""
     header = LINK_HEADER.pack(0, 0, 0, 0, 0)
     peer = (
         header
@@ -187,24 +192,17 @@ def _create(host: NetlinkSocket, link: PodLink, netns: int) -> bool:
         if error.errno == errno.EEXIST:
             return False
         raise PodError(error.errno, f"making {link.host_device}: {error.strerror}") from error
-    _finish(host, link, Devices(host).index_of(link.host_device))
     return True
 
 
-def _finish(host: NetlinkSocket, link: PodLink, index: int) -> None:
-    """Marks the node end as its owner's and sets it up; a pair that cannot be finished is deleted."""
+def _finish(host: NetlinkSocket, link: PodLink, seen: LinkSeen) -> None:
+    """Marks the node end as its owner's and sets it up."""
     doing = f"setting {link.host_device} up"
-    plain, up = LINK_HEADER.pack(0, 0, index, 0, 0), LINK_HEADER.pack(0, 0, index, _IFF_UP, _IFF_UP)
-    alias = attribute_text(_IFLA_IFALIAS, link.owner)
     no_address = nested(_IFLA_AF_SPEC, nested(AF_INET6, attribute_u8(_IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE)))
-    try:
-        _send(host, doing, RTM_NEWLINK, 0, plain + alias)
-        with suppress(PodError):  # of a kernel without IPv6, which has no address to leave out
-            _send(host, doing, RTM_NEWLINK, 0, plain + no_address)
-        _send(host, doing, RTM_NEWLINK, 0, up + attribute(_IFLA_ADDRESS, HOST_MAC) + _mtu(link))
-    except PodError:
-        _delete(host, index)
-        raise
+    alias = attribute_text(_IFLA_IFALIAS, link.owner)
+    with suppress(PodError):  # of a kernel without IPv6, which has no address to leave out
+        _send(host, doing, RTM_NEWLINK, 0, LINK_HEADER.pack(0, 0, seen.index, 0, 0) + no_address)
+    _send(host, doing, RTM_NEWLINK, 0, _settings(seen, HOST_MAC, link.mtu) + alias)
 
 
 def _configure_host(wiring: PodWiring) -> None:
@@ -214,8 +212,7 @@ def _configure_host(wiring: PodWiring) -> None:
     if all(len(address) == 4 for address in wiring.addresses):
         return
     with NetlinkSocket(NETLINK_ROUTE) as host:
-        gateway = DeviceAddress(device, Prefix(GATEWAY_V6, _LINK_LOCAL_LENGTH))
-        _put(host, gateway, Devices(host))
+        _put(host, DeviceAddress(device, Prefix(GATEWAY_V6, _LINK_LOCAL_LENGTH)), Devices(host).index_of)
 
 
 def _configure_inside(wiring: PodWiring) -> None:
@@ -224,19 +221,16 @@ def _configure_inside(wiring: PodWiring) -> None:
         _write_sysctl(sysctl)
     objects = derive_pod_objects(wiring)
     with NetlinkSocket(NETLINK_ROUTE) as pod:
-        devices = Devices(pod)
-        try:
-            index = devices.index_of(link.pod_device)
-        except MissingDevice as error:
-            raise PodError(error.errno, f"the pod has no {link.pod_device}") from error
-        for surplus in _addresses(pod, {index: link.pod_device}) - set(objects):
-            body = encode_address(surplus.device, *surplus.prefix, devices.index_of)
+        seen = _find(pod, link.pod_device)
+        if seen is None:
+            raise PodError(errno.ENODEV, f"the pod has no {link.pod_device}")
+        index_of = {link.pod_device: seen.index}.__getitem__
+        for surplus in _addresses(pod, {seen.index: link.pod_device}) - set(objects):
+            body = encode_address(surplus.device, *surplus.prefix, index_of)
             _send(pod, f"taking away {_describe(surplus)}", RTM_DELADDR, 0, body)
-        up = LINK_HEADER.pack(0, 0, index, _IFF_UP, _IFF_UP)
-        settings = up + attribute(_IFLA_ADDRESS, link.pod_mac) + _mtu(link)
-        _send(pod, f"setting {link.pod_device} up", RTM_NEWLINK, 0, settings)
+        _send(pod, f"setting {link.pod_device} up", RTM_NEWLINK, 0, _settings(seen, link.pod_mac, link.mtu))
         for item in objects:
-            _put(pod, item, devices)
+            _put(pod, item, index_of)
 
 
 def _check_inside(wiring: PodWiring, host: LinkSeen) -> tuple[str, ...]:
@@ -275,14 +269,14 @@ def _addresses(pod: NetlinkSocket, name_of: Mapping[int, str]) -> set[DeviceAddr
     return {item for item in seen if item is not None}
 
 
-def _put(socket: NetlinkSocket, item: PodObject, devices: Devices) -> None:
+def _put(socket: NetlinkSocket, item: PodObject, index_of: IndexOf) -> None:
     match item:
         case DeviceAddress():
-            kind, body = RTM_NEWADDR, encode_address(item.device, *item.prefix, devices.index_of)
+            kind, body = RTM_NEWADDR, encode_address(item.device, *item.prefix, index_of)
         case Neighbour():
-            kind, body = RTM_NEWNEIGH, encode_neighbour(item, devices.index_of)
+            kind, body = RTM_NEWNEIGH, encode_neighbour(item, index_of)
         case Route():
-            kind, body = RTM_NEWROUTE, RouteEncoder(devices.index_of).encode(item)
+            kind, body = RTM_NEWROUTE, RouteEncoder(index_of).encode(item)
     _send(socket, f"putting {_describe(item)}", kind, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
@@ -293,8 +287,12 @@ def _send(socket: NetlinkSocket, doing: str, kind: int, flags: int, body: bytes)
         raise PodError(error.errno, f"{doing}: {error.strerror}") from error
 
 
-def _mtu(link: PodLink) -> bytes:
-    return attribute_u32(_IFLA_MTU, link.mtu) if link.mtu else b""
+def _settings(seen: LinkSeen, mac: bytes, mtu: int) -> bytes:
+    """What sets a device up, and puts its MAC and mtu right where they are not."""
+    body = LINK_HEADER.pack(0, 0, seen.index, _IFF_UP, _IFF_UP)
+    if seen.mac != mac:
+        body += attribute(_IFLA_ADDRESS, mac)
+    return body + attribute_u32(_IFLA_MTU, mtu) if mtu and seen.mtu != mtu else body
 
 
 def _describe(item: PodObject) -> str:
