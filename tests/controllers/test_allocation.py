@@ -70,6 +70,17 @@ async def test_a_release_serves_who_waits(store: MemoryStore, fence: Expect, clu
     assert await cluster.addresses() == {"a/0": ["203.0.113.10"], "a/2": ["203.0.113.12"], "a/3": ["203.0.113.11"]}
 
 
+async def test_a_release_serves_who_waits_at_once(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    for number in range(4):
+        await cluster.put_service(f"a/{number}")
+    running = await run_once(store, fence)
+    await cluster.delete_service("a/1")
+    running.observe((SERVICES + "a/1").encode(), None, store.revision)
+    await settle_all(store, fence, running)
+    assert (await cluster.addresses())["a/3"] == ["203.0.113.11"]
+    assert not running.waiting
+
+
 async def test_a_restart_moves_nobody_and_writes_nothing(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
     await cluster.put_service("z/late")
     await run_once(store, fence)

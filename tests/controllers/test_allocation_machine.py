@@ -13,7 +13,7 @@ from felixpy.datastore.memory import MemoryStore
 from tests.controllers.world import POOLS, SERVICES, Cluster, observe_all, take_leadership
 
 _NAMES = st.sampled_from(["a/1", "a/2", "b/3", "b/4"])
-_specs = st.fixed_dictionaries(
+_rich_specs = st.fixed_dictionaries(
     {},
     optional={
         "loadBalancerIP": st.sampled_from(["203.0.113.1", "198.51.100.0", "192.0.2.1"]),
@@ -24,13 +24,16 @@ _specs = st.fixed_dictionaries(
         "created": st.sampled_from(["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"]),
     },
 )
+_specs = st.one_of(st.just({}), _rich_specs)
 _annotations = st.fixed_dictionaries(
     {}, optional={"allow-shared-ip": st.just("k"), "address-pool": st.sampled_from(["one", "two"])}
 )
 _pools = st.builds(
     dict,
-    addresses=st.sampled_from([["203.0.113.0/31"], ["198.51.100.0/32"], ["203.0.113.0/32", "2001:db8::/127"], ["bad"]]),
-    autoAssign=st.booleans(),
+    addresses=st.sampled_from(
+        [["203.0.113.0/31"], ["198.51.100.0/32"], ["198.51.100.0/32"], ["203.0.113.0/32", "2001:db8::/127"], ["bad"]]
+    ),
+    autoAssign=st.sampled_from([True, True, False]),
     serviceAllocation=st.sampled_from(
         [None, {"namespaces": ["a"]}, {"namespaceSelectors": [{"matchLabels": {"t": "1"}}]}]
     ),
@@ -88,7 +91,7 @@ async def _follow(steps: list[tuple[object, ...]]) -> None:
         assert not [one for one, count in families.items() if count > 1], "two addresses of one family"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(_steps, max_size=14))
 def test_the_state_alone_decides(steps: list[tuple[object, ...]]) -> None:
     asyncio.run(_follow(steps))
