@@ -145,10 +145,11 @@ class GobgpDriver:
                 for direction in Direction:
                     await client.call("SetPolicyAssignment", assignment_message(client.wire, direction))
                 marks = {direction: policy_mark(direction, policy) for direction in Direction}
-                self.actual = replace(actual, marks=marks)
-            case Refresh(direction):
+                self.actual = replace(actual, marks=marks, policy=policy)
+            case Refresh(address, direction):
                 code = client.wire.enum(_RESET_IN if direction is Direction.IMPORT else _RESET_OUT)
-                await client.call("ResetPeer", client.message("ResetPeerCall", soft=True, direction=code))
+                call = client.message("ResetPeerCall", address=format_address(address), soft=True, direction=code)
+                await client.call("ResetPeer", call)
             case Announce(advertisements):
                 return await self._announce(advertisements)
             case Withdraw(prefixes):

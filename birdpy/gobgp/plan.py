@@ -7,27 +7,28 @@ speaker then tells everything at once). Pure. Source: measured on GoBGP 3.10 and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from birdpy.addresses import Prefix, format_address
 from birdpy.gobgp.peers import same_neighbor
-from birdpy.gobgp.policies import policy_mark
+from birdpy.gobgp.policies import policy_mark, project, statements_of
 from birdpy.intent import Advertisement, BgpIntent, Direction, Neighbor, Policy, Speaker
 
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """What a gobgpd holds. `advertisements` are what this client has announced to it since it started.
+    """What a gobgpd holds. `advertisements` and `policy` are what this client told it, as far as it has.
 
-    `marks` are those of the assigned policies, None where there is none of ours.
+    `marks` are those of the policies assigned, None where there is none of ours.
     """
 
     speaker: Speaker | None = None
     neighbors: Mapping[bytes, Neighbor] = field(default_factory=dict)
     advertisements: Mapping[Prefix, Advertisement] = field(default_factory=dict)
     marks: Mapping[Direction, str | None] = field(default_factory=dict)
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ class SetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Judge anew what was already learned or announced, without ending a session."""
+    """Judge anew what one neighbour taught or was told, without ending the session."""
 
+    address: bytes
     direction: Direction
 
     def describe(self) -> str:
-        return f"gobgp neighbor all softreset{'in' if self.direction is Direction.IMPORT else 'out'}"
+        way = "in" if self.direction is Direction.IMPORT else "out"
+        return f"gobgp neighbor {format_address(self.address)} softreset{way}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +156,35 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
         return [*start, *_plan_announcements(wanted, actual), *map(AddNeighbor, wanted.neighbors.values())]
     if not same_speaker(wanted.speaker, actual.speaker):
         return [ReplaceProcess()]
-    changed = [d for d in Direction if actual.marks.get(d) != policy_mark(d, wanted.policy)]
-    judged_anew = [d for d in changed if actual.marks.get(d) is not None or _statements(wanted.policy, d)]
-    export_needs_new_sessions = generation == 3 and Direction.EXPORT in judged_anew
     operations = _plan_withdrawals(wanted, actual)
+    refreshes: list[Refresh] = []
+    begin_anew: set[bytes] = set()
+    changed = [d for d in Direction if actual.marks.get(d) != policy_mark(d, wanted.policy)]
     if changed:
         operations.append(SetPolicy(wanted.policy))
-    if actual.neighbors and not export_needs_new_sessions:
-        operations += [Refresh(direction) for direction in judged_anew]
+    for direction in changed:
+        for address in _treated_otherwise(wanted, actual, direction):
+            if generation == 3 and direction is Direction.EXPORT:
+                begin_anew.add(address)
+            else:
+                refreshes.append(Refresh(address, direction))
+    operations += [refresh for refresh in refreshes if refresh.address not in begin_anew]
     operations += _plan_announcements(wanted, actual)
-    operations += _plan_neighbors(wanted, actual, wanted.speaker, export_needs_new_sessions)
+    operations += _plan_neighbors(wanted, actual, begin_anew)
     return operations
+
+
+def _treated_otherwise(wanted: BgpIntent, actual: Actual, direction: Direction) -> list[bytes]:
+    """The neighbours, of those that stay, to which another policy makes a difference."""
+    if actual.policy is not None:
+        before = statements_of(actual.policy, direction)
+    elif actual.marks.get(direction) is None:
+        before = ()
+    else:
+        return [address for address in wanted.neighbors if address in actual.neighbors]
+    after = statements_of(wanted.policy, direction)
+    staying = [address for address in wanted.neighbors if address in actual.neighbors]
+    return [address for address in staying if project(before, address) != project(after, address)]
 
 
 def same_speaker(wanted: Speaker, found: Speaker) -> bool:
@@ -184,22 +205,18 @@ def _plan_announcements(wanted: BgpIntent, actual: Actual) -> list[Operation]:
     return [Announce(new)] if new else []
 
 
-def _statements(policy: Policy, direction: Direction) -> Sequence[object]:
-    return policy.imports if direction is Direction.IMPORT else policy.exports
-
-
-def _plan_neighbors(wanted: BgpIntent, actual: Actual, speaker: Speaker, all_anew: bool) -> list[Operation]:
-    """`all_anew`: every session is to begin again, since version 3 takes nothing back on a soft reset."""
+def _plan_neighbors(wanted: BgpIntent, actual: Actual, begin_anew: Collection[bytes]) -> list[Operation]:
+    """`begin_anew`: sessions that must begin again, since version 3 takes nothing back on a soft reset."""
     removed: list[Operation] = [RemoveNeighbor(a) for a in actual.neighbors if a not in wanted.neighbors]
     added: list[Operation] = []
     for address, neighbor in wanted.neighbors.items():
         found = actual.neighbors.get(address)
         if found is None:
             added.append(AddNeighbor(neighbor))
-        elif all_anew or _needs_new_session(neighbor, found):
+        elif address in begin_anew or _needs_new_session(neighbor, found):
             removed.append(RemoveNeighbor(address))
             added.append(AddNeighbor(neighbor))
-        elif not same_neighbor(neighbor, found, speaker):
+        elif not same_neighbor(neighbor, found, wanted.speaker):
             added.append(UpdateNeighbor(neighbor))
     return removed + added
 

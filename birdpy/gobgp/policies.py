@@ -8,7 +8,8 @@ of the whole direction: reading the names back tells whether GoBGP already holds
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -39,8 +40,7 @@ _ORIGINS = {RouteOrigin.INTERNAL: 1, RouteOrigin.EXTERNAL: 2, RouteOrigin.LOCAL:
 
 def policy_mark(direction: Direction, policy: Policy) -> str:
     """Digest of all that `direction` does: two policies with one mark are the same to GoBGP."""
-    statements = policy.imports if direction is Direction.IMPORT else policy.exports
-    return blake2b(repr(statements).encode(), digest_size=6).hexdigest()
+    return blake2b(repr(statements_of(policy, direction)).encode(), digest_size=6).hexdigest()
 
 
 def read_mark(policies: Sequence[Message]) -> str | None:
@@ -60,16 +60,36 @@ def can_match(match: Match) -> bool:
     return all(given is None or len(given) > 0 for given in alternatives)
 
 
+def statements_of(policy: Policy, direction: Direction) -> tuple[Statement, ...]:
+    """One direction's statements."""
+    return policy.imports if direction is Direction.IMPORT else policy.exports
+
+
+def project(statements: Iterable[Statement], neighbor: bytes) -> tuple[Statement, ...]:
+    """What the statements do for one neighbour: those that name others only left out, and the names as well.
+
+    Two policies with equal projections treat that neighbour alike.
+    """
+    kept = []
+    for statement in statements:
+        named = statement.match.neighbors
+        if can_match(statement.match) and (
+            named is None or (neighbor in named) is not statement.match.neighbors_negated
+        ):
+            kept.append(replace(statement, match=replace(statement.match, neighbors=None, neighbors_negated=False)))
+    return tuple(kept)
+
+
 def policies_message(wire: Wire, policy: Policy) -> Message:
     """SetPolicies' argument for both directions.
 
     Raises  ValueError when a statement needs what this version of GoBGP cannot do.
     """
     call = wire.messages["SetPoliciesCall"]()
-    for direction, statements in ((Direction.IMPORT, policy.imports), (Direction.EXPORT, policy.exports)):
+    for direction in Direction:
         mark = policy_mark(direction, policy)
         compiled = wire.messages["Policy"](name=f"birdpy.{direction}")
-        for number, statement in enumerate(statements):
+        for number, statement in enumerate(statements_of(policy, direction)):
             if not can_match(statement.match):
                 continue
             stem = f"birdpy.{direction}.{number}"

@@ -153,7 +153,7 @@ async def test_import_policy_rejects_by_neighbor_and_prefix(routers: list[Router
         closed = Policy(imports=(Statement(block_only, False),))
         assert await make_so(driver, replace(intent, policy=closed)) == [
             "set policies: 1 import, 0 export statements",
-            "gobgp neighbor all softresetin",
+            "gobgp neighbor 10.99.0.2 softresetin",
         ]
         await sees(driver, {OTHER: (b.address,)})
         elsewhere = Statement(replace(block_only, neighbors=(routers[3].address,)), False)
