@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import AsyncIterator
+from typing import assert_never
 
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
@@ -17,9 +19,14 @@ from felixpy.datastore.model import Event, Store
 from felixpy.datastore.syncer import Phase, SyncState
 from felixpy.drivers.driver import KernelDriver
 from felixpy.drivers.netlink.monitor import (
+    AddressChanged,
+    KernelEvent,
     LinkChanged,
+    NeighbourChanged,
+    NextHopChanged,
     NftChanged,
     Overrun,
+    RouteChanged,
     watch_kernel,
 )
 from felixpy.resources.codec import Ref
@@ -37,10 +44,11 @@ class AgentRole:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
     def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
-        self._dataplane = Dataplane(settings.node, KernelDriver())
+        driver = KernelDriver()
+        self._dataplane = Dataplane(settings.node, driver)
         self._allocator = Allocator(IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random())
         self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, utc_now)
-        group.create_task(self._follow_kernel())
+        group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
         group.create_task(CniServer(settings.run_dir, settings.node, self._backend).serve())
 
     @property
@@ -70,14 +78,19 @@ class AgentRole:
         """The datastore can be used, or not."""
         self._backend.frozen = str(state.reason or state.phase) if state.phase is Phase.FROZEN else ""
 
-    async def _follow_kernel(self) -> None:
-        async for event in watch_kernel():
+    async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
+        """Undoes what others do to what is ours, as it happens."""
+        async for event in events:
             match event:
                 case LinkChanged(name=name, gone=False):
                     self._dataplane.device_changed(name)
+                case RouteChanged(key=key) | NeighbourChanged(key=key) | NextHopChanged(key=key):
+                    self._dataplane.object_changed(key)
                 case NftChanged():
                     self._dataplane.kernel_changed("a change of our table")
                 case Overrun():
                     self._dataplane.kernel_changed("an overrun of kernel events")
-                case _:
+                case LinkChanged() | AddressChanged():
                     pass
+                case _:
+                    assert_never(event)

@@ -111,11 +111,11 @@ class Dataplane:
         self.reconciler.adopt()
         self._applier.apply(f"repair after {what}")
 
-    def route_gone(self, key: Key) -> None:
-        """Somebody else removed (or replaced) a route."""
+    def object_changed(self, key: Key) -> None:
+        """Somebody else changed or removed an object."""
         if self._started and self.reconciler.wants(key):
             self.reconciler.touch((key,))
-            self._applier.apply("repair of a route")
+            self._applier.apply("repair")
 
     @staticmethod
     def _on_device(keys: Iterable[Key]) -> list[Key]:
