@@ -202,6 +202,8 @@ ACTIONS: Mapping[str, tuple[BaseHook | None, tuple[Match, ...], Action]] = {
     "source 6": (POSTROUTING, (), SourceNat(parse_address("2001:db8::1"))),
     "balance": (NAT, (), Balance("eps4", 4, 2)),
     "balance 6": (NAT, (FamilyIs(6),), Balance("eps6", 6, 3)),
+    "balance by source": (NAT, (), Balance("eps4", 4, 64, by_source=True)),
+    "balance by source 6": (NAT, (), Balance("eps6", 6, 128, by_source=True)),
 }
 
 TARGETS = (Chain("one", (Rule(Accept()),)), Chain("two", (Rule(Return()),)))
