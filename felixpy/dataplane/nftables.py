@@ -192,7 +192,9 @@ def _render_action(action: Action) -> str:
         case SourceNat():
             return f"snat {_FAMILY[version_of(action.address)]} to {format_address(action.address)}"
         case Balance():
-            key = f"{_endpoint(action.version, 'destination')} . numgen random mod {action.count}"
+            source = f"jhash {_address(action.version, 'source')} mod {action.count} seed 0x0"
+            slot = source if action.by_source else f"numgen random mod {action.count}"
+            key = f"{_endpoint(action.version, 'destination')} . {slot}"
             return f"meta l4proto {{ tcp, udp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
         case _:
             assert_never(action)

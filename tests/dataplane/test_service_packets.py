@@ -30,7 +30,7 @@ from tests.calc.service_world import (
     slice_of,
 )
 from tests.support.netns import Namespace, link_namespaces
-from tests.support.packets import NameServer
+from tests.support.packets import NameServer, ask_tcp
 
 VIP, VIP6 = "203.0.113.1", "2001:db8:1::1"
 CLUSTER_IP = "10.96.0.1"
@@ -267,6 +267,26 @@ def test_internal_policy_local_never_leaves_the_node(place: Place, services: Ser
     assert ask_one(place.pod2, CLUSTER_IP, wait_s=0.5) == "silence"
     services.see(service("a/x", value))
     assert ask_one(place.pod2, CLUSTER_IP) == "remote 10.0.2.1"
+
+
+@pytest.mark.parametrize(("address", "backends"), [(VIP, (POD1, REMOTE)), (VIP6, ("fd00:1::1", "fd00:9::1"))])
+def test_with_client_affinity_one_client_stays_with_one_backend(
+    place: Place, services: ServiceNode, address: str, backends: tuple[str, str]
+) -> None:
+    services.see(*vip(service_of(affinity_s=10800), *zip(backends, (ME, OTHER), strict=True)))
+    (first,) = {answer.split()[0] for answer in ask(place.client, address, times=15)}
+    there = {"pod1": (backends[1], OTHER), "remote": (backends[0], ME)}[first]
+    services.see(*vip(service_of(affinity_s=10800), there))
+    (second,) = {answer.split()[0] for answer in ask(place.client, address, times=15)}
+    assert first != second
+
+
+def test_clients_with_affinity_spread_over_the_backends(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(affinity_s=10800), *BOTH))
+    for number in range(20, 36):
+        place.client.add_address("eth0", f"192.0.2.{number}/24")
+    answers = {ask_tcp(place.client, VIP, 80, source=f"192.0.2.{number}") for number in range(20, 36)}
+    assert {answer.split()[0] for answer in answers if answer} == {"pod1", "remote"}
 
 
 def test_a_backend_that_goes_gets_no_new_connection(place: Place, services: ServiceNode) -> None:

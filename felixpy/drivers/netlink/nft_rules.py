@@ -116,6 +116,7 @@ _REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
 _NAT_SOURCE, _NAT_DESTINATION = 0, 1
 _NAT_RANDOM_FULLY = 16
 _NUMGEN_RANDOM = 1
+_HASH_JENKINS = 0
 _TCP, _UDP = 6, 17
 _NFPROTO = {4: 2, 6: 10}
 _ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
@@ -369,13 +370,7 @@ def _set_mark(action: SetMark) -> bytes:
 
 def _balance(action: Balance) -> bytes:
     words = _ADDRESS_BYTES[action.version] // 4
-    choice = expression(
-        "numgen",
-        attribute_be32(1, register(words + 2)),
-        attribute_be32(2, action.count),
-        attribute_be32(3, _NUMGEN_RANDOM),
-        attribute_be32(4, 0),
-    )
+    choice = _slot_by_source(action, words + 2) if action.by_source else _slot_at_random(action, words + 2)
     to = nat(
         _NAT_DESTINATION,
         _NFPROTO[action.version],
@@ -383,6 +378,29 @@ def _balance(action: Balance) -> bytes:
         attribute_be32(5, register(words)),
     )
     return _endpoint(action.version, "destination") + choice + lookup(action.map_name, destination=FIRST) + to
+
+
+def _slot_at_random(action: Balance, word: int) -> bytes:
+    return expression(
+        "numgen",
+        attribute_be32(1, register(word)),
+        attribute_be32(2, action.count),
+        attribute_be32(3, _NUMGEN_RANDOM),
+        attribute_be32(4, 0),
+    )
+
+
+def _slot_by_source(action: Balance, word: int) -> bytes:
+    choice = expression(
+        "hash",
+        attribute_be32(1, register(word + 1)),
+        attribute_be32(2, register(word)),
+        attribute_be32(3, _ADDRESS_BYTES[action.version]),
+        attribute_be32(4, action.count),
+        attribute_be32(5, 0),
+        attribute_be32(7, _HASH_JENKINS),
+    )
+    return _address(action.version, "source", register(word + 1)) + choice
 
 
 def _dispatch_key(action: Dispatch) -> bytes:
