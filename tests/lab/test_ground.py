@@ -81,7 +81,7 @@ def test_a_step_that_fails_says_which_and_what_is_there_can_be_cleared(ground: G
 
 def test_clearing_ends_processes_that_left_the_record_or_their_session(lab: Lab, ground: Ground, quiet: Teller) -> None:
     lab.build(quiet)
-    stray = lab.namespace("b").popen("setsid", "sh", "-c", "trap '' TERM; sleep 100")
+    stray = lab.namespace("b").popen("sh", "-c", "trap '' TERM; sleep 100")
     ground.record_path.write_text('{"topology": "cut sho')
     processes, namespaces = ground.clear()
     assert (processes >= 2, namespaces, ground.is_clean) == (True, 2, True)
@@ -103,12 +103,13 @@ def test_a_pid_that_has_passed_to_another_process_is_left_alone(ground: Ground) 
     assert not Process("us", mine.pid, mine.started - 1).alive
 
 
-@pytest.mark.parametrize("moment", ["namespaces", "links", "tor"])
+@pytest.mark.parametrize("moment", ["namespaces", "links", "tor", "CNI ADD web-2", "a server in each pod", "client to"])
 def test_down_with_the_system_python_after_a_crash_of_up(ground: Ground, moment: str) -> None:
     before = everything()
     up = subprocess.Popen(
         [sys.executable, "-m", "tests.lab", "--instance", ground.instance, "up"],
         cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {MARK: str(os.getpid())},
     )  # fmt: skip
     assert up.stdout is not None
     with up.stdout:
@@ -134,12 +135,25 @@ sys.exit(main(["--instance", sys.argv[2], "down"]))
 """
 
 
-def everything() -> tuple[list[str], list[str], list[str]]:
-    """What a lab could leave behind on this machine: namespaces, devices, directories, each by a name like a lab's."""
+MARK = "FELIXPY_LAB_TEST"
+"""In the environment of `up`, and so of everything that it starts."""
+
+
+def everything() -> tuple[list[str], list[str], list[str], list[str]]:
+    """What a lab could leave behind on this machine: namespaces, devices, directories, processes."""
     pid = f"t{os.getpid()}"
     links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
     return (
         [name for name in os.listdir("/run/netns") if pid in name],
         [line.split()[0] for line in links.splitlines() if line.startswith(("eth", "br0", "fpl"))],
         [name for name in os.listdir("/run") if pid in name],
+        [entry for entry in os.listdir("/proc") if entry.isdigit() and is_marked(Path("/proc", entry))],
     )
+
+
+def is_marked(process: Path) -> bool:
+    """Whether it descends from an `up` of this test."""
+    try:
+        return f"{MARK}={os.getpid()}\0".encode() in (process / "environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
