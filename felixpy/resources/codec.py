@@ -299,6 +299,10 @@ class Decoder:
     def _decode_ipam(self, key: str, value: bytes | None) -> Decoded | Broken | None:
         parts = key.removeprefix(IPAM_PREFIX).split("/")
         if len(parts) == 4 and parts[0] == "assignment" and parts[2] == "block":
+            try:
+                parse_block_name(parts[3])
+            except ValueError as error:
+                return Broken(key, "", str(error))
             ref = Ref(Table.BLOCK, Name("", parts[3]))
             return self._finish(key, ref, value, self._block, routing.read_block)
         if len(parts) == 5 and parts[0] == "host" and parts[3] == "block":

@@ -35,7 +35,7 @@ def address(base: str, number: int) -> str:
     return str(IPv4Address(base) + number)
 
 
-def main(services: int, backends: int) -> None:
+def main(services: int = 5000, backends: int = 2) -> None:
     """Runs it once."""
     with Namespace.create("bench") as namespace:
         driver = NftDriver(socket=in_namespace(namespace.path, lambda: NetlinkSocket(NETLINK_NETFILTER)))
@@ -86,5 +86,4 @@ def main(services: int, backends: int) -> None:
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:3]]
-    main(*given, *(5000, 2)[len(given) :])
+    main(*map(int, sys.argv[1:3]))

@@ -10,9 +10,9 @@ from felixpy.addresses import Prefix, parse_address, parse_prefix
 from felixpy.calc.announce import EXCLUDE_LABEL, AnnounceCalc, Announcement, Why, derive_announcements
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceCalc
-from felixpy.resources.codec import Ref, Table
+from felixpy.resources.codec import Decoder, Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpAdvertisement, Block, BlockAffinity, IpPool, Node
+from felixpy.resources.types import BgpAdvertisement, Block, BlockAffinity, Broken, IpPool, Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
 from tests.calc.service_world import (
@@ -199,3 +199,9 @@ def test_incremental_and_from_scratch_agree_over_any_sequence(batches: list[list
         announced, silent = derive_announcements(world.view.tables, ME)
         assert kept == announced == world.announce.announcements
         assert world.announce.silences == silent
+
+
+def test_a_block_key_that_is_no_cidr_reaches_no_calculation() -> None:
+    key = b"/calico/ipam/v2/assignment/ipv4/block/nonsense"
+    assert isinstance(Decoder(ME).decode(key, b'{"cidr":"10.0.0.0/26","affinity":"host:n1"}'), Broken)
+    assert Decoder(ME).decode(key, None) is not None
