@@ -13,10 +13,12 @@ from importlib import import_module
 import click
 
 COMMANDS: Mapping[str, str] = {
+    "accept-cluster": "felixpy.ctl.commands.accept_cluster",
     "apply": "felixpy.ctl.commands.apply",
     "delete": "felixpy.ctl.commands.delete",
     "diff": "felixpy.ctl.commands.diff",
     "get": "felixpy.ctl.commands.get",
+    "status": "felixpy.ctl.commands.status",
     "version": "felixpy.ctl.commands.version",
 }
 

@@ -1,0 +1,110 @@
+"""Asks the nodes how they stand, through the datastore.
+
+In: a Store, which nodes, which details, how long; out: a Survey, in which a node that did not answer is None. The
+question and all answers lie under one lease, which is revoked at the end. A node has answered once every role that it
+is known to have has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from felixpy.datastore.model import Lease, Store
+from felixpy.resources.kinds import ASK_PREFIX, CALICO, KINDS
+from felixpy.status import (
+    ASK_TTL_S,
+    Ask,
+    NodeStatus,
+    Want,
+    answers_prefix,
+    ask_key,
+    find_unprogrammed,
+    merge_answers,
+    missing_roles,
+    parse,
+    render,
+)
+
+TIMEOUT_S = 3.0
+"""How long a node may take to answer."""
+WAIT_TIMEOUT_S = 30.0
+ASK_AGAIN_S = 0.2
+NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the nodes said, by name, None for those that did not; asked at `revision`."""
+
+    revision: int
+    nodes: Mapping[str, NodeStatus | None]
+
+
+async def survey(
+    store: Store, names: Collection[str] = (), want: Collection[Want] = (), timeout_s: float = TIMEOUT_S
+) -> Survey:
+    """Asks the named nodes, or all; returns when all have answered, or the time is over.
+
+    Missing a cluster without Node resources does not say whom to wait for: the time is then waited in full.
+    """
+    expected = set(names) or await _list_nodes(store)
+    lease = await store.lease(ASK_TTL_S)
+    try:
+        return await _ask(store, lease, expected, Ask(lease.id, tuple(want), tuple(sorted(names))), timeout_s)
+    finally:
+        await lease.close()
+
+
+async def survey_programmed(store: Store, names: Collection[str], timeout_s: float = WAIT_TIMEOUT_S) -> Survey:
+    """Asks again and again until every node has all that was in the datastore at the start, or the time is over."""
+    end = time.monotonic() + timeout_s
+    wanted = (await store.snapshot([ASK_PREFIX.encode()])).revision
+    while True:
+        found = await survey(store, names, (), min(TIMEOUT_S, max(end - time.monotonic(), 0.1)))
+        if is_programmed(found, wanted) or time.monotonic() + ASK_AGAIN_S >= end:
+            return found
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
+def is_programmed(found: Survey, revision: int) -> bool:
+    """Whether every node has answered and has everything up to `revision`; not if there is no node at all."""
+    statuses = found.nodes.values()
+    return bool(statuses) and all(one is not None and not find_unprogrammed(one, revision) for one in statuses)
+
+
+async def _list_nodes(store: Store) -> set[str]:
+    snapshot = await store.snapshot([NODES.prefix.encode()])
+    names = (NODES.parse_name(pair.key.decode()) for pair in snapshot.items)
+    return {name.name for name in names if name is not None}
+
+
+async def _ask(store: Store, lease: Lease, expected: Collection[str], ask: Ask, timeout_s: float) -> Survey:
+    question = secrets.token_hex(8)
+    revision = await store.put(ask_key(question), render(ask), lease.id)
+    collected: dict[str, list[NodeStatus]] = {}
+    waiting = set(expected)
+    try:
+        async with asyncio.timeout(timeout_s), aclosing(store.watch([answers_prefix(question)], revision + 1)) as told:
+            async for events in told:
+                for event in events:
+                    if event.value is not None:
+                        _take(parse(event.value, NodeStatus), collected, waiting)
+                if expected and not waiting:
+                    break
+    except TimeoutError:
+        pass
+    names = sorted({*expected, *collected})
+    answers = {name: merge_answers(collected[name]) if name in collected else None for name in names}
+    return Survey(revision, answers)
+
+
+def _take(status: NodeStatus, collected: dict[str, list[NodeStatus]], waiting: set[str]) -> None:
+    answers = collected.setdefault(status.node, [])
+    answers.append(status)
+    if not missing_roles(merge_answers(answers)):
+        waiting.discard(status.node)

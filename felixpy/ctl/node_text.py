@@ -1,0 +1,157 @@
+"""Nodes' status as text: the table of all, what is wrong in words, one node in full; and as a tree for JSON and YAML.
+
+In: what the nodes said; out: lines. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from felixpy.ctl.cells import align_rows, format_duration, list_some
+from felixpy.ctl.manifests import Body, Json
+from felixpy.status import BgpStatus, NodeStatus, SessionStatus, find_problems
+
+NO_ANSWER = "no answer (frozen, down or unreachable; on the node: felixctl status --local)"
+NOTHING = "-"
+HEADINGS = ("NODE", "ROLES", "REVISION", "ENDPOINTS", "OBJECTS", "FAILED", "BGP UP", "NOTE")
+
+Nodes = Mapping[str, NodeStatus | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table, and whether all is well with what it tells of."""
+
+    text: str
+    well: bool
+
+
+def problems_of(status: NodeStatus | None) -> tuple[str, ...]:
+    """What is wrong with a node, whether it answered or not."""
+    return (NO_ANSWER,) if status is None else find_problems(status)
+
+
+def render_nodes(nodes: Nodes, revision: int) -> tuple[str, list[Row]]:
+    """The headings, and a line per node."""
+    cells = [_node_cells(name, status, revision) for name, status in nodes.items()]
+    head, *lines = align_rows([HEADINGS, *cells])
+    wells = (not problems_of(status) for status in nodes.values())
+    return head, [Row(line, well) for line, well in zip(lines, wells, strict=True)]
+
+
+def _node_cells(name: str, status: NodeStatus | None, revision: int) -> Sequence[str]:
+    if status is None:
+        return (name, *(NOTHING for _ in HEADINGS[1:-1]), "no answer")
+    behind = f" (-{revision - status.revision})" if status.revision < revision else ""
+    kernel = status.kernel
+    failed = (kernel.failed if kernel else 0) + (status.bgp.failed if status.bgp else 0)
+    return (
+        name,
+        ",".join(status.roles),
+        f"{status.revision}{behind}",
+        str(kernel.endpoints) if kernel else NOTHING,
+        str(kernel.objects) if kernel else NOTHING,
+        str(failed),
+        f"{status.bgp.established}/{len(status.bgp.sessions)}" if _speaks(status.bgp) and status.bgp else NOTHING,
+        _note(status),
+    )
+
+
+def _speaks(bgp: BgpStatus | None) -> bool:
+    return bgp is not None and not bgp.no_speaker
+
+
+def _note(status: NodeStatus) -> str:
+    problems = find_problems(status)
+    if problems:
+        return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "ok, leads the controllers" if status.leader else "ok"
+
+
+def render_problems(nodes: Nodes) -> list[str]:
+    """Each problem once, after the names of the nodes that have it."""
+    found: dict[str, list[str]] = {}
+    for name, status in nodes.items():
+        for problem in problems_of(status):
+            found.setdefault(problem, []).append(name)
+    return [f"{list_some(names)}: {problem}" for problem, names in found.items()]
+
+
+def render_sessions(nodes: Nodes, names: Mapping[str, str]) -> list[str]:
+    """A line per BGP session, the headings first; `names` tells who has an address."""
+    rows: list[Sequence[str]] = [
+        ("NODE", "NEIGHBOUR", "NAME", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED", "LAST ERROR")
+    ]
+    for name, status in nodes.items():
+        bgp = status.bgp if status is not None else None
+        if bgp is not None:
+            rows += (_session_cells(name, session, names) for session in bgp.sessions)
+    return align_rows(rows)
+
+
+def _session_cells(node: str, session: SessionStatus, names: Mapping[str, str]) -> Sequence[str]:
+    counts = (session.received, session.accepted, session.advertised)
+    return (
+        node,
+        session.address,
+        names.get(session.address, NOTHING),
+        str(session.asn),
+        session.state,
+        format_duration(session.since_s),
+        *(map(str, counts) if session.established else [NOTHING] * 3),
+        session.last_error or NOTHING,
+    )
+
+
+def render_node(status: NodeStatus, names: Mapping[str, str]) -> Iterator[str]:
+    """Everything about one node."""
+    facts = [
+        ("node", status.node),
+        ("version", status.version),
+        ("roles", ", ".join(status.roles) + (" (leads the controllers)" if status.leader else "")),
+        ("datastore", f"{status.datastore}, applied up to revision {status.revision}"),
+    ]
+    if status.kernel is not None:
+        kernel = status.kernel
+        facts.append(("kernel", f"{kernel.objects} objects for {kernel.endpoints} endpoints, {kernel.failed} not done"))
+        facts.append(("CNI", "ready" if status.cni_unready is None else f"not ready: {status.cni_unready}"))
+    if status.bgp is not None:
+        facts.append(("BGP", _bgp_words(status.bgp)))
+    facts.append(("broken", f"{status.broken} objects in the datastore count as missing"))
+    yield from align_rows([(f"{key}:", value) for key, value in facts])
+    if status.bgp is not None and status.bgp.sessions:
+        yield ""
+        yield from render_sessions({status.node: status}, names)
+    problems = find_problems(status)
+    if problems:
+        yield ""
+        yield from problems
+
+
+def _bgp_words(bgp: BgpStatus) -> str:
+    if bgp.no_speaker:
+        return f"none: {bgp.no_speaker}"
+    if not bgp.generation:
+        return "gobgpd does not answer"
+    words = f"gobgpd {bgp.generation}, {bgp.established} of {len(bgp.sessions)} sessions up"
+    return f"{words}, {bgp.announced} prefixes announced, {bgp.silent} held silent, {bgp.learned} learned"
+
+
+def node_tree(name: str, status: NodeStatus | None) -> dict[str, Json]:
+    """A node as JSON: what it said, whether it did, and what is wrong."""
+    said: dict[str, Json] = msgspec.to_builtins(status) if status is not None else {"node": name}
+    return {**said, "answered": status is not None, "problems": list(problems_of(status))}
+
+
+def survey_tree(nodes: Nodes, revision: int) -> Body:
+    """All nodes as JSON."""
+    items: list[Json] = [node_tree(name, status) for name, status in nodes.items()]
+    return {"revision": revision, "nodes": items}
+
+
+def all_well(statuses: Iterable[NodeStatus | None]) -> bool:
+    """Whether nothing is wrong with any of them."""
+    return not any(problems_of(status) for status in statuses)
