@@ -82,15 +82,15 @@ class AgentRole:
         """Undoes what others do to what is ours, as it happens."""
         async for event in events:
             match event:
-                case LinkChanged(name=name, gone=False):
-                    self._dataplane.device_changed(name)
+                case LinkChanged(name=name, index=index, up=up, gone=gone):
+                    self._dataplane.device_changed(name, index, up, gone)
                 case RouteChanged(key=key) | NeighbourChanged(key=key) | NextHopChanged(key=key):
                     self._dataplane.object_changed(key)
                 case NftChanged():
                     self._dataplane.kernel_changed("a change of our table")
                 case Overrun():
                     self._dataplane.kernel_changed("an overrun of kernel events")
-                case LinkChanged() | AddressChanged():
+                case AddressChanged():
                     pass
                 case _:
                     assert_never(event)

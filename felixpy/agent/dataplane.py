@@ -35,6 +35,7 @@ class Dataplane:
         self.revision = 0
         self._started = False
         self._devices: dict[str, str] = {}
+        self._indexes: dict[str, int] = {}
         self._device_of: dict[Name, str] = {}
         self._waiting: dict[asyncio.Future[None], tuple[Name, int]] = {}
 
@@ -94,10 +95,21 @@ class Dataplane:
                 waiter.set_result(None)
                 del self._waiting[waiter]
 
-    def device_changed(self, device: str) -> None:
-        """A device came, went up or changed: what an endpoint wants on it is put again."""
+    def device_changed(self, device: str, index: int, up: bool, gone: bool) -> None:
+        """A device came, changed or went: what an endpoint wants on it is put again where it was lost.
+
+        The kernel drops a device's routes when it goes down; a device of another index is another device.
+        """
+        known = self._indexes.pop(device, index)
+        if not gone:
+            self._indexes[device] = index
         owner = self._devices.get(device)
-        if owner is not None and self._started:
+        if owner is None or not self._started:
+            return
+        keys = self._on_device(self.translator.ledger.keys_of(owner))
+        if gone or not up or known != index:
+            self.reconciler.touch(keys)
+        if up and not gone and not self.reconciler.holds(keys):
             self._put_again(owner, f"device {device}")
 
     def _put_again(self, owner: str, why: str) -> None:

@@ -66,7 +66,7 @@ def render_endpoint(endpoint: EndpointIntent) -> EndpointObjects:
     leaving, reaching = chain_name("from", device), chain_name("to", device)
     key = device.encode()
     routes = tuple(
-        Route(host_prefix(address), ROUTE_PROTOCOL_WORKLOAD, device=device, link_scope=True)
+        Route(host_prefix(address), ROUTE_PROTOCOL_WORKLOAD, device=device, link_scope=len(address) == 4)
         for address in endpoint.addresses
     )
     return EndpointObjects(

@@ -170,7 +170,10 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of ours. metric is the kernel's (lower wins; 0 is the family's default), mtu in bytes (0: device's)."""
+    """A route of ours. metric is the kernel's (lower wins; 0 is the family's default), mtu in bytes (0: device's).
+
+    `link_scope` is for IPv4: the kernel keeps no scope with an IPv6 route.
+    """
 
     destination: Prefix
     protocol: int
