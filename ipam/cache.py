@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .addresses import Prefix
 from .choose import iter_overlapping
@@ -72,6 +73,8 @@ class Entry:
     as_of: int
 
 
+T = TypeVar("T")
+
 UNSURE = -1
 """How many addresses of a block are free, when that has to be read first."""
 
@@ -88,6 +91,8 @@ class Cache:
         self._own_prefix = affinities_prefix(owner)
         self._own_mark = f'"affinity":"{owner}"'.encode()
         self._passing: set[str] = set()
+        self._pools: dict[str, Pool] = {}
+        self._reservations: dict[str, Reservation] = {}
 
     def learn(self, key: str, found: Versioned | None, as_of: int = 0) -> None:
         """Takes a key as it was read, or as a refused commit reported it."""
@@ -103,6 +108,10 @@ class Cache:
             self._note_block(cidr, value)
         elif key.startswith(self._own_prefix):
             self._note_affinity(key, value)
+        elif key.startswith(POOLS_PREFIX):
+            _note(self._pools, key, value if isinstance(value, Pool) else None)
+        elif key.startswith(RESERVATIONS_PREFIX):
+            _note(self._reservations, key, value if isinstance(value, Reservation) else None)
         self.entries[key] = Entry(value, mod_revision, as_of)
         if self._is_passing(key, value):
             self._passing.add(key)
@@ -151,13 +160,11 @@ class Cache:
 
     def pools(self) -> list[Pool]:
         """All readable pools."""
-        values = (entry.value for key, entry in self.entries.items() if key.startswith(POOLS_PREFIX))
-        return [value for value in values if isinstance(value, Pool)]
+        return list(self._pools.values())
 
     def reserved(self) -> tuple[Prefix, ...]:
         """All reserved ranges."""
-        reservations = (entry.value for key, entry in self.entries.items() if key.startswith(RESERVATIONS_PREFIX))
-        return tuple(cidr for each in reservations if isinstance(each, Reservation) for cidr in each.cidrs)
+        return tuple(cidr for each in self._reservations.values() for cidr in each.cidrs)
 
     def broken(self) -> dict[str, Malformed]:
         """Keys whose values cannot be read, to be reported."""
@@ -203,6 +210,13 @@ class Cache:
         if key.startswith(BLOCKS_PREFIX):
             return not (isinstance(value, Block) and value.is_owned_by(self.owner))
         return not self._is_followed(key) and not (key.startswith(HANDLES_PREFIX) and isinstance(value, Handle))
+
+
+def _note(known: dict[str, T], key: str, value: T | None) -> None:
+    if value is None:
+        known.pop(key, None)
+    else:
+        known[key] = value
 
 
 def _parse(key: str, value: bytes) -> Value:

@@ -330,8 +330,9 @@ class Allocator:
         try:
             result = await self._store.commit(expect, writes)
         except BaseException:
-            for key in expect:
+            for key in final:
                 self._cache.forget(key)
+            self._loaded = False
             raise
         if result.succeeded:
             for key, value in final.items():

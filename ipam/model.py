@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from .addresses import Address, Prefix, block_of, parse_prefix
@@ -204,6 +205,7 @@ class Pool:
     namespace_selector: str = ""
 
 
+@lru_cache(maxsize=4096)
 def block_key(cidr: Prefix) -> str:
     """Where a block lives."""
     return f"{BLOCKS_PREFIX}ipv{cidr.version}/block/{_dashed(cidr)}"

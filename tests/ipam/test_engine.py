@@ -452,3 +452,12 @@ async def test_a_large_request_takes_several_blocks_at_once(cluster):
 
 def test_addresses_are_of_one_shape():
     assert parse_address("10.0.0.1") == bytes([10, 0, 0, 1])
+
+
+async def test_repeated_failures_of_the_store_are_not_taken_for_a_lack_of_addresses(cluster):
+    node = cluster.node()
+    for _ in range(3):
+        cluster.store.fault = Fault.BEFORE
+        with pytest.raises(StoreFailure):
+            await node.assign(pod("a"))
+    assert texts(await node.assign(pod("a")))
