@@ -21,9 +21,11 @@ debootstrap --variant=minbase --include="$packages" bookworm "$root" ${DEBIAN_MI
     { tail -n 20 "$work/log" >&2; exit 1; }
 
 echo "image: felixpy"
-mkdir -p "$work/wheels"
-# Wheels are made outside, as requirements.lock says, so that the image's own pip needs no network.
-.venv/bin/pip wheel --quiet --no-deps --wheel-dir "$work/wheels" .
+mkdir -p "$work/wheels" "$work/source"
+# Wheels are made outside, as requirements.lock says, so that the image's own pip needs no network; and from a copy,
+# since setuptools leaves its work behind.
+cp -r pyproject.toml README.md birdpy felixpy ipam "$work/source"
+.venv/bin/pip wheel --quiet --no-deps --wheel-dir "$work/wheels" "$work/source"
 .venv/bin/pip download --quiet --disable-pip-version-check --require-hashes --only-binary=:all: \
     --python-version 3.11 --no-deps -r requirements.lock --dest "$work/wheels"
 cp -r "$work/wheels" "$root/wheels"

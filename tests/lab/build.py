@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
-from tests.lab.ground import REPOSITORY, Ground, Record, process_of
+from tests.lab.ground import REPOSITORY, Ground, Process, Record, process_of
 from tests.lab.say import Teller
 from tests.lab.topology import Node, Topology
 from tests.support.netns import Namespace
@@ -101,6 +102,22 @@ class Lab:
         self.record.processes.append(process_of(node.name, daemon.pid))
         self.ground.write_record(self.record)
         return daemon
+
+    def process(self, role: str) -> Process:
+        """What the record has under `role`.
+
+        Raises  KeyError when nothing of that role was started.
+        """
+        for process in self.record.processes:
+            if process.role == role:
+                return process
+        raise KeyError(role)
+
+    def crash(self, node: Node) -> None:
+        """Ends the node's command at once, whoever started it; what it started itself lives on."""
+        os.kill(self.process(node.name).pid, signal.SIGKILL)
+        if node.name in self.daemons:
+            self.daemons.pop(node.name).kill()
 
     def stop(self) -> None:
         """Ends the commands that this object started; what they made stays."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.lab.say import Teller
 from tests.lab.world import SERVER_PORT, Pod, World
-from tests.support.packets import ask_tcp, ping_ok, tcp_ok
+from tests.support.packets import FlowMeter, ask_tcp, ping_ok, tcp_ok
 from tests.support.wait import eventually
 
 _DENY_KEY = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.lab-deny"
@@ -72,7 +72,7 @@ def show(checks: Sequence[Check], say: Teller) -> None:
 def reachability(world: World, version: int = 4) -> dict[tuple[str, str], bool]:
     """Which pod gets an answer from which: by the two names."""
     return {
-        (source.name, target.name): ping_ok(world.pod_namespace(source), address)
+        (source.name, target.name): ping_ok(world.pod_namespace(source), address, wait_s=0.5)
         for source in world.pods
         for target in world.pods
         if source != target and (address := world.pod_address(target, version))
@@ -175,6 +175,19 @@ def _client_to_pods(world: World) -> str:
     return f"{len(addresses)} of {len(addresses)} pods"
 
 
+def _crash(world: World) -> str:
+    source, target = _across(world)
+    node, address = world.lab.topology.node(target.node), world.pod_address(target)
+    assert address is not None, f"{target.name} has no address"
+    with FlowMeter(world.pod_namespace(source), world.pod_namespace(target), address) as meter:
+        world.lab.crash(node)
+        world.lab.start(node)
+        world.wait_ready(node)
+        report = meter.stop()
+    assert report.lost == 0, f"{report.lost} of {report.sent} packets lost, the first was {report.gaps[0].first}"
+    return f"{report.sent} packets to {target.name} meanwhile, none lost"
+
+
 def _across(world: World) -> tuple[Pod, Pod]:
     """A pod that is no server, and a server on another node."""
     source = next(pod for pod in world.pods if dict(pod.labels).get("app") == "shell")
@@ -195,4 +208,5 @@ PROOFS: tuple[tuple[str, Proof], ...] = (
     ("client behind the router to every pod", _client_to_pods),
     ("a policy written by etcdctl put denies, its deletion allows", _policy),
     ("client to the Service's address, spread over its pods", _service),
+    ("an agent killed and started again, under a steady flow", _crash),
 )

@@ -110,7 +110,7 @@ class World:
 
         Raises  AssertionError with its answer and the end of its log.
         """
-        process = next(process for process in self.lab.record.processes if process.role == node.name)
+        process = self.lab.process(node.name)
         answer = ""
 
         def ready() -> bool:
