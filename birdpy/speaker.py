@@ -203,6 +203,7 @@ class BgpRole:
         if self._sessions_changed:
             self._sessions_changed = False
             await driver.read_sessions()
+        driver.recognise(intent.policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
         self._stray.clear()

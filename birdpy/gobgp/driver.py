@@ -40,7 +40,7 @@ from birdpy.gobgp.policies import (
 )
 from birdpy.gobgp.process import end_listener
 from birdpy.gobgp.wire import Message, family_message
-from birdpy.intent import Advertisement, Direction, Neighbor
+from birdpy.intent import Advertisement, Direction, Neighbor, Policy
 from birdpy.session import Session
 
 PATHS_PER_MESSAGE = 1000
@@ -98,6 +98,12 @@ class GobgpDriver:
         self.actual = replace(self.actual, neighbors=neighbors)
         self.sessions = sessions
         return sessions
+
+    def recognise(self, policy: Policy) -> None:
+        """After a restart of ours: what gobgpd holds is this policy, where the marks say so."""
+        marks = {direction: policy_mark(direction, policy) for direction in Direction}
+        if self.actual.policy is None and self.actual.marks == marks:
+            self.actual = replace(self.actual, policy=policy)
 
     async def count_paths(self) -> int:
         """How many paths there are, of both families.

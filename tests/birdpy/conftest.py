@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from birdpy.addresses import Prefix, parse_address
 from birdpy.fib import Fib, LearnedRoute
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.driver import GobgpDriver
-from birdpy.gobgp.plan import plan
+from birdpy.gobgp.plan import Withdraw, plan
 from birdpy.gobgp.process import listener_pid
 from birdpy.gobgp.watch import watch
-from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Speaker
+from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Policy, Speaker
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
 from tests.support.wait import eventually_async
@@ -183,9 +183,76 @@ async def learned(driver: GobgpDriver) -> dict[Prefix, LearnedRoute]:
     """What a snapshot tells now."""
     fib = Fib()
     fib.resync()
-    async with asyncio.timeout(10):
-        async for batch in watch(driver.client):
+    async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+        async for batch in batches:
             fib.update(batch.events)
             if batch.snapshot_end:
-                return fib.routes
-    raise AssertionError("the watch ended")
+                break
+    return fib.routes
+
+
+@dataclass
+class Star:
+    """Router `a` with sessions to `b` and `c`, which have none with each other; one driver each."""
+
+    a: Router
+    b: Router
+    c: Router
+    drivers: tuple[GobgpDriver, GobgpDriver, GobgpDriver]
+
+    def intent(self, router: Router, *prefixes: Prefix, policy: Policy | None = None) -> BgpIntent:
+        """What a router of the star is, with these advertised."""
+        others = [self.b, self.c] if router is self.a else [self.a]
+        neighbors = {other.address: session(router, other, versions=(4, 6)) for other in others}
+        return BgpIntent(router.speaker(), neighbors, announcing(*prefixes), policy or Policy())
+
+
+@pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
+def star_routers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Router]]:
+    """Three routers whose gobgpds run for the whole module, so that their sessions need not come up for each test."""
+    switch, routers = build_link(tmp_path_factory.mktemp("star"), 3)
+    try:
+        for router in routers:
+            router.generation = request.param
+            router.start_gobgpd()
+        yield routers
+    finally:
+        remove_link(switch, routers)
+
+
+@pytest.fixture
+async def star(star_routers: list[Router]) -> AsyncIterator[Star]:
+    """The star with its sessions up, and no advertisement or policy left of an earlier test."""
+    a, b, c = star_routers
+    async with a.driver() as first, b.driver() as second, c.driver() as third:
+        star = Star(a, b, c, (first, second, third))
+        for router, driver in ((c, third), (b, second), (a, first)):
+            own = await own_prefixes(driver) if driver.actual.speaker else ()
+            await driver.apply([Withdraw(own)] if own else [])
+            await make_so(driver, star.intent(router))
+        await established(first, second, third)
+        for driver in star.drivers:
+            await sees(driver, {})
+        yield star
+
+
+async def own_prefixes(driver: GobgpDriver) -> tuple[Prefix, ...]:
+    """What gobgpd announces of its own, whoever told it to."""
+    found: list[Prefix] = []
+    async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+        async for batch in batches:
+            found += batch.own
+            if batch.snapshot_end:
+                break
+    return tuple(found)
+
+
+async def sees(driver: GobgpDriver, expected: dict[Prefix, tuple[bytes, ...]]) -> None:
+    """Waits until the driver's gobgpd has learned exactly these, by these next hops."""
+
+    async def probe() -> bool:
+        found = {prefix: route.next_hops for prefix, route in (await learned(driver)).items()}
+        assert found == expected
+        return True
+
+    await eventually_async(probe, within_s=20)

@@ -27,8 +27,7 @@ from birdpy.intent import (
     RouteOrigin,
     Statement,
 )
-from tests.birdpy.conftest import Router, announcing, established, learned, make_so, session
-from tests.support.wait import eventually_async
+from tests.birdpy.conftest import Router, Star, announcing, established, make_so, sees, session
 
 BLOCK = parse_prefix("10.64.1.0/26")
 OTHER = parse_prefix("10.64.2.0/26")
@@ -46,68 +45,39 @@ async def gobgpds(routers: Iterable[Router]) -> AsyncIterator[list[GobgpDriver]]
         yield drivers
 
 
-@asynccontextmanager
-async def pair(a: Router, b: Router, intent: BgpIntent) -> AsyncIterator[tuple[GobgpDriver, GobgpDriver]]:
-    """`a` as `intent` says and `b` plain, with a session between them."""
-    async with gobgpds([b, a]) as (plain, told):
-        await make_so(plain, BgpIntent(b.speaker(), {a.address: session(b, a)}))
-        await make_so(told, intent)
-        await established(told, plain)
-        yield told, plain
+async def test_a_star_learns_both_families(star: Star) -> None:
+    six = Advertisement(BLOCK6, next_hop=star.a.address6)
+    intent = star.intent(star.a, BLOCK)
+    await make_so(star.drivers[0], replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
+    for driver in star.drivers[1:]:
+        await sees(driver, {BLOCK: (star.a.address,), BLOCK6: (star.a.address6,)})
+    await sees(star.drivers[0], {})
 
 
-async def sees(driver: GobgpDriver, expected: dict[Prefix, tuple[bytes, ...]]) -> None:
-    """Waits until the driver's gobgpd has learned exactly these, by these next hops."""
-
-    async def probe() -> bool:
-        found = {prefix: route.next_hops for prefix, route in (await learned(driver)).items()}
-        assert found == expected
-        return True
-
-    await eventually_async(probe, within_s=20)
-
-
-async def test_a_mesh_learns_both_families(routers: list[Router]) -> None:
-    a, b, c = routers[:3]
-    six = Advertisement(BLOCK6, next_hop=a.address6)
-    async with gobgpds([c, b, a]) as drivers:
-        for router, driver in zip((c, b, a), drivers, strict=True):
-            others = [other for other in (a, b, c) if other is not router]
-            neighbors = {o.address: session(router, o, versions=(4, 6)) for o in others}
-            given = {**announcing(BLOCK), BLOCK6: six} if router is a else {}
-            await make_so(driver, BgpIntent(router.speaker(), neighbors, given))
-        await established(*drivers)
-        for driver in drivers[:2]:
-            await sees(driver, {BLOCK: (a.address,), BLOCK6: (a.address6,)})
-        await sees(drivers[2], {})
+async def test_a_change_touches_only_what_changed(star: Star) -> None:
+    driver, second, _ = star.drivers
+    assert await make_so(driver, star.intent(star.a)) == []
+    assert await make_so(driver, star.intent(star.a, BLOCK)) == ["gobgp global rib add 10.64.1.0/26"]
+    assert await make_so(driver, star.intent(star.a, BLOCK, OTHER)) == ["gobgp global rib add 10.64.2.0/26"]
+    await sees(second, {BLOCK: (star.a.address,), OTHER: (star.a.address,)})
+    assert await make_so(driver, star.intent(star.a, BLOCK)) == ["gobgp global rib del 10.64.2.0/26"]
+    await sees(second, {BLOCK: (star.a.address,)})
 
 
-async def test_a_change_touches_only_what_changed(routers: list[Router]) -> None:
-    a, b = routers[:2]
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK))
-    async with pair(a, b, intent) as (driver, plain):
-        assert await make_so(driver, intent) == []
-        more = replace(intent, advertisements=announcing(BLOCK, OTHER))
-        assert await make_so(driver, more) == ["gobgp global rib add 10.64.2.0/26"]
-        await sees(plain, {BLOCK: (a.address,), OTHER: (a.address,)})
-        assert await make_so(driver, intent) == ["gobgp global rib del 10.64.2.0/26"]
-        await sees(plain, {BLOCK: (a.address,)})
-
-
-async def test_a_restarted_client_leaves_sessions_alone(routers: list[Router]) -> None:
-    a, b = routers[:2]
-    policy = Policy(exports=(Statement(Match(neighbors=(b.address,)), True, Change(med=7)),))
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK), policy)
-    async with pair(a, b, intent) as (_, plain):
-        await sees(plain, {BLOCK: (a.address,)})
-        before = (await plain.read_sessions())[a.address]
-        async with a.driver() as again:
-            assert plan(intent, again.actual, again.client.wire.generation) == [Announce((Advertisement(BLOCK),))]
-            await make_so(again, intent)
-            await make_so(again, replace(intent, advertisements=announcing(BLOCK, OTHER)))
-        await sees(plain, {BLOCK: (a.address,), OTHER: (a.address,)})
-        after = (await plain.read_sessions())[a.address]
-        assert (after.up_since, after.updates_received) == (before.up_since, before.updates_received + 1)
+async def test_a_restarted_client_leaves_sessions_alone(star: Star) -> None:
+    driver, second, _ = star.drivers
+    policy = Policy(exports=(Statement(Match(neighbors=(star.b.address,)), True, Change(med=7)),))
+    await make_so(driver, star.intent(star.a, BLOCK, policy=policy))
+    await sees(second, {BLOCK: (star.a.address,)})
+    before = (await second.read_sessions())[star.a.address]
+    async with star.a.driver() as again:
+        intent = star.intent(star.a, BLOCK, policy=policy)
+        assert plan(intent, again.actual, again.client.wire.generation) == [Announce((Advertisement(BLOCK),))]
+        await make_so(again, intent)
+        await make_so(again, star.intent(star.a, BLOCK, OTHER, policy=policy))
+    await sees(second, {BLOCK: (star.a.address,), OTHER: (star.a.address,)})
+    after = (await second.read_sessions())[star.a.address]
+    assert (after.up_since, after.updates_received) == (before.up_since, before.updates_received + 1)
 
 
 async def test_md5_passwords_must_agree(routers: list[Router]) -> None:
@@ -142,47 +112,43 @@ async def test_a_reflector_reflects_and_a_neighbour_can_become_a_client(routers:
         await sees(c, {BLOCK: (client.address,)})
 
 
-async def test_import_policy_rejects_by_neighbor_and_prefix(routers: list[Router]) -> None:
-    a, b = routers[:2]
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)})
-    block_only = Match(neighbors=(b.address,), prefixes=(PrefixRange(BLOCK, 26, 32),))
-    async with pair(a, b, intent) as (driver, plain):
-        sending = BgpIntent(b.speaker(), {a.address: session(b, a)}, announcing(BLOCK, OTHER))
-        await make_so(plain, sending)
-        await sees(driver, {BLOCK: (b.address,), OTHER: (b.address,)})
-        closed = Policy(imports=(Statement(block_only, False),))
-        assert await make_so(driver, replace(intent, policy=closed)) == [
-            "set policies: 1 import, 0 export statements",
-            "gobgp neighbor 10.99.0.2 softresetin",
-        ]
-        await sees(driver, {OTHER: (b.address,)})
-        elsewhere = Statement(replace(block_only, neighbors=(routers[3].address,)), False)
-        await make_so(driver, replace(intent, policy=Policy(imports=(elsewhere,))))
-        await sees(driver, {BLOCK: (b.address,), OTHER: (b.address,)})
+async def test_import_policy_rejects_by_neighbor_and_prefix(star: Star) -> None:
+    driver, second, _ = star.drivers
+    via = (star.b.address,)
+    block_of_b = Match(neighbors=via, prefixes=(PrefixRange(BLOCK, 26, 32),))
+    await make_so(second, star.intent(star.b, BLOCK, OTHER))
+    await sees(driver, {BLOCK: via, OTHER: via})
+    closed = star.intent(star.a, policy=Policy(imports=(Statement(block_of_b, False),)))
+    assert await make_so(driver, closed) == [
+        "set policies: 1 import, 0 export statements",
+        "gobgp neighbor 10.99.0.2 softresetin",
+    ]
+    await sees(driver, {OTHER: via})
+    elsewhere = Statement(replace(block_of_b, neighbors=(star.c.address,)), False)
+    await make_so(driver, star.intent(star.a, policy=Policy(imports=(elsewhere,))))
+    await sees(driver, {BLOCK: via, OTHER: via})
 
 
-async def test_a_tighter_export_policy_withdraws(routers: list[Router]) -> None:
-    a, b = routers[:2]
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK, OTHER))
-    async with pair(a, b, intent) as (driver, plain):
-        await sees(plain, {BLOCK: (a.address,), OTHER: (a.address,)})
-        tight = Policy(exports=(Statement(Match(prefixes=(PrefixRange(OTHER, 26, 26),)), False),))
-        await make_so(driver, replace(intent, policy=tight))
-        await sees(plain, {BLOCK: (a.address,)})
-        await make_so(driver, intent)
-        await sees(plain, {BLOCK: (a.address,), OTHER: (a.address,)})
+async def test_a_tighter_export_policy_withdraws_from_whom_it_names(star: Star) -> None:
+    driver, second, third = star.drivers
+    both = {BLOCK: (star.a.address,), OTHER: (star.a.address,)}
+    await make_so(driver, star.intent(star.a, BLOCK, OTHER))
+    await sees(second, both)
+    narrow = Match(neighbors=(star.b.address,), prefixes=(PrefixRange(OTHER, 26, 26),))
+    up_since = (await third.read_sessions())[star.a.address].up_since
+    await make_so(driver, star.intent(star.a, BLOCK, OTHER, policy=Policy(exports=(Statement(narrow, False),))))
+    await sees(second, {BLOCK: (star.a.address,)})
+    await sees(third, both)
+    assert (await third.read_sessions())[star.a.address].up_since == up_since
 
 
-async def test_an_empty_list_matches_nothing(routers: list[Router]) -> None:
-    a, b = routers[:2]
+async def test_an_empty_list_matches_nothing(star: Star) -> None:
     nobody = Policy(exports=(Statement(Match(neighbors=()), False), Statement(Match(prefixes=()), False)))
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK), nobody)
-    async with pair(a, b, intent) as (_, plain):
-        await sees(plain, {BLOCK: (a.address,)})
+    await make_so(star.drivers[0], star.intent(star.a, BLOCK, policy=nobody))
+    await sees(star.drivers[1], {BLOCK: (star.a.address,)})
 
 
-async def test_the_first_verdict_wins_and_the_family_is_told_apart(routers: list[Router]) -> None:
-    a, b = routers[:2]
+async def test_the_first_verdict_wins_and_the_family_is_told_apart(star: Star) -> None:
     policy = Policy(
         exports=(
             Statement(Match(prefixes=(PrefixRange(BLOCK, 26, 26),)), True),
@@ -190,39 +156,56 @@ async def test_the_first_verdict_wins_and_the_family_is_told_apart(routers: list
             Statement(Match(version=4), False),
         )
     )
-    six = {BLOCK6: Advertisement(BLOCK6, next_hop=a.address6)}
-    both = {b.address: session(a, b, versions=(4, 6))}
-    async with gobgpds([b, a]) as (plain, driver):
-        await make_so(plain, BgpIntent(b.speaker(), {a.address: session(b, a, versions=(4, 6))}))
-        await make_so(driver, BgpIntent(a.speaker(), both, {**announcing(BLOCK, OTHER), **six}, policy))
-        await established(driver, plain)
-        await sees(plain, {BLOCK: (a.address,), BLOCK6: (a.address6,)})
+    intent = star.intent(star.a, BLOCK, OTHER, policy=policy)
+    six = Advertisement(BLOCK6, next_hop=star.a.address6)
+    await make_so(star.drivers[0], replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
+    await sees(star.drivers[1], {BLOCK: (star.a.address,), BLOCK6: (star.a.address6,)})
 
 
-async def test_export_can_set_the_next_hop(routers: list[Router]) -> None:
-    a, b, c = routers[:3]
-    to_c = Statement(Match(neighbors=(c.address,), origin=RouteOrigin.LOCAL), True, Change(next_hop=b.address))
-    given = {BLOCK: Advertisement(BLOCK, next_hop=b.address), OTHER: Advertisement(OTHER)}
+async def test_export_can_set_the_next_hop(star: Star) -> None:
+    to_c = Statement(
+        Match(neighbors=(star.c.address,), origin=RouteOrigin.LOCAL), True, Change(next_hop=bytes([9] * 4))
+    )
     keep = Statement(Match(), True, Change(next_hop=NextHopRule.UNCHANGED))
-    neighbors = {b.address: session(a, b), c.address: session(a, c)}
-    async with gobgpds([c, b, a]) as (third, second, driver):
-        await make_so(third, BgpIntent(c.speaker(), {a.address: session(c, a)}))
-        await make_so(second, BgpIntent(b.speaker(), {a.address: session(b, a)}))
-        await make_so(driver, BgpIntent(a.speaker(), neighbors, given, Policy(exports=(to_c, keep))))
-        await established(driver, second, third)
-        await sees(third, {BLOCK: (b.address,), OTHER: (b.address,)})
+    intent = star.intent(star.a, OTHER, policy=Policy(exports=(to_c, keep)))
+    elsewhere = Advertisement(BLOCK, next_hop=bytes([8] * 4))
+    await make_so(star.drivers[0], replace(intent, advertisements={**intent.advertisements, BLOCK: elsewhere}))
+    await sees(star.drivers[1], {BLOCK: (bytes([8] * 4),), OTHER: (star.a.address,)})
+    await sees(star.drivers[2], {BLOCK: (bytes([9] * 4),), OTHER: (bytes([9] * 4),)})
 
 
-async def test_equal_paths_share_and_a_lost_one_leaves_the_rest(routers: list[Router]) -> None:
-    a, b, c = routers[:3]
-    async with gobgpds([c, b, a]) as (third, second, first):
-        sender = BgpIntent(b.speaker(), {a.address: session(b, a)}, announcing(BLOCK))
-        await make_so(third, BgpIntent(c.speaker(), {a.address: session(c, a)}, announcing(BLOCK)))
-        await make_so(second, sender)
-        await make_so(first, BgpIntent(a.speaker(), {b.address: session(a, b), c.address: session(a, c)}))
-        await sees(first, {BLOCK: (b.address, c.address)})
-        await make_so(second, replace(sender, advertisements={}))
-        await sees(first, {BLOCK: (c.address,)})
+async def test_equal_paths_share_and_a_lost_one_leaves_the_rest(star: Star) -> None:
+    driver, second, third = star.drivers
+    await make_so(second, star.intent(star.b, BLOCK))
+    await make_so(third, star.intent(star.c, BLOCK))
+    await sees(driver, {BLOCK: (star.b.address, star.c.address)})
+    await make_so(second, star.intent(star.b))
+    await sees(driver, {BLOCK: (star.c.address,)})
+
+
+async def test_a_refused_announcement_names_itself_and_holds_back_no_other(star: Star) -> None:
+    driver = star.drivers[0]
+    if driver.client.wire.generation == 3:
+        pytest.skip("GoBGP 3 takes a prefix of any length")
+    intent = star.intent(star.a, OTHER, Prefix(bytes(4), 99), BLOCK)
+    outcomes = await driver.apply(plan(intent, driver.actual, 4))
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    assert len(errors) == 1
+    assert errors[0].startswith("0.0.0.0/99: ")
+    await sees(star.drivers[1], {BLOCK: (star.a.address,), OTHER: (star.a.address,)})
+
+
+async def test_timers_alone_leave_the_session_up_on_version_4(star: Star) -> None:
+    driver, second, _ = star.drivers
+    if driver.client.wire.generation == 3:
+        pytest.skip("GoBGP 3 resets a session on every update")
+    before = (await second.read_sessions())[star.a.address].up_since
+    intent = star.intent(star.a)
+    slower = replace(intent.neighbors[star.b.address], hold_time_s=180, keepalive_s=60)
+    operations = plan(replace(intent, neighbors={**intent.neighbors, star.b.address: slower}), driver.actual, 4)
+    assert operations == [UpdateNeighbor(slower)]
+    await driver.apply(operations)
+    assert (await second.read_sessions())[star.a.address].up_since == before
 
 
 def neighbors_of_all_kinds(own: Router) -> list[Neighbor]:
@@ -281,32 +264,3 @@ async def test_another_router_id_takes_a_new_process(routers: list[Router]) -> N
         with pytest.raises(GobgpUnavailable):
             await driver.apply(operations)
         assert not listener_pid(a.socket_path)
-
-
-async def test_a_refused_announcement_names_itself_and_holds_back_no_other(routers: list[Router]) -> None:
-    a, b = routers[:2]
-    if a.generation == 3:
-        pytest.skip("GoBGP 3 takes a prefix of any length")
-    broken = Prefix(bytes(4), 99)
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(OTHER, broken, BLOCK))
-    async with gobgpds([b, a]) as (plain, driver):
-        await make_so(plain, BgpIntent(b.speaker(), {a.address: session(b, a)}))
-        outcomes = await driver.apply(plan(intent, driver.actual, driver.client.wire.generation))
-        errors = [outcome.error for outcome in outcomes if outcome.error]
-        assert len(errors) == 1
-        assert errors[0].startswith("0.0.0.0/99: ")
-        await sees(plain, {BLOCK: (a.address,), OTHER: (a.address,)})
-
-
-async def test_timers_alone_leave_the_session_up_on_version_4(routers: list[Router]) -> None:
-    a, b = routers[:2]
-    intent = BgpIntent(a.speaker(), {b.address: session(a, b)})
-    if a.generation == 3:
-        pytest.skip("GoBGP 3 resets a session on every update")
-    async with pair(a, b, intent) as (driver, plain):
-        before = (await plain.read_sessions())[a.address].up_since
-        slower = replace(session(a, b), hold_time_s=180, keepalive_s=60)
-        operations = plan(replace(intent, neighbors={b.address: slower}), driver.actual, 4)
-        assert operations == [UpdateNeighbor(slower)]
-        await driver.apply(operations)
-        assert (await plain.read_sessions())[a.address].up_since == before
