@@ -38,10 +38,10 @@ class Cluster:
         found = self.store.get(key)
         return found and found.value
 
-    def node(self, name="n1", **options):
+    def node(self, name="n1", owner=None, **options):
         return Allocator(
             self.store,
-            node_owner(name),
+            owner or node_owner(name),
             now=lambda: self.now,
             rng=random.Random(1),
             sleep=no_sleep,

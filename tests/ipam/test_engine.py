@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ipam.addresses import parse_address, parse_prefix
+from ipam.addresses import parse_prefix
 from ipam.block import Release, ReleaseRefusal
 from ipam.choose import PoolRefusal
 from ipam.model import LOAD_BALANCER, Use, affinity_key, block_key, handle_key, node_owner
@@ -427,10 +427,11 @@ async def test_a_tunnel_has_an_address_of_a_pool_for_tunnels(cluster):
 
 async def test_service_addresses_belong_to_a_virtual_owner(cluster):
     cluster.pool("vips", "10.5.0.0/24", allowedUses=["LoadBalancer"])
-    lb = cluster.node()
-    lb._cache.owner = LOAD_BALANCER
+    lb = cluster.node(owner=LOAD_BALANCER)
     got = await lb.assign(pod("lb-1", use=Use.LOAD_BALANCER))
     assert cluster.block(str(got.addresses[0].block)).affinity == "virtual:load-balancer"
+    assert len(cluster.keys("/calico/ipam/v2/virtual/load-balancer/ipv4/block/")) == 1
+    assert cluster.audit().is_clean
 
 
 async def test_blocks_of_another_size_are_not_overlapped(cluster):
@@ -448,10 +449,6 @@ async def test_a_large_request_takes_several_blocks_at_once(cluster):
     got = await cluster.node().assign(pod("a", v4=130))
     assert len({each.block for each in got.addresses}) == 3
     assert sum(cluster.handle("a").values()) == 130
-
-
-def test_addresses_are_of_one_shape():
-    assert parse_address("10.0.0.1") == bytes([10, 0, 0, 1])
 
 
 async def test_repeated_failures_of_the_store_are_not_taken_for_a_lack_of_addresses(cluster):
