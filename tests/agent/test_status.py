@@ -1,0 +1,149 @@
+"""The nodes say how they stand, and felixctl how well that is: asked through etcd, and on the node itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.agent.cluster import Cluster, two_nodes
+from tests.agent.node import CALICO, resource
+from tests.support.wait import eventually
+
+CLUSTER = f"{CALICO}/clusterinformations/default"
+BAD = resource("GlobalNetworkPolicy", "default.bad", {"selector": "name =", "order": 1})
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Cluster]:
+    """Both nodes run and their BGP session is up; a test leaves them so."""
+    with two_nodes() as cluster:
+        cluster.start()
+        eventually(lambda: cluster.felixctl("status").code == 0, within_s=30, every_s=0.5, what="all is well")
+        yield cluster
+
+
+@pytest.fixture
+def lone() -> Iterator[Cluster]:
+    """Both nodes run, without BGP; a test may break them."""
+    with two_nodes("agent") as cluster:
+        cluster.start()
+        yield cluster
+
+
+def test_all_is_well(both: Cluster) -> None:
+    said = both.felixctl("status")
+    assert (said.code, said.err) == (0, "")
+    head, first, second = said.out.splitlines()
+    assert head.split()[:3] == ["NODE", "ROLES", "REVISION"]
+    assert first.split()[:2] == ["n1", "agent,bgp,controllers"]
+    assert all("1/1" in line for line in (first, second)), said.out
+    assert sum("leads the controllers" in line for line in (first, second)) == 1
+    assert both.etcd.get_prefix("/felixpy/a") == {}, "questions and answers are gone"
+
+
+def test_one_node_in_full_and_as_json(both: Cluster) -> None:
+    said = both.felixctl("status", "n2")
+    assert said.code == 0
+    assert "1 of 1 sessions up" in said.out
+    assert "10.98.0.1   n1" in said.out
+    asked = both.felixctl("status", "n2", "-o", "json").json()
+    assert (asked["node"], asked["answered"], asked["problems"]) == ("n2", True, [])
+    assert asked["bgp"]["sessions"][0]["address"] == "10.98.0.1"
+    assert {node["node"] for node in both.felixctl("status", "-o", "json").json()["nodes"]} == {"n1", "n2"}
+
+
+def test_a_broken_object_is_named_with_the_nodes_that_see_it(both: Cluster) -> None:
+    both.n1.put("globalnetworkpolicies", BAD)
+    said = both.felixctl("status")
+    assert said.code == 1
+    assert f"n1, n2: counts as missing: {CALICO}/globalnetworkpolicies/default.bad: spec.selector: " in said.err
+    assert both.felixctl("status", "--wait").code == 0, "it holds nothing else back"
+    both.n1.drop("globalnetworkpolicies", "default.bad")
+    assert both.felixctl("status").code == 0
+
+
+def test_what_the_kernel_refuses_is_named(both: Cluster) -> None:
+    late = both.n2.pod("late", "10.65.0.9")
+    both.n2.namespace.ip("link", "set", late.device, "name", "cali-away")
+    late.write()
+    said = both.felixctl("status")
+    assert said.code == 1
+    assert f"n2: kernel: not done: ip route replace 10.65.0.9/32 dev {late.device}" in said.err
+    assert "n1: " not in said.err
+    waited = both.felixctl("status", "--wait", "--timeout", "1")
+    assert waited.code == 1, "it never came"
+    both.n2.namespace.ip("link", "set", "cali-away", "name", late.device)
+    both.n2.namespace.ip("link", "set", late.device, "up")
+    assert both.felixctl("status", "--wait").code == 0
+    both.etcd.delete(late.key)
+
+
+def test_wait_returns_when_the_policy_is_in_the_kernel(both: Cluster) -> None:
+    pod = both.n2.pod("b", "10.65.0.3")
+    pod.write()
+    assert both.felixctl("status", "--wait").code == 0
+    both.n2.policy("closed", "name == 'b'", ingress=[])
+    assert both.felixctl("status", "--wait").code == 0
+    assert "default.closed" in both.n2.nft("list", "ruleset")
+
+
+def test_a_killed_agent_does_not_answer(lone: Cluster) -> None:
+    lone.n2.agent.kill()
+    said = lone.felixctl("status", "--timeout", "1")
+    assert said.code == 1
+    assert "n2: no answer (frozen, down or unreachable; on the node: felixctl status --local)" in said.err
+    assert "n1: " not in said.err
+    nodes = {node["node"]: node["answered"] for node in lone.felixctl("status", "-o", "json").json()["nodes"]}
+    assert nodes == {"n1": True, "n2": False}
+    local = lone.felixctl("status", "--local", node=lone.n2)
+    assert local.code == 1
+    assert "no process of felixpy answers" in local.err
+
+
+def test_a_role_that_died_beside_another_is_missed(lone: Cluster) -> None:
+    bgp = lone.n2.make_agent("--roles", "bgp")
+    bgp.start()
+    try:
+        eventually(lambda: lone.felixctl("status", "n2").out.count("agent, bgp"), every_s=0.3)
+        lone.n2.agent.kill()
+        said = lone.felixctl("status", "--timeout", "1")
+        assert said.code == 1
+        assert "n2: role agent ran here and does not answer" in said.err
+    finally:
+        bgp.stop()
+
+
+def test_another_cluster_is_obeyed_only_when_accepted(lone: Cluster) -> None:
+    assert lone.felixctl("accept-cluster").code == 1, "there is nothing to accept"
+    kept = json.loads(lone.etcd.get(CLUSTER) or "")
+    kept["spec"]["clusterGUID"] = "0" * 32
+    lone.etcd.put(CLUSTER, kept)
+    eventually(lambda: all("another cluster" in node.log() for node in (lone.n1, lone.n2)))
+    assert lone.felixctl("status", "--timeout", "0.5").err.count("no answer") == 1, "both, in one line"
+    local = lone.felixctl("status", "--local", node=lone.n2)
+    assert local.code == 1
+    assert "datastore: frozen: the datastore holds another cluster" in local.out
+    accepted = lone.felixctl("accept-cluster", node=lone.n2)
+    assert (accepted.code, accepted.out) == (0, "n2 (agent): accepted\n")
+    assert lone.felixctl("status", "n2", "--wait").code == 0
+    assert lone.felixctl("status", "--local", node=lone.n2).code == 0
+    assert lone.felixctl("status", "n1", "--timeout", "0.5").code == 1
+
+
+def test_the_control_socket_is_roots_and_refuses_in_words(both: Cluster) -> None:
+    path = both.n1.run_dir / "agent.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "there is no operation" in _ask(both, b'{"op": "dance"}')["error"]
+    assert "cannot be read" in _ask(both, b"dance")["error"]
+
+
+def _ask(cluster: Cluster, line: bytes) -> dict[str, str]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(cluster.n1.run_dir / "agent.sock"))
+        connection.sendall(line + b"\n")
+        with connection.makefile() as lines:
+            return dict(json.loads(lines.readline()))
