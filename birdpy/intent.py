@@ -127,7 +127,10 @@ class RouteOrigin(StrEnum):
 
 
 class NextHopRule(StrEnum):
-    """What an export does to the next hop."""
+    """What an export does to the next hop.
+
+    UNCHANGED is for paths that have one: GoBGP 3 sends none of ours with it that were given no next hop.
+    """
 
     SELF = "self"
     UNCHANGED = "unchanged"

@@ -66,7 +66,7 @@ async def test_a_change_touches_only_what_changed(star: Star) -> None:
 
 async def test_a_restarted_client_leaves_sessions_alone(star: Star) -> None:
     driver, second, _ = star.drivers
-    policy = Policy(exports=(Statement(Match(neighbors=(star.b.address,)), True, Change(med=7)),))
+    policy = Policy(imports=(Statement(Match(neighbors=(star.b.address,)), True, Change(med=7)),))
     await make_so(driver, star.intent(star.a, BLOCK, policy=policy))
     await sees(second, {BLOCK: (star.a.address,)})
     before = (await second.read_sessions())[star.a.address]
@@ -163,15 +163,15 @@ async def test_the_first_verdict_wins_and_the_family_is_told_apart(star: Star) -
 
 
 async def test_export_can_set_the_next_hop(star: Star) -> None:
-    to_c = Statement(
-        Match(neighbors=(star.c.address,), origin=RouteOrigin.LOCAL), True, Change(next_hop=bytes([9] * 4))
-    )
-    keep = Statement(Match(), True, Change(next_hop=NextHopRule.UNCHANGED))
+    fixed, given = parse_address("10.99.0.9"), parse_address("10.99.0.8")
+    to_c = Statement(Match(neighbors=(star.c.address,), origin=RouteOrigin.LOCAL), True, Change(next_hop=fixed))
+    block = Match(prefixes=(PrefixRange(BLOCK, 26, 26),))
+    keep = Statement(block, True, Change(next_hop=NextHopRule.UNCHANGED))
     intent = star.intent(star.a, OTHER, policy=Policy(exports=(to_c, keep)))
-    elsewhere = Advertisement(BLOCK, next_hop=bytes([8] * 4))
+    elsewhere = Advertisement(BLOCK, next_hop=given)
     await make_so(star.drivers[0], replace(intent, advertisements={**intent.advertisements, BLOCK: elsewhere}))
-    await sees(star.drivers[1], {BLOCK: (bytes([8] * 4),), OTHER: (star.a.address,)})
-    await sees(star.drivers[2], {BLOCK: (bytes([9] * 4),), OTHER: (bytes([9] * 4),)})
+    await sees(star.drivers[1], {BLOCK: (given,), OTHER: (star.a.address,)})
+    await sees(star.drivers[2], {BLOCK: (fixed,), OTHER: (fixed,)})
 
 
 async def test_equal_paths_share_and_a_lost_one_leaves_the_rest(star: Star) -> None:
