@@ -25,7 +25,7 @@ NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
 NLA_F_NESTED = 0x8000
-_NLA_TYPE_MASK = 0x3FFF
+NLA_TYPE_MASK = 0x3FFF
 _NLMSGERR_ATTR_MSG = 1
 
 HEADER = Struct("=IHHII")
@@ -118,7 +118,7 @@ def iterate_attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, byte
         length, kind = unpack(data, offset)
         if length < 4:
             return
-        yield kind & _NLA_TYPE_MASK, data[offset + 4 : offset + length]
+        yield kind & NLA_TYPE_MASK, data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
 
 
@@ -135,6 +135,7 @@ def pick_attributes(data: bytes, offset: int, first: int, second: int) -> tuple[
         length, kind = unpack(data, offset)
         if length < 4:
             break
+        kind &= NLA_TYPE_MASK
         if kind == first:
             found_first = data[offset + 4 : offset + length]
         elif kind == second:

@@ -70,9 +70,9 @@ def find_link(socket: NetlinkSocket, name: str) -> bytes | None:
 
 def dump_links(socket: NetlinkSocket) -> Iterator[tuple[int, str, bytes]]:
     """Index, name and message body of every device."""
-    for reply in socket.dump(RTM_GETLINK, _ask()):
-        name = parse_text(parse_attributes(reply.body, LINK_HEADER.size).get(IFLA_IFNAME, b""))
-        yield LINK_HEADER.unpack_from(reply.body)[2], name, reply.body
+    for body in socket.dump(RTM_GETLINK, _ask()):
+        name = parse_text(parse_attributes(body, LINK_HEADER.size).get(IFLA_IFNAME, b""))
+        yield LINK_HEADER.unpack_from(body)[2], name, body
 
 
 def _ask() -> bytes:

@@ -241,7 +241,7 @@ class NftDriver:
         return found
 
     def _dump(self, kind: int, body: bytes = b"") -> Iterator[bytes]:
-        return (reply.body for reply in self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body))
+        return iter(self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body))
 
     def _dump_chains(self) -> Iterator[ChainFound]:
         return (chain for body in self._dump(MSG_GETCHAIN) if (chain := parse_chain(body)).table == self._table)

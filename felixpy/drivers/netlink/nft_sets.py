@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from struct import Struct
 from typing import NamedTuple
 
 from felixpy.addresses import Address, Prefix
 from felixpy.dataplane.objects import DataType, Members, Set, SetType
 from felixpy.drivers.netlink.codec import (
     NLA_F_NESTED,
+    NLA_TYPE_MASK,
     attribute,
     attribute_be32,
     attribute_text,
-    iterate_attributes,
     nested,
     parse_attributes,
     parse_be32,
     parse_text,
+    pick_attributes,
 )
 from felixpy.drivers.netlink.nft_expressions import (
     DATA_VALUE,
@@ -66,6 +68,9 @@ _VERDICT_TYPE = 0xFFFFFF00
 _VERDICT_BYTES = 16
 _VERDICTS = {b"accept": NF_ACCEPT, b"drop": NF_DROP, b"return": NFT_RETURN, b"jump": NFT_JUMP, b"goto": NFT_GOTO}
 _VERDICT_WORDS = {code & 0xFFFFFFFF: word for word, code in _VERDICTS.items()}
+
+_ELEMENT = Struct("=HHHHHH")
+"""Headers of an element, its key, and the key's value."""
 
 
 class KeyType(IntEnum):
@@ -192,21 +197,30 @@ def parse_members(it: Set, bodies: Iterable[bytes], offset: int) -> Members:
     """The members in the replies to a query for elements."""
     bounds: list[tuple[bytes, bool]] = []
     members: dict[bytes, bytes] = {}
+    strip = it.type is SetType.INTERFACE
     for body in bodies:
-        for kind, elements in iterate_attributes(body, offset):
-            if kind != _ELEMENTS:
-                continue
-            for _, element in iterate_attributes(elements):
-                found = parse_attributes(element)
-                if _ELEMENT_KEY not in found:
-                    continue
-                key = parse_attributes(found[_ELEMENT_KEY])[DATA_VALUE]
-                if it.interval:
-                    bounds.append((key, bool(parse_be32(found.get(_ELEMENT_FLAGS, bytes(4))) & _INTERVAL_END)))
-                else:
-                    key = key.rstrip(b"\0") if it.type is SetType.INTERFACE else key
-                    members[key] = _parse_data(found[_ELEMENT_DATA]) if _ELEMENT_DATA in found else b""
+        elements, _ = pick_attributes(body, offset, _ELEMENTS, 0)
+        for key, rest in _parse_elements(elements):
+            if it.interval:
+                flags = parse_attributes(rest).get(_ELEMENT_FLAGS, bytes(4)) if rest else bytes(4)
+                bounds.append((key, bool(parse_be32(flags) & _INTERVAL_END)))
+            else:
+                data = parse_attributes(rest).get(_ELEMENT_DATA) if rest else None
+                members[key.rstrip(b"\0") if strip else key] = _parse_data(data) if data is not None else b""
     return _prefixes_between(bounds) if it.interval else members
+
+
+def _parse_elements(elements: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each element's key, and its other attributes; the kernel puts the key first (nf_tables_fill_setelem)."""
+    unpack, offset, end = _ELEMENT.unpack_from, 0, len(elements)
+    while offset + _ELEMENT.size <= end:
+        length, _, key_length, kind, value_length, _ = unpack(elements, offset)
+        if length < _ELEMENT.size:
+            return
+        if kind & NLA_TYPE_MASK == _ELEMENT_KEY:
+            rest = offset + 4 + ((key_length + 3) & ~3)
+            yield elements[offset + _ELEMENT.size : offset + 8 + value_length], elements[rest : offset + length]
+        offset += (length + 3) & ~3
 
 
 def last_address(prefix: Prefix) -> bytes:

@@ -256,16 +256,16 @@ def _check_inside(wiring: PodWiring, host: LinkSeen) -> tuple[str, ...]:
 
 def _read_inside(pod: NetlinkSocket, name_of: Mapping[int, str]) -> Mapping[Key, PodObject]:
     found: list[PodObject | None] = [*_addresses(pod, name_of)]
-    found += [parse_neighbour(reply.body, name_of) for reply in pod.dump(RTM_GETNEIGH, encode_neighbour_dump())]
+    found += [parse_neighbour(body, name_of) for body in pod.dump(RTM_GETNEIGH, encode_neighbour_dump())]
     routes = RouteDecoder(name_of)
     for family in (AF_INET, AF_INET6):
-        found += [routes.parse(reply.body) for reply in pod.dump(RTM_GETROUTE, encode_route_dump(family, 0))]
+        found += [routes.parse(body) for body in pod.dump(RTM_GETROUTE, encode_route_dump(family, 0))]
     return {item.key: item for item in found if item is not None}
 
 
 def _addresses(pod: NetlinkSocket, name_of: Mapping[int, str]) -> set[DeviceAddress]:
     """Those that somebody gave; the kernel's own link-local address is none."""
-    seen = (parse_device_address(reply.body, name_of) for reply in pod.dump(RTM_GETADDR, encode_address_dump()))
+    seen = (parse_device_address(body, name_of) for body in pod.dump(RTM_GETADDR, encode_address_dump()))
     return {item for item in seen if item is not None}
 
 

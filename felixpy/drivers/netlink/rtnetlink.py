@@ -247,22 +247,22 @@ class RouteDriver:
         return None
 
     def _read_addresses(self, name_of: routes.NameOf) -> Iterable[DeviceAddress]:
-        for reply in self._socket.dump(links.RTM_GETADDR, links.encode_address_dump()):
-            address = links.parse_device_address(reply.body, name_of)
+        for body in self._socket.dump(links.RTM_GETADDR, links.encode_address_dump()):
+            address = links.parse_device_address(body, name_of)
             if address is not None:
                 yield address
 
     def _read_neighbours(self, name_of: routes.NameOf) -> Iterable[Neighbour | FdbEntry]:
         for ask, parse in _NEIGHBOUR_DUMPS:
-            for reply in self._socket.dump(neighbours.RTM_GETNEIGH, ask):
-                entry = parse(reply.body, name_of)
+            for body in self._socket.dump(neighbours.RTM_GETNEIGH, ask):
+                entry = parse(body, name_of)
                 if entry is not None:
                     yield entry
 
     def _read_nexthops(self, name_of: routes.NameOf) -> Iterable[NextHop]:
         found = [
-            routes.parse_nexthop(reply.body, name_of)
-            for reply in self._socket.dump(routes.RTM_GETNEXTHOP, routes.encode_nexthop_dump())
+            routes.parse_nexthop(body, name_of)
+            for body in self._socket.dump(routes.RTM_GETNEXTHOP, routes.encode_nexthop_dump())
         ]
         version_of = {hop.id: hop.version for hop in found if not hop.group}
         for hop in found:
@@ -274,8 +274,8 @@ class RouteDriver:
 
     def _dump_ip_rules(self) -> Iterable[tuple[int, IpRule]]:
         for family in (routes.AF_INET, routes.AF_INET6):
-            for reply in self._socket.dump(iprules.RTM_GETRULE, iprules.encode_ip_rule_dump(family)):
-                protocol, rule = iprules.parse_ip_rule(reply.body)
+            for body in self._socket.dump(iprules.RTM_GETRULE, iprules.encode_ip_rule_dump(family)):
+                protocol, rule = iprules.parse_ip_rule(body)
                 if protocol in self._protocols:
                     yield protocol, rule
 
@@ -283,8 +283,8 @@ class RouteDriver:
         parse = routes.RouteDecoder(name_of).parse
         for family in (routes.AF_INET, routes.AF_INET6):
             for protocol in self._protocols:
-                for reply in self._socket.dump(routes.RTM_GETROUTE, routes.encode_route_dump(family, protocol)):
-                    route = parse(reply.body)
+                for body in self._socket.dump(routes.RTM_GETROUTE, routes.encode_route_dump(family, protocol)):
+                    route = parse(body)
                     if route is not None:
                         yield route
 

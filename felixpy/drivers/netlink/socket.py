@@ -147,15 +147,15 @@ class NetlinkSocket:
                 else:
                     return bodies
 
-    def dump(self, kind: int, body: bytes) -> list[Message]:
-        """Every message of a dump that nothing changed while it ran.
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """The bodies of a dump's messages, from a dump that nothing changed while it ran.
 
         Raises  NetlinkError; with EAGAIN when each of `DUMP_ATTEMPTS` was overtaken by a change.
         """
         for _ in range(DUMP_ATTEMPTS):
-            messages = self._dump_once(kind, body)
-            if messages is not None:
-                return messages
+            bodies = self._dump_once(kind, body)
+            if bodies is not None:
+                return bodies
         raise NetlinkError(Failure(errno.EAGAIN, "the kernel's tables changed during every dump"))
 
     def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> Mapping[int, Failure]:
@@ -195,22 +195,29 @@ class NetlinkSocket:
         self._sequence += 1
         return self._sequence
 
-    def _dump_once(self, kind: int, body: bytes) -> list[Message] | None:
+    def _dump_once(self, kind: int, body: bytes) -> list[bytes] | None:
         sequence = self._next_sequence()
         self._socket.send(message(kind, NLM_F_DUMP, sequence, body))
-        messages: list[Message] = []
+        bodies: list[bytes] = []
+        append, unpack = bodies.append, HEADER.unpack_from
         consistent = True
         while True:
-            for reply in split_messages(self.receive()):
-                if reply.sequence != sequence:
-                    continue
-                if reply.flags & NLM_F_DUMP_INTR:
-                    consistent = False
-                if reply.type in (NLMSG_ERROR, NLMSG_DONE):
-                    if failure := parse_failure(reply):
-                        raise NetlinkError(failure)
-                    return messages if consistent else None
-                messages.append(reply)
+            datagram = self.receive()
+            offset, end = 0, len(datagram)
+            while offset + HEADER_BYTES <= end:
+                length, reply, flags, answered, port_id = unpack(datagram, offset)
+                if length < HEADER_BYTES:
+                    break
+                if answered == sequence:
+                    content = datagram[offset + HEADER_BYTES : offset + length]
+                    if flags & NLM_F_DUMP_INTR:
+                        consistent = False
+                    if reply in (NLMSG_ERROR, NLMSG_DONE):
+                        if failure := parse_failure(Message(reply, flags, answered, port_id, content)):
+                            raise NetlinkError(failure)
+                        return bodies if consistent else None
+                    append(content)
+                offset += (length + 3) & ~3
 
     def _failures_until(self, first: int, last: int) -> dict[int, Failure]:
         failures: dict[int, Failure] = {}
