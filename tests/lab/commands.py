@@ -22,7 +22,7 @@ def bring_up(ground: Ground, say: Teller, path: Path) -> int:
     topology = load_topology(path)
     say.heading(f"Lab {topology.name}, from {path}")
     if not ground.is_clean:
-        with say.step("what an earlier lab left is removed"):
+        with say.step("the lab that was here before is removed"):
             ground.clear()
     world = World(Lab(topology, ground))
     try:
@@ -72,7 +72,8 @@ def run_inside(ground: Ground, node: str, argv: list[str]) -> int:
 def _next_steps(world: World) -> list[tuple[str, str]]:
     """Commands to paste, and what each shows."""
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(REPOSITORY) else sys.executable
-    run = f"{python} -m tests.lab"
+    instance = world.lab.ground.instance
+    run = f"{python} -m tests.lab" + (f" --instance {instance}" if instance else "")
     inside = f"{run} exec {world.nodes[0].name}"
     return [
         (f"{inside} felixctl status", "what each node has in its kernel"),
@@ -82,5 +83,5 @@ def _next_steps(world: World) -> list[tuple[str, str]]:
         (f"{run} exec client curl -s http://{world.service_address() or 'VIP'}", "a Service, from outside"),
         (f"{inside} pod add mine && {inside} pod del mine", "a pod of your own"),
         (f"{run} prove", "all claims once more"),
-        ("make lab-down", "nothing is left"),
+        (f"{run} down" if instance else "make lab-down", "nothing is left"),
     ]

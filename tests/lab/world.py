@@ -83,7 +83,7 @@ class World:
         with say.step(f"a server in each pod, port {SERVER_PORT}"):
             for pod in self.pods:
                 self.serve(pod)
-        with say.step("felixctl apply -f - (the EndpointSlice of Service web, as Kubernetes would write it)"):
+        with say.step("felixctl apply -f - (the EndpointSlice of Service web, as Kubernetes writes it)"):
             self.felixctl("apply", "-f", "-", stdin=json.dumps(self.endpoint_slice("web", "app", "web")))
 
     def felixctl(self, *arguments: str, stdin: str | None = None) -> str:
