@@ -9,7 +9,7 @@ from felixpy.calc.policy import PolicyCalc, PolicyDelta
 from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import HostEndpoint, IpPool, NetworkSet, Resource, WorkloadEndpoint
+from felixpy.resources.types import EndpointSlice, HostEndpoint, IpPool, NetworkSet, Resource, WorkloadEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Graph:
                 self.sets.put(ref, value)
             else:
                 self.sets.drop(ref)
+        elif ref.table in (Table.SLICE, Table.ENDPOINTS):
+            self.sets.put_slice(ref, value if isinstance(value, EndpointSlice) else None)
         elif ref.table is Table.POOL:
             self._pools_dirty = True
             if isinstance(value, IpPool):

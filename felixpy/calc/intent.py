@@ -27,26 +27,48 @@ class PolicyId(NamedTuple):
         return f"{self.table} {self.name}"
 
 
-class SetSpec(NamedTuple):
-    """What an IP set holds: addresses and prefixes that `selector` matches; with `port`, that named port of each.
+class ServiceMembers(NamedTuple):
+    """The addresses behind a Service; with `ports`, each with the ports that it serves there."""
 
-    `text` is the selector's canonical text and, with `port`, the only other part of its identity.
+    service: Name
+    ports: bool
+
+
+class SetSpec(NamedTuple):
+    """What an IP set holds: addresses and prefixes that a selector matches; with `port`, that named port of each.
+
+    Or, with `service`, what is behind a Service. `text` is the selector's canonical text, empty then.
     """
 
     text: str
     port: tuple[int, str] | None = None
     """Protocol number and port name."""
+    service: ServiceMembers | None = None
 
     @property
     def id(self) -> str:
         """A short stable name: 20 hexadecimal digits."""
-        name = self.text if self.port is None else f"{self.text} port {self.port[0]} {self.port[1]}"
+        name = self.text
+        if self.port is not None:
+            name = f"{self.text} port {self.port[0]} {self.port[1]}"
+        if self.service is not None:
+            name = f"service {self.service.service}{' ports' if self.service.ports else ''}"
         return blake2b(name.encode(), digest_size=10).hexdigest()
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether members are address, protocol and port."""
+        return self.port is not None or (self.service is not None and self.service.ports)
 
 
 def set_of(selector: Selector, port: tuple[int, str] | None = None) -> SetSpec:
     """The set that holds what `selector` matches."""
     return SetSpec(render_selector(selector), port)
+
+
+def service_set(service: Name, ports: bool) -> SetSpec:
+    """The set that holds what is behind a Service."""
+    return SetSpec("", service=ServiceMembers(service, ports))
 
 
 @dataclass(frozen=True, slots=True)

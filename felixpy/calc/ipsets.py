@@ -1,8 +1,8 @@
 """The members of every IP set that some active rule refers to, as deltas.
 
 Items are workload endpoints (their addresses, or address and port for a named port), network sets (their prefixes)
-and host endpoints (their expected addresses). Two items may hold one address, so members are counted.
-Pure and incremental; `derive_sets` is the oracle.
+and host endpoints (their expected addresses). Two items may hold one address, so members are counted. Sets of what is
+behind a Service come from its slices. Pure and incremental; `derive_sets` is the oracle.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.calc.intent import SetSpec
 from felixpy.calc.labels import LabelIndex, Shift
+from felixpy.calc.service_sets import ServiceSlices, derive_service_members
 from felixpy.resources.codec import Ref
-from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, NetworkSet, WorkloadEndpoint
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import EndpointSlice, HostEndpoint, LabelPairs, NamedPort, NetworkSet, WorkloadEndpoint
 from felixpy.selector import compile_selector, parse_selector
 
 Member = Address | Prefix | tuple[Address, int, int]
@@ -72,6 +74,8 @@ class IpSets:
         self._uses: dict[SetSpec, int] = {}
         self._changes: dict[SetSpec, SetChange] = {}
         self._idle: set[SetSpec] = set()
+        self._slices = ServiceSlices()
+        self._service_sets: dict[Name, set[SetSpec]] = {}
 
     def members(self, spec: SetSpec) -> Iterable[Member]:
         """All members of an active set."""
@@ -88,6 +92,12 @@ class IpSets:
         if spec in self._counts:
             return
         counts: dict[Member, int] = {}
+        if spec.service is not None:
+            self._service_sets.setdefault(spec.service.service, set()).add(spec)
+            counts = dict.fromkeys(self._slices.members(spec.service), 1)
+            self._counts[spec] = counts
+            self._changes[spec] = SetChange(added=set(counts), whole=True)
+            return
         for ref in self._index.put_selector(spec, parse_selector(spec.text)):
             for member in members_of(self._holders[ref], spec.port):
                 counts[member] = counts.get(member, 0) + 1
@@ -123,6 +133,15 @@ class IpSets:
         for spec in self._index.drop_item(ref).before:
             self._remove(spec, members_of(old, spec.port), ())
 
+    def put_slice(self, ref: Ref, value: EndpointSlice | None) -> None:
+        """Sets or (None) removes one slice of a Service."""
+        for service in self._slices.put(ref, value):
+            for spec in self._service_sets.get(service, ()):
+                assert spec.service is not None
+                old, new = set(self._counts[spec]), set(self._slices.members(spec.service))
+                self._add(spec, tuple(new - old))
+                self._remove(spec, tuple(old - new), ())
+
     def put_parent(self, name: str, labels: LabelPairs) -> None:
         """Sets the labels that items inherit from a profile."""
         for shift in self._index.put_parent(name, labels):
@@ -140,10 +159,19 @@ class IpSets:
         dropped = frozenset(spec for spec in self._idle if spec not in self._uses)
         for spec in dropped:
             del self._counts[spec]
-            self._index.drop_selector(spec)
+            if spec.service is None:
+                self._index.drop_selector(spec)
+            else:
+                self._forget_service_set(spec, spec.service.service)
         changed = {spec: change for spec, change in self._changes.items() if spec not in dropped}
         self._changes, self._idle = {}, set()
         return SetsDelta(changed, dropped)
+
+    def _forget_service_set(self, spec: SetSpec, service: Name) -> None:
+        specs = self._service_sets[service]
+        specs.discard(spec)
+        if not specs:
+            del self._service_sets[service]
 
     def _add(self, spec: SetSpec, members: tuple[Member, ...]) -> None:
         counts = self._counts[spec]
@@ -177,11 +205,17 @@ class IpSets:
 
 
 def derive_sets(
-    specs: Iterable[SetSpec], holders: Mapping[Ref, Holder], parents: Mapping[str, LabelPairs]
+    specs: Iterable[SetSpec],
+    holders: Mapping[Ref, Holder],
+    parents: Mapping[str, LabelPairs],
+    slices: Mapping[Ref, EndpointSlice],
 ) -> dict[SetSpec, frozenset[Member]]:
     """The oracle: every set's members, from scratch."""
     found: dict[SetSpec, frozenset[Member]] = {}
     for spec in specs:
+        if spec.service is not None:
+            found[spec] = frozenset(derive_service_members(spec.service, slices))
+            continue
         matches = compile_selector(parse_selector(spec.text))
         found[spec] = frozenset(
             member

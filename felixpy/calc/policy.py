@@ -22,6 +22,7 @@ from felixpy.calc.intent import (
     RuleTerms,
     SetSpec,
     TierIntent,
+    service_set,
     set_of,
 )
 from felixpy.calc.ipsets import IpSets, effective_labels
@@ -76,9 +77,21 @@ def _compile_rule(rule: PolicyRule) -> RuleTerms:
         rule.not_protocol,
         rule.icmp,
         rule.not_icmp,
-        _compile_entity(rule.source, protocol),
-        _compile_entity(rule.destination, protocol),
+        _compile_source(rule.source, protocol),
+        _compile_destination(rule.destination, protocol),
     )
+
+
+def _compile_source(entity: EntityMatch, protocol: int) -> EntityTerms:
+    if entity.service is not None:
+        return EntityTerms(sets=(service_set(entity.service, ports=False),))
+    return _compile_entity(entity, protocol)
+
+
+def _compile_destination(entity: EntityMatch, protocol: int) -> EntityTerms:
+    if entity.service is not None:
+        return EntityTerms(port_sets=(service_set(entity.service, ports=True),))
+    return _compile_entity(entity, protocol)
 
 
 def _compile_entity(entity: EntityMatch, protocol: int) -> EntityTerms:

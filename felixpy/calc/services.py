@@ -82,7 +82,7 @@ class ServiceCalc:
                     self._services.pop(name, None)
                 self._dirty.add(name)
             case Table.SLICE | Table.ENDPOINTS:
-                self._update_slice(ref, value if isinstance(value, EndpointSlice) else None)
+                self._update_slice(ref, value if isinstance(value, EndpointSlice) and not value.headless else None)
             case Table.GRANT:
                 self._update_grant(name, value if isinstance(value, Grant) else None)
             case Table.WORKLOAD:
@@ -244,7 +244,7 @@ def derive_services(tables: Tables, node: str) -> Mapping[Frontend, FrontendInte
     slices: dict[Name, dict[Ref, EndpointSlice]] = {}
     for table in (Table.SLICE, Table.ENDPOINTS):
         for key, value in tables.get(table, {}).items():
-            if isinstance(value, EndpointSlice):
+            if isinstance(value, EndpointSlice) and not value.headless:
                 slices.setdefault(Name(key.namespace, value.service), {})[Ref(table, key)] = value
     granted: dict[Name, set[Address]] = {}
     for grant in tables.get(Table.GRANT, {}).values():

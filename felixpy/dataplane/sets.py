@@ -20,7 +20,7 @@ VERSIONS: tuple[Version, Version] = (4, 6)
 
 def describe_set(spec: SetSpec, version: Version, interval: bool) -> Set:
     """The kernel set of one family."""
-    if spec.port is not None:
+    if spec.has_ports:
         return Set(f"p{version}-{spec.id}", SetType.IPV4_PORT if version == 4 else SetType.IPV6_PORT)
     kind = SetType.IPV4 if version == 4 else SetType.IPV6
     return Set(f"{'n' if interval else 's'}{version}-{spec.id}", kind, interval=interval)

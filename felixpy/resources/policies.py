@@ -20,8 +20,10 @@ from felixpy.resources.documents import (
     PolicyDoc,
     ProfileDoc,
     Rule,
+    ServiceRef,
     TierDoc,
 )
+from felixpy.resources.kinds import Name
 from felixpy.resources.scalars import (
     FieldError,
     read_label_selector,
@@ -138,7 +140,7 @@ def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
     if rule.ip_version not in (None, 4, 6):
         raise FieldError(f"{field}.ipVersion", f"{rule.ip_version} is neither 4 nor 6")
     source, destination = rule.source or Entity(), rule.destination or Entity()
-    if (rule.http is not None or source.services or destination.services) and action is not RuleAction.DENY:
+    if rule.http is not None and action is not RuleAction.DENY:
         return None
     return PolicyRule(
         action=action,
@@ -157,6 +159,8 @@ def _icmp(icmp: Icmp | None) -> IcmpMatch | None:
 
 
 def _entity(field: str, entity: Entity, namespace: str) -> EntityMatch:
+    if entity.services is not None:
+        return EntityMatch(service=_service(field, entity, namespace))
     selecting = bool(entity.selector or entity.not_selector or entity.service_accounts)
     parts: list[Selector] = []
     if entity.namespace_selector:
@@ -183,6 +187,29 @@ def _entity(field: str, entity: Entity, namespace: str) -> EntityMatch:
         not_ports=not_ports,
         not_port_names=not_port_names,
     )
+
+
+_BESIDE_SERVICES = (
+    "nets",
+    "not_nets",
+    "selector",
+    "not_selector",
+    "namespace_selector",
+    "service_accounts",
+    "ports",
+    "not_ports",
+)
+
+
+def _service(field: str, entity: Entity, namespace: str) -> Name:
+    """The Service that a rule names; nothing else may stand beside it."""
+    wanted = entity.services or ServiceRef()
+    where = wanted.namespace or namespace
+    if not wanted.name or not where:
+        raise FieldError(f"{field}.services.{'namespace' if wanted.name else 'name'}", "is missing")
+    if any(getattr(entity, other) for other in _BESIDE_SERVICES):
+        raise FieldError(f"{field}.services", "stands beside other conditions")
+    return Name(where, wanted.name)
 
 
 def _ports(field: str, ports: Iterable[str | int] | None) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:

@@ -101,10 +101,10 @@ def _traffic(field: str, word: str) -> TrafficPolicy:
 
 
 def read_slice(doc: EndpointSliceDoc) -> EndpointSlice | None:
-    """None for a slice of no Service, or of a headless one."""
+    """None for a slice of no Service."""
     labels = doc.metadata.labels or {}
     service = labels.get(SERVICE_NAME_LABEL, "")
-    if not service or HEADLESS_LABEL in labels:
+    if not service:
         return None
     backends = []
     for index, endpoint in enumerate(doc.endpoints or ()):
@@ -120,7 +120,9 @@ def read_slice(doc: EndpointSliceDoc) -> EndpointSlice | None:
                 bool(conditions and conditions.terminating),
             )
         )
-    return EndpointSlice(service, (BackendGroup(tuple(backends), _ports("ports", doc.ports)),))
+    return EndpointSlice(
+        service, (BackendGroup(tuple(backends), _ports("ports", doc.ports)),), HEADLESS_LABEL in labels
+    )
 
 
 def read_endpoints(doc: EndpointsDoc, name: str) -> EndpointSlice:

@@ -75,6 +75,7 @@ class EntityMatch:
     """What a rule asks of a packet's source or destination; empty parts ask nothing.
 
     `selector` already holds the namespace and service account parts. `ports` are inclusive ranges, `port_names` names.
+    `service` is the only part where it is given: what is behind it; as a destination only at the ports served there.
     """
 
     nets: tuple[Prefix, ...] = ()
@@ -85,6 +86,7 @@ class EntityMatch:
     port_names: tuple[str, ...] = ()
     not_ports: tuple[tuple[int, int], ...] = ()
     not_port_names: tuple[str, ...] = ()
+    service: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +350,14 @@ class BackendGroup:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSlice:
-    """Backends of one Service of the same namespace: an EndpointSlice, or the older Endpoints with its subsets."""
+    """Backends of one Service of the same namespace: an EndpointSlice, or the older Endpoints with its subsets.
+
+    A `headless` one is for rules that name the Service; nothing forwards to it.
+    """
 
     service: str
     groups: tuple[BackendGroup, ...]
+    headless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

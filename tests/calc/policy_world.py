@@ -11,6 +11,10 @@ from felixpy.addresses import parse_address, parse_prefix
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
+    Backend,
+    BackendGroup,
+    BackendPort,
+    EndpointSlice,
     EntityMatch,
     NamedPort,
     Namespace,
@@ -71,7 +75,7 @@ entities = st.builds(
     selector=st.none() | st.sampled_from(SELECTORS),
     not_selector=st.none() | st.sampled_from(SELECTORS),
     port_names=st.sampled_from(((), ("web",))),
-)
+) | st.builds(EntityMatch, service=st.sampled_from((Name("ns1", "s1"), Name("ns1", "s2"))))
 rules = st.lists(
     st.builds(
         PolicyRule, action=st.sampled_from(RuleAction), protocol=st.just(6), source=entities, destination=entities
@@ -105,6 +109,17 @@ network_sets = st.builds(
     labels=labels,
     profiles=profiles,
 )
+service_ports = st.lists(
+    st.sampled_from((BackendPort("", 6, 80), BackendPort("dns", 17, 53))), max_size=2, unique=True
+).map(tuple)
+backends = st.builds(Backend, addresses=addresses, node=st.just(""), ready=st.booleans(), serving=st.just(True))
+slices = st.builds(
+    EndpointSlice,
+    service=st.sampled_from(("s1", "s2")),
+    groups=st.lists(st.builds(BackendGroup, st.lists(backends, max_size=2).map(tuple), service_ports), max_size=2).map(
+        tuple
+    ),
+)
 
 
 def change(table: Table, name: st.SearchStrategy[Name], value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -122,5 +137,7 @@ changes = st.one_of(
     change(Table.PROFILE, st.sampled_from((Name("", "pr1"), Name("", "pr2"))), made_profiles),
     change(Table.NAMESPACE, st.just(Name("", "ns1")), namespaces),
     change(Table.GLOBAL_NETWORK_SET, global_names, network_sets),
+    change(Table.SLICE, pod_names, slices),
+    change(Table.ENDPOINTS, pod_names, slices),
 )
 histories = st.lists(st.tuples(changes, st.booleans()), max_size=25)

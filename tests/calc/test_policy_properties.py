@@ -12,7 +12,7 @@ from felixpy.calc.ipsets import Holder, Member, derive_sets
 from felixpy.calc.policy import derive_policy, derive_profiles, sets_of
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import HostEndpoint, NetworkSet, WorkloadEndpoint
+from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet, WorkloadEndpoint
 from felixpy.resources.view import View
 from tests.calc.policy_world import NODE, History, histories
 
@@ -80,7 +80,13 @@ def test_deltas_add_up_to_what_the_oracle_says(history: History) -> None:
         for name, value in view.tables[table].items()
         if isinstance(value, WorkloadEndpoint | NetworkSet | HostEndpoint)
     }
-    assert consumer.sets == derive_sets(specs, holders, parents)
+    slices = {
+        Ref(table, name): value
+        for table in (Table.SLICE, Table.ENDPOINTS)
+        for name, value in view.tables[table].items()
+        if isinstance(value, EndpointSlice)
+    }
+    assert consumer.sets == derive_sets(specs, holders, parents, slices)
 
 
 @settings(max_examples=100, deadline=None)
