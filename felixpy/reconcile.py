@@ -9,7 +9,7 @@ It must never ask for a read or a write before the first complete desired state 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from felixpy.dataplane.changes import Changes, MemberChange
@@ -28,6 +28,7 @@ from felixpy.dataplane.objects import (
     Outcome,
     Put,
     PutMembers,
+    Route,
     Seen,
     Set,
 )
@@ -239,7 +240,17 @@ def key_of(op: Op) -> Key:
 
 
 def same(wanted: Object, there: Object) -> bool:
-    """Whether what was read is what is wanted; chains are compared by the digests left beside their rules."""
+    """Whether what was read is what is wanted.
+
+    Chains are compared by the digests left beside their rules. A next hop that names no device has the one that the
+    kernel chose.
+    """
     if isinstance(there, ChainSeen) and isinstance(wanted, Chain):
         return there.hook == wanted.hook and there.digests == chain_digests(wanted)
+    if isinstance(there, Route) and isinstance(wanted, Route):
+        if wanted.device is None and wanted.gateway is not None:
+            there = replace(there, device=None)
+        if wanted.hops and len(wanted.hops) == len(there.hops):
+            seen = zip(there.hops, wanted.hops, strict=True)
+            there = replace(there, hops=tuple(hop if ask.device else replace(hop, device=None) for hop, ask in seen))
     return wanted == there

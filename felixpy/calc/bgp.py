@@ -82,8 +82,11 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
         advertisements=dict(sorted(advertisements.items())),
         policy=_policy(router, neighbors),
     )
-    addresses = frozenset(router.addresses)
-    return BgpPlan(intent, RouteFilter(own_prefixes=frozenset(advertisements), own_addresses=addresses))
+    connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
+    route_filter = RouteFilter(
+        own_prefixes=frozenset(advertisements) | connected, own_addresses=frozenset(router.addresses)
+    )
+    return BgpPlan(intent, route_filter)
 
 
 def _advertisement(announced: Announcement) -> Advertisement:
