@@ -1,0 +1,243 @@
+"""The reconciler against a kernel in memory: what differs is put right, what is right stays, what failed waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import pytest
+
+from felixpy.addresses import Address, parse_address, parse_prefix
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.nftables import chain_digests
+from felixpy.dataplane.objects import (
+    ROUTE_PROTOCOL_LEARNED,
+    ROUTE_PROTOCOL_WORKLOAD,
+    Chain,
+    ChainSeen,
+    Drop,
+    DropMembers,
+    Hop,
+    Key,
+    Kind,
+    Link,
+    Members,
+    Object,
+    Op,
+    Outcome,
+    Put,
+    PutMembers,
+    Route,
+    Seen,
+    Set,
+    SetType,
+    Sysctl,
+)
+from felixpy.dataplane.order import sort_ops
+from felixpy.dataplane.rules import Accept, Rule
+from felixpy.dataplane.rules import Drop as DropPacket
+from felixpy.reconcile import Reconciler, same
+
+
+class MemoryKernel:
+    """Holds what it is told; refuses the keys in `refuses`."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, Object] = {}
+        self.members: dict[str, dict[bytes, bytes]] = {}
+        self.refuses: set[Key] = set()
+        self.ops: list[Op] = []
+
+    def read(self, wanted: Iterable[Key]) -> Seen:
+        seen = {key: _as_read(one) for key, one in self.objects.items()}
+        return Seen(seen, {name: dict(members) for name, members in self.members.items()})
+
+    def apply(self, ops: Sequence[Op]) -> Sequence[Outcome]:
+        return [self._apply(op) for op in ops]
+
+    def _apply(self, op: Op) -> Outcome:
+        self.ops.append(op)
+        match op:
+            case Put(one):
+                if one.key in self.refuses:
+                    return Outcome(op, "refused", 22)
+                self.objects[one.key] = one
+            case Drop(key, _):
+                self.objects.pop(key, None)
+            case PutMembers(target, members):
+                if target.key in self.refuses:
+                    return Outcome(op, "refused", 22)
+                self.members.setdefault(target.name, {}).update(members)
+            case DropMembers(target, members):
+                for member in members:
+                    self.members.get(target.name, {}).pop(member, None)
+        return Outcome(op)
+
+
+def _as_read(one: Object) -> Object:
+    return ChainSeen(one.name, chain_digests(one), one.hook) if isinstance(one, Chain) else one
+
+
+IPS = Set("s4-a", SetType.IPV4)
+CHAIN = Chain("in-x", (Rule(Accept()),))
+ROUTE = Route(parse_prefix("10.0.0.1/32"), ROUTE_PROTOCOL_WORKLOAD, device="cali1", link_scope=True)
+
+
+class Desk:
+    """A reconciler with its kernel, and the members that the sets should have."""
+
+    def __init__(self) -> None:
+        self.kernel = MemoryKernel()
+        self.wanted: dict[Set, dict[bytes, bytes]] = {}
+        self.reconciler = Reconciler(self.kernel, self._members_of)
+
+    def _members_of(self, sets: Collection[Set]) -> Mapping[Set, Members]:
+        return self.wanted
+
+    def want(self, *objects: Object, drop: Sequence[Key] = (), add: bytes = b"", remove: bytes = b"") -> None:
+        changes = Changes({one.key: one for one in objects} | dict.fromkeys(drop))
+        if add:
+            self.wanted.setdefault(IPS, {})[add] = b""
+            changes.add_members(IPS, {add: b""})
+        if remove:
+            self.wanted[IPS].pop(remove)
+            changes.drop_members(IPS, {remove: b""})
+        self.reconciler.want(changes)
+
+    def apply(self) -> list[Op]:
+        self.kernel.ops.clear()
+        self.reconciler.apply()
+        return self.kernel.ops
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_what_is_wanted_is_put_once(desk: Desk) -> None:
+    desk.want(IPS, CHAIN, ROUTE, add=b"\x0a\0\0\1")
+    assert len(desk.apply()) == 4
+    assert desk.apply() == []
+    desk.want(IPS, CHAIN, ROUTE)
+    assert desk.apply() == []
+    desk.want(drop=[CHAIN.key, ROUTE.key])
+    assert {type(op) for op in desk.apply()} == {Drop}
+    assert desk.kernel.objects.keys() == {IPS.key}
+
+
+def test_adopting_touches_only_what_differs(desk: Desk) -> None:
+    foreign = Route(parse_prefix("10.9.0.0/16"), 4, device="eth0")
+    leftover = Route(parse_prefix("10.0.0.9/32"), ROUTE_PROTOCOL_WORKLOAD, device="cali9")
+    changed = Chain("in-x", (Rule(DropPacket()),))
+    device = Link("eth0")
+    for one in (foreign, leftover, changed, device, IPS, ROUTE):
+        desk.kernel.objects[one.key] = one
+    desk.kernel.members[IPS.name] = {b"\x0a\0\0\1": b"", b"\x0a\0\0\2": b""}
+    desk.want(IPS, CHAIN, ROUTE, add=b"\x0a\0\0\2")
+    desk.want(add=b"\x0a\0\0\3")
+    desk.reconciler.adopt()
+    ops = desk.apply()
+    assert {type(op).__name__: getattr(op, "members", None) for op in ops} == {
+        "Put": None,
+        "Drop": None,
+        "PutMembers": {b"\x0a\0\0\3": b""},
+        "DropMembers": {b"\x0a\0\0\1": b""},
+    }
+    assert Put(CHAIN) in ops
+    assert Drop(leftover.key, leftover) in ops
+    assert desk.kernel.objects[foreign.key] == foreign
+    assert desk.kernel.objects[device.key] == device
+
+
+def test_without_pruning_leftovers_stay(desk: Desk) -> None:
+    desk.kernel.objects[ROUTE.key] = ROUTE
+    desk.reconciler.adopt(prune=False)
+    assert desk.apply() == []
+    desk.reconciler.adopt()
+    assert desk.apply() == [Drop(ROUTE.key, ROUTE)]
+
+
+def test_a_failure_waits_and_holds_back_nothing_else(desk: Desk) -> None:
+    desk.kernel.refuses.add(ROUTE.key)
+    desk.want(CHAIN, ROUTE)
+    assert len(desk.apply()) == 2
+    assert not desk.reconciler.holds([ROUTE.key])
+    assert desk.reconciler.holds([CHAIN.key])
+    assert desk.apply() == [], "not before it is asked to"
+    desk.kernel.refuses.clear()
+    assert desk.reconciler.retry()
+    assert desk.apply() == [Put(ROUTE)]
+    assert desk.reconciler.holds([ROUTE.key])
+    assert not desk.reconciler.retry()
+
+
+def test_members_that_failed_are_not_forgotten(desk: Desk) -> None:
+    desk.want(IPS)
+    desk.apply()
+    desk.kernel.refuses.add(IPS.key)
+    desk.want(add=b"\x0a\0\0\1")
+    desk.apply()
+    desk.want(add=b"\x0a\0\0\2")
+    desk.kernel.refuses.clear()
+    desk.apply()
+    assert desk.kernel.members[IPS.name].keys() == {b"\x0a\0\0\1", b"\x0a\0\0\2"}
+
+
+def test_a_member_that_comes_and_goes_before_an_apply_is_no_member(desk: Desk) -> None:
+    desk.want(IPS, add=b"\x0a\0\0\1")
+    desk.apply()
+    desk.want(add=b"\x0a\0\0\2")
+    desk.want(remove=b"\x0a\0\0\2")
+    desk.want(remove=b"\x0a\0\0\1")
+    desk.want(add=b"\x0a\0\0\1")
+    desk.apply()
+    assert desk.kernel.members[IPS.name].keys() == {b"\x0a\0\0\1"}
+
+
+def test_sysctls_are_never_dropped(desk: Desk) -> None:
+    one = Sysctl("net/ipv4/conf/cali1/proxy_arp", "1")
+    desk.want(one)
+    desk.apply()
+    desk.want(drop=[one.key])
+    assert desk.apply() == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "equal"),
+    [
+        ({"gateway": "10.0.0.1"}, {"gateway": "10.0.0.1", "device": "eth0"}, True),
+        ({"gateway": "10.0.0.1", "device": "eth1"}, {"gateway": "10.0.0.1", "device": "eth0"}, False),
+        ({"gateway": "10.0.0.1"}, {"gateway": "10.0.0.2", "device": "eth0"}, False),
+        ({"device": "eth0"}, {"device": "eth1"}, False),
+    ],
+)
+def test_the_kernel_may_choose_the_device_of_a_next_hop(
+    wanted: dict[str, str], there: dict[str, str], equal: bool
+) -> None:
+    assert same(_route(**wanted), _route(**there)) is equal
+
+
+def test_the_kernel_may_choose_the_devices_of_several_next_hops() -> None:
+    hops = tuple(parse_address(f"10.0.0.{number}") for number in (1, 2))
+    wanted = Route(parse_prefix("10.1.0.0/16"), ROUTE_PROTOCOL_LEARNED, hops=tuple(Hop(hop, None) for hop in hops))
+    there = Route(parse_prefix("10.1.0.0/16"), ROUTE_PROTOCOL_LEARNED, hops=tuple(Hop(hop, "eth0") for hop in hops))
+    assert same(wanted, there)
+
+
+def _route(gateway: str = "", device: str | None = None) -> Route:
+    via: Address | None = parse_address(gateway) if gateway else None
+    return Route(parse_prefix("10.1.0.0/16"), ROUTE_PROTOCOL_LEARNED, gateway=via, device=device)
+
+
+def test_policy_is_there_before_the_route_and_goes_after_it() -> None:
+    sysctl = Sysctl("net/ipv4/conf/cali1/proxy_arp", "1")
+    puts = sort_ops([Put(ROUTE), Put(CHAIN), PutMembers(IPS, {}), Put(sysctl), Put(IPS), Put(Link("vxlan.calico"))])
+    assert [{_kind(op) for op in run} for run in puts] == [
+        {Kind.LINK}, {Kind.SYSCTL}, {Kind.SET, Kind.CHAIN}, {Kind.ROUTE},
+    ]  # fmt: skip
+    drops = sort_ops([Drop(Link("vxlan.calico").key), Drop(CHAIN.key), Drop(ROUTE.key)])
+    assert [{_kind(op) for op in run} for run in drops] == [{Kind.ROUTE}, {Kind.CHAIN}, {Kind.LINK}]
+
+
+def _kind(op: Op) -> Kind:
+    return op.object.key.kind if isinstance(op, Put) else op.key.kind if isinstance(op, Drop) else Kind.SET
