@@ -1,0 +1,46 @@
+"""The contracts that hold the whole tree: style, types, and who may import whom."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "--no-cache", "--output-format", "concise", "."],
+        ["ruff", "format", "--no-cache", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+    ],
+    ids=["ruff", "format", "mypy", "imports"],
+)
+def test_the_tree_keeps_its_contracts(command: list[str]) -> None:
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_birdpy_and_ipam_work_without_the_rest(tmp_path: Path) -> None:
+    """A leaf is a leaf at run time, too: importing it brings in nothing of the others."""
+    for leaf, others in (("birdpy.speaker", ("felixpy", "ipam")), ("ipam.engine", ("felixpy", "birdpy"))):
+        code = f"import sys, {leaf}; print([m for m in sys.modules if m.split('.')[0] in {others!r}])"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]", f"{leaf} brings in {done.stdout}"
+
+
+def test_the_agent_starts_without_what_only_people_need() -> None:
+    """The agent role alone pulls in neither pydantic, click, yaml nor GoBGP's part."""
+    code = (
+        "import sys, felixpy.agent.agent, felixpy.agent.process;"
+        "print(sorted({'pydantic', 'click', 'rich', 'yaml', 'pyroute2', 'birdpy.gobgp.fields'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
