@@ -9,7 +9,9 @@ import io
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +22,7 @@ from tests.lab.say import Teller
 from tests.lab.topology import Node, Topology
 from tests.lab.world import SERVER_PORT, Pod, World
 from tests.support.netns import CommandFailed
-from tests.support.packets import ask_tcp, tcp_ok
+from tests.support.packets import FlowMeter, ask_tcp, tcp_ok
 from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -88,6 +90,20 @@ def test_a_killed_agent_leaves_its_sessions_and_the_router_s_routes_alone(world:
     assert router_routes(world) == routes
 
 
+def test_a_killed_gobgpd_costs_no_packet_from_beyond_the_router(world: World) -> None:
+    node, target = world.lab.topology.node("n2"), pod(world, "web-2")
+    address = world.pod_address(target)
+    assert address is not None
+    eventually(lambda: set(router_sessions(world).values()) == {"Established"}, 20, 0.2)
+    since = session_since(world, node)
+    with FlowMeter(world.client, world.pod_namespace(target), address) as meter:
+        os.kill(pid_of(world, node, "gobgpd"), signal.SIGKILL)
+        eventually(lambda: session_since(world, node) != since, 20, 0.1)
+        eventually(lambda: set(router_sessions(world).values()) == {"Established"}, 20, 0.2)
+        report = meter.stop()
+    assert (report.lost, report.gaps) == (0, ())
+
+
 def test_a_table_flushed_by_hand_is_back_and_denies_again(world: World) -> None:
     source, address = world.pod_namespace(pod(world, "shell-1")), world.pod_address(pod(world, "web-2"))
     assert address is not None
@@ -142,6 +158,14 @@ def session_since(world: World, node: Node) -> str:
     """When the router's session with the node came up."""
     text = world.lab.run(world.router, "birdc", "-s", "/run/bird/bird.ctl", "show", "protocols")
     return next(line.split()[4] for line in text.splitlines() if line.startswith(f"{node.name} "))
+
+
+def pid_of(world: World, node: Node, program: str) -> int:
+    """The one process of that program in a node."""
+    (pid,) = (
+        pid for pid in world.lab.namespace(node.name).pids() if Path(f"/proc/{pid}/comm").read_text() == f"{program}\n"
+    )
+    return pid
 
 
 def router_routes(world: World) -> list[str]:
