@@ -1,0 +1,117 @@
+"""Fields of policies, one by one, by packets: two pods, the agent as people start it, and what is written to etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.agent.conftest import Scene
+from tests.agent.node import CALICO, PORT, Json, Node, resource
+from tests.support.packets import ping_ok
+from tests.support.wait import eventually
+
+OURS = "/felixpy/resources"
+KEPT = ("clusterinformations", "profiles/open", "tiers/default", "workloadendpoints")
+B4, B6 = "10.65.0.3", "fd65::3"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Scene]:
+    """One node and two pods for the module."""
+    with Node() as node:
+        a, b = node.pod("a", "10.65.0.2", "fd65::2"), node.pod("b", B4, B6)
+        node.agent.start()
+        yield Scene(node, a, b)
+
+
+@pytest.fixture
+def scene(shared: Scene) -> Iterator[Scene]:
+    """The two pods reach each other; what the test writes goes when it ends."""
+    shared.a.write()
+    shared.b.write()
+    eventually(lambda: shared.a.reaches(shared.b) and shared.a.reaches(shared.b, 1), what="a reaches b")
+    yield shared
+    for key in shared.node.etcd.get_prefix(f"{CALICO}/"):
+        if not key.removeprefix(f"{CALICO}/").startswith(KEPT):
+            shared.node.etcd.delete(key)
+    shared.node.etcd.delete_prefix(f"{OURS}/")
+
+
+def put_slice(node: Node, service: str, name: str, port: int, *addresses: str) -> None:
+    """Writes an EndpointSlice of a Service in namespace default."""
+    body: Json = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv6" if ":" in addresses[0] else "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": False}} for address in addresses],
+        "ports": [{"name": "", "protocol": "TCP", "port": port}],
+    }
+    node.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/default/{name}", body)
+
+
+def test_a_service_as_source(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    clients = {"services": {"name": "clients", "namespace": "default"}}
+    node.policy("svc", "name == 'b'", ingress=[{"action": "Allow", "source": clients}])
+    eventually(lambda: not a.reaches(b), what="nothing is behind the Service")
+    put_slice(node, "clients", "clients-1", 1, a.addresses[0])
+    eventually(lambda: a.reaches(b) and not a.reaches(b, 1), what="behind it with one address, whatever the port")
+    put_slice(node, "clients", "clients-2", 1, a.addresses[1])
+    eventually(lambda: a.reaches(b, 1), what="and with the other, in another slice")
+    node.etcd.delete(f"{OURS}/discovery.k8s.io/v1/endpointslices/default/clients-1")
+    eventually(lambda: not a.reaches(b) and a.reaches(b, 1))
+
+
+def test_a_service_as_destination(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    rule = {"action": "Allow", "destination": {"services": {"name": "web"}}}
+    spec = {"tier": "default", "selector": "name == 'a'", "types": ["Egress"], "egress": [rule]}
+    node.put("networkpolicies", resource("NetworkPolicy", "default.svc", spec, namespace="default"))
+    eventually(lambda: not a.reaches(b))
+    put_slice(node, "web", "web-1", PORT + 1, B4)
+    put_slice(node, "web", "web-2", PORT, B6)
+    eventually(lambda: a.reaches(b, 1), what="at the port that is served there")
+    assert not a.reaches(b), "at another port"
+    put_slice(node, "web", "web-1", PORT, B4)
+    eventually(lambda: a.reaches(b))
+    assert a.asks(B4) is None, "another protocol"
+
+
+def test_nothing_stands_beside_services(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("good", "name == 'b'", order=1, ingress=[{"action": "Deny"}])
+    eventually(lambda: not a.reaches(b))
+    both = {"services": {"name": "web", "namespace": "default"}, "ports": [PORT]}
+    node.policy("bad", "name == 'b'", order=0, ingress=[{"action": "Allow", "destination": both}])
+    eventually(lambda: "default.bad: spec.ingress[0].destination.services" in node.log())
+    assert not a.reaches(b)
+
+
+@pytest.mark.parametrize(
+    ("rule", "v4", "v6"),
+    [
+        ({"protocol": "ICMP", "icmp": {"type": 8, "code": 0}}, True, False),
+        ({"protocol": "ICMP", "icmp": {"type": 0}}, False, False),
+        ({"protocol": "ICMPv6", "icmp": {"type": 128}}, False, True),
+        ({"protocol": "ICMP", "notICMP": {"type": 8}}, False, False),
+        ({"protocol": 1}, True, False),
+        ({"notProtocol": "ICMP"}, False, True),
+        ({"ipVersion": 6}, False, True),
+        ({"source": {"nets": ["10.65.0.0/24"]}}, True, False),
+        ({"source": {"notNets": ["10.65.0.2/32", "fd65::9/128"]}}, False, True),
+        ({"source": {"notSelector": "name == 'a'"}}, False, False),
+        ({"source": {"selector": "global()"}}, True, False),
+        ({"source": {"namespaceSelector": "global()", "selector": "kind == 'net'"}}, True, False),
+    ],
+    ids=str,
+)
+def test_what_a_rule_matches(scene: Scene, rule: dict[str, Any], v4: bool, v6: bool) -> None:
+    node, a = scene.node, scene.a
+    node.put("globalnetworksets", resource("GlobalNetworkSet", "n", {"nets": ["10.65.0.0/25"]}, {"kind": "net"}))
+    node.policy("one", "name == 'b'", ingress=[{"action": "Allow", **rule}])
+    eventually(lambda: "gnp/default.one" in node.nft("list", "chain", "inet", "felixpy", f"to-{scene.b.device}"))
+    got = (ping_ok(a.namespace, B4, wait_s=0.4), ping_ok(a.namespace, B6, wait_s=0.4))
+    assert got == (v4, v6)
