@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from felixpy.addresses import Prefix
+from felixpy.addresses import Address, Prefix
 from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Origin
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
@@ -177,6 +177,11 @@ def encode_slot(frontend: Frontend, slot: int) -> bytes:
 def encode_backend(backend: BackendAddress) -> bytes:
     """Value of a backend map."""
     return backend.address + backend.port.to_bytes(2, "big") + b"\0\0"
+
+
+def parse_backend(data: bytes) -> BackendAddress:
+    """The backend that `encode_backend` made `data` of."""
+    return BackendAddress(Address(data[:-4]), int.from_bytes(data[-4:-2], "big"))
 
 
 def spread_sticky(backends: tuple[BackendAddress, ...]) -> tuple[BackendAddress, ...]:
