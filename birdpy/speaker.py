@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Outcome, Withdraw, plan
 from birdpy.gobgp.supervisor import GobgpdSettings, Supervisor
-from birdpy.gobgp.watch import Lagging, WatchBatch, watch
+from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
 from birdpy.session import Session, unsettled_neighbors
 
@@ -31,8 +31,6 @@ RECONNECT_S = 0.1
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 SETTLE_POLL_S = 0.5
-QUIET_POLL_S = 0.1
-QUIET_MOST_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,6 @@ class BgpRole:
         self._intent: BgpIntent | None = None
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
-        self._settled = False
         self._snapshot_told = asyncio.Event()
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
@@ -178,11 +175,10 @@ class BgpRole:
         since = time.time()
         _log.info("gobgpd version %d, %s", driver.client.wire.generation, "fresh" if fresh else "already configured")
         await self._reconcile(driver, restarting)
-        self._settled = False
         self._snapshot_told.clear()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconcile_forever(driver))
-            group.create_task(self._watch_forever(driver))
+            group.create_task(self._watch(driver))
             group.create_task(self._settle(driver, since))
 
     async def _reconcile_forever(self, driver: GobgpDriver) -> None:
@@ -216,31 +212,23 @@ class BgpRole:
         self._failed = [outcome for outcome in outcomes if outcome.error]
         _log_batch(outcomes, time.monotonic() - started)
 
-    async def _watch_forever(self, driver: GobgpDriver) -> None:
-        while True:
-            self._fib.resync()
-            try:
-                async for batch in watch(driver.client):
-                    self._take(batch)
-                    if batch.snapshot_end:
-                        self._snapshot_told.set()
-                        if self._settled:
-                            self._mailbox.post(self._fib.sweep())
-            except Lagging:
-                _log.info("a flood of routes: reading them as a snapshot when it is over")
-                self._snapshot_told.clear()
-                await _until_quiet(driver)
+    async def _watch(self, driver: GobgpDriver) -> None:
+        self._fib.resync()
+        async with aclosing(watch(driver.client)) as batches:
+            async for batch in batches:
+                self._take(batch)
+                if batch.snapshot_end:
+                    self._snapshot_told.set()
 
     async def _settle(self, driver: GobgpDriver, since: float) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go."""
+        await self._snapshot_told.wait()
         while True:
-            await self._snapshot_told.wait()
             sessions = await driver.read_sessions()
             wanted = self._intent.neighbors if self._intent else {}
-            if self._snapshot_told.is_set() and not unsettled_neighbors(wanted, sessions, time.time(), since):
+            if not unsettled_neighbors(wanted, sessions, time.time(), since):
                 break
             await asyncio.sleep(SETTLE_POLL_S)
-        self._settled = True
         swept = self._fib.sweep()
         self._mailbox.post(swept)
         _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
@@ -248,8 +236,7 @@ class BgpRole:
     def _take(self, batch: WatchBatch) -> None:
         if batch.events:
             self._mailbox.post(self._fib.update(batch.events))
-        if batch.lost:
-            address, words = batch.lost
+        for address, words in batch.lost:
             self._last_errors[address] = words
         for prefix in batch.own:
             if self._intent is None or prefix not in self._intent.advertisements:
@@ -270,14 +257,3 @@ def _log_batch(outcomes: Sequence[Outcome], seconds: float) -> None:
     _log.info("%d operations in %.3f s, %d failed: %s ... %s", len(outcomes), seconds, len(failed), first, last)
     for outcome in failed:
         _log.warning("%s: %s", outcome.operation.describe(), outcome.error)
-
-
-async def _until_quiet(driver: GobgpDriver) -> None:
-    """Waits until the number of paths stands still, for at most QUIET_MOST_S."""
-    before = -1
-    for _ in range(int(QUIET_MOST_S / QUIET_POLL_S)):
-        count = await driver.count_paths()
-        if count == before:
-            return
-        before = count
-        await asyncio.sleep(QUIET_POLL_S)

@@ -5,13 +5,15 @@ No stubs: a call is a path and two message classes. Decides nothing. Source: gRP
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from birdpy.gobgp.h2 import StreamEnded, read_stream
 from birdpy.gobgp.wire import Message, Wire, wire_of
 
 CALL_DEADLINE_S = 10.0
@@ -133,6 +135,20 @@ class GobgpClient:
             raise _error(name, error) from None
         finally:
             running.cancel()
+
+    async def watch(self, name: str, argument: Message, reply: str) -> AsyncGenerator[list[Message], None]:
+        """One call with replies without end, as many at a time as have come.
+
+        Raises  GobgpUnavailable when it ends even so.
+        """
+        parse = self.wire.messages[reply].FromString
+        method = self.wire.service + name
+        async with aclosing(read_stream(self.socket_path, method, argument.SerializeToString())) as chunks:
+            try:
+                async for chunk in chunks:
+                    yield [parse(message) for message in chunk]
+            except StreamEnded as error:
+                raise GobgpUnavailable(name, str(error)) from None
 
 
 def _serialize(message: Message) -> bytes:

@@ -39,7 +39,7 @@ from birdpy.gobgp.policies import (
     read_mark,
 )
 from birdpy.gobgp.process import end_listener
-from birdpy.gobgp.wire import Message, family_message
+from birdpy.gobgp.wire import Message
 from birdpy.intent import Advertisement, Direction, Neighbor, Policy
 from birdpy.session import Session
 
@@ -104,19 +104,6 @@ class GobgpDriver:
         marks = {direction: policy_mark(direction, policy) for direction in Direction}
         if self.actual.policy is None and self.actual.marks == marks:
             self.actual = replace(self.actual, policy=policy)
-
-    async def count_paths(self) -> int:
-        """How many paths there are, of both families.
-
-        Raises  GobgpUnavailable, GobgpError.
-        """
-        wire, total = self.client.wire, 0
-        for version in (4, 6):
-            call = self.client.message(
-                "TableCall", table=wire.enum(_TABLE_GLOBAL), family=family_message(wire, version)
-            )
-            total += (await self.client.call("GetTable", call, "TableCounts")).paths
-        return total
 
     async def apply(self, operations: Iterable[Operation], restarting: bool = False) -> Sequence[Outcome]:
         """Carries the operations out in order. One that fails holds back no other.

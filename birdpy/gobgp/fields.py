@@ -210,8 +210,6 @@ _CALLS: Table = {
     "ListPeerCall": {"address": (1, "string"), "enable_advertised": (2, "bool")},
     "ResetPeerCall": {"address": (1, "string"), "soft": (3, "bool"), "direction": (4, "int32")},
     "PathsCall": {"table": (1, "int32"), "paths": (3, "repeated Path")},
-    "TableCall": {"table": (1, "int32"), "family": (2, "Family")},
-    "TableCounts": {"destinations": (1, "uint64"), "paths": (2, "uint64")},
     "SetPoliciesCall": {"sets": (1, "repeated DefinedSet"), "policies": (2, "repeated Policy")},
     "AssignmentCall": {"assignment": (1, "Assignment")},
     "NameDirectionCall": {"name": (1, "string"), "direction": (2, "int32")},

@@ -1,14 +1,14 @@
 """Follows gobgpd's best paths and sessions: a snapshot, then every change.
 
-In: a connected client. Out: batches of path events. gobgpd queues without limit for a slow reader, so a flood of single
-events ends the stream (`Lagging`): a new snapshot tells the same 100 times cheaper. Source: measured on 3.10 and 4.8
+In: a connected client. Out: batches of path events, as much at a time as has come. gobgpd queues without limit for a
+slow reader; this one takes 100,000 paths in less time than gobgpd needs to send them. Source: measured on 3.10 and 4.8
 (snapshot: chunks of BATCH + 1 paths, a shorter one last; version 3: one message).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from birdpy.addresses import Prefix, parse_address
@@ -16,76 +16,73 @@ from birdpy.fib import PathEvent
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.paths import read_table_event
 from birdpy.gobgp.peers import disconnect_words
-from birdpy.gobgp.wire import Message
+from birdpy.gobgp.wire import Message, Wire
 
 SNAPSHOT_BATCH = 1000
-FLOOD_EVENTS = 5000
-FLOOD_WINDOW_S = 1.0
 _FILTER_BEST = 0
 _PEER_STATE = 3
 
 
-class Lagging(Exception):
-    """More single events than are worth reading one by one: take a new snapshot when it is quiet."""
-
-
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
-    """What one message told. `own`: prefixes among the events that we originate.
+    """What was told since the last one. `own`: prefixes among the events that we originate.
 
-    `sessions_changed`: some session changed its state; `lost` names the neighbour that went down and says why.
+    `sessions_changed`: some session changed its state; `lost` names neighbours that went down and says why.
     `snapshot_end`: with this batch, all that gobgpd knew at the start has been told.
     """
 
-    events: tuple[PathEvent, ...] = ()
-    own: tuple[Prefix, ...] = ()
+    events: Sequence[PathEvent] = ()
+    own: Sequence[Prefix] = ()
     sessions_changed: bool = False
-    lost: tuple[bytes, str] | None = None
+    lost: Sequence[tuple[bytes, str]] = ()
     snapshot_end: bool = False
 
 
-async def watch(client: GobgpClient) -> AsyncIterator[WatchBatch]:
+async def watch(client: GobgpClient) -> AsyncGenerator[WatchBatch, None]:
     """Never returns by itself.
 
-    Raises  Lagging; GobgpUnavailable when gobgpd goes away.
+    Raises  GobgpUnavailable when gobgpd goes away.
     """
     wire = client.wire
+    best = client.message("TableFilter", type=wire.enum(_FILTER_BEST), init=True)
     call = client.message(
         "WatchCall",
         peers=client.message("Empty"),
-        table=client.message(
-            "TableWatch", filters=[client.message("TableFilter", type=wire.enum(_FILTER_BEST), init=True)]
-        ),
+        table=client.message("TableWatch", filters=[best]),
         batch=SNAPSHOT_BATCH,
     )
     in_snapshot = True
-    window_start, in_window = time.monotonic(), 0
-    async for reply in client.stream("WatchEvent", call, "WatchReply"):
+    async with aclosing(client.watch("WatchEvent", call, "WatchReply")) as chunks:
+        async for replies in chunks:
+            batch = _merge(wire, replies, in_snapshot)
+            in_snapshot = in_snapshot and not batch.snapshot_end
+            yield batch
+
+
+def _merge(wire: Wire, replies: Sequence[Message], in_snapshot: bool) -> WatchBatch:
+    events: list[PathEvent] = []
+    own: list[Prefix] = []
+    lost: list[tuple[bytes, str]] = []
+    sessions_changed = ends = False
+    for reply in replies:
         if reply.HasField("peer"):
-            yield _peer_batch(reply.peer)
+            sessions_changed = True
+            lost += _lost(reply.peer)
             continue
         paths = reply.table.paths
         change = read_table_event(wire, paths)
-        ends = in_snapshot and (wire.generation == 3 or len(paths) <= SNAPSHOT_BATCH)
-        yield WatchBatch(change.events, change.own, snapshot_end=ends)
-        if in_snapshot:
-            in_snapshot = not ends
-            window_start, in_window = time.monotonic(), 0
-            continue
-        in_window += 1
-        if in_window >= FLOOD_EVENTS:
-            now = time.monotonic()
-            if now - window_start < FLOOD_WINDOW_S:
-                raise Lagging
-            window_start, in_window = now, 0
+        events += change.events
+        own += change.own
+        if in_snapshot and (wire.generation == 3 or len(paths) <= SNAPSHOT_BATCH):
+            ends = True
+    return WatchBatch(events, own, sessions_changed, lost, ends)
 
 
-def _peer_batch(event: Message) -> WatchBatch:
+def _lost(event: Message) -> list[tuple[bytes, str]]:
     words = disconnect_words(event.peer)
     if event.type != _PEER_STATE or not words:
-        return WatchBatch(sessions_changed=True)
+        return []
     try:
-        address = parse_address(event.peer.conf.address or event.peer.state.address)
+        return [(parse_address(event.peer.conf.address or event.peer.state.address), words)]
     except ValueError:
-        return WatchBatch(sessions_changed=True)
-    return WatchBatch(sessions_changed=True, lost=(address, words))
+        return []
