@@ -22,6 +22,9 @@ from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import Resource
 
+REPAIR_PAUSE_S = 0.05
+"""From the first sign of someone else's change to its repair: a flush of many objects is one repair."""
+
 
 class Dataplane:
     """One node's data plane."""
@@ -37,6 +40,8 @@ class Dataplane:
         self._devices: dict[str, str] = {}
         self._indexes: dict[str, int] = {}
         self._device_of: dict[Name, str] = {}
+        self._repair: asyncio.TimerHandle | None = None
+        self._adopt_first = False
         self._waiting: dict[asyncio.Future[None], tuple[Name, int]] = {}
 
     @property
@@ -117,17 +122,27 @@ class Dataplane:
         self._applier.apply(why)
 
     def kernel_changed(self, what: str) -> None:
-        """Somebody else changed something of ours: everything is read and compared."""
-        if not self._started:
-            return
-        self.reconciler.adopt()
-        self._applier.apply(f"repair after {what}")
+        """Somebody else changed something of ours: soon everything is read and compared, once for a burst of changes."""
+        self._repair_soon(f"repair after {what}", everything=True)
 
     def object_changed(self, key: Key) -> None:
         """Somebody else changed or removed an object."""
         if self._started and self.reconciler.wants(key):
             self.reconciler.touch((key,))
-            self._applier.apply("repair")
+            self._repair_soon("repair", everything=False)
+
+    def _repair_soon(self, why: str, everything: bool) -> None:
+        self._adopt_first = self._adopt_first or everything
+        if self._repair is None:
+            self._repair = asyncio.get_running_loop().call_later(REPAIR_PAUSE_S, self._repair_now, why)
+
+    def _repair_now(self, why: str) -> None:
+        adopt, self._adopt_first, self._repair = self._adopt_first, False, None
+        if not self._started:
+            return
+        if adopt:
+            self.reconciler.adopt()
+        self._applier.apply(why)
 
     @staticmethod
     def _on_device(keys: Iterable[Key]) -> list[Key]:
