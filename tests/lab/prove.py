@@ -160,13 +160,18 @@ def _policy(world: World) -> str:
     return f"denied {denied_s * 1000:.0f} ms, allowed {allowed_s * 1000:.0f} ms after etcdctl was started"
 
 
-def _service(world: World) -> str:
-    address = eventually(world.service_address, 20, 0.2, "an address for Service web")
-    eventually(lambda: tcp_ok(world.client, address, 80), 20, 0.1, f"{address}:80 from the client")
-    answers = Counter(str(ask_tcp(world.client, address, 80)).split()[0] for _ in range(40))
-    wanted = {pod.name for pod in world.pods if dict(pod.labels).get("app") == "web"}
-    assert set(answers) == wanted, f"{address} answered by {_words(answers)}, wanted {_words(wanted)}"
-    return f"{address}:80, 40 of 40 answered: {', '.join(f'{n} by {name}' for name, n in sorted(answers.items()))}"
+def _service(version: int) -> Proof:
+    def proof(world: World) -> str:
+        address = eventually(
+            lambda: world.service_address(version), 20, 0.2, f"an IPv{version} address for Service web"
+        )
+        eventually(lambda: tcp_ok(world.client, address, 80), 20, 0.1, f"{address} port 80 from the client")
+        answers = Counter(str(ask_tcp(world.client, address, 80)).split()[0] for _ in range(40))
+        wanted = {pod.name for pod in world.pods if dict(pod.labels).get("app") == "web"}
+        assert set(answers) == wanted, f"{address} answered by {_words(answers)}, wanted {_words(wanted)}"
+        return f"{address}, 40 of 40 answered: {', '.join(f'{n} by {name}' for name, n in sorted(answers.items()))}"
+
+    return proof
 
 
 def _client_to_pods(world: World) -> str:
@@ -207,6 +212,7 @@ PROOFS: tuple[tuple[str, Proof], ...] = (
     ("pod to pod, on one node and across nodes, IPv6", _pods(6)),
     ("client behind the router to every pod", _client_to_pods),
     ("a policy written by etcdctl put denies, its deletion allows", _policy),
-    ("client to the Service's address, spread over its pods", _service),
+    ("client to the Service's address, spread over its pods, IPv4", _service(4)),
+    ("client to the Service's address, spread over its pods, IPv6", _service(6)),
     ("an agent killed and started again, under a steady flow", _crash),
 )

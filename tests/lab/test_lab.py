@@ -72,10 +72,11 @@ def test_each_node_routes_every_other_node_s_block_to_that_node(world: World, na
     eventually(lambda: gateways(world, node, "10.64.0.0/16") == others, 20, 0.2, f"blocks via {others}")
 
 
-def test_the_router_spreads_a_service_over_every_node(world: World) -> None:
-    address = eventually(world.service_address, 20)
-    wanted = {address_of(node) for node in world.nodes}
-    eventually(lambda: gateways(world, world.router, f"{address}/32") == wanted, 20, 0.2, f"{address} via {wanted}")
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_router_spreads_a_service_over_every_node(world: World, version: int) -> None:
+    address = eventually(lambda: world.service_address(version), 20)
+    wanted = {address_of(node, version) for node in world.nodes}
+    eventually(lambda: gateways(world, world.router, address) == wanted, 20, 0.2, f"{address} via {wanted}")
 
 
 def test_a_killed_agent_leaves_its_sessions_and_the_router_s_routes_alone(world: World) -> None:
@@ -143,13 +144,16 @@ def add_and_remove_pod(world: World, node: str) -> str:
     return address
 
 
-def address_of(node: Node) -> str:
-    return dict(node.environment)["WAIT_FOR_ADDRESS"]
+def address_of(node: Node, version: int = 4) -> str:
+    """A node's own address: IPv6 ones end in the same number as the node's IPv4 one."""
+    address = dict(node.environment)["WAIT_FOR_ADDRESS"]
+    return address if version == 4 else f"2001:db8:30::{address.rpartition('.')[2]}"
 
 
 def gateways(world: World, node: Node, prefix: str) -> set[str]:
     """Next hops of the node's routes at or below `prefix`."""
-    routes = json.loads(world.lab.run(node, "ip", "-j", "-N", "route", "show", "root", prefix))
+    family = "-6" if ":" in prefix else "-4"
+    routes = json.loads(world.lab.run(node, "ip", family, "-j", "-N", "route", "show", "root", prefix))
     hops = [hop for route in routes for hop in route.get("nexthops", [route])]
     return {hop["gateway"] for hop in hops if "gateway" in hop}
 

@@ -83,8 +83,9 @@ class World:
         with say.step(f"a server in each pod, port {SERVER_PORT}"):
             for pod in self.pods:
                 self.serve(pod)
-        with say.step("felixctl apply -f - (the EndpointSlice of Service web, as Kubernetes writes it)"):
-            self.felixctl("apply", "-f", "-", stdin=json.dumps(self.endpoint_slice("web", "app", "web")))
+        with say.step("felixctl apply -f - (the EndpointSlices of Service web, as Kubernetes writes them)"):
+            slices = [self.endpoint_slice("web", "app", "web", version) for version in (4, 6)]
+            self.felixctl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, slices)))
 
     def felixctl(self, *arguments: str, stdin: str | None = None) -> str:
         """Runs felixctl on the first node.
@@ -158,11 +159,11 @@ class World:
         self._servers.clear()
         self.lab.stop()
 
-    def endpoint_slice(self, service: str, label: str, value: str) -> dict[str, object]:
-        """The EndpointSlice of a Service that selects `label` = `value`, from the pods as they are."""
+    def endpoint_slice(self, service: str, label: str, value: str, version: int) -> dict[str, object]:
+        """The EndpointSlice of one family of a Service that selects `label` = `value`, from the pods as they are."""
         endpoints = [
             {
-                "addresses": [self.pod_address(pod)],
+                "addresses": [self.pod_address(pod, version)],
                 "nodeName": pod.node,
                 "conditions": {"ready": True, "serving": True, "terminating": False},
                 "targetRef": {"kind": "Pod", "namespace": pod.namespace, "name": pod.name},
@@ -174,18 +175,20 @@ class World:
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
-                "name": f"{service}-1", "namespace": "default", "labels": {"kubernetes.io/service-name": service},
+                "name": f"{service}-{version}",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": service},
             },
-            "addressType": "IPv4",
+            "addressType": f"IPv{version}",
             "ports": [{"name": "http", "protocol": "TCP", "port": SERVER_PORT}],
             "endpoints": endpoints,
-        }  # fmt: skip
+        }
 
-    def service_address(self, namespace: str = "default", name: str = "web") -> str | None:
-        """The address that a LoadBalancer Service was given, as `get` shows it; None while it has none."""
+    def service_address(self, version: int = 4, namespace: str = "default", name: str = "web") -> str | None:
+        """A LoadBalancer Service's address of one family, as `get` shows it; None while it has none."""
         service = json.loads(self.felixctl("get", "service", name, "-n", namespace, "-o", "json"))
-        ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
-        return str(ingress[0]["ip"]) if ingress else None
+        given = [str(one["ip"]) for one in service.get("status", {}).get("loadBalancer", {}).get("ingress", [])]
+        return next((ip for ip in given if (":" in ip) == (version == 6)), None)
 
 
 def _load_pods(manifest: Path) -> tuple[Pod, ...]:
