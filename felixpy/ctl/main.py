@@ -15,9 +15,12 @@ import click
 COMMANDS: Mapping[str, str] = {
     "accept-cluster": "felixpy.ctl.commands.accept_cluster",
     "apply": "felixpy.ctl.commands.apply",
+    "bgp": "felixpy.ctl.commands.bgp",
     "delete": "felixpy.ctl.commands.delete",
     "diff": "felixpy.ctl.commands.diff",
     "get": "felixpy.ctl.commands.get",
+    "ipam": "felixpy.ctl.commands.ipam",
+    "lb": "felixpy.ctl.commands.lb",
     "status": "felixpy.ctl.commands.status",
     "version": "felixpy.ctl.commands.version",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,75 @@ def test_wait_returns_when_the_policy_is_in_the_kernel(both: Cluster) -> None:
     both.n2.policy("closed", "name == 'b'", ingress=[])
     assert both.felixctl("status", "--wait").code == 0
     assert "default.closed" in both.n2.nft("list", "ruleset")
+
+
+SERVICE = """
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: vips, namespace: metallb-system}
+spec: {addresses: [172.25.1.0-172.25.1.3], avoidBuggyIPs: true}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: greedy}
+spec: {type: LoadBalancer, loadBalancerIP: 172.25.9.9, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080, protocol: TCP}]
+endpoints: [{addresses: [10.65.0.3], nodeName: n1, conditions: {ready: true}}]
+"""
+LOCAL = "no endpoint is ready on this node, and the traffic policy is Local"
+
+
+def test_who_announces_a_service_and_who_does_not_and_why(both: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    applied = both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
+    assert applied.code == 0, applied.err
+    learned = eventually(lambda: [line for line in _routes(both, "n2") if "172.25.1.1/32   10.98.0.1 (n1)" in line])
+    assert learned[0].split()[-2:] == ["has", "it"]
+    lines = [" ".join(line.split()) for line in both.felixctl("lb").out.splitlines()]
+    assert "1/3" in lines[1], "the pool, without its .0"
+    assert f"default/web 172.25.1.1 vips n1 n2: {LOCAL}" in lines
+    refused = next(line for line in lines if line.startswith("default/greedy"))
+    assert "refused: 172.25.9.9: the address is in no pool" in refused
+    tree = both.felixctl("lb", "-o", "json").json()
+    assert tree["pools"] == [{"name": "vips", "used": 1, "size": 3}]
+    assert next(one for one in tree["services"] if one["address"])["silent"] == [{"reason": LOCAL, "nodes": ["n2"]}]
+    assert f"172.25.1.1/32   {LOCAL}" in "\n".join(_routes(both, "n2"))
+    assert any("172.25.1.1/32   a Service address with endpoints" in line for line in _routes(both, "n1"))
+
+
+def _routes(cluster: Cluster, node: str) -> list[str]:
+    return cluster.felixctl("bgp", "routes", node).out.splitlines()
+
+
+def test_sessions_of_all_nodes(both: Cluster) -> None:
+    said = both.felixctl("bgp")
+    assert said.code == 0
+    rows = [line.split()[:5] for line in said.out.splitlines()[1:]]
+    assert rows == [
+        ["n1", "10.98.0.2", "n2", "64512", "Established"],
+        ["n2", "10.98.0.1", "n1", "64512", "Established"],
+    ]
+
+
+def test_a_session_that_is_down_is_a_problem(both: Cluster) -> None:
+    both.n1.put("bgppeers", resource("BGPPeer", "nowhere", {"peerIP": "10.98.0.77", "asNumber": 65001, "node": "n1"}))
+    said = eventually(lambda: (found := both.felixctl("bgp")) and "nowhere" in found.out and found)
+    assert said.code == 1
+    assert "n1: the session with 10.98.0.77 is " in said.err
+    assert "n1: BGP: the session with 10.98.0.77 (AS 65001) is " in both.felixctl("status").err
+    assert both.felixctl("status", "--wait").code == 0, "what is in etcd is done all the same"
+    both.n1.drop("bgppeers", "nowhere")
+    eventually(lambda: both.felixctl("status").code == 0)
 
 
 def test_a_killed_agent_does_not_answer(lone: Cluster) -> None:

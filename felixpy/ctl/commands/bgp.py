@@ -1,0 +1,110 @@
+"""`felixctl bgp`: every BGP session, and what the nodes announce, hold silent and have learned."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
+
+from felixpy.ctl.asking import TIMEOUT_S, Survey, survey
+from felixpy.ctl.cells import align_rows
+from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
+from felixpy.ctl.neighbours import find_names
+from felixpy.ctl.node_text import NO_ANSWER, NOTHING, render_sessions, survey_tree
+from felixpy.datastore.model import Store
+from felixpy.status import BgpStatus, LearnedPrefix, Want
+
+_ROUTES = (Want.ANNOUNCED, Want.LEARNED)
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["status", "routes"]), default="status")
+@click.argument("node", required=False)
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=TIMEOUT_S, show_default=True, help="Seconds.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="All that the nodes say.")
+@click.pass_obj
+def command(etcd: str | None, what: str, node: str | None, timeout: float, output: str | None) -> None:
+    """Show BGP sessions (`status`), or routes and why some are not announced (`routes`); of all nodes or NODE.
+
+    Exit code 1: a session is down, a route cannot be put into the kernel, or a node does not answer.
+    """
+    want = _ROUTES if what == "routes" else ()
+
+    async def work(store: Store) -> tuple[Survey, dict[str, str]]:
+        return await survey(store, [node] if node else [], want, timeout), await find_names(store)
+
+    found, names = with_store(etcd, work)
+    if output:
+        from felixpy.ctl.output import render_json, render_yaml
+
+        body = survey_tree(found.nodes, found.revision)
+        click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+    elif what == "routes":
+        for line in render_routes(found, names):
+            click.echo(line)
+    else:
+        for line in render_sessions(found.nodes, names):
+            click.echo(line)
+    troubles = list(find_troubles(found))
+    for trouble in troubles if not output else ():
+        print_error(trouble)
+    if troubles:
+        sys.exit(EXIT_FAILED)
+
+
+def find_troubles(found: Survey) -> Iterator[str]:
+    """What is wrong with BGP on any node."""
+    for name, status in found.nodes.items():
+        if status is None:
+            yield f"{name}: {NO_ANSWER}"
+            continue
+        bgp = status.bgp
+        if bgp is None:
+            continue
+        if bgp.no_speaker:
+            yield f"{name}: speaks no BGP: {bgp.no_speaker}"
+            continue
+        if not bgp.generation:
+            yield f"{name}: gobgpd does not answer"
+        for session in bgp.sessions:
+            if not session.established:
+                why = f": {session.last_error}" if session.last_error else ""
+                yield f"{name}: the session with {session.address} is {session.state}{why}"
+        for failure in bgp.failures:
+            yield f"{name}: not done: {failure.operation}: {failure.error}"
+
+
+def render_routes(found: Survey, names: Mapping[str, str]) -> Iterator[str]:
+    """Each node's prefixes in three tables."""
+    for name, status in found.nodes.items():
+        if status is None or status.bgp is None:
+            continue
+        yield click.style(name, bold=True)
+        for rows, more in _tables(status.bgp, names):
+            if len(rows) > 1:
+                yield from (f"  {line}" for line in align_rows(rows))
+            if more > 0:
+                yield f"  ... and {more} more"
+
+
+def _tables(bgp: BgpStatus, names: Mapping[str, str]) -> Iterator[tuple[Sequence[Sequence[str]], int]]:
+    """Rows of cells, the headings first, and how many rows were left out."""
+    announced = [
+        (one.prefix, one.why, ",".join(one.communities) or NOTHING, str(one.local_pref or NOTHING))
+        for one in bgp.announcements
+    ]
+    yield [("ANNOUNCED", "WHAT FOR", "COMMUNITIES", "LOCAL PREF"), *announced], bgp.announced - len(announced)
+    silent = [(one.prefix, one.reason) for one in bgp.silences]
+    yield [("NOT ANNOUNCED", "WHY NOT"), *silent], bgp.silent - len(silent)
+    learned = [_learned_cells(one, names) for one in bgp.routes]
+    yield [("LEARNED", "NEXT HOPS", "METRIC", "KERNEL"), *learned], bgp.learned - len(learned)
+
+
+def _learned_cells(route: LearnedPrefix, names: Mapping[str, str]) -> Sequence[str]:
+    hops = ",".join(_named(hop, names) for hop in route.next_hops)
+    return route.prefix, hops, str(route.metric), route.error or "has it"
+
+
+def _named(address: str, names: Mapping[str, str]) -> str:
+    return f"{address} ({names[address]})" if address in names else address

@@ -1,0 +1,257 @@
+"""`felixctl ipam`: who holds which address, what is wrong with that, and giving back what nobody uses."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import msgspec
+
+from felixpy.ctl.cells import align_rows, render_bar
+from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
+from felixpy.ctl.ipam_audit import (
+    PREFIXES,
+    AuditReport,
+    derive_alive,
+    make_report,
+    parse_report,
+    run_audit,
+    suspects_of,
+)
+from felixpy.ctl.ipam_view import PoolView, count_used, derive_pools, find_address, find_borrowed, owner_name
+from felixpy.ctl.manifests import Json
+from felixpy.datastore.ipam_store import IpamStore
+from felixpy.datastore.model import Store
+from ipam.addresses import Address, format_address, parse_address
+from ipam.audit import GRACE, derive_releases
+from ipam.block import Release, ReleaseRefusal
+from ipam.engine import Allocator
+from ipam.model import node_owner
+from ipam.releasing import Receipt
+from ipam.request import IpamError
+
+RELEASER = "felixctl"
+RELEASES_AT_ONCE = 100
+"""Addresses that one transaction gives back; each may need a block, a claim and a handle of its own."""
+
+Values = Mapping[str, bytes]
+Rows = Sequence[Sequence[str]]
+
+
+class _AddressType(click.ParamType[Address]):
+    name = "address"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        try:
+            return parse_address(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group()
+def command() -> None:
+    """Show, check and release addresses."""
+
+
+async def _read(store: Store) -> tuple[Values, int]:
+    snapshot = await store.snapshot(PREFIXES)
+    return {pair.key.decode("utf-8", "replace"): pair.value for pair in snapshot.items}, snapshot.revision
+
+
+@command.command()
+@click.option("--ip", "address", type=_AddressType(), metavar="IP", help="Who holds one address.")
+@click.option("--blocks", is_flag=True, help="The blocks of each node as well.")
+@click.option("--borrowed", is_flag=True, help="Addresses used on another node than their block's.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Instead of text.")
+@click.pass_obj
+def show(etcd: str | None, address: Address | None, blocks: bool, borrowed: bool, output: str | None) -> None:
+    """Show how full pools, nodes and blocks are."""
+    values, _ = with_store(etcd, _read)
+    if address is not None:
+        facts = _address_facts(values, address)
+        rows: Rows = tuple(zip(*facts, strict=True))
+        lines = align_rows([(f"{key}:", value) for key, value in facts])
+    elif borrowed:
+        rows = _borrowed_rows(values)
+        lines = align_rows(rows)
+    else:
+        views = derive_pools(values)
+        rows, lines = _pool_rows(views), _tree_lines(views, blocks)
+    if output:
+        _dump(rows, output)
+    else:
+        click.echo("\n".join(lines))
+
+
+def _tree_lines(views: Sequence[PoolView], blocks: bool) -> list[str]:
+    rows: list[tuple[str, str]] = []
+    for view in views:
+        name = f"{view.pool.name} {view.pool.cidr}" if view.pool is not None else "outside every pool"
+        rows.append((name, render_bar(view.used, view.size)))
+        for owner, owned in view.by_owner().items():
+            size = sum(block.cidr.size for block in owned)
+            rows.append((f"  {owner}", render_bar(sum(map(count_used, owned)), size)))
+            rows += ((f"    {one.cidr}", render_bar(count_used(one), one.cidr.size)) for one in owned if blocks)
+    return align_rows([("POOL, NODE" + (", BLOCK" if blocks else ""), "USED"), *rows])
+
+
+def _pool_rows(views: Sequence[PoolView]) -> Rows:
+    rows = [("POOL", "CIDR", "OWNER", "BLOCK", "USED", "SIZE")]
+    for view in views:
+        name, cidr = (view.pool.name, str(view.pool.cidr)) if view.pool is not None else ("", "")
+        for one in view.blocks:
+            used = str(count_used(one))
+            rows.append((name, cidr, owner_name(one), str(one.cidr), used, str(one.cidr.size)))
+    return rows
+
+
+def _borrowed_rows(values: Values) -> Rows:
+    rows = [("ADDRESS", "BLOCK", "BLOCK OF", "USED BY")]
+    for held in find_borrowed(values):
+        rows.append((format_address(held.address), str(held.block.cidr), owner_name(held.block), held.describe()))
+    return rows
+
+
+def _address_facts(values: Values, address: Address) -> list[tuple[str, str]]:
+    pool, block, held = find_address(values, address)
+    users = derive_alive(values).users.get(address, ())
+    facts = [("address", format_address(address))]
+    facts.append(("pool", f"{pool.name} {pool.cidr}" if pool is not None else "none"))
+    facts.append(("block", f"{block.cidr} of {owner_name(block)}" if block is not None else "none"))
+    if held is None:
+        facts.append(("held by", "nobody: it is free" if block is not None else "nobody"))
+    elif held.cooling:
+        facts.append(("held by", f"nobody: released at {held.attribute.released_at}, not given out again for a while"))
+    else:
+        facts.append(("held by", held.describe()))
+        facts.append(("handle", held.attribute.holder or "none"))
+        facts += ((key, value) for key, value in sorted(held.attribute.owner.items()))
+    facts.append(("in use by", ", ".join(users) or "nothing that the datastore knows"))
+    return facts
+
+
+@command.command()
+@click.option("-o", "--output", type=click.Choice(["json"]), help="A report, for `release --from-report`.")
+@click.pass_obj
+def check(etcd: str | None, output: str | None) -> None:
+    """Compare what is allocated with what is in use, and the records with one another.
+
+    Exit code 1: something is wrong.
+    """
+    values, revision = with_store(etcd, _read)
+    alive = derive_alive(values)
+    report = make_report(values, alive, run_audit(values, alive), revision, datetime.now(UTC))
+    if output:
+        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        click.echo("\n".join(_report_lines(report)))
+    if report.findings:
+        sys.exit(EXIT_FAILED)
+
+
+def _report_lines(report: AuditReport) -> Iterator[str]:
+    if not report.findings:
+        yield "Nothing is wrong."
+    what = ""
+    for finding in sorted(report.findings, key=lambda one: one.what):
+        if finding.what != what:
+            what = finding.what
+            yield click.style(f"{what}:", bold=True)
+        words = ", ".join(filter(None, (finding.detail, finding.blame)))
+        yield f"  {finding.subject}" + (f" ({words})" if words else "")
+    if report.suspects:
+        minutes = int(GRACE.total_seconds() // 60)
+        yield f"{len(report.suspects)} addresses seem leaked. To release those that still do in {minutes} minutes:"
+        yield "  felixctl ipam check -o json > report.json; felixctl ipam release --from-report report.json"
+
+
+@command.command()
+@click.option("--ip", "address", type=_AddressType(), metavar="IP", help="One address.")
+@click.option("--from-report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
+@click.option("--force", is_flag=True, help="Although it is in use, or the report younger than it should be.")
+@click.pass_obj
+def release(etcd: str | None, address: Address | None, file: Path | None, force: bool) -> None:
+    """Give back an address, or those that a report of `check` and a second look agree are leaked."""
+    if (address is None) == (file is None):
+        raise click.UsageError("give either --ip IP, or --from-report FILE")
+    first = _read_report(file) if file is not None else None
+
+    async def work(store: Store) -> Receipt:
+        values, _ = await _read(store)
+        if address is not None:
+            releases = [_release_of(values, address, force)]
+        else:
+            assert first is not None
+            releases = list(_agreed(values, first, force))
+        return await _give_back(store, releases)
+
+    try:
+        receipt = with_store(etcd, work)
+    except (IpamError, _Refused) as error:
+        print_error(f"error: {error}")
+        sys.exit(EXIT_FAILED)
+    for one in receipt.released:
+        click.echo(f"{format_address(one)} released")
+    for one, why in receipt.refused.items():
+        print_error(f"error: {format_address(one)}: {why}")
+    if receipt.refused:
+        sys.exit(EXIT_FAILED)
+
+
+class _Refused(Exception):
+    """Nothing is released, and why."""
+
+
+def _read_report(file: Path) -> AuditReport:
+    try:
+        return parse_report(file.read_bytes())
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"{file}: is no report of `ipam check -o json`: {error}") from None
+
+
+def _release_of(values: Values, address: Address, force: bool) -> Release:
+    held = find_address(values, address)[2]
+    if held is None or held.cooling:
+        raise _Refused(f"{format_address(address)} is not held by anybody")
+    users = derive_alive(values).users.get(address)
+    if users and not force:
+        raise _Refused(f"{format_address(address)} is in use by {', '.join(users)}; with --force all the same")
+    return Release(address, held.attribute.holder or None, held.sequence)
+
+
+def _agreed(values: Values, first: AuditReport, force: bool) -> Iterator[Release]:
+    now = datetime.now(UTC)
+    if not force and now - first.taken_at < GRACE:
+        left = int((GRACE - (now - first.taken_at)).total_seconds())
+        raise _Refused(f"the report is too young: an address may still be in the making; {left} s more, or --force")
+    second = run_audit(values, derive_alive(values))
+    yield from derive_releases(suspects_of(first), first.taken_at, second, now, timedelta(0) if force else GRACE)
+
+
+async def _give_back(store: Store, releases: Sequence[Release]) -> Receipt:
+    allocator = Allocator(IpamStore(store), node_owner(RELEASER), now=lambda: datetime.now(UTC), rng=random.Random())
+    released: list[Address] = []
+    refused: dict[Address, ReleaseRefusal] = {}
+    for start in range(0, len(releases), RELEASES_AT_ONCE):
+        receipt = await allocator.release_addresses(releases[start : start + RELEASES_AT_ONCE])
+        released += receipt.released
+        refused.update(receipt.refused)
+    return Receipt(tuple(released), refused)
+
+
+def _dump(rows: Rows, output: str) -> None:
+    from felixpy.ctl.output import render_json, render_yaml
+
+    heads = [_camel(head) for head in rows[0]]
+    items: list[Json] = [dict(zip(heads, row, strict=True)) for row in rows[1:]]
+    body: dict[str, Json] = {"items": items}
+    click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+
+
+def _camel(words: str) -> str:
+    first, *rest = words.lower().split()
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,157 @@
+"""What `ipam check` compares IPAM with, whom it blames, and the report that `ipam release` goes by.
+
+In: every key that bears on addresses, at one revision; out: who is alive, findings with who is behind them, a report
+and back. Pure; ipam.audit finds, and the allocator releases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from felixpy.ctl.ipam_view import HeldAddress, iter_held, read_blocks
+from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.kinds import CALICO, GRANTS_PREFIX, IPAM_PREFIX, KINDS, Name
+from felixpy.resources.types import Grant, Node, WorkloadEndpoint
+from ipam.addresses import Address, format_address, parse_address
+from ipam.audit import Audit, Finding, Suspect, audit
+from ipam.model import LOAD_BALANCER, parse_affinity_key
+from ipam.request import Tunnel, tunnel_request
+
+_KINDS = ("IPPool", "Node", "WorkloadEndpoint")
+PREFIXES = tuple(
+    prefix.encode()
+    for prefix in (
+        IPAM_PREFIX,
+        GRANTS_PREFIX,
+        *(info.prefix for info in KINDS if info.api_version == CALICO and info.kind in _KINDS),
+    )
+)
+_WIREGUARD = (Tunnel.WIREGUARD, Tunnel.WIREGUARD_V6)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Who uses addresses: handles that count as used, and each address with the endpoints or nodes that have it."""
+
+    handles: frozenset[str]
+    users: Mapping[Address, tuple[str, ...]]
+
+
+class SuspectItem(msgspec.Struct, frozen=True):
+    """A suspect as it stands in a report."""
+
+    address: str
+    handle: str
+    sequence: int
+
+
+class FindingItem(msgspec.Struct, frozen=True):
+    """A finding as it stands in a report."""
+
+    problem: str
+    what: str
+    subject: str
+    key: str
+    detail: str = ""
+    blame: str = ""
+
+
+class AuditReport(msgspec.Struct, frozen=True, rename="camel"):
+    """One look at the datastore, to be compared with a later one."""
+
+    taken_at: datetime
+    revision: int
+    findings: tuple[FindingItem, ...] = ()
+    suspects: tuple[SuspectItem, ...] = ()
+
+
+def derive_alive(values: Mapping[str, bytes]) -> Alive:
+    """Who is alive, as endpoints, Nodes and grants say.
+
+    Missing who holds an address of a Service block of Calico's own: it counts as alive, as nothing here says otherwise.
+    """
+    decoder = Decoder("")
+    users: dict[Address, list[str]] = {}
+    handles: set[str] = set()
+    for key, value in values.items():
+        decoded = decoder.decode(key.encode(), value)
+        if not isinstance(decoded, Decoded):
+            continue
+        name = decoded.ref.name
+        match decoded.value:
+            case WorkloadEndpoint(addresses=addresses):
+                for address in addresses:
+                    users.setdefault(Address(address), []).append(f"endpoint {name}")
+            case Node(ipip_tunnel=ipip, vxlan_tunnel4=vxlan4, vxlan_tunnel6=vxlan6):
+                handles.update(tunnel_request(name.name, tunnel).handle_id for tunnel in _WIREGUARD)
+                for tunnel_address in (ipip, vxlan4, vxlan6):
+                    if tunnel_address is not None:
+                        users.setdefault(Address(tunnel_address), []).append(f"node {name}")
+            case Grant(address=granted, services=services):
+                users.setdefault(Address(granted), []).extend(_service_words(one) for one in services)
+            case _:
+                pass
+    for block in read_blocks(values):
+        if block.affinity == str(LOAD_BALANCER):
+            handles.update(held.attribute.holder for held in iter_held(block))
+    return Alive(frozenset(handles), {address: tuple(names) for address, names in users.items()})
+
+
+def _service_words(name: Name) -> str:
+    return f"Service {name}"
+
+
+def run_audit(values: Mapping[str, bytes], alive: Alive) -> Audit:
+    """What is wrong."""
+    return audit(values, alive.handles, alive.users.keys())
+
+
+def make_report(values: Mapping[str, bytes], alive: Alive, found: Audit, revision: int, now: datetime) -> AuditReport:
+    """The findings with who is behind each, and the suspects."""
+    held = {one.address: one for block in read_blocks(values) for one in iter_held(block)}
+    suspects = sorted(found.suspects, key=lambda one: (len(one.address), one.address))
+    return AuditReport(
+        taken_at=now,
+        revision=revision,
+        findings=tuple(
+            FindingItem(one.problem.name, str(one.problem), one.subject, one.key, one.detail, _blame(one, held, alive))
+            for one in found.findings
+        ),
+        suspects=tuple(SuspectItem(format_address(one.address), one.handle_id, one.sequence) for one in suspects),
+    )
+
+
+def _blame(finding: Finding, held: Mapping[Address, HeldAddress], alive: Alive) -> str:
+    """Who made it so, as far as it is recorded."""
+    claim = parse_affinity_key(finding.key)
+    if claim is not None:
+        return f"{claim[0]}"
+    try:
+        address = parse_address(finding.subject)
+    except ValueError:
+        return ""
+    if address in alive.users:
+        return ", ".join(alive.users[address])
+    return held[address].describe() if address in held else ""
+
+
+def parse_report(value: bytes) -> AuditReport:
+    """A report from its JSON.
+
+    Raises  ValueError when it is none.
+    """
+    return msgspec.json.decode(value, type=AuditReport)
+
+
+def suspects_of(report: AuditReport) -> Audit:
+    """The audit that a report was made of, as far as releasing asks.
+
+    Raises  ValueError when an address is none.
+    """
+    return Audit(
+        (), frozenset(Suspect(parse_address(one.address), one.handle, one.sequence) for one in report.suspects)
+    )

@@ -1,0 +1,168 @@
+"""Service addresses as a person asks about them: how full the pools are, who announces what, who does not and why.
+
+In: the datastore's pools, grants, Services and their status, and what the nodes said; out: values to show. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from felixpy.addresses import Address, format_address, parse_prefix
+from felixpy.calc.announce import Why
+from felixpy.datastore.model import KeyValue
+from felixpy.resources.codec import Decoded, Decoder, Table
+from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
+from felixpy.resources.types import AddressPool, AddressRange, Grant, Service
+from felixpy.status import NodeStatus
+
+SERVICES = BY_TYPE["v1", "Service"]
+POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
+_STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
+PREFIXES = tuple(prefix.encode() for prefix in (POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, _STATUS_OF_SERVICES))
+NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
+NO_SESSION = "no session up"
+
+
+class Condition(msgspec.Struct):
+    """What the controller said of a Service."""
+
+    status: str = ""
+    message: str = ""
+
+
+class _ServiceStatus(msgspec.Struct):
+    conditions: list[Condition] = []
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How many of a pool's addresses are held."""
+
+    name: str
+    used: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Who announces one address, and who does not: the nodes, by why not."""
+
+    announced_by: tuple[str, ...]
+    silent: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddress:
+    """One address of a Service; `address` None where it has none, `refusal` then says why."""
+
+    service: Name
+    address: Address | None
+    pool: str = ""
+    refusal: str = ""
+    reach: Reach = Reach((), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """All pools and all addresses of LoadBalancer Services."""
+
+    pools: tuple[PoolUse, ...]
+    addresses: tuple[ServiceAddress, ...]
+
+
+def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | None]) -> Balance:
+    """What the keys below PREFIXES and the nodes' answers come to."""
+    decoder = Decoder("")
+    pools: dict[Name, AddressPool] = {}
+    grants: list[Grant] = []
+    services: dict[Name, Service] = {}
+    conditions: dict[Name, Condition] = {}
+    for pair in pairs:
+        key = pair.key.decode("utf-8", "replace")
+        if key.startswith(_STATUS_OF_SERVICES):
+            namespace, _, name = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
+            conditions[Name(namespace, name)] = _read_condition(pair.value)
+            continue
+        decoded = decoder.decode(pair.key, pair.value)
+        if not isinstance(decoded, Decoded):
+            continue
+        match decoded.ref.table, decoded.value:
+            case Table.ADDRESS_POOL, AddressPool() as pool:
+                pools[decoded.ref.name] = pool
+            case Table.GRANT, Grant() as grant:
+                grants.append(grant)
+            case Table.SERVICE, Service(type="LoadBalancer") as service:
+                services[decoded.ref.name] = service
+            case _:
+                pass
+    uses = (PoolUse(name.name, _count_used(grants, name.name), _count(pool)) for name, pool in sorted(pools.items()))
+    return Balance(tuple(uses), tuple(_derive_addresses(services, grants, conditions, nodes)))
+
+
+def _derive_addresses(
+    services: Mapping[Name, Service],
+    grants: Sequence[Grant],
+    conditions: Mapping[Name, Condition],
+    nodes: Mapping[str, NodeStatus | None],
+) -> Iterable[ServiceAddress]:
+    held: dict[Name, list[Grant]] = {}
+    for grant in sorted(grants, key=lambda grant: (len(grant.address), grant.address)):
+        for name in grant.services:
+            held.setdefault(name, []).append(grant)
+    for name in sorted({*services, *held}):
+        condition = conditions.get(name, Condition())
+        refusal = condition.message if condition.status == "False" else ""
+        for grant in held.get(name, ()):
+            yield ServiceAddress(name, grant.address, grant.pool, refusal, derive_reach(grant.address, nodes))
+        if name not in held:
+            yield ServiceAddress(name, None, "", refusal or NOT_DECIDED)
+
+
+def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Reach:
+    """Who announces an address to somebody, and why the others do not; nodes that did not answer are left out."""
+    announced: list[str] = []
+    silent: dict[str, list[str]] = {}
+    for name, status in nodes.items():
+        bgp = status.bgp if status is not None else None
+        if bgp is None:
+            continue
+        text = format_address(address)
+        if bgp.no_speaker:
+            silent.setdefault(bgp.no_speaker, []).append(name)
+        elif any(one.why == Why.SERVICE and parse_prefix(one.prefix).contains(address) for one in bgp.announcements):
+            announced.append(name if bgp.established else f"{name} ({NO_SESSION})")
+        else:
+            reasons = (one.reason for one in bgp.silences if one.prefix.partition("/")[0] == text)
+            silent.setdefault(next(reasons, "the node does not say why"), []).append(name)
+    return Reach(tuple(announced), {reason: tuple(names) for reason, names in silent.items()})
+
+
+def _read_condition(value: bytes) -> Condition:
+    try:
+        conditions = msgspec.json.decode(value, type=_ServiceStatus).conditions
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Condition()
+    return conditions[0] if conditions else Condition()
+
+
+def _count_used(grants: Iterable[Grant], pool: str) -> int:
+    return sum(grant.pool == pool for grant in grants)
+
+
+def _count(pool: AddressPool) -> int:
+    return sum(_size(one) - (_count_buggy(one) if pool.avoid_buggy else 0) for one in pool.ranges)
+
+
+def _size(one: AddressRange) -> int:
+    return int.from_bytes(one.last, "big") - int.from_bytes(one.first, "big") + 1
+
+
+def _count_buggy(one: AddressRange) -> int:
+    """How many addresses of a range end in .0 or .255."""
+    if len(one.first) != 4:
+        return 0
+    first, last = int.from_bytes(one.first, "big"), int.from_bytes(one.last, "big")
+    return sum((last - ending) // 256 - (first - 1 - ending) // 256 for ending in (0, 255))

@@ -1,0 +1,164 @@
+"""felixctl ipam on addresses that the allocator itself gave out, in a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from felixpy.datastore.client import open_store
+from felixpy.datastore.ipam_store import IpamStore
+from felixpy.datastore.settings import EtcdSettings, parse_endpoints
+from ipam.addresses import format_address, parse_address
+from ipam.engine import Allocator
+from ipam.model import node_owner
+from ipam.request import Request, pod_handle, pod_owner
+from tests.ctl.conftest import Answer
+from tests.support.etcd import Etcd
+
+Felixctl = Callable[..., Answer]
+CALICO = "/calico/resources/v3/projectcalico.org"
+POOL = {"cidr": "10.64.0.0/24", "blockSize": 28}
+
+
+def assign(store: Etcd, node: str, pod: str, address: str = "") -> str:
+    """Gives the pod an address on a node, as its agent would; a particular one, or any."""
+
+    async def run() -> str:
+        client = open_store(EtcdSettings(parse_endpoints(store.url)))
+        try:
+            now = datetime.now(UTC)
+            allocator = Allocator(IpamStore(client), node_owner(node), now=lambda: now, rng=random.Random(1))
+            request = Request(
+                handle_id=pod_handle("k8s-pod-network", f"c{pod}"),
+                owner=pod_owner(node, "default", pod, now),
+                v4=0 if address else 1,
+                addresses=(parse_address(address),) if address else (),
+            )
+            return format_address((await allocator.assign(request)).addresses[0].address)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def put(store: Etcd, plural: str, name: str, kind: str, spec: dict[str, Any]) -> None:
+    """Writes a Calico object; `name` with its namespace where it has one."""
+    body = {"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": {"name": name.rpartition("/")[2]}}
+    store.put(f"{CALICO}/{plural}/{name}", {**body, "spec": spec})
+
+
+def put_endpoint(store: Etcd, node: str, pod: str, address: str) -> None:
+    spec = {"node": node, "orchestrator": "k8s", "pod": pod, "endpoint": "eth0", "interfaceName": f"cali{pod}"}
+    put(
+        store, "workloadendpoints", f"default/{node}-k8s-{pod}-eth0", "WorkloadEndpoint",
+        {**spec, "ipNetworks": [f"{address}/32"]},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pods(store: Etcd) -> dict[str, str]:
+    """Pods a and b of n1 and c of n2, by name, each with the endpoint that uses its address."""
+    put(store, "ippools", "default-pool", "IPPool", POOL)
+    held: dict[str, str] = {}
+    for node, pod, address in (("n1", "a", "10.64.0.1"), ("n1", "b", "10.64.0.2"), ("n2", "c", "10.64.0.17")):
+        held[pod] = assign(store, node, pod, address)
+        put_endpoint(store, node, pod, held[pod])
+    return held
+
+
+def leak(store: Etcd, node: str, pod: str) -> None:
+    """Takes a pod's endpoint away, and leaves its address allocated."""
+    store.delete(f"{CALICO}/workloadendpoints/default/{node}-k8s-{pod}-eth0")
+
+
+def aged(report: str, age: timedelta, path: Path) -> str:
+    """The report as if it had been made `age` ago; the name of its file."""
+    body = json.loads(report)
+    body["takenAt"] = (datetime.now(UTC) - age).isoformat()
+    path.write_text(json.dumps(body))
+    return str(path)
+
+
+def test_pools_nodes_and_blocks_by_how_full_they_are(felixctl: Felixctl, pods: dict[str, str]) -> None:
+    rows = [" ".join(line.split()) for line in felixctl("ipam", "show").lines]
+    assert [row.split()[0] for row in rows] == ["POOL,", "default-pool", "n1", "n2"]
+    assert [row.split()[-1] for row in rows[1:]] == ["3/256", "2/16", "1/16"]
+    blocks = felixctl("ipam", "show", "--blocks").lines
+    assert [line.split()[0] for line in blocks[2:]] == ["n1", "10.64.0.0/28", "n2", "10.64.0.16/28"]
+    items = json.loads(felixctl("ipam", "show", "-o", "json").out)["items"]
+    of_pool = {"pool": "default-pool", "cidr": "10.64.0.0/24"}
+    assert items[0] == {**of_pool, "owner": "n1", "block": "10.64.0.0/28", "used": "2", "size": "16"}
+
+
+def test_who_has_an_address(felixctl: Felixctl, pods: dict[str, str]) -> None:
+    said = felixctl("ipam", "show", "--ip", pods["c"]).out
+    assert "10.64.0.16/28 of n2" in said
+    assert "pod default/c on n2, since 20" in said
+    assert "in use by:   endpoint default/n2-k8s-c-eth0" in said
+    assert "nobody: it is free" in felixctl("ipam", "show", "--ip", "10.64.0.30").out
+    assert felixctl("ipam", "show", "--ip", "10.64.0").code == 2
+    assert json.loads(felixctl("ipam", "show", "--ip", pods["a"], "-o", "json").out)["items"][0]["pod"] == "a"
+
+
+def test_an_address_of_another_nodes_block_is_borrowed(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    assign(store, "n2", "d", "10.64.0.9")
+    rows = felixctl("ipam", "show", "--borrowed").lines
+    assert rows[1].split()[:3] == ["10.64.0.9", "10.64.0.0/28", "n1"]
+    assert "pod default/d on n2" in rows[1]
+    assert len(rows) == 2
+
+
+def test_a_clean_cluster_passes_the_check(felixctl: Felixctl, pods: dict[str, str]) -> None:
+    said = felixctl("ipam", "check")
+    assert (said.code, said.out) == (0, "Nothing is wrong.\n")
+
+
+def test_findings_name_who_is_to_blame(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    leak(store, "n1", "b")
+    put_endpoint(store, "n2", "squatter", "10.64.0.99")
+    store.delete("/calico/ipam/v2/host/n2/ipv4/block/10.64.0.16-28")
+    said = felixctl("ipam", "check")
+    assert said.code == 1
+    assert f"  {pods['b']} (k8s-pod-network.cb, pod default/b on n1" in said.out
+    assert "  10.64.0.99 (endpoint default/n2-k8s-squatter-eth0)" in said.out
+    assert "the block has an owner and no claim by it:\n  10.64.0.16/28 (host:n2)" in said.out
+    found = json.loads(felixctl("ipam", "check", "-o", "json").out)
+    assert {one["problem"] for one in found["findings"]} == {"LEAKED", "NOT_ALLOCATED", "CLAIM_MISSING"}
+    assert [one["address"] for one in found["suspects"]] == [pods["b"]]
+
+
+def test_what_a_node_tunnels_through_is_in_use(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    tunnel = assign(store, "n1", "tunnel")
+    assert felixctl("ipam", "check").code == 1
+    put(store, "nodes", "n1", "Node", {"bgp": {"ipv4Address": "10.9.0.1/24", "ipv4IPIPTunnelAddr": tunnel}})
+    assert felixctl("ipam", "check").code == 0
+
+
+def test_only_what_two_looks_agree_on_is_released(
+    felixctl: Felixctl, store: Etcd, pods: dict[str, str], tmp_path: Path
+) -> None:
+    leak(store, "n1", "a")
+    leak(store, "n1", "b")
+    report = felixctl("ipam", "check", "-o", "json").out
+    young = felixctl("ipam", "release", "--from-report", aged(report, timedelta(minutes=1), tmp_path / "young"))
+    assert (young.code, "too young" in young.err) == (1, True)
+    put_endpoint(store, "n1", "a", pods["a"])
+    done = felixctl("ipam", "release", "--from-report", aged(report, timedelta(hours=1), tmp_path / "old"))
+    assert (done.code, done.out) == (0, f"{pods['b']} released\n")
+    assert felixctl("ipam", "check").code == 0
+
+
+def test_one_address_is_released_unless_it_is_in_use(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    used = felixctl("ipam", "release", "--ip", pods["a"])
+    assert (used.code, "is in use by endpoint default/n1-k8s-a-eth0" in used.err) == (1, True)
+    leak(store, "n1", "a")
+    assert felixctl("ipam", "release", "--ip", pods["a"]).out == f"{pods['a']} released\n"
+    assert felixctl("ipam", "release", "--ip", pods["a"]).code == 1, "it is free"
+    assert felixctl("ipam", "release").code == 2
