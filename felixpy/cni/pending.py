@@ -1,7 +1,8 @@
-"""DELs that the shim kept while the agent was away.
+"""DELs that are to be finished later: kept by the shim while the agent is away, and by the agent while etcd is.
 
-Imperative. In → out: files below DIR/cni-pending, each one request frame → Requests, and their removal when done.
-A file is whole or not there; names that begin with a dot are being written. Source: wire.py, shim/felixpy-cni.c.
+Imperative. In → out: Requests → files below DIR/cni-pending, each one request frame → Requests, and their removal when
+done. A file is whole or not there; names that begin with a dot are being written.
+Source: wire.py, shim/felixpy-cni.c.
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ class PendingDeletes:
                 return wire.parse_request(file.read(_FRAME_MAX_BYTES + 1))
         except FileNotFoundError:
             return None
+
+    def keep(self, name: str, request: Request) -> None:
+        """Keeps the request under `name`, also over a power cut.
+
+        Raises  OSError.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self._directory / f".{name}"
+        with temporary.open("wb") as file:
+            file.write(wire.render_request(request))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._directory / name)
 
     def remove(self, name: str) -> None:
         """Forgets it; nothing when it is gone already."""

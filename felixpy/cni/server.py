@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 CONNECTIONS_MAX = 256
 """Calls under way at once; the next wait in the socket's backlog."""
 REPLAY_INTERVAL_S = 10.0
-"""A shim may keep a DEL just as the agent starts, and a kept DEL may find the datastore away."""
+"""A shim may keep a DEL just as the agent starts."""
+REPLAY_AGAIN_S = 1.0
+"""A kept DEL may find the datastore away; doubled up to the usual interval while it stays so."""
 _ACCEPT_PAUSE_S = 0.1
 
 
@@ -47,6 +49,7 @@ class CniServer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._replay())
+                tasks.create_task(self._verbs.serve_retired())
                 await self._accept(listener, tasks)
         finally:
             listener.close()
@@ -94,12 +97,15 @@ class CniServer:
             received.close()
 
     async def _replay(self) -> None:
+        again_s = REPLAY_AGAIN_S
         while True:
+            remaining = 0
             try:
-                await self._verbs.replay_pending()
+                remaining = await self._verbs.replay_pending()
             except OSError as error:
                 log.warning("kept DELs cannot be read: %s", error)
-            await asyncio.sleep(REPLAY_INTERVAL_S)
+            await asyncio.sleep(again_s if remaining else REPLAY_INTERVAL_S)
+            again_s = min(again_s * 2, REPLAY_INTERVAL_S) if remaining else REPLAY_AGAIN_S
 
 
 def _refuse(why: str) -> Answer:

@@ -1,8 +1,9 @@
 """The CNI verbs: what happens between a request and its answer.
 
 Imperative. In → out: wire.Request and the pod's network namespace → wire.Answer; on the way, addresses and endpoint
-through the Backend, and the kernel through drivers/netlink/pod.py in threads. Calls that concern one pod interface
-follow each other, others run side by side. An ADD that fails takes back what it made, and nothing else.
+through the Backend, and the kernel through the Wirer. Calls that concern one pod interface follow each other, others
+run side by side. An ADD that fails takes back what it made, and nothing else. A DEL ends the pod's traffic before it
+gives back the address, and what it cannot finish without the datastore is kept for later.
 Must never choose names or addresses. Source: CNI specification 1.1.0 sections 2 and 4.
 """
 
@@ -11,12 +12,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from felixpy.addresses import Address, format_address, host_prefix
 from felixpy.cni import wire
@@ -40,22 +38,12 @@ from felixpy.cni.plan import (
 )
 from felixpy.cni.result import AddResult, render_result
 from felixpy.cni.wire import Answer, Request
+from felixpy.cni.wirer import Wirer
 from felixpy.datastore.model import DatastoreError
-from felixpy.drivers.netlink.pod import (
-    PodError,
-    check_pod,
-    configure_pod,
-    create_pod_link,
-    list_pod_links,
-    remove_pod_link,
-)
+from felixpy.drivers.netlink.pod import PodError
 from felixpy.resources.kinds import Name
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-KERNEL_THREADS = 4
-"""The kernel makes links under one lock; more threads would only wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +53,7 @@ class Limits:
     describe_s: float = 10.0
     admit_s: float = 25.0
     programmed_s: float = 10.0
+    withdraw_s: float = 5.0
 
 
 class Verbs:
@@ -76,7 +65,7 @@ class Verbs:
         self._pending = pending
         self._limits = limits or Limits()
         self._locks = NamedLocks()
-        self._threads = ThreadPoolExecutor(KERNEL_THREADS, thread_name_prefix="pod")
+        self._wirer = Wirer()
 
     async def answer(self, request: Request, netns: int | None) -> Answer:
         """What the shim is to print; every failure becomes a CNI error."""
@@ -84,7 +73,7 @@ class Verbs:
         try:
             call = parse_call(request, self._node)
             version = call.version
-            output = await self._run(call, netns)
+            output = await self._run(call, request, netns)
         except Exception as error:
             failure = as_cni_error(error)
             subject = f"{request.command} {request.container_id} {request.ifname}".strip()
@@ -94,20 +83,30 @@ class Verbs:
 
     async def replay_pending(self) -> int:
         """Does the DELs that were kept; how many remain, because they cannot be done now."""
-        remaining = 0
+        remaining, why = 0, ""
         for name in self._pending.list_names():
-            request = self._read_pending(name)
-            if request is None:
+            attachment = self._read_pending(name)
+            if attachment is None:
                 continue
-            if (await self.answer(request, None)).exit_status:
+            try:
+                async with self._locks.hold(attachment.host_device):
+                    await self._delete(attachment)
+            except Exception as error:
                 remaining += 1
+                why = str(as_cni_error(error))
+        if remaining:
+            log.info("%d kept DELs have to wait: %s", remaining, why)
         return remaining
+
+    async def serve_retired(self) -> None:
+        """Frees the devices of pods that are gone; never returns."""
+        await self._wirer.serve_retired()
 
     def close(self) -> None:
         """Waits for no kernel work; what is under way ends by itself."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._wirer.close()
 
-    async def _run(self, call: Call, netns: int | None) -> bytes:
+    async def _run(self, call: Call, request: Request, netns: int | None) -> bytes:
         attachment = call.attachment
         if attachment is None:
             return await (self._collect(call) if call.verb is Verb.GC else self._status())
@@ -119,7 +118,7 @@ class Verbs:
                 case Verb.CHECK:
                     return await self._check(call, attachment, netns)
                 case _:
-                    return await self._delete(attachment)
+                    return await self._delete_or_keep(attachment, request)
 
     async def _add(self, call: Call, attachment: Attachment, netns: int | None) -> bytes:
         if unready := await self._backend.find_unready():
@@ -129,7 +128,7 @@ class Verbs:
         facts = await self._describe(attachment)
         link = derive_link(call, attachment, facts)
         made, admitted = await asyncio.gather(
-            self._in_pod(lambda descriptor: create_pod_link(link, descriptor), netns),
+            self._wirer.create(link, netns),
             self._admit(call, attachment, facts),
             return_exceptions=True,
         )
@@ -141,7 +140,7 @@ class Verbs:
             raise admitted
         wiring = derive_wiring(link, admitted.addresses, forwarding=call.conf.allow_ip_forwarding)
         outcomes = await asyncio.gather(
-            self._in_pod(lambda descriptor: configure_pod(wiring, descriptor), netns),
+            self._wirer.configure(wiring, netns),
             self._wait_programmed(attachment.endpoint, admitted.revision),
             return_exceptions=True,
         )
@@ -153,12 +152,26 @@ class Verbs:
         log.info("ADD %s: %s on %s", attachment.endpoint, addresses, link.host_device)
         return render_result(AddResult(wiring, call.netns, call.conf.dns), call.version)
 
-    async def _delete(self, attachment: Attachment) -> bytes:
+    async def _delete(self, attachment: Attachment) -> None:
         """The link goes before the address, so that whoever gets the address next is the only one to have it."""
-        await self._in_thread(lambda: remove_pod_link(attachment.host_device, attachment.owner))
-        await self._backend.withdraw(attachment)
+        await self._wirer.retire(attachment.host_device, attachment.owner)
+        if unready := await self._backend.find_unready():
+            raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
+        async with asyncio.timeout(self._limits.withdraw_s):
+            await self._backend.withdraw(attachment)
         self._pending.remove(wire.pending_name(attachment.container_id, attachment.ifname))
         log.info("DEL %s of container %s", attachment.endpoint, attachment.container_id)
+
+    async def _delete_or_keep(self, attachment: Attachment, request: Request) -> bytes:
+        """A runtime can do nothing about a datastore that is away: the pod's traffic has ended, the rest is kept."""
+        try:
+            await self._delete(attachment)
+        except Exception as error:
+            failure = as_cni_error(error)
+            if failure.code is not Code.TRY_AGAIN:
+                raise
+            self._pending.keep(wire.pending_name(attachment.container_id, attachment.ifname), request)
+            log.warning("DEL %s is finished later: %s", attachment.endpoint, failure)
         return b""
 
     async def _check(self, call: Call, attachment: Attachment, netns: int | None) -> bytes:
@@ -169,7 +182,7 @@ class Verbs:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
         link = derive_link(call, attachment, await self._describe(attachment))
         wiring = derive_wiring(link, addresses)
-        problems = list(await self._in_pod(lambda descriptor: check_pod(wiring, descriptor), netns))
+        problems = list(await self._wirer.check(wiring, netns))
         if call.conf.previous:
             problems += _differences(call.conf.previous, addresses, (link.host_device, link.pod_device))
         if problems:
@@ -195,7 +208,7 @@ class Verbs:
 
     async def _collect_one(self, attachment: Attachment, device: str) -> None:
         async with self._locks.hold(device):
-            await self._in_thread(lambda: remove_pod_link(device, attachment.owner))
+            await self._wirer.retire(device, attachment.owner)
             await self._delete(attachment)
 
     async def _status(self) -> bytes:
@@ -208,7 +221,7 @@ class Verbs:
         recorded = [item for item in await self._backend.list_attachments() if item.network == network]
         held = {item: item.host_device for item in recorded}
         owners = {item.owner for item in recorded}
-        for device, owner in (await self._in_thread(lambda: list_pod_links(INTERFACE_PREFIX))).items():
+        for device, owner in (await self._wirer.list_links(INTERFACE_PREFIX)).items():
             attachment = parse_owner(owner, self._node)
             if attachment and attachment.network == network and owner not in owners:
                 held[attachment] = device
@@ -239,7 +252,7 @@ class Verbs:
         """Takes back what this ADD made; the runtime's DEL, which follows a failed ADD, gets what cannot go now."""
         try:
             if link:
-                await self._in_thread(lambda: remove_pod_link(attachment.host_device, attachment.owner))
+                await self._wirer.retire(attachment.host_device, attachment.owner)
             if admitted:
                 async with asyncio.timeout(self._limits.admit_s):
                     await self._backend.withdraw(attachment)
@@ -248,36 +261,23 @@ class Verbs:
 
     async def _finish_pending(self, attachment: Attachment) -> None:
         """A DEL of this very interface that was kept comes before its next ADD."""
-        request = self._read_pending(wire.pending_name(attachment.container_id, attachment.ifname))
-        earlier = parse_call(request, self._node).attachment if request else None
+        earlier = self._read_pending(wire.pending_name(attachment.container_id, attachment.ifname))
         if earlier:
             await self._delete(earlier)
 
-    def _read_pending(self, name: str) -> Request | None:
+    def _read_pending(self, name: str) -> Attachment | None:
         try:
             request = self._pending.read(name)
-            if request and parse_call(request, self._node).verb is not Verb.DEL:
+            if request is None:
+                return None
+            call = parse_call(request, self._node)
+            if call.verb is not Verb.DEL:
                 raise wire.WireError("it is no DEL")
         except (wire.WireError, CniError) as error:
             log.warning("the kept DEL %s cannot be read and is dropped: %s", name, error)
             self._pending.remove(name)
             return None
-        return request
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-
-    async def _in_pod(self, function: Callable[[int], T], netns: int) -> T:
-        """Gives the thread a descriptor of its own: it may outlive the call, and a number may come to mean another."""
-        own = os.dup(netns)
-
-        def run() -> T:
-            try:
-                return function(own)
-            finally:
-                os.close(own)
-
-        return await self._in_thread(run)
+        return call.attachment
 
 
 def as_cni_error(error: BaseException) -> CniError:

@@ -21,7 +21,7 @@ from pathlib import Path
 from felixpy.addresses import parse_address
 from felixpy.cni.plan import Attachment, PodFacts, derive_link, derive_wiring, parse_call
 from felixpy.cni.wire import Request
-from felixpy.drivers.netlink.pod import check_pod, configure_pod, create_pod_link, remove_pod_link
+from felixpy.drivers.netlink.pod import check_pod, configure_pod, create_pod_link, delete_retired_links, retire_pod_link
 from felixpy.resources.kinds import Name
 from tests.cni.conftest import ROOT, DictBackend, Node
 from tests.support.netns import Namespace
@@ -67,7 +67,7 @@ def bench_kernel(pods: Sequence[Namespace]) -> None:
     config = b'{"cniVersion": "1.1.0", "name": "net"}'
     for label, texts in (("v4", ("10.65.0.3",)), ("v4+v6", ("10.65.0.3", "fd00:65::3"))):
         addresses = tuple(parse_address(text) for text in texts)
-        create, configure, check, remove = [], [], [], []
+        create, configure, check, retire = [], [], [], []
         for number, pod in enumerate(pods):
             path = str(pod.path)
             attachment = Attachment("n1", "net", f"c{number}", "eth0")
@@ -77,12 +77,14 @@ def bench_kernel(pods: Sequence[Namespace]) -> None:
             create.append(timed(lambda: create_pod_link(link, path)))  # noqa: B023
             configure.append(timed(lambda: configure_pod(wiring, path)))  # noqa: B023
             check.append(timed(lambda: check_pod(wiring, path)))  # noqa: B023
-            remove.append(timed(lambda: remove_pod_link(link.host_device, link.owner)))  # noqa: B023
+            retire.append(timed(lambda: retire_pod_link(link.host_device, link.owner)))  # noqa: B023
+        delete = timed(delete_retired_links)
         show(f"{label} create pair", create)
         show(f"{label} configure", configure)
         show(f"{label} wire_pod (both)", [a + b for a, b in zip(create, configure, strict=True)])
         show(f"{label} check", check)
-        show(f"{label} remove", remove)
+        show(f"{label} retire", retire)
+        show(f"{label} delete {len(pods)} retired", [delete])
 
 
 def bench_verbs(node: Node, pods: Sequence[Namespace]) -> None:

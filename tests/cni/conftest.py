@@ -234,9 +234,14 @@ class Node:
         return shown
 
     def links(self) -> list[str]:
-        """Devices whose names begin as pods' do."""
+        """Pods' devices that are in service."""
+        return [name for name, up in self.devices().items() if up]
+
+    def devices(self) -> dict[str, bool]:
+        """Devices whose names begin as pods' do, and whether they are up."""
         links = json.loads(self.namespace.ip("-json", "link", "show"))
-        return sorted(link["ifname"] for link in links if link["ifname"].startswith("cali"))
+        ups = {link["ifname"]: "UP" in link["flags"] for link in links}
+        return {name: ups[name] for name in sorted(ups) if name.startswith("cali")}
 
 
 Popen = subprocess.Popen[str]

@@ -18,8 +18,9 @@ from felixpy.drivers.netlink.pod import (
     check_pod,
     configure_pod,
     create_pod_link,
+    delete_retired_links,
     list_pod_links,
-    remove_pod_link,
+    retire_pod_link,
 )
 from tests.support.netns import Namespace
 from tests.support.packets import ping_ok
@@ -123,8 +124,8 @@ def test_another_containers_pair_gives_way(node: Namespace, make_namespace: Call
     assert wire(new, successor)
     assert check_pod(successor, str(new.path)) == ()
     assert check_pod(WIRING, str(old.path)) != ()
-    assert not remove_pod_link("calitest", LINK.owner)
-    assert remove_pod_link("calitest", "net/c2/eth0")
+    assert not retire_pod_link("calitest", LINK.owner)
+    assert retire_pod_link("calitest", "net/c2/eth0")
 
 
 def test_a_pair_that_was_left_half_made_is_made_anew(node: Namespace, pod: Namespace) -> None:
@@ -155,11 +156,44 @@ def test_a_device_that_is_not_ours_keeps_its_name(node: Namespace, pod: Namespac
     assert list_pod_links("cali") == {}
 
 
-def test_removing_what_is_not_there(node: Namespace, pod: Namespace) -> None:
-    assert not remove_pod_link("calitest", LINK.owner)
+def test_a_retired_pair_carries_nothing_and_counts_as_gone(node: Namespace, pod: Namespace) -> None:
+    wire(pod)
+    node.ip("route", "add", "10.65.0.3", "dev", "calitest")
+    assert ping_ok(node, "10.65.0.3")
+    assert retire_pod_link("calitest", LINK.owner)
+    assert not ping_ok(pod, "10.9.0.1")
+    assert "10.65.0.3" not in node.ip("route")
+    assert (list_pod_links("cali"), check_pod(WIRING, str(pod.path))) == ({}, ("calitest is not there",))
+    assert not retire_pod_link("calitest", LINK.owner), "it is already"
+
+
+def test_retired_pairs_are_deleted_and_no_others(node: Namespace, pod: Namespace) -> None:
+    wire(pod)
+    for number in range(3):
+        create_pod_link(PodLink(f"cali{number}", f"net{number}", f"net/c1/net{number}", MAC), str(pod.path))
+    node.ip("link", "add", "calibystander", "type", "bridge")
+    assert not delete_retired_links()
+    assert all(retire_pod_link(f"cali{number}", f"net/c1/net{number}") for number in range(3))
+    assert delete_retired_links()
+    left = {link["ifname"] for link in json.loads(node.ip("-json", "link", "show"))}
+    assert left == {"lo", "calitest", "calibystander"}
+
+
+def test_a_pair_comes_again_while_it_is_retired(node: Namespace, pod: Namespace) -> None:
+    wire(pod)
+    before = index_of(node, "calitest")
+    retire_pod_link("calitest", LINK.owner)
+    assert wire(pod)
+    assert not delete_retired_links(), "the new one is in service"
+    assert check_pod(WIRING, str(pod.path)) == ()
+    assert index_of(node, "calitest") != before
+
+
+def test_retiring_what_is_not_there(node: Namespace, pod: Namespace) -> None:
+    assert not retire_pod_link("calitest", LINK.owner)
     wire(pod)
     pod.ip("link", "del", "eth0")
-    assert not remove_pod_link("calitest", LINK.owner)
+    assert not retire_pod_link("calitest", LINK.owner)
 
 
 def test_a_pod_that_comes_without_ipv6(node: Namespace, pod: Namespace) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.plan import PodFacts
 from felixpy.cni.verbs import Limits
+from felixpy.drivers.netlink.pod import RETIRED_GROUP
 from tests.cni.conftest import NETWORK, Node, k8s_args, texts
 from tests.support.netns import Namespace
 from tests.support.packets import ping_ok
@@ -69,6 +70,61 @@ def test_del_takes_everything_and_may_come_again(node: Node, pod: Namespace) -> 
     for _ in range(2):
         assert node.call("DEL", pod).exit_status == 0
         assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
+
+
+def test_the_devices_of_deleted_pods_go_later(node: Node, make_namespace: MakeNamespace) -> None:
+    pods = [make_namespace("d") for _ in range(3)]
+    for number, namespace in enumerate(pods):
+        node.add(namespace, f"c{number}")
+        assert node.call("DEL", namespace, f"c{number}").exit_status == 0
+    assert not any(node.devices().values())
+    eventually(lambda: node.devices() == {})
+
+
+def test_a_device_that_an_agent_before_left_retired_goes(stopped_node: Node, pod: Namespace) -> None:
+    stopped_node.start().add(pod)
+    stopped_node.stop()
+    stopped_node.namespace.ip("link", "set", "calic1", "down", "group", str(RETIRED_GROUP))
+    stopped_node.start()
+    eventually(lambda: stopped_node.devices() == {})
+
+
+def test_add_right_after_del_of_the_same_container(node: Node, pod: Namespace) -> None:
+    for _ in range(3):
+        (address,) = node.add(pod).addresses
+        assert ping_ok(node.namespace, address)
+        assert node.call("DEL", pod).exit_status == 0
+
+
+def test_del_without_datastore_ends_the_traffic_and_is_finished_later(node: Node, pod: Namespace) -> None:
+    (address,) = node.add(pod).addresses
+    node.backend.reachable = False
+    assert node.call("DEL", pod).exit_status == 0
+    assert (node.links(), len(node.backend.held)) == ([], 1)
+    assert not ping_ok(node.namespace, address)
+    node.backend.reachable = True
+    eventually(lambda: node.backend.held == {} and node.backend.endpoints == {})
+    eventually(lambda: list((node.run_dir / "cni-pending").iterdir()) == [])
+
+
+def test_del_while_the_datastore_is_not_obeyed_writes_nothing_to_it(node: Node, pod: Namespace) -> None:
+    node.add(pod)
+    node.backend.unready = CniError(Code.NOT_AVAILABLE, "the agent does not obey the datastore")
+    assert node.call("DEL", pod).exit_status == 0
+    assert (node.links(), len(node.backend.endpoints)) == ([], 1)
+    node.backend.unready = None
+    eventually(lambda: node.backend.held == {} and node.backend.endpoints == {})
+
+
+def test_an_add_does_what_was_kept_of_its_interface_first(node: Node, make_namespace: MakeNamespace) -> None:
+    old, new = make_namespace("o"), make_namespace("n")
+    (first,) = node.add(old).addresses
+    node.backend.reachable = False
+    assert node.call("DEL", old).exit_status == 0
+    node.backend.reachable = True
+    (second,) = node.add(new).addresses
+    assert (first != second, len(node.backend.held)) == (True, 1)
+    assert ping_ok(node.namespace, second)
 
 
 def test_del_of_the_pods_old_container_leaves_the_new_one(node: Node, make_namespace: MakeNamespace) -> None:

@@ -1,0 +1,88 @@
+"""Pod wiring for an event loop: drivers/netlink/pod.py in threads, and the deletion of what is retired.
+
+Imperative. In → out: wiring values and a namespace's descriptor → the kernel made so. Retired pairs are deleted a
+moment later, together, so that no DEL waits for the kernel's CPUs, nor many DELs for each other.
+Must never choose names or addresses. Source: drivers/netlink/pod.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from felixpy.dataplane.pod import PodLink, PodWiring
+from felixpy.drivers.netlink.pod import (
+    PodError,
+    check_pod,
+    configure_pod,
+    create_pod_link,
+    delete_retired_links,
+    list_pod_links,
+    retire_pod_link,
+)
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+KERNEL_THREADS = 4
+"""The kernel makes links under one lock; more threads would only wait for it."""
+DELETE_AFTER_S = 0.2
+"""Long enough that the DELs of one burst share a deletion: it holds the kernel's lock, which ADDs need too."""
+
+
+class Wirer:
+    """The pod links of the node whose namespace the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(KERNEL_THREADS, thread_name_prefix="pod")
+        self._retired = asyncio.Event()
+
+    async def create(self, link: PodLink, netns: int) -> bool:
+        """Makes the pair; whether it had to be made. Raises as `create_pod_link`."""
+        return await self._in_pod(lambda descriptor: create_pod_link(link, descriptor), netns)
+
+    async def configure(self, wiring: PodWiring, netns: int) -> None:
+        """Gives both ends what they are to hold. Raises as `configure_pod`."""
+        await self._in_pod(lambda descriptor: configure_pod(wiring, descriptor), netns)
+
+    async def check(self, wiring: PodWiring, netns: int) -> tuple[str, ...]:
+        """What is not as it should be, in words. Raises as `check_pod`."""
+        return await self._in_pod(lambda descriptor: check_pod(wiring, descriptor), netns)
+
+    async def retire(self, device: str, owner: str) -> None:
+        """No packet passes over the owner's pair any more; the device goes later. Raises PodError."""
+        if await self._in_thread(lambda: retire_pod_link(device, owner)):
+            self._retired.set()
+
+    async def list_links(self, prefix: str) -> Mapping[str, str]:
+        """Owner by device of the pairs in service."""
+        return await self._in_thread(lambda: list_pod_links(prefix))
+
+    async def serve_retired(self) -> None:
+        """Deletes what is retired, and first of all what an agent before this one has left; never returns."""
+        while True:
+            try:
+                await self._in_thread(delete_retired_links)
+            except PodError as error:
+                log.warning("retired devices stay for now: %s", error)
+            await self._retired.wait()
+            await asyncio.sleep(DELETE_AFTER_S)
+            self._retired.clear()
+
+    def close(self) -> None:
+        """Waits for no kernel work; what is under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    async def _in_pod(self, function: Callable[[int], T], netns: int) -> T:
+        """Gives the thread a descriptor of its own: it may outlive the call, and a number may come to mean another."""
+        own = os.dup(netns)
+        running = self._threads.submit(function, own)
+        running.add_done_callback(lambda _: os.close(own))
+        return await asyncio.wrap_future(running)
