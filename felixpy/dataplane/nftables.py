@@ -109,6 +109,11 @@ def printable(text: str, limit_bytes: int) -> str:
     return plain.encode()[:limit_bytes].decode(errors="ignore")
 
 
+def log_prefix(action: Log) -> str:
+    """Its prefix as nft can quote it, where a dollar would begin a variable."""
+    return printable(action.prefix.replace("$", "_"), LOG_PREFIX_BYTES)
+
+
 def distinct_nets(match: NetIn) -> tuple[Prefix, ...]:
     """Its prefixes in order, none inside another."""
     return tuple(sorted(merge_prefixes(match.nets)))
@@ -183,7 +188,7 @@ def _render_action(action: Action) -> str:
         case SetMark():
             return _render_set_mark(action)
         case Log():
-            prefix = printable(action.prefix, LOG_PREFIX_BYTES)
+            prefix = log_prefix(action)
             return f'log prefix "{prefix}" group {action.group}' if prefix else f"log group {action.group}"
         case NoTrack():
             return "notrack"

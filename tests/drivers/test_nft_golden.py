@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.dataplane.nftables import render_table
@@ -216,6 +218,12 @@ def listed(namespace: Namespace) -> list[str]:
     return [*sorted(json.dumps(_plain(entry)) for entry in entries if "rule" not in entry), *map(json.dumps, rules)]
 
 
+def bytecode(namespace: Namespace) -> list[str]:
+    """The expressions of our chain `c`, as the kernel gives them back."""
+    shown = namespace.run("nft", "--debug=netlink", "list", "chain", "inet", "felixpy", "c")
+    return [line for line in shown.splitlines() if line.startswith("  [ ")]
+
+
 def _plain(node: Any) -> Any:
     if isinstance(node, list):
         return [_plain(value) for value in node]
@@ -238,12 +246,15 @@ def compare(make_namespace) -> Compare:
 
     def compare(chains: tuple[Chain, ...], sets: Mapping[Set, Members] = SETS) -> None:
         ops = [Put(it) for it in (*sets, *chains)] + [PutMembers(it, members) for it, members in sets.items()]
+        raw.run("nft", "flush", "ruleset")
+        text.run("nft", "flush", "ruleset")
         with in_namespace(raw.path, NftDriver) as driver:
             refused = [outcome for outcome in driver.apply(ops) if outcome.error]
         rendered = render_table(chains, sets, {it.name: members for it, members in sets.items()})
         text.run("nft", "-f", "-", stdin=rendered)
         assert refused == []
         assert listed(raw) == listed(text), rendered
+        assert bytecode(raw) == bytecode(text), rendered
 
     return compare
 
@@ -256,6 +267,49 @@ def test_match(compare: Compare, matches: tuple[Match, ...]) -> None:
 @pytest.mark.parametrize(("hook", "matches", "action"), ACTIONS.values(), ids=ACTIONS)
 def test_action(compare: Compare, hook: BaseHook | None, matches: tuple[Match, ...], action: Action) -> None:
     compare((*TARGETS, Chain("c", (Rule(action, matches),), hook)))
+
+
+def any_rule(version: int) -> st.SearchStrategy[Rule]:
+    """Rules that make sense in a filter chain, of one family, as policy has them."""
+    texts = ("10.0.0.0/8", "10.1.2.3", "192.168.0.0/17", "224.0.0.0/3", "0.0.0.0/0")
+    if version == 6:
+        texts = ("fd00::/8", "fd00::1", "2001:db8::/33", "ff00::/8", "::/0")
+    side, flag = st.sampled_from(["source", "destination"]), st.booleans()
+    port = st.integers(0, 65535)
+    ranges = st.lists(st.tuples(port, port).map(lambda it: (min(it), max(it))), min_size=1, max_size=4).map(tuple)
+    matches = st.one_of(
+        st.builds(NetIn, side, st.lists(st.sampled_from(nets(*texts)), min_size=1, max_size=4).map(tuple), flag),
+        st.builds(SetHas, side, st.sampled_from([f"s{version}", f"n{version}"]), st.just(version), flag),
+        st.builds(SetHas, side, st.just(f"p{version}"), st.just(version), flag, st.just(True)),
+        st.builds(InterfaceIs, st.sampled_from(["in", "out"]), st.sampled_from(["eth0", "cali*", "a"]), flag),
+        st.builds(CtStateIn, st.frozensets(st.sampled_from(CtState), min_size=1), flag),
+        st.builds(MarkIs, st.sampled_from([0, 0x10000]), st.sampled_from([0x10000, 0x30000, 0xFFFF0000]), flag),
+        st.builds(DestinationIsLocal, flag),
+        st.just(FamilyIs(version)),
+    )
+    transport = st.one_of(
+        st.just(()),
+        st.tuples(
+            st.sampled_from([ProtocolIs(6), ProtocolIs(17), ProtocolIs(132)]), st.builds(PortIn, side, ranges, flag)
+        ),
+        st.tuples(st.builds(IcmpIs, st.just(version), st.integers(0, 255), st.none() | st.integers(0, 255), flag)),
+        st.tuples(st.builds(ProtocolIs, st.integers(0, 255), st.just(True))),
+    )
+    mark = st.integers(0, 0xFFFFFFFF)
+    actions = st.one_of(
+        st.sampled_from([Accept(), Drop(), Return(), Jump("one"), Goto("two"), Reject()]),
+        st.builds(SetMark, mark, mark),
+        st.builds(Log, st.text(max_size=150), st.integers(0, 65535)),
+    )
+    both = st.tuples(st.lists(matches, max_size=4), transport).map(lambda it: (*it[0], *it[1]))
+    return st.builds(Rule, actions, both, st.text(max_size=150), flag)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(data=st.data())
+def test_any_rules(compare: Compare, data: st.DataObject) -> None:
+    rules = data.draw(st.lists(any_rule(4) | any_rule(6), min_size=20, max_size=60))
+    compare((*TARGETS, Chain("c", tuple(rules), FORWARD)))
 
 
 def test_comment_and_counter(compare: Compare) -> None:
@@ -279,4 +333,4 @@ def test_chains_of_a_policy(compare: Compare) -> None:
     )
     dispatch = {b"cali1": b"jump tw-cali1"}
     sets = {**SETS, Set("to", SetType.INTERFACE, DataType.VERDICT): dispatch}
-    compare((*TARGETS, policy, workload, Chain("forward", (Rule(Dispatch("out_interface", "to")),), FORWARD)), sets)
+    compare((*TARGETS, policy, workload, Chain("c", (Rule(Dispatch("out_interface", "to")),), FORWARD)), sets)

@@ -16,9 +16,9 @@ from typing import assert_never
 from felixpy.addresses import Prefix, version_of
 from felixpy.dataplane.nftables import (
     COMMENT_BYTES,
-    LOG_PREFIX_BYTES,
     distinct_nets,
     distinct_ranges,
+    log_prefix,
     printable,
     rule_digest,
 )
@@ -117,6 +117,8 @@ _NAT_SOURCE, _NAT_DESTINATION = 0, 1
 _NAT_RANDOM_FULLY = 16
 _NUMGEN_RANDOM = 1
 _HASH_JENKINS = 0
+_SCRATCH_WORDS = 5
+"""How far behind a hash's result nft puts what it hashes."""
 _TCP, _UDP = 6, 17
 _NFPROTO = {4: 2, 6: 10}
 _ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
@@ -180,18 +182,21 @@ class _Code:
     def add_match(self, match: Match) -> None:
         match match:
             case FamilyIs():
-                self._require_family(match.version)
+                self._test_family(match.version)
             case ProtocolIs(negate=False):
-                self._require_protocol(match.number)
+                self._test_protocol(match.number)
             case NetIn():
                 self._add_nets(match)
             case PortIn():
                 self._add_ports(match)
             case IcmpIs():
                 protocol = 1 if match.version == 4 else 58
-                if self._protocol != protocol:
+                if match.negate and match.code is not None:
+                    self._test_family(match.version)
+                    self._test_protocol(protocol)
+                elif self._protocol != protocol:
                     self._require_family(match.version)
-                    self._require_protocol(protocol)
+                    self._test_protocol(protocol)
                 self.parts.append(_icmp(match))
             case SetHas() | ServiceKnown() | Hairpin():
                 self._require_family(match.version)
@@ -220,19 +225,26 @@ class _Code:
 
     def _require_family(self, version: int) -> None:
         if self._version != version:
-            self.parts.append(meta_is(_META_NFPROTO, bytes([_NFPROTO[version]])))
-            self._version = version
+            self._test_family(version)
 
     def _require_protocol(self, number: int) -> None:
         if self._protocol != number:
-            self.parts.append(meta_is(_META_L4PROTO, bytes([number])))
-            self._protocol = number
+            self._test_protocol(number)
+
+    def _test_family(self, version: int) -> None:
+        self.parts.append(meta_is(_META_NFPROTO, bytes([_NFPROTO[version]])))
+        self._version = version
+
+    def _test_protocol(self, number: int) -> None:
+        self.parts.append(meta_is(_META_L4PROTO, bytes([number])))
+        self._protocol = number
 
     def _add_nets(self, match: NetIn) -> None:
         nets = distinct_nets(match)
-        self._require_family(nets[0].version)
         if nets[0].length == 0 and not match.negate:
+            self._test_family(nets[0].version)
             return
+        self._require_family(nets[0].version)
         size = len(nets[0].address)
         offset = _ADDRESS_AT[nets[0].version, match.side]
         if len(nets) == 1:
@@ -344,7 +356,7 @@ def _action(action: Action) -> bytes:
         case SetMark():
             return _set_mark(action)
         case Log():
-            prefix = printable(action.prefix, LOG_PREFIX_BYTES)
+            prefix = log_prefix(action)
             group = attribute_be16(1, action.group)
             return expression("log", *((attribute_text(2, prefix),) if prefix else ()), group)
         case NoTrack():
@@ -391,16 +403,17 @@ def _slot_at_random(action: Balance, word: int) -> bytes:
 
 
 def _slot_by_source(action: Balance, word: int) -> bytes:
+    source = register(word + _SCRATCH_WORDS)
     choice = expression(
         "hash",
-        attribute_be32(1, register(word + 1)),
+        attribute_be32(1, source),
         attribute_be32(2, register(word)),
         attribute_be32(3, _ADDRESS_BYTES[action.version]),
         attribute_be32(4, action.count),
         attribute_be32(5, 0),
         attribute_be32(7, _HASH_JENKINS),
     )
-    return _address(action.version, "source", register(word + 1)) + choice
+    return _address(action.version, "source", source) + choice
 
 
 def _dispatch_key(action: Dispatch) -> bytes:
