@@ -122,7 +122,7 @@ class Dataplane:
         self._applier.apply(why)
 
     def kernel_changed(self, what: str) -> None:
-        """Somebody else changed something of ours: soon everything is read and compared, once for a burst of changes."""
+        """Somebody else changed something of ours: soon all is read and compared, once for a burst of changes."""
         self._repair_soon(f"repair after {what}", everything=True)
 
     def object_changed(self, key: Key) -> None:
