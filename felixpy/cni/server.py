@@ -104,7 +104,7 @@ class CniServer:
                 remaining = await self._verbs.replay_pending()
             except OSError as error:
                 log.warning("kept DELs cannot be read: %s", error)
-            await asyncio.sleep(again_s if remaining else REPLAY_INTERVAL_S)
+            await self._verbs.wait_kept(again_s if remaining else REPLAY_INTERVAL_S)
             again_s = min(again_s * 2, REPLAY_INTERVAL_S) if remaining else REPLAY_AGAIN_S
 
 

@@ -14,6 +14,7 @@ import datetime
 import logging
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, host_prefix
@@ -66,6 +67,7 @@ class Verbs:
         self._limits = limits or Limits()
         self._locks = NamedLocks()
         self._wirer = Wirer()
+        self._kept = asyncio.Event()
 
     async def answer(self, request: Request, netns: int | None) -> Answer:
         """What the shim is to print; every failure becomes a CNI error."""
@@ -97,6 +99,13 @@ class Verbs:
         if remaining:
             log.info("%d kept DELs have to wait: %s", remaining, why)
         return remaining
+
+    async def wait_kept(self, most_s: float) -> None:
+        """Returns once a DEL has been kept here, and after `most_s` in any case."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._kept.wait()
+        self._kept.clear()
 
     async def serve_retired(self) -> None:
         """Frees the devices of pods that are gone; never returns."""
@@ -171,6 +180,7 @@ class Verbs:
             if failure.code is not Code.TRY_AGAIN:
                 raise
             self._pending.keep(wire.pending_name(attachment.container_id, attachment.ifname), request)
+            self._kept.set()
             log.warning("DEL %s is finished later: %s", attachment.endpoint, failure)
         return b""
 
