@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct
 
+from felixpy.dataplane.rules import Side
 from felixpy.drivers.netlink.codec import (
     attribute,
     attribute_be32,
@@ -24,6 +25,13 @@ VERDICT, FIRST = 0, 1
 """Registers."""
 EQUAL, UNEQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
 DATA_VALUE, DATA_VERDICT = 1, 2
+NETWORK, TRANSPORT = 1, 2
+META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 7, 15, 16
+NFPROTO = {4: 2, 6: 10}
+ADDRESS_BYTES = {4: 4, 6: 16}
+ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
+"""Offset of the address in the IP header."""
+PORT_AT = {"source": 0, "destination": 2}
 _REGISTER32 = 8
 _LOOKUP_INVERT = 1
 _U32 = Struct("=I")
@@ -138,3 +146,15 @@ def constant(value: bytes) -> bytes:
 
 
 COUNTER = expression("counter", attribute_be64(1, 0), attribute_be64(2, 0))
+
+
+def load_address(version: int, side: Side, register: int) -> bytes:
+    """Load the source or destination address."""
+    return payload(NETWORK, ADDRESS_AT[version, side], ADDRESS_BYTES[version], register)
+
+
+def load_endpoint(version: int, side: Side) -> bytes:
+    """Load address . protocol . port from the first register on."""
+    words = ADDRESS_BYTES[version] // 4
+    port = payload(TRANSPORT, PORT_AT[side], 2, register(words + 1))
+    return load_address(version, side, FIRST) + meta(META_L4PROTO, register(words)) + port

@@ -13,17 +13,15 @@ from functools import lru_cache
 from struct import Struct
 from typing import assert_never
 
-from felixpy.addresses import Prefix, version_of
+from felixpy.addresses import Prefix
 from felixpy.dataplane.nftables import (
     COMMENT_BYTES,
     distinct_nets,
     distinct_ranges,
-    log_prefix,
     printable,
     rule_digest,
 )
 from felixpy.dataplane.rules import (
-    Accept,
     Action,
     Balance,
     CtDestinationTranslated,
@@ -31,65 +29,54 @@ from felixpy.dataplane.rules import (
     CtStateIn,
     DestinationIsLocal,
     Dispatch,
-    Drop,
     FamilyIs,
-    Goto,
     Hairpin,
     IcmpIs,
     InterfaceIs,
-    Jump,
-    Log,
     MarkIs,
-    Masquerade,
     Match,
     NetIn,
-    NoTrack,
     PortIn,
     ProtocolIs,
     Reject,
-    Return,
     ReversePathFails,
     Rule,
     ServiceKnown,
     SetHas,
-    SetMark,
-    Side,
     SourceNat,
 )
-from felixpy.drivers.netlink.codec import (
-    attribute_be16,
-    attribute_be32,
-    attribute_text,
-    attribute_u8,
-)
+from felixpy.drivers.netlink.nft_actions import encode_action
 from felixpy.drivers.netlink.nft_expressions import (
+    ADDRESS_AT,
+    ADDRESS_BYTES,
     AT_LEAST,
     AT_MOST,
     COUNTER,
     EQUAL,
     FIRST,
-    NF_ACCEPT,
-    NF_DROP,
-    NFT_GOTO,
-    NFT_JUMP,
-    NFT_RETURN,
+    META_IIFNAME,
+    META_L4PROTO,
+    META_MARK,
+    META_NFPROTO,
+    META_OIFNAME,
+    NETWORK,
+    NFPROTO,
+    PORT_AT,
+    TRANSPORT,
     UNEQUAL,
-    VERDICT,
     any_bit,
     bitwise,
     compare,
     ct,
-    expression,
     fib,
-    immediate,
+    load_address,
+    load_endpoint,
     lookup,
     meta,
     meta_is,
-    nat,
     outside,
     payload,
     register,
-    verdict,
 )
 from felixpy.drivers.netlink.nft_sets import ANONYMOUS_NAME, INTERFACE_NAME_BYTES, AnonymousSet, KeyType, last_address
 
@@ -98,8 +85,6 @@ COMMENT_TYPE = 0
 DIGEST_TYPE = 0xFD
 """Ours; nft skips kinds that it does not know."""
 
-_META_MARK, _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 3, 6, 7, 15, 16
-_NETWORK, _TRANSPORT = 1, 2
 _CT_STATE, _CT_STATUS = 0, 2
 _CT_STATUS_DNAT = 32
 _CT_BITS = {
@@ -112,19 +97,7 @@ _CT_BITS = {
 _FIB_OIF, _FIB_ADDRTYPE = 1, 3
 _FIB_F_SADDR, _FIB_F_DADDR, _FIB_F_IIF, _FIB_F_PRESENT = 1, 2, 8, 32
 _RTN_LOCAL = 2
-_REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
-_NAT_SOURCE, _NAT_DESTINATION = 0, 1
-_NAT_RANDOM_FULLY = 16
-_NUMGEN_RANDOM = 1
-_HASH_JENKINS = 0
-_SCRATCH_WORDS = 5
-"""How far behind a hash's result nft puts what it hashes."""
 _TCP, _UDP = 6, 17
-_NFPROTO = {4: 2, 6: 10}
-_ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
-"""Offset of the address in the IP header."""
-_PORT_AT = {"source": 0, "destination": 2}
-_ADDRESS_BYTES = {4: 4, 6: 16}
 
 _U32 = Struct("=I")
 _BE16 = Struct(">H")
@@ -216,12 +189,12 @@ class _Code:
                 pass
             case Balance():
                 protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP))
-                self.parts.append(meta(_META_L4PROTO))
+                self.parts.append(meta(META_L4PROTO))
                 self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PROTOCOL, 1, protocols), False)
                 self._require_family(action.version)
             case _:
                 pass
-        self.parts.append(_action(action))
+        self.parts.append(encode_action(action))
 
     def _require_family(self, version: int) -> None:
         if self._version != version:
@@ -232,11 +205,11 @@ class _Code:
             self._test_protocol(number)
 
     def _test_family(self, version: int) -> None:
-        self.parts.append(meta_is(_META_NFPROTO, bytes([_NFPROTO[version]])))
+        self.parts.append(meta_is(META_NFPROTO, bytes([NFPROTO[version]])))
         self._version = version
 
     def _test_protocol(self, number: int) -> None:
-        self.parts.append(meta_is(_META_L4PROTO, bytes([number])))
+        self.parts.append(meta_is(META_L4PROTO, bytes([number])))
         self._protocol = number
 
     def _add_nets(self, match: NetIn) -> None:
@@ -246,17 +219,17 @@ class _Code:
             return
         self._require_family(nets[0].version)
         size = len(nets[0].address)
-        offset = _ADDRESS_AT[nets[0].version, match.side]
+        offset = ADDRESS_AT[nets[0].version, match.side]
         if len(nets) == 1:
             self.parts.append(_prefix(offset, nets[0].address, nets[0].length, match.negate))
             return
         kind = KeyType.IPV4 if size == 4 else KeyType.IPV6
-        self.parts.append(payload(_NETWORK, offset, size))
+        self.parts.append(payload(NETWORK, offset, size))
         self._add_lookup(AnonymousSet(self._next_set_id(), kind, size, _ranges(nets)), match.negate)
 
     def _add_ports(self, match: PortIn) -> None:
         ranges = [(_BE16.pack(low), _BE16.pack(high)) for low, high in distinct_ranges(match)]
-        self.parts.append(payload(_TRANSPORT, _PORT_AT[match.side], 2))
+        self.parts.append(payload(TRANSPORT, PORT_AT[match.side], 2))
         if len(ranges) > 1:
             self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PORT, 2, tuple(ranges)), match.negate)
             return
@@ -294,12 +267,12 @@ def _user_data(rule: Rule) -> bytes:
 def _plain_match(match: Match) -> bytes:
     match match:
         case InterfaceIs():
-            key = _META_IIFNAME if match.direction == "in" else _META_OIFNAME
+            key = META_IIFNAME if match.direction == "in" else META_OIFNAME
             name = match.name.encode()
             value = name[:-1] if name.endswith(b"*") else name.ljust(INTERFACE_NAME_BYTES, b"\0")
             return meta(key) + compare(UNEQUAL if match.negate else EQUAL, value)
         case ProtocolIs():
-            return meta(_META_L4PROTO) + compare(UNEQUAL if match.negate else EQUAL, bytes([match.number]))
+            return meta(META_L4PROTO) + compare(UNEQUAL if match.negate else EQUAL, bytes([match.number]))
         case CtStateIn():
             bits = sum(_CT_BITS[state] for state in match.states)
             return ct(_CT_STATE) + any_bit(bits, match.negate)
@@ -307,7 +280,7 @@ def _plain_match(match: Match) -> bytes:
             return ct(_CT_STATUS) + any_bit(_CT_STATUS_DNAT, match.negate)
         case MarkIs():
             masked = bitwise(_U32.pack(match.mask), bytes(4))
-            return meta(_META_MARK) + masked + compare(UNEQUAL if match.negate else EQUAL, _U32.pack(match.value))
+            return meta(META_MARK) + masked + compare(UNEQUAL if match.negate else EQUAL, _U32.pack(match.value))
         case ReversePathFails():
             return fib(_FIB_OIF, _FIB_F_SADDR | _FIB_F_IIF | _FIB_F_PRESENT) + compare(EQUAL, bytes(4))
         case DestinationIsLocal():
@@ -321,135 +294,29 @@ def _plain_match(match: Match) -> bytes:
 def _named_lookup(match: SetHas | ServiceKnown | Hairpin) -> bytes:
     match match:
         case SetHas(ports=False):
-            load = _address(match.version, match.side, FIRST)
+            load = load_address(match.version, match.side, FIRST)
         case SetHas():
-            load = _endpoint(match.version, match.side)
+            load = load_endpoint(match.version, match.side)
         case ServiceKnown():
-            load = _endpoint(match.version, "destination")
+            load = load_endpoint(match.version, "destination")
         case Hairpin():
-            second = register(_ADDRESS_BYTES[match.version] // 4)
-            load = _address(match.version, "source", FIRST) + _address(match.version, "destination", second)
+            second = register(ADDRESS_BYTES[match.version] // 4)
+            load = load_address(match.version, "source", FIRST) + load_address(match.version, "destination", second)
         case _:
             assert_never(match)
     return load + lookup(match.set_name, negate=not isinstance(match, Hairpin) and match.negate)
 
 
-@lru_cache(maxsize=8192)
-def _action(action: Action) -> bytes:
-    match action:
-        case Accept():
-            return verdict(NF_ACCEPT)
-        case Drop():
-            return verdict(NF_DROP)
-        case Return():
-            return verdict(NFT_RETURN)
-        case Jump():
-            return verdict(NFT_JUMP, action.chain)
-        case Goto():
-            return verdict(NFT_GOTO, action.chain)
-        case Reject():
-            if action.tcp_reset:
-                return expression("reject", attribute_be32(1, _REJECT_TCP_RST), attribute_u8(2, 0))
-            return expression("reject", attribute_be32(1, _REJECT_ICMPX), attribute_u8(2, _ICMPX_PORT_UNREACH))
-        case Dispatch():
-            return _dispatch_key(action) + lookup(action.map_name, destination=VERDICT)
-        case SetMark():
-            return _set_mark(action)
-        case Log():
-            prefix = log_prefix(action)
-            group = attribute_be16(1, action.group)
-            return expression("log", *((attribute_text(2, prefix),) if prefix else ()), group)
-        case NoTrack():
-            return expression("notrack")
-        case Masquerade():
-            return expression("masq", *((attribute_be32(1, _NAT_RANDOM_FULLY),) if action.random else ()))
-        case SourceNat():
-            family = _NFPROTO[version_of(action.address)]
-            return immediate(action.address) + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST))
-        case Balance():
-            return _balance(action)
-        case _:
-            assert_never(action)
-
-
-def _set_mark(action: SetMark) -> bytes:
-    kept = ~(action.mask | action.value) & 0xFFFFFFFF
-    store = expression("meta", attribute_be32(2, _META_MARK), attribute_be32(3, FIRST))
-    if kept == 0:
-        return immediate(_U32.pack(action.value)) + store
-    return meta(_META_MARK) + bitwise(_U32.pack(kept), _U32.pack(action.value)) + store
-
-
-def _balance(action: Balance) -> bytes:
-    words = _ADDRESS_BYTES[action.version] // 4
-    choice = _slot_by_source(action, words + 2) if action.by_source else _slot_at_random(action, words + 2)
-    to = nat(
-        _NAT_DESTINATION,
-        _NFPROTO[action.version],
-        attribute_be32(3, FIRST),
-        attribute_be32(5, register(words)),
-    )
-    return _endpoint(action.version, "destination") + choice + lookup(action.map_name, destination=FIRST) + to
-
-
-def _slot_at_random(action: Balance, word: int) -> bytes:
-    return expression(
-        "numgen",
-        attribute_be32(1, register(word)),
-        attribute_be32(2, action.count),
-        attribute_be32(3, _NUMGEN_RANDOM),
-        attribute_be32(4, 0),
-    )
-
-
-def _slot_by_source(action: Balance, word: int) -> bytes:
-    source = register(word + _SCRATCH_WORDS)
-    choice = expression(
-        "hash",
-        attribute_be32(1, source),
-        attribute_be32(2, register(word)),
-        attribute_be32(3, _ADDRESS_BYTES[action.version]),
-        attribute_be32(4, action.count),
-        attribute_be32(5, 0),
-        attribute_be32(7, _HASH_JENKINS),
-    )
-    return _address(action.version, "source", source) + choice
-
-
-def _dispatch_key(action: Dispatch) -> bytes:
-    match action.key:
-        case "in_interface":
-            return meta(_META_IIFNAME)
-        case "out_interface":
-            return meta(_META_OIFNAME)
-        case "service4":
-            return _endpoint(4, "destination")
-        case "service6":
-            return _endpoint(6, "destination")
-        case _:
-            assert_never(action.key)
-
-
 def _icmp(match: IcmpIs) -> bytes:
     value = bytes([match.type]) if match.code is None else bytes([match.type, match.code])
-    return payload(_TRANSPORT, 0, len(value)) + compare(UNEQUAL if match.negate else EQUAL, value)
+    return payload(TRANSPORT, 0, len(value)) + compare(UNEQUAL if match.negate else EQUAL, value)
 
 
 @lru_cache(maxsize=8192)
 def _prefix(offset: int, address: bytes, length: int, negate: bool) -> bytes:
     operator = UNEQUAL if negate else EQUAL
     if length and length % 8 == 0:
-        return payload(_NETWORK, offset, length // 8) + compare(operator, address[: length // 8])
+        return payload(NETWORK, offset, length // 8) + compare(operator, address[: length // 8])
     size = len(address)
     mask = ((1 << length) - 1 << (size * 8 - length)).to_bytes(size, "big")
-    return payload(_NETWORK, offset, size) + bitwise(mask, bytes(size)) + compare(operator, address)
-
-
-def _address(version: int, side: Side, register: int) -> bytes:
-    return payload(_NETWORK, _ADDRESS_AT[version, side], _ADDRESS_BYTES[version], register)
-
-
-def _endpoint(version: int, side: Side) -> bytes:
-    words = _ADDRESS_BYTES[version] // 4
-    port = payload(_TRANSPORT, _PORT_AT[side], 2, register(words + 1))
-    return _address(version, side, FIRST) + meta(_META_L4PROTO, register(words)) + port
+    return payload(NETWORK, offset, size) + bitwise(mask, bytes(size)) + compare(operator, address)

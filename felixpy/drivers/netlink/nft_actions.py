@@ -1,0 +1,161 @@
+"""The actions of rules as the expressions of the kernel's nftables machine.
+
+In → out: Action → expression list. nft_rules.py puts them behind the matches. Source: `nft --debug=netlink`, which
+shows nft's own code; linux/netfilter/nf_tables.h, linux/netfilter/nf_nat.h.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from struct import Struct
+from typing import assert_never
+
+from felixpy.addresses import version_of
+from felixpy.dataplane.nftables import log_prefix
+from felixpy.dataplane.rules import (
+    Accept,
+    Action,
+    Balance,
+    Dispatch,
+    Drop,
+    Goto,
+    Jump,
+    Log,
+    Masquerade,
+    NoTrack,
+    Reject,
+    Return,
+    SetMark,
+    SourceNat,
+)
+from felixpy.drivers.netlink.codec import attribute_be16, attribute_be32, attribute_text, attribute_u8
+from felixpy.drivers.netlink.nft_expressions import (
+    ADDRESS_BYTES,
+    FIRST,
+    META_IIFNAME,
+    META_MARK,
+    META_OIFNAME,
+    NF_ACCEPT,
+    NF_DROP,
+    NFPROTO,
+    NFT_GOTO,
+    NFT_JUMP,
+    NFT_RETURN,
+    VERDICT,
+    bitwise,
+    expression,
+    immediate,
+    load_address,
+    load_endpoint,
+    lookup,
+    meta,
+    nat,
+    register,
+    verdict,
+)
+
+_REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
+_NAT_SOURCE, _NAT_DESTINATION = 0, 1
+_NAT_RANDOM_FULLY = 16
+_NUMGEN_RANDOM = 1
+_HASH_JENKINS = 0
+_SCRATCH_WORDS = 5
+"""How far behind a hash's result nft puts what it hashes."""
+_U32 = Struct("=I")
+
+
+@lru_cache(maxsize=8192)
+def encode_action(action: Action) -> bytes:
+    """The expressions of an action; what it needs to know of the packet's family and protocol is tested before."""
+    match action:
+        case Accept():
+            return verdict(NF_ACCEPT)
+        case Drop():
+            return verdict(NF_DROP)
+        case Return():
+            return verdict(NFT_RETURN)
+        case Jump():
+            return verdict(NFT_JUMP, action.chain)
+        case Goto():
+            return verdict(NFT_GOTO, action.chain)
+        case Reject():
+            if action.tcp_reset:
+                return expression("reject", attribute_be32(1, _REJECT_TCP_RST), attribute_u8(2, 0))
+            return expression("reject", attribute_be32(1, _REJECT_ICMPX), attribute_u8(2, _ICMPX_PORT_UNREACH))
+        case Dispatch():
+            return _dispatch_key(action) + lookup(action.map_name, destination=VERDICT)
+        case SetMark():
+            return _set_mark(action)
+        case Log():
+            prefix = log_prefix(action)
+            group = attribute_be16(1, action.group)
+            return expression("log", *((attribute_text(2, prefix),) if prefix else ()), group)
+        case NoTrack():
+            return expression("notrack")
+        case Masquerade():
+            return expression("masq", *((attribute_be32(1, _NAT_RANDOM_FULLY),) if action.random else ()))
+        case SourceNat():
+            family = NFPROTO[version_of(action.address)]
+            return immediate(action.address) + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST))
+        case Balance():
+            return _balance(action)
+        case _:
+            assert_never(action)
+
+
+def _set_mark(action: SetMark) -> bytes:
+    kept = ~(action.mask | action.value) & 0xFFFFFFFF
+    store = expression("meta", attribute_be32(2, META_MARK), attribute_be32(3, FIRST))
+    if kept == 0:
+        return immediate(_U32.pack(action.value)) + store
+    return meta(META_MARK) + bitwise(_U32.pack(kept), _U32.pack(action.value)) + store
+
+
+def _balance(action: Balance) -> bytes:
+    words = ADDRESS_BYTES[action.version] // 4
+    choice = _slot_by_source(action, words + 2) if action.by_source else _slot_at_random(action, words + 2)
+    to = nat(
+        _NAT_DESTINATION,
+        NFPROTO[action.version],
+        attribute_be32(3, FIRST),
+        attribute_be32(5, register(words)),
+    )
+    return load_endpoint(action.version, "destination") + choice + lookup(action.map_name, destination=FIRST) + to
+
+
+def _slot_at_random(action: Balance, word: int) -> bytes:
+    return expression(
+        "numgen",
+        attribute_be32(1, register(word)),
+        attribute_be32(2, action.count),
+        attribute_be32(3, _NUMGEN_RANDOM),
+        attribute_be32(4, 0),
+    )
+
+
+def _slot_by_source(action: Balance, word: int) -> bytes:
+    source = register(word + _SCRATCH_WORDS)
+    choice = expression(
+        "hash",
+        attribute_be32(1, source),
+        attribute_be32(2, register(word)),
+        attribute_be32(3, ADDRESS_BYTES[action.version]),
+        attribute_be32(4, action.count),
+        attribute_be32(5, 0),
+        attribute_be32(7, _HASH_JENKINS),
+    )
+    return load_address(action.version, "source", source) + choice
+
+
+def _dispatch_key(action: Dispatch) -> bytes:
+    match action.key:
+        case "in_interface":
+            return meta(META_IIFNAME)
+        case "out_interface":
+            return meta(META_OIFNAME)
+        case "service4":
+            return load_endpoint(4, "destination")
+        case "service6":
+            return load_endpoint(6, "destination")
+        case _:
+            assert_never(action.key)
