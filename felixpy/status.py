@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
-from msgspec import Struct, json
+from msgspec import Struct, field, json
 
 from felixpy.resources.kinds import ANSWERS_PREFIX, ASK_PREFIX
 
@@ -52,14 +52,14 @@ class Failure(Struct, frozen=True, rename="camel"):
 
 
 class BrokenResource(Struct, frozen=True, rename="camel"):
-    """A value in the datastore that counts as missing."""
+    """A value in the datastore that counts as missing; `place` is the field that is wrong, "" for the whole."""
 
     key: str
-    field: str
+    place: str = field(name="field")
     why: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.field}: {self.why}" if self.field else f"{self.key}: {self.why}"
+        return f"{self.key}: {self.place}: {self.why}" if self.place else f"{self.key}: {self.why}"
 
 
 class KernelStatus(Struct, frozen=True, rename="camel"):
@@ -82,7 +82,7 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     asn: int
     state: str
     established: bool
-    since_s: int | None = None
+    since_s: int | None = field(default=None, name="sinceSeconds")
     last_error: str = ""
     received: int = 0
     accepted: int = 0

@@ -27,6 +27,11 @@ def render_bar(used: int, size: int, width: int = BAR_WIDTH) -> str:
     return f"{bar} {used}/{format_count(size)}"
 
 
+def count_words(count: int, noun: str) -> str:
+    """`1 object`, `2 objects`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def format_count(count: int) -> str:
     """A number as it is where a person can read it, else as a power of two."""
     return str(count) if count < 1 << 32 else f"2^{count.bit_length() - 1}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from felixpy.ctl.cells import align_rows, format_duration, list_some
+from felixpy.ctl.cells import align_rows, count_words, format_duration, list_some
 from felixpy.ctl.manifests import Body, Json
 from felixpy.status import BgpStatus, NodeStatus, SessionStatus, find_problems
 
@@ -67,7 +67,7 @@ def _speaks(bgp: BgpStatus | None) -> bool:
 def _note(status: NodeStatus) -> str:
     problems = find_problems(status)
     if problems:
-        return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        return count_words(len(problems), "problem")
     return "ok, leads the controllers" if status.leader else "ok"
 
 
@@ -116,11 +116,12 @@ def render_node(status: NodeStatus, names: Mapping[str, str]) -> Iterator[str]:
     ]
     if status.kernel is not None:
         kernel = status.kernel
-        facts.append(("kernel", f"{kernel.objects} objects for {kernel.endpoints} endpoints, {kernel.failed} not done"))
+        wanted = f"{count_words(kernel.objects, 'object')} for {count_words(kernel.endpoints, 'endpoint')}"
+        facts.append(("kernel", f"{wanted}, {kernel.failed} not done"))
         facts.append(("CNI", "ready" if status.cni_unready is None else f"not ready: {status.cni_unready}"))
     if status.bgp is not None:
         facts.append(("BGP", _bgp_words(status.bgp)))
-    facts.append(("broken", f"{status.broken} objects in the datastore count as missing"))
+    facts.append(("broken", f"{count_words(status.broken, 'value')} in the datastore that cannot be read"))
     yield from align_rows([(f"{key}:", value) for key, value in facts])
     if status.bgp is not None and status.bgp.sessions:
         yield ""
@@ -137,7 +138,7 @@ def _bgp_words(bgp: BgpStatus) -> str:
     if not bgp.generation:
         return "gobgpd does not answer"
     words = f"gobgpd {bgp.generation}, {bgp.established} of {len(bgp.sessions)} sessions up"
-    return f"{words}, {bgp.announced} prefixes announced, {bgp.silent} held silent, {bgp.learned} learned"
+    return f"{words}; prefixes: {bgp.announced} announced, {bgp.silent} held silent, {bgp.learned} learned"
 
 
 def node_tree(name: str, status: NodeStatus | None) -> dict[str, Json]:

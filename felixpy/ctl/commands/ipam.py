@@ -83,6 +83,8 @@ def show(etcd: str | None, address: Address | None, blocks: bool, borrowed: bool
         rows, lines = _pool_rows(views), _tree_lines(views, blocks)
     if output:
         _dump(rows, output)
+    elif len(rows) == 1:
+        click.echo("No address is borrowed." if borrowed else "There is neither a pool nor a block.", err=True)
     else:
         click.echo("\n".join(lines))
 
@@ -106,6 +108,8 @@ def _pool_rows(views: Sequence[PoolView]) -> Rows:
         for one in view.blocks:
             used = str(count_used(one))
             rows.append((name, cidr, owner_name(one), str(one.cidr), used, str(one.cidr.size)))
+        if not view.blocks:
+            rows.append((name, cidr, "", "", "0", str(view.size)))
     return rows
 
 
