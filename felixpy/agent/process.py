@@ -19,6 +19,7 @@ from felixpy.agent.answers import Answers, StatusReader
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
 from felixpy.agent.clock import utc_now
 from felixpy.agent.control import ControlServer
+from felixpy.agent.node_resource import ensure_node
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.services import ServiceCalc
 from felixpy.datastore.client import open_store
@@ -175,8 +176,8 @@ class _Process:
             self._agent.datastore_state(state)
         if state.phase is Phase.FROZEN and state.reason is FreezeReason.UNINITIALISED:
             self._group.create_task(self._initialise())
-        if state.phase is Phase.IN_SYNC and self._settings.default_pools:
-            self._group.create_task(self._ensure_pools())
+        if state.phase is Phase.IN_SYNC:
+            self._group.create_task(self._ensure_own())
 
     async def _initialise(self) -> None:
         try:
@@ -185,9 +186,13 @@ class _Process:
         except DatastoreError as error:
             _log.warning("the datastore cannot be initialised: %s", error)
 
-    async def _ensure_pools(self) -> None:
+    async def _ensure_own(self) -> None:
+        """Makes what this node needs and nobody has written: the default pools, and its own Node."""
+        settings = self._settings
         try:
-            if await ensure_pools(self._store, self._settings.default_pools, utc_now()):
-                _log.info("made the default pools: %s", ", ".join(map(str, self._settings.default_pools)))
+            if await ensure_pools(self._store, settings.default_pools, utc_now()):
+                _log.info("made the default pools: %s", ", ".join(map(str, settings.default_pools)))
+            if settings.roles & {Role.AGENT, Role.BGP}:
+                await ensure_node(self._store, settings.node, settings.node_address)
         except DatastoreError as error:
-            _log.warning("the default pools cannot be made: %s", error)
+            _log.warning("the node's own resources cannot be made: %s", error)

@@ -14,9 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from felixpy.addresses import Prefix, parse_prefix
+from felixpy.calc.node_address import AddressRule, parse_rule
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 
 DEFAULT_RUN_DIR = Path("/run/felixpy")
+DEFAULT_STATE_DIR = Path("/var/lib/felixpy")
 LOCAL_ETCD = "local"
 
 
@@ -42,6 +44,7 @@ class Settings:
     run_dir: Path
     state_file: Path
     default_pools: tuple[Prefix, ...] = ()
+    node_address: tuple[AddressRule, ...] = ()
     gobgpd: str = ""
     log_level: str = "INFO"
 
@@ -51,8 +54,9 @@ _FLAGS: Mapping[str, str] = {
     "node": "this node's name in the cluster",
     "roles": "agent,bgp,controllers or some of them",
     "run-dir": f"where sockets and locks live ({DEFAULT_RUN_DIR})",
-    "state-file": "what this node remembers of its cluster (RUN-DIR/cluster.json)",
+    "state-file": "what this node remembers of its cluster (cluster.json in /var/lib/felixpy, or in RUN-DIR)",
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
+    "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "log-level": "debug, info, warning or error (info)",
     "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
@@ -88,11 +92,17 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         etcd=_etcd(value),
         roles=_roles(value("roles"), program),
         run_dir=run_dir,
-        state_file=Path(value("state-file", str(run_dir / "cluster.json"))),
+        state_file=Path(value("state-file", str(_state_dir(run_dir) / "cluster.json"))),
         default_pools=tuple(_pool(text) for text in value("default-pool").split(",") if text),
+        node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),
         gobgpd=value("gobgpd"),
         log_level=value("log-level", "info").upper(),
     )
+
+
+def _state_dir(run_dir: Path) -> Path:
+    """What must outlive a reboot lies on disk, unless the node has a directory of its own for everything."""
+    return DEFAULT_STATE_DIR if run_dir == DEFAULT_RUN_DIR else run_dir
 
 
 def _read_file(path: str) -> Mapping[str, str]:
@@ -141,6 +151,13 @@ def _roles(text: str, program: str) -> frozenset[Role]:
         return frozenset(Role(word.strip()) for word in text.split(","))
     except ValueError as error:
         raise ConfigError(f"--roles: {error}; there are {', '.join(Role)}") from None
+
+
+def _address_rule(text: str) -> AddressRule:
+    try:
+        return parse_rule(text)
+    except ValueError as error:
+        raise ConfigError(f"--node-address: {error}") from None
 
 
 def _pool(text: str) -> Prefix:

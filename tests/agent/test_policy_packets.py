@@ -135,3 +135,17 @@ def test_an_empty_datastore_becomes_a_cluster() -> None:
         tiers = node.etcd.get_prefix("/calico/resources/v3/projectcalico.org/tiers/")
         assert {key.rpartition("/")[2] for key in tiers} == {"default", "kube-admin", "kube-baseline"}
         eventually(lambda: "hook forward" in node.nft("list", "ruleset"))
+
+
+def test_a_node_without_resource_gets_one() -> None:
+    with Node() as node:
+        node.namespace.ip("link", "add", "docker0", "type", "bridge")
+        node.namespace.add_address("docker0", "172.17.0.1/16")
+        node.namespace.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+        node.namespace.ip("link", "set", "eth1", "up")
+        node.namespace.add_address("eth0", "10.9.0.5/24")
+        node.namespace.ip("route", "add", "default", "via", "10.9.0.1")
+        node.agent.start()
+        body = eventually(lambda: node.etcd.get("/calico/resources/v3/projectcalico.org/nodes/n1"))
+        assert '"ipv4Address":"10.9.0.5/24"' in body
+        assert "used towards the default route" in node.log()
