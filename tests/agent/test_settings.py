@@ -1,0 +1,70 @@
+"""Flags, environment and file: which of them wins, and that a wrong one is named."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from felixpy.agent.settings import ConfigError, Role, parse_settings
+from felixpy.calc.node_address import Method
+from tests.agent.node import PROGRAM
+
+BASE = ["--etcd", "http://10.0.0.1:2379", "--node", "n1"]
+
+
+def test_the_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "felixpy.toml"
+    file.write_text('node = "from-file"\nrun-dir = "/file"\netcd = "http://file:1"\n')
+    environment = {"FELIXPY_NODE": "from-environment", "FELIXPY_CONFIG": str(file)}
+    settings = parse_settings(["--etcd", "http://flag:1"], environment, "felixpy")
+    assert settings.etcd is not None
+    assert (settings.node, str(settings.etcd.endpoints[0]), str(settings.run_dir)) == (
+        "from-environment", "http://flag:1", "/file",
+    )  # fmt: skip
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    settings = parse_settings(BASE, {}, "felixpy")
+    assert settings.roles == frozenset(Role)
+    assert (str(settings.run_dir), str(settings.state_file)) == ("/run/felixpy", "/var/lib/felixpy/cluster.json")
+    own = parse_settings([*BASE, "--run-dir", "/tmp/x"], {}, "felixpy")
+    assert str(own.state_file) == "/tmp/x/cluster.json"
+    assert parse_settings(BASE, {}, "birdpy").roles == {Role.BGP}
+    local = parse_settings(["--etcd", "local", "--node", "n1", "--node-address", "cidr=10.0.0.0/8"], {}, "felixpy")
+    assert local.etcd is None
+    assert [rule.method for rule in local.node_address] == [Method.CIDR]
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--node", "n1"], "--etcd"),
+        (["--etcd", "http://10.0.0.1:2379"], "--node"),
+        (["--etcd", "ftp://x", "--node", "n1"], "--etcd"),
+        ([*BASE, "--roles", "agent,cook"], "--roles: 'cook'"),
+        ([*BASE, "--default-pool", "10.0.0.0/99"], "--default-pool"),
+        ([*BASE, "--node-address", "nic=eth0"], "--node-address"),
+        ([*BASE, "--config", "/nowhere"], "--config /nowhere"),
+    ],
+)
+def test_what_is_wrong_is_named(flags: list[str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_settings(flags, {}, "felixpy")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("nod = 'x'", "'nod'"), ("node = 1", "node is not a text"), ("x", "line 1")]
+)
+def test_a_wrong_file_is_named(text: str, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "felixpy.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        parse_settings([*BASE, "--config", str(file)], {}, "felixpy")
+
+
+def test_the_program_says_it_and_ends_with_2() -> None:
+    done = subprocess.run([PROGRAM, "--node", "n1"], capture_output=True, text=True, env={})
+    assert done.returncode == 2
+    assert done.stderr == "felixpy: --etcd is not given: URL[,URL...], or `local` for an etcd of our own\n"
