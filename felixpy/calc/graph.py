@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from felixpy.calc.hosts import HostClaims, Interfaces
 from felixpy.calc.ipsets import IpSets, SetsDelta
+from felixpy.calc.options import Options, derive_options
+from felixpy.calc.peers import Peers, PeersIntent
 from felixpy.calc.policy import PolicyCalc, PolicyDelta
 from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import EndpointSlice, HostEndpoint, IpPool, NetworkSet, Resource, WorkloadEndpoint
+from felixpy.resources.types import (
+    EndpointSlice,
+    FelixConfiguration,
+    HostEndpoint,
+    IpPool,
+    NetworkSet,
+    Resource,
+    WorkloadEndpoint,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class IntentDelta:
-    """What changed in the Intent since the last flush."""
+    """What changed in the Intent since the last flush. Pools, options and peers are whole when they changed."""
 
     policy: PolicyDelta
     sets: SetsDelta
     pools: PoolsIntent | None = None
-    """The whole of it when it changed."""
+    options: Options | None = None
+    peers: PeersIntent | None = None
+    claims: Mapping[str, Name | None] = field(default_factory=dict)
+    """Interfaces of the host by name, and the host endpoints that govern them now."""
 
 
 class Graph:
@@ -29,29 +44,61 @@ class Graph:
         self.node = node
         self.sets = IpSets()
         self.policy = PolicyCalc(node, self.sets)
+        self.hosts = HostClaims()
+        self.options = Options()
+        self._peers = Peers()
         self._pools: dict[Name, IpPool] = {}
         self._pools_dirty = False
+        self._configurations: dict[str, FelixConfiguration] = {}
+        self._options_dirty = True
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; None means that the resource is gone."""
-        if ref.table in (Table.WORKLOAD, Table.NETWORK_SET, Table.GLOBAL_NETWORK_SET, Table.HOST):
-            if isinstance(value, WorkloadEndpoint | NetworkSet | HostEndpoint):
-                self.sets.put(ref, value)
-            else:
-                self.sets.drop(ref)
-        elif ref.table in (Table.SLICE, Table.ENDPOINTS):
-            self.sets.put_slice(ref, value if isinstance(value, EndpointSlice) else None)
-        elif ref.table is Table.POOL:
-            self._pools_dirty = True
-            if isinstance(value, IpPool):
-                self._pools[ref.name] = value
-            else:
-                self._pools.pop(ref.name, None)
+        match ref.table:
+            case Table.WORKLOAD | Table.NETWORK_SET | Table.GLOBAL_NETWORK_SET | Table.HOST:
+                if isinstance(value, WorkloadEndpoint | NetworkSet | HostEndpoint):
+                    self.sets.put(ref, value)
+                else:
+                    self.sets.drop(ref)
+                if ref.table is Table.HOST:
+                    own = isinstance(value, HostEndpoint) and value.node == self.node
+                    self.hosts.put_host(ref.name, value if own and isinstance(value, HostEndpoint) else None)
+            case Table.SLICE | Table.ENDPOINTS:
+                self.sets.put_slice(ref, value if isinstance(value, EndpointSlice) else None)
+            case Table.POOL:
+                self._pools_dirty = True
+                if isinstance(value, IpPool):
+                    self._pools[ref.name] = value
+                else:
+                    self._pools.pop(ref.name, None)
+            case Table.FELIX_CONFIGURATION if ref.name.name in ("default", f"node.{self.node}"):
+                self._options_dirty = True
+                if isinstance(value, FelixConfiguration):
+                    self._configurations[ref.name.name] = value
+                else:
+                    self._configurations.pop(ref.name.name, None)
+            case _:
+                pass
+        self._peers.update(ref, value)
         self.policy.update(ref, value)
+
+    def put_interfaces(self, interfaces: Interfaces) -> None:
+        """Takes the host's own interfaces as they are now."""
+        self.hosts.put_interfaces(interfaces)
 
     def flush(self) -> IntentDelta:
         """The delta; policies first, since they decide which sets are needed."""
         policy = self.policy.flush()
         pools = derive_pools(self._pools.values()) if self._pools_dirty else None
         self._pools_dirty = False
-        return IntentDelta(policy, self.sets.flush(), pools)
+        return IntentDelta(
+            policy, self.sets.flush(), pools, self._flush_options(), self._peers.flush(), self.hosts.flush()
+        )
+
+    def _flush_options(self) -> Options | None:
+        if not self._options_dirty:
+            return None
+        self._options_dirty = False
+        common, own = (self._configurations.get(name) for name in ("default", f"node.{self.node}"))
+        self.options = derive_options(common, own)
+        return self.options

@@ -6,7 +6,9 @@ from, so that the same cluster state always gives the same Intent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
@@ -122,6 +124,27 @@ class TierIntent:
     default_action: TierDefault
     ingress: tuple[PolicyId, ...]
     egress: tuple[PolicyId, ...]
+
+
+class Stage(StrEnum):
+    """Where on a packet's way the policies of a host endpoint decide."""
+
+    NORMAL = "normal"
+    """What the host's own processes receive and send."""
+    FORWARD = "forward"
+    """What passes through the host (applyOnForward)."""
+    PRE_DNAT = "pre-dnat"
+    """What comes in, before a Service's address is translated."""
+    UNTRACKED = "untracked"
+    """Everything, before connection tracking (doNotTrack)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostEndpointIntent:
+    """An interface of this host (or all of them), and what may pass. Stages without policies have no tiers."""
+
+    stages: Mapping[Stage, tuple[TierIntent, ...]]
+    profiles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

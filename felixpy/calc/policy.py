@@ -1,150 +1,30 @@
 """Which policies and profiles apply to this node's endpoints, in which order, and with which rules.
 
-In: policies, tiers, profiles, namespaces and endpoints; out: an EndpointIntent per local endpoint, RulesIntent per
-policy or profile that one of them uses, and (through IpSets) the sets that those rules refer to. Only policies that
-apply to a local endpoint cost anything. Pure and incremental; `derive_policy` is the oracle.
-
-Source: felix/calc (active rules, policy sorter): tiers by order then name, policies by order then name, no order last.
+In: policies, tiers, profiles, namespaces and endpoints (of workloads and of the host); out: an EndpointIntent or
+HostEndpointIntent per local endpoint, RulesIntent per policy or profile that one of them uses, and (through IpSets) the
+sets that those rules refer to. Only policies that apply to a local endpoint cost anything. Pure and incremental;
+`derive_policy` is the oracle. Source: felix/calc (active rules).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
-from math import inf
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from felixpy.calc.intent import (
-    EndpointIntent,
-    EntityTerms,
-    PolicyId,
-    RulesIntent,
-    RuleTerms,
-    SetSpec,
-    TierIntent,
-    service_set,
-    set_of,
-)
+from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import IpSets, effective_labels
 from felixpy.calc.labels import LabelIndex
+from felixpy.calc.profiles import PROFILE_TABLES, Profiles, derive_profiles
+from felixpy.calc.rule_terms import compile_rules, sets_of
+from felixpy.calc.tiers import Matched, for_workloads, sort_policies, sort_stages
+from felixpy.calc.usage import Users
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.policies import NAMESPACE_PREFIX
-from felixpy.resources.types import (
-    EntityMatch,
-    Namespace,
-    Policy,
-    PolicyRule,
-    Profile,
-    Resource,
-    RuleAction,
-    Tier,
-    WorkloadEndpoint,
-)
-from felixpy.selector import All, Selector, compile_selector
+from felixpy.resources.types import HostEndpoint, Policy, Profile, Resource, Tier, WorkloadEndpoint
+from felixpy.selector import compile_selector
 
-NAMESPACE_PROFILE = "kns."
-ALLOW_ALL_PROFILE = "projectcalico-default-allow"
-"""A profile that Calico makes up on reading and never stores."""
-
-_ALLOW_ALL = Profile((PolicyRule(RuleAction.ALLOW),), (PolicyRule(RuleAction.ALLOW),))
-
-Rules = Policy | Profile
-Used = TypeVar("Used", bound=Hashable)
-
-
-def namespace_profile(namespace: Namespace) -> Profile:
-    """The profile that a namespace stands for: allows all, and gives its labels under `pcns.`."""
-    labels = tuple((NAMESPACE_PREFIX + name, value) for name, value in namespace.labels)
-    return Profile(_ALLOW_ALL.ingress, _ALLOW_ALL.egress, labels)
-
-
-def compile_rules(rules: Rules) -> RulesIntent:
-    """Rules with their selectors replaced by sets."""
-    return RulesIntent(_compile_all(rules.ingress), _compile_all(rules.egress))
-
-
-def _compile_all(rules: tuple[PolicyRule, ...]) -> tuple[RuleTerms, ...]:
-    return tuple(_compile_rule(rule) for rule in rules)
-
-
-def _compile_rule(rule: PolicyRule) -> RuleTerms:
-    protocol = rule.protocol or 0
-    return RuleTerms(
-        rule.action,
-        rule.version,
-        rule.protocol,
-        rule.not_protocol,
-        rule.icmp,
-        rule.not_icmp,
-        _compile_source(rule.source, protocol),
-        _compile_destination(rule.destination, protocol),
-    )
-
-
-def _compile_source(entity: EntityMatch, protocol: int) -> EntityTerms:
-    if entity.service is not None:
-        return EntityTerms(sets=(service_set(entity.service, ports=False),))
-    return _compile_entity(entity, protocol)
-
-
-def _compile_destination(entity: EntityMatch, protocol: int) -> EntityTerms:
-    if entity.service is not None:
-        return EntityTerms(port_sets=(service_set(entity.service, ports=True),))
-    return _compile_entity(entity, protocol)
-
-
-def _compile_entity(entity: EntityMatch, protocol: int) -> EntityTerms:
-    """A named port is a set of addresses with that port, of the endpoints that the selector matches."""
-    scope: Selector = entity.selector if entity.selector is not None else All()
-    port_sets = tuple(set_of(scope, (protocol, name)) for name in entity.port_names)
-    not_port_sets = tuple(set_of(All(), (protocol, name)) for name in entity.not_port_names)
-    return EntityTerms(
-        nets=entity.nets,
-        not_nets=entity.not_nets,
-        sets=() if entity.selector is None else (set_of(entity.selector),),
-        not_sets=() if entity.not_selector is None else (set_of(entity.not_selector),),
-        ports=entity.ports,
-        port_sets=port_sets,
-        not_ports=entity.not_ports,
-        not_port_sets=not_port_sets,
-    )
-
-
-def sets_of(rules: RulesIntent) -> frozenset[SetSpec]:
-    """Every set that the rules refer to."""
-    return frozenset(
-        spec
-        for direction in (rules.ingress, rules.egress)
-        for rule in direction
-        for side in (rule.source, rule.destination)
-        for spec in side.all_sets
-    )
-
-
-def _position(order: float | None) -> float:
-    return inf if order is None else order
-
-
-def sort_policies(policies: Iterable[tuple[PolicyId, Policy]], tiers: Mapping[str, Tier]) -> tuple[TierIntent, ...]:
-    """Policies of one endpoint, by tier and order; a tier that does not exist comes last and denies."""
-    by_tier: dict[str, list[tuple[PolicyId, Policy]]] = {}
-    for identity, policy in policies:
-        by_tier.setdefault(policy.tier, []).append((identity, policy))
-    missing = Tier(None)
-    names = sorted(by_tier, key=lambda name: (_position(tiers.get(name, missing).order), name))
-    found = []
-    for name in names:
-        ranked = sorted(by_tier[name], key=lambda pair: (_position(pair[1].order), str(pair[0].name), pair[0].table))
-        ingress = tuple(identity for identity, policy in ranked if policy.applies_ingress)
-        egress = tuple(identity for identity, policy in ranked if policy.applies_egress)
-        found.append(TierIntent(name, tiers.get(name, missing).default_action, ingress, egress))
-    return tuple(found)
-
-
-def for_workloads(policy: Policy) -> bool:
-    """Whether a policy concerns workload endpoints (doNotTrack and preDNAT are for host endpoints)."""
-    return not (policy.do_not_track or policy.pre_dnat)
+Endpoint = WorkloadEndpoint | HostEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,41 +34,12 @@ class PolicyDelta:
     endpoints: Mapping[Name, EndpointIntent | None]
     policies: Mapping[PolicyId, RulesIntent | None]
     profiles: Mapping[str, RulesIntent | None]
+    hosts: Mapping[Name, HostEndpointIntent | None] = field(default_factory=dict)
 
 
-class Users(Generic[Used]):
-    """Which endpoints use which policies (or profiles), both ways round."""
-
-    def __init__(self) -> None:
-        self._users: dict[Used, set[Name]] = {}
-        self._uses: dict[Name, frozenset[Used]] = {}
-
-    def __contains__(self, used: Used) -> bool:
-        return used in self._users
-
-    def __iter__(self) -> Iterator[Used]:
-        return iter(self._users)
-
-    def of(self, used: Used) -> Set[Name]:
-        """The endpoints that use one."""
-        return self._users[used]
-
-    def note(self, name: Name, now: frozenset[Used]) -> set[Used]:
-        """Records what an endpoint uses now; returns those that got their first user or lost their last."""
-        before = self._uses.get(name, frozenset())
-        turned: set[Used] = set()
-        for used in now - before:
-            if used not in self._users:
-                self._users[used] = set()
-                turned.add(used)
-            self._users[used].add(name)
-        for used in before - now:
-            self._users[used].discard(name)
-            if not self._users[used]:
-                del self._users[used]
-                turned.add(used)
-        _set(self._uses, name, now or None)
-        return turned
+def applies_to(endpoint: Endpoint, policy: Policy) -> bool:
+    """Whether a policy that selects an endpoint has a say about it."""
+    return isinstance(endpoint, HostEndpoint) or for_workloads(policy)
 
 
 class PolicyCalc:
@@ -197,59 +48,45 @@ class PolicyCalc:
     def __init__(self, node: str, sets: IpSets) -> None:
         self.node = node
         self._sets = sets
-        self._endpoints: dict[Name, WorkloadEndpoint] = {}
-        self._index: LabelIndex[Name, PolicyId] = LabelIndex()
+        self._endpoints: dict[Ref, Endpoint] = {}
+        self._index: LabelIndex[Ref, PolicyId] = LabelIndex()
         self._policies: dict[PolicyId, Policy] = {}
         self._tiers: dict[str, Tier] = {}
-        self._stored_profiles: dict[str, Profile] = {}
-        self._namespace_profiles: dict[str, Profile] = {}
-        self._policy_users: Users[PolicyId] = Users()
-        self._profile_users: Users[str] = Users()
+        self._profiles = Profiles()
+        self._policy_users: Users[Ref, PolicyId] = Users()
+        self._profile_users: Users[Ref, str] = Users()
         self._active: dict[PolicyId | str, RulesIntent] = {}
-        self._dirty_endpoints: set[Name] = set()
+        self._dirty_endpoints: set[Ref] = set()
         self._dirty_rules: set[PolicyId | str] = set()
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change; tables that have no say in policy are passed over."""
-        match ref.table:
-            case Table.WORKLOAD:
-                self._update_endpoint(ref.name, value if isinstance(value, WorkloadEndpoint) else None)
-            case Table.TIER:
-                self._update_tier(ref.name.name, value if isinstance(value, Tier) else None)
-            case Table.PROFILE:
-                _set(self._stored_profiles, ref.name.name, value if isinstance(value, Profile) else None)
-                self._profile_changed(ref.name.name)
-            case Table.NAMESPACE:
-                name = NAMESPACE_PROFILE + ref.name.name
-                profile = namespace_profile(value) if isinstance(value, Namespace) else None
-                _set(self._namespace_profiles, name, profile)
-                self._profile_changed(name)
-            case Table.GLOBAL_POLICY | Table.NAMESPACED_POLICY | Table.KUBERNETES_POLICY:
-                self._update_policy(PolicyId(ref.table, ref.name), value if isinstance(value, Policy) else None)
-            case _:
-                pass
+        if ref.table in (Table.WORKLOAD, Table.HOST):
+            self._update_endpoint(ref, value if isinstance(value, WorkloadEndpoint | HostEndpoint) else None)
+        elif ref.table is Table.TIER:
+            self._update_tier(ref.name.name, value if isinstance(value, Tier) else None)
+        elif ref.table in PROFILE_TABLES:
+            self._profile_changed(self._profiles.put(ref, value))
+        elif ref.table in POLICY_TABLES:
+            self._update_policy(PolicyId(ref.table, ref.name), value if isinstance(value, Policy) else None)
 
     def profile(self, name: str) -> Profile | None:
-        """A profile as it counts: stored, else of a namespace, else the made-up one."""
-        return (
-            self._stored_profiles.get(name)
-            or self._namespace_profiles.get(name)
-            or (_ALLOW_ALL if name == ALLOW_ALL_PROFILE else None)
-        )
+        """A profile as it counts; None where there is none of that name."""
+        return self._profiles.get(name)
 
     def endpoint_names(self) -> tuple[Name, ...]:
-        """The endpoints of this node."""
-        return tuple(self._endpoints)
+        """The workload endpoints of this node."""
+        return tuple(ref.name for ref in self._endpoints if ref.table is Table.WORKLOAD)
 
-    def _update_endpoint(self, name: Name, endpoint: WorkloadEndpoint | None) -> None:
+    def _update_endpoint(self, ref: Ref, endpoint: Endpoint | None) -> None:
         if endpoint is None or endpoint.node != self.node:
-            if self._endpoints.pop(name, None) is not None:
-                self._index.drop_item(name)
-                self._dirty_endpoints.add(name)
+            if self._endpoints.pop(ref, None) is not None:
+                self._index.drop_item(ref)
+                self._dirty_endpoints.add(ref)
             return
-        self._endpoints[name] = endpoint
-        self._index.put_item(name, endpoint.labels, endpoint.profiles)
-        self._dirty_endpoints.add(name)
+        self._endpoints[ref] = endpoint
+        self._index.put_item(ref, endpoint.labels, endpoint.profiles)
+        self._dirty_endpoints.add(ref)
 
     def _update_tier(self, name: str, tier: Tier | None) -> None:
         _set(self._tiers, name, tier)
@@ -259,7 +96,7 @@ class PolicyCalc:
                 self._dirty_endpoints |= self._policy_users.of(identity)
 
     def _profile_changed(self, name: str) -> None:
-        profile = self.profile(name)
+        profile = self._profiles.get(name)
         labels = profile.labels_to_apply if profile is not None else ()
         self._sets.put_parent(name, labels)
         self._dirty_endpoints.update(shift.item for shift in self._index.put_parent(name, labels))
@@ -269,8 +106,6 @@ class PolicyCalc:
 
     def _update_policy(self, identity: PolicyId, policy: Policy | None) -> None:
         old = self._policies.get(identity)
-        if policy is not None and not for_workloads(policy):
-            policy = None
         if policy == old:
             return
         if old is not None and (policy is None or policy.selector != old.selector):
@@ -287,8 +122,13 @@ class PolicyCalc:
     def flush(self) -> PolicyDelta:
         """What changed since the last flush. Call it before flushing the sets."""
         endpoints: dict[Name, EndpointIntent | None] = {}
-        for name in self._dirty_endpoints:
-            endpoints[name] = self._resolve(name)
+        hosts: dict[Name, HostEndpointIntent | None] = {}
+        for ref in self._dirty_endpoints:
+            resolved = self._resolve(ref)
+            if ref.table is Table.HOST:
+                hosts[ref.name] = resolved if isinstance(resolved, HostEndpointIntent) else None
+            else:
+                endpoints[ref.name] = resolved if isinstance(resolved, EndpointIntent) else None
         self._dirty_endpoints = set()
         policies: dict[PolicyId, RulesIntent | None] = {}
         profiles: dict[str, RulesIntent | None] = {}
@@ -299,29 +139,26 @@ class PolicyCalc:
             elif changed and not isinstance(identity, str):
                 policies[identity] = rules
         self._dirty_rules = set()
-        return PolicyDelta(endpoints, policies, profiles)
+        return PolicyDelta(endpoints, policies, profiles, hosts)
 
-    def _resolve(self, name: Name) -> EndpointIntent | None:
-        endpoint = self._endpoints.get(name)
-        matched = self._index.selectors_of(name)
-        profiles = () if endpoint is None else endpoint.profiles
-        self._dirty_rules |= self._policy_users.note(name, matched)
-        self._dirty_rules |= self._profile_users.note(name, frozenset(profiles))
+    def _resolve(self, ref: Ref) -> EndpointIntent | HostEndpointIntent | None:
+        endpoint = self._endpoints.get(ref)
         if endpoint is None:
+            self._dirty_rules |= self._policy_users.note(ref, frozenset())
+            self._dirty_rules |= self._profile_users.note(ref, frozenset())
             return None
-        return EndpointIntent(
-            endpoint.interface,
-            endpoint.addresses,
-            endpoint.mac,
-            sort_policies(((identity, self._policies[identity]) for identity in matched), self._tiers),
-            tuple(profile for profile in profiles if self.profile(profile) is not None),
-        )
+        selected = ((identity, self._policies[identity]) for identity in self._index.selectors_of(ref))
+        matched = [(identity, policy) for identity, policy in selected if applies_to(endpoint, policy)]
+        self._dirty_rules |= self._policy_users.note(ref, frozenset(identity for identity, _ in matched))
+        self._dirty_rules |= self._profile_users.note(ref, frozenset(endpoint.profiles))
+        known = tuple(profile for profile in endpoint.profiles if self._profiles.get(profile) is not None)
+        return describe_endpoint(endpoint, matched, self._tiers, known)
 
     def _activate(self, identity: PolicyId | str) -> tuple[bool, RulesIntent | None]:
         """Makes the rules of a policy or profile current; whether they changed, and what they are now."""
-        rules: Rules | None
+        rules: Policy | Profile | None
         if isinstance(identity, str):
-            rules = self.profile(identity) if identity in self._profile_users else None
+            rules = self._profiles.get(identity) if identity in self._profile_users else None
         else:
             rules = self._policies.get(identity) if identity in self._policy_users else None
         old = self._active.get(identity)
@@ -338,6 +175,15 @@ class PolicyCalc:
         return True, new
 
 
+def describe_endpoint(
+    endpoint: Endpoint, matched: Iterable[Matched], tiers: Mapping[str, Tier], profiles: tuple[str, ...]
+) -> EndpointIntent | HostEndpointIntent:
+    """What an endpoint is, with the policies that apply to it and those of its profiles that there are."""
+    if isinstance(endpoint, HostEndpoint):
+        return HostEndpointIntent(sort_stages(matched, tiers), profiles)
+    return EndpointIntent(endpoint.interface, endpoint.addresses, endpoint.mac, sort_policies(matched, tiers), profiles)
+
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -350,7 +196,15 @@ def _set(table: dict[Key, Value], key: Key, value: Value | None) -> None:
 
 
 def _placement(policy: Policy) -> tuple[object, ...]:
-    return (policy.tier, policy.order, policy.applies_ingress, policy.applies_egress)
+    return (
+        policy.tier,
+        policy.order,
+        policy.applies_ingress,
+        policy.applies_egress,
+        policy.do_not_track,
+        policy.pre_dnat,
+        policy.apply_on_forward,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,18 +214,7 @@ class PolicyState:
     endpoints: Mapping[Name, EndpointIntent]
     policies: Mapping[PolicyId, RulesIntent]
     profiles: Mapping[str, RulesIntent]
-
-
-def derive_profiles(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[str, Profile]:
-    """Every profile that counts, from scratch."""
-    profiles: dict[str, Profile] = {ALLOW_ALL_PROFILE: _ALLOW_ALL}
-    for name, value in tables[Table.NAMESPACE].items():
-        if isinstance(value, Namespace):
-            profiles[NAMESPACE_PROFILE + name.name] = namespace_profile(value)
-    for name, value in tables[Table.PROFILE].items():
-        if isinstance(value, Profile):
-            profiles[name.name] = value
-    return profiles
+    hosts: Mapping[Name, HostEndpointIntent] = field(default_factory=dict)
 
 
 def derive_policy(tables: Mapping[Table, Mapping[Name, Resource]], node: str) -> PolicyState:
@@ -383,20 +226,27 @@ def derive_policy(tables: Mapping[Table, Mapping[Name, Resource]], node: str) ->
         (PolicyId(table, name), value, compile_selector(value.selector))
         for table in POLICY_TABLES
         for name, value in tables[table].items()
-        if isinstance(value, Policy) and for_workloads(value)
+        if isinstance(value, Policy)
     ]
     endpoints: dict[Name, EndpointIntent] = {}
+    hosts: dict[Name, HostEndpointIntent] = {}
     policies: dict[PolicyId, RulesIntent] = {}
     used: dict[str, RulesIntent] = {}
-    for name, endpoint in tables[Table.WORKLOAD].items():
-        if not isinstance(endpoint, WorkloadEndpoint) or endpoint.node != node:
+    for name, endpoint in (*tables[Table.WORKLOAD].items(), *tables[Table.HOST].items()):
+        if not isinstance(endpoint, WorkloadEndpoint | HostEndpoint) or endpoint.node != node:
             continue
         labels = effective_labels(endpoint.labels, endpoint.profiles, parents)
-        matched = [(identity, policy) for identity, policy, matches in candidates if matches(labels)]
+        matched = [
+            (identity, policy)
+            for identity, policy, matches in candidates
+            if matches(labels) and applies_to(endpoint, policy)
+        ]
         known = tuple(profile for profile in endpoint.profiles if profile in profiles)
-        endpoints[name] = EndpointIntent(
-            endpoint.interface, endpoint.addresses, endpoint.mac, sort_policies(matched, tiers), known
-        )
+        described = describe_endpoint(endpoint, matched, tiers, known)
+        if isinstance(described, HostEndpointIntent):
+            hosts[name] = described
+        else:
+            endpoints[name] = described
         policies.update((identity, compile_rules(policy)) for identity, policy in matched)
         used.update((profile, compile_rules(profiles[profile])) for profile in known)
-    return PolicyState(endpoints, policies, used)
+    return PolicyState(endpoints, policies, used, hosts)

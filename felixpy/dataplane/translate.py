@@ -12,7 +12,7 @@ from felixpy.addresses import Prefix
 from felixpy.calc.graph import IntentDelta
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import Member, SetChange
-from felixpy.calc.policy import sets_of
+from felixpy.calc.rule_terms import sets_of
 from felixpy.dataplane.base_chains import pool_sets
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.endpoint_chains import render_endpoint

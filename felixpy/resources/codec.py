@@ -17,17 +17,29 @@ from felixpy.addresses import Prefix, parse_address, parse_prefix
 from felixpy.resources import documents as docs
 from felixpy.resources import policies, routing, services
 from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
-from felixpy.resources.scalars import FieldError, read_address, read_labels, read_mac, read_named_ports, read_prefixes
+from felixpy.resources.scalars import (
+    FieldError,
+    read_address,
+    read_labels,
+    read_mac,
+    read_named_ports,
+    read_prefix,
+    read_prefixes,
+    read_protocol,
+)
 from felixpy.resources.types import (
     BlockAffinity,
     Broken,
     ClusterInformation,
+    FailsafePort,
     FelixConfiguration,
     HostEndpoint,
     LabelPairs,
     Namespace,
     NetworkSet,
+    Pod,
     Resource,
+    ServiceAccount,
     WorkloadEndpoint,
 )
 
@@ -53,6 +65,8 @@ class Table(StrEnum):
     BLOCK = "IPAMBlock"
     AFFINITY = "BlockAffinity"
     NAMESPACE = "Namespace"
+    SERVICE_ACCOUNT = "ServiceAccount"
+    POD = "Pod"
     SERVICE = "Service"
     SLICE = "EndpointSlice"
     ENDPOINTS = "Endpoints"
@@ -110,9 +124,40 @@ def _read_network_set(doc: docs.NetworkSetDoc, name: Name) -> NetworkSet:
     return NetworkSet(read_prefixes("spec.nets", doc.spec.nets), read_labels(labels), profiles)
 
 
+def _read_pod(doc: docs.PodDoc) -> Pod:
+    ports = [port for container in doc.spec.containers or () for port in container.ports or ()]
+    named = [docs.Port(port.name, port.protocol, port.container_port) for port in ports if port.name]
+    return Pod(
+        read_labels(doc.metadata.labels),
+        doc.spec.service_account_name,
+        read_named_ports("spec.containers.ports", named),
+    )
+
+
 def _read_felix(doc: docs.AnySpecDoc, name: Name) -> FelixConfiguration:
     scalars = {key: value for key, value in doc.spec.items() if isinstance(value, str | int | float | bool)}
-    return FelixConfiguration(tuple(sorted(scalars.items())))
+    return FelixConfiguration(
+        tuple(sorted(scalars.items())),
+        _read_failsafe("spec.failsafeInboundHostPorts", doc.spec.get("failsafeInboundHostPorts")),
+        _read_failsafe("spec.failsafeOutboundHostPorts", doc.spec.get("failsafeOutboundHostPorts")),
+    )
+
+
+def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
+    """None where nothing is said; an empty list says that there is none."""
+    if ports is None:
+        return None
+    if not isinstance(ports, list):
+        raise FieldError(field, "is no list")
+    found = []
+    for index, port in enumerate(ports):
+        where = f"{field}[{index}]"
+        if not isinstance(port, dict) or not isinstance(port.get("port"), int) or not 0 < port["port"] <= 65535:
+            raise FieldError(where, "has no port between 1 and 65535")
+        protocol = read_protocol(f"{where}.protocol", port.get("protocol") or "TCP")
+        net = read_prefix(f"{where}.net", str(port["net"])) if port.get("net") else None
+        found.append(FailsafePort(protocol or 6, port["port"], net))
+    return tuple(found)
 
 
 def _read_cluster(doc: docs.ClusterInformationDoc, name: Name) -> ClusterInformation:
@@ -159,6 +204,12 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         docs.NamespaceDoc,
         lambda doc, name: Namespace(read_labels(doc.metadata.labels)),
     ),
+    ("core", "ServiceAccount"): (
+        Table.SERVICE_ACCOUNT,
+        docs.ServiceAccountDoc,
+        lambda doc, name: ServiceAccount(read_labels(doc.metadata.labels)),
+    ),
+    ("core", "Pod"): (Table.POD, docs.PodDoc, lambda doc, name: _read_pod(doc)),
     ("core", "Service"): (Table.SERVICE, docs.ServiceDoc, lambda doc, name: services.read_service(doc)),
     ("core", "Endpoints"): (
         Table.ENDPOINTS,

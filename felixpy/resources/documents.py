@@ -266,6 +266,30 @@ class NamespaceDoc(Doc):
     metadata: Meta
 
 
+class ServiceAccountDoc(Doc):
+    metadata: Meta
+
+
+class ContainerPort(Doc):
+    name: str = ""
+    protocol: str = "TCP"
+    container_port: int = 0
+
+
+class Container(Doc):
+    ports: list[ContainerPort] | None = None
+
+
+class PodSpec(Doc):
+    service_account_name: str = ""
+    containers: list[Container] | None = None
+
+
+class PodDoc(Doc):
+    metadata: Meta
+    spec: PodSpec = field(default_factory=PodSpec)
+
+
 class KubePort(Doc):
     name: str = ""
     protocol: str = "TCP"

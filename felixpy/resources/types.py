@@ -239,10 +239,24 @@ class BgpPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class FailsafePort:
+    """A port that host endpoints never close; `net` None means for everybody."""
+
+    protocol: int
+    port: int
+    net: Prefix | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FelixConfiguration:
-    """Global (`default`) or of one node (`node.<name>`): the JSON spec's scalars, as they stand."""
+    """Global (`default`) or of one node (`node.<name>`): the JSON spec's scalars, as they stand, and failsafe ports.
+
+    `failsafe_in` and `failsafe_out` None means not said.
+    """
 
     values: tuple[tuple[str, str | int | float | bool], ...] = ()
+    failsafe_in: tuple[FailsafePort, ...] | None = None
+    failsafe_out: tuple[FailsafePort, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +291,22 @@ class Namespace:
     """A Kubernetes namespace."""
 
     labels: LabelPairs
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """A Kubernetes service account."""
+
+    labels: LabelPairs
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A Kubernetes pod, as far as it gives its endpoints labels and named ports."""
+
+    labels: LabelPairs
+    service_account: str = ""
+    ports: tuple[NamedPort, ...] = ()
 
 
 class TrafficPolicy(StrEnum):
@@ -419,6 +449,8 @@ Resource = (
     | Block
     | BlockAffinity
     | Namespace
+    | ServiceAccount
+    | Pod
     | Service
     | EndpointSlice
     | AddressPool

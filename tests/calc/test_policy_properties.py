@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from felixpy.calc.graph import Graph
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import Holder, Member, derive_sets
-from felixpy.calc.policy import derive_policy, derive_profiles, sets_of
+from felixpy.calc.policy import derive_policy
+from felixpy.calc.profiles import derive_profiles
+from felixpy.calc.rule_terms import sets_of
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet, WorkloadEndpoint

@@ -1,0 +1,104 @@
+"""What FelixConfiguration says of this node's policy, with Calico's defaults where it says nothing. Pure.
+
+Source: felix/config/config_params.go (names, defaults); the node's own configuration goes before the global one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from felixpy.resources.types import FailsafePort, FelixConfiguration
+
+_TCP, _UDP = 6, 17
+
+
+class HostAction(StrEnum):
+    """What becomes of what a workload sends to its own host, once its policy allows it."""
+
+    DROP = "Drop"
+    RETURN = "Return"
+    ACCEPT = "Accept"
+
+
+def _ports(protocol: int, *ports: int) -> tuple[FailsafePort, ...]:
+    return tuple(FailsafePort(protocol, port) for port in ports)
+
+
+DEFAULT_FAILSAFE_IN = (*_ports(_TCP, 22), *_ports(_UDP, 68), *_ports(_TCP, 179, 2379, 2380, 5473, 6443, 6666, 6667))
+DEFAULT_FAILSAFE_OUT = (*_ports(_UDP, 53, 67), *_ports(_TCP, 179, 2379, 2380, 5473, 6443, 6666, 6667))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How policy is enforced on this node.
+
+    `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
+    host endpoints always let in and out.
+    """
+
+    interface_prefixes: tuple[str, ...] = ("cali",)
+    endpoint_to_host: HostAction = HostAction.DROP
+    failsafe_in: tuple[FailsafePort, ...] = DEFAULT_FAILSAFE_IN
+    failsafe_out: tuple[FailsafePort, ...] = DEFAULT_FAILSAFE_OUT
+    allow_vxlan_from_workloads: bool = False
+    allow_ipip_from_workloads: bool = False
+    drop_invalid: bool = True
+    vxlan_port: int = 4789
+    log_prefix: str = "calico-packet"
+
+    def is_workload(self, interface: str) -> bool:
+        """Whether an interface's name says that it is a workload's."""
+        return interface.startswith(self.interface_prefixes)
+
+
+DEFAULTS = Options()
+
+
+def derive_options(common: FelixConfiguration | None, own: FelixConfiguration | None) -> Options:
+    """Field by field: the node's own configuration, else the common one, else the default."""
+    values: dict[str, object] = {}
+    for configuration in (common, own):
+        if configuration is not None:
+            values.update(_read(configuration))
+    return Options(
+        interface_prefixes=_prefixes(values),
+        endpoint_to_host=_host_action(values),
+        failsafe_in=_get(values, "failsafe_in", DEFAULTS.failsafe_in),
+        failsafe_out=_get(values, "failsafe_out", DEFAULTS.failsafe_out),
+        allow_vxlan_from_workloads=_get(values, "allowVXLANPacketsFromWorkloads", DEFAULTS.allow_vxlan_from_workloads),
+        allow_ipip_from_workloads=_get(values, "allowIPIPPacketsFromWorkloads", DEFAULTS.allow_ipip_from_workloads),
+        drop_invalid=not _get(values, "disableConntrackInvalidCheck", False),
+        vxlan_port=_get(values, "vxlanPort", DEFAULTS.vxlan_port),
+        log_prefix=_get(values, "logPrefix", DEFAULTS.log_prefix),
+    )
+
+
+def _read(configuration: FelixConfiguration) -> Mapping[str, object]:
+    values: dict[str, object] = dict(configuration.values)
+    if configuration.failsafe_in is not None:
+        values["failsafe_in"] = configuration.failsafe_in
+    if configuration.failsafe_out is not None:
+        values["failsafe_out"] = configuration.failsafe_out
+    return values
+
+
+_Value = TypeVar("_Value")
+
+
+def _get(values: Mapping[str, object], name: str, default: _Value) -> _Value:
+    """The value where it is of the default's type; the codec has named those that are not."""
+    value = values.get(name)
+    return value if isinstance(value, type(default)) else default
+
+
+def _prefixes(values: Mapping[str, object]) -> tuple[str, ...]:
+    words = _get(values, "interfacePrefix", "").split(",")
+    return tuple(word.strip() for word in words if word.strip()) or DEFAULTS.interface_prefixes
+
+
+def _host_action(values: Mapping[str, object]) -> HostAction:
+    word = _get(values, "defaultEndpointToHostAction", "").capitalize()
+    return HostAction(word) if word in tuple(HostAction) else DEFAULTS.endpoint_to_host

@@ -1,0 +1,87 @@
+"""Whom this node must be able to talk to whatever the policies of its host endpoints say: nodes and BGP neighbours.
+
+In: nodes, BGP peers and BGP configurations; out: PeersIntent. Pure. Source: docs/architecture.md (failsafes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from felixpy.addresses import Address
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import BgpConfiguration, BgpPeer, Node, Resource
+
+BGP_PORT = 179
+
+
+@dataclass(frozen=True, slots=True)
+class PeersIntent:
+    """`nodes`: addresses of the cluster's nodes. `neighbours`: those of nodes and BGP peers, at `bgp_ports`."""
+
+    nodes: frozenset[Address] = frozenset()
+    neighbours: frozenset[Address] = frozenset()
+    bgp_ports: tuple[int, ...] = (BGP_PORT,)
+
+
+def derive_peers(
+    nodes: Iterable[Node], peers: Iterable[BgpPeer], configurations: Iterable[BgpConfiguration]
+) -> PeersIntent:
+    """All of it, from scratch."""
+    asked = tuple(peers)
+    own = frozenset(address for node in nodes for address in node_addresses(node))
+    named = frozenset(peer.peer_address for peer in asked if peer.peer_address is not None)
+    ports = {BGP_PORT, *(peer.peer_port for peer in asked)}
+    ports |= {one.listen_port for one in configurations if one.listen_port is not None}
+    return PeersIntent(own, own | named, tuple(sorted(ports - {0})))
+
+
+def node_addresses(node: Node) -> tuple[Address, ...]:
+    """Where a node can be reached by other nodes."""
+    return tuple(one.address for one in (node.ipv4, node.ipv6) if one is not None)
+
+
+_V = TypeVar("_V")
+
+
+class Peers:
+    """The peers, kept up to date; a node that changes in other ways costs nothing."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[Name, Node] = {}
+        self._peers: dict[Name, BgpPeer] = {}
+        self._configurations: dict[Name, BgpConfiguration] = {}
+        self._dirty = True
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes one change; other tables are passed over."""
+        match ref.table:
+            case Table.NODE:
+                old, new = self._nodes.get(ref.name), value if isinstance(value, Node) else None
+                before, after = (node_addresses(one) if one is not None else () for one in (old, new))
+                _set(self._nodes, ref.name, new)
+                self._dirty = self._dirty or before != after
+            case Table.BGP_PEER:
+                _set(self._peers, ref.name, value if isinstance(value, BgpPeer) else None)
+                self._dirty = True
+            case Table.BGP_CONFIGURATION:
+                _set(self._configurations, ref.name, value if isinstance(value, BgpConfiguration) else None)
+                self._dirty = True
+            case _:
+                pass
+
+    def flush(self) -> PeersIntent | None:
+        """All of them, when something about them changed since the last flush."""
+        if not self._dirty:
+            return None
+        self._dirty = False
+        return derive_peers(self._nodes.values(), self._peers.values(), self._configurations.values())
+
+
+def _set(table: dict[Name, _V], name: Name, value: _V | None) -> None:
+    if value is None:
+        table.pop(name, None)
+    else:
+        table[name] = value

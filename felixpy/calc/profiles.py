@@ -1,0 +1,101 @@
+"""Profiles as they count: stored ones, and those that Namespaces and ServiceAccounts stand for. Pure.
+
+Source: libcalico-go/lib/backend/k8s/conversion (namespace and service account profiles, their labels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.policies import NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX
+from felixpy.resources.types import (
+    LabelPairs,
+    Namespace,
+    PolicyRule,
+    Profile,
+    Resource,
+    RuleAction,
+    ServiceAccount,
+)
+
+NAMESPACE_PROFILE = "kns."
+SERVICE_ACCOUNT_PROFILE = "ksa."
+ALLOW_ALL_PROFILE = "projectcalico-default-allow"
+"""A profile that Calico makes up on reading and never stores."""
+NAME_LABEL = "projectcalico.org/name"
+"""Under the prefix, the label with the name of the namespace or service account itself."""
+PROFILE_TABLES = (Table.PROFILE, Table.NAMESPACE, Table.SERVICE_ACCOUNT)
+
+_ALLOW_ALL = Profile((PolicyRule(RuleAction.ALLOW),), (PolicyRule(RuleAction.ALLOW),))
+
+
+def namespace_profile(name: str, namespace: Namespace) -> Profile:
+    """The profile that a namespace stands for: allows all, and gives its labels under `pcns.`."""
+    return Profile(_ALLOW_ALL.ingress, _ALLOW_ALL.egress, _inherited(NAMESPACE_PREFIX, name, namespace.labels))
+
+
+def service_account_profile(name: str, account: ServiceAccount) -> Profile:
+    """The profile that a service account stands for: no rules, and its labels under `pcsa.`."""
+    return Profile(labels_to_apply=_inherited(SERVICE_ACCOUNT_PREFIX, name, account.labels))
+
+
+def _inherited(prefix: str, name: str, labels: LabelPairs) -> LabelPairs:
+    return tuple((prefix + label, value) for label, value in sorted({**dict(labels), NAME_LABEL: name}.items()))
+
+
+def profile_name(ref: Ref) -> str:
+    """The name of the profile that a resource of PROFILE_TABLES is or stands for."""
+    if ref.table is Table.NAMESPACE:
+        return NAMESPACE_PROFILE + ref.name.name
+    if ref.table is Table.SERVICE_ACCOUNT:
+        return f"{SERVICE_ACCOUNT_PROFILE}{ref.name.namespace}.{ref.name.name}"
+    return ref.name.name
+
+
+def as_profile(ref: Ref, value: Resource | None) -> Profile | None:
+    """What a resource of PROFILE_TABLES is as a profile; None when it is gone."""
+    match value:
+        case Profile():
+            return value
+        case Namespace():
+            return namespace_profile(ref.name.name, value)
+        case ServiceAccount():
+            return service_account_profile(ref.name.name, value)
+        case _:
+            return None
+
+
+class Profiles:
+    """Every profile by name; a stored one goes before what a namespace or service account of that name stands for."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, Profile] = {}
+        self._implied: dict[str, Profile] = {}
+
+    def put(self, ref: Ref, value: Resource | None) -> str:
+        """Takes a change of one resource of PROFILE_TABLES; the name of the profile that it concerns."""
+        name, profile = profile_name(ref), as_profile(ref, value)
+        table = self._stored if ref.table is Table.PROFILE else self._implied
+        if profile is None:
+            table.pop(name, None)
+        else:
+            table[name] = profile
+        return name
+
+    def get(self, name: str) -> Profile | None:
+        """A profile as it counts; None where there is none of that name."""
+        found = self._stored.get(name) or self._implied.get(name)
+        return _ALLOW_ALL if found is None and name == ALLOW_ALL_PROFILE else found
+
+
+def derive_profiles(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[str, Profile]:
+    """Every profile that counts, from scratch."""
+    profiles: dict[str, Profile] = {ALLOW_ALL_PROFILE: _ALLOW_ALL}
+    for table in reversed(PROFILE_TABLES):
+        for name, value in tables[table].items():
+            profile = as_profile(Ref(table, name), value)
+            if profile is not None:
+                profiles[profile_name(Ref(table, name))] = profile
+    return profiles

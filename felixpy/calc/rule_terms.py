@@ -1,0 +1,70 @@
+"""Rules of policies and profiles, their selectors and Services replaced by the sets that hold the members. Pure."""
+
+from __future__ import annotations
+
+from felixpy.calc.intent import EntityTerms, RulesIntent, RuleTerms, SetSpec, service_set, set_of
+from felixpy.resources.types import EntityMatch, Policy, PolicyRule, Profile
+from felixpy.selector import All, Selector
+
+
+def compile_rules(rules: Policy | Profile) -> RulesIntent:
+    """Rules with their selectors replaced by sets."""
+    return RulesIntent(_compile_all(rules.ingress), _compile_all(rules.egress))
+
+
+def _compile_all(rules: tuple[PolicyRule, ...]) -> tuple[RuleTerms, ...]:
+    return tuple(_compile_rule(rule) for rule in rules)
+
+
+def _compile_rule(rule: PolicyRule) -> RuleTerms:
+    protocol = rule.protocol or 0
+    return RuleTerms(
+        rule.action,
+        rule.version,
+        rule.protocol,
+        rule.not_protocol,
+        rule.icmp,
+        rule.not_icmp,
+        _compile_source(rule.source, protocol),
+        _compile_destination(rule.destination, protocol),
+    )
+
+
+def _compile_source(entity: EntityMatch, protocol: int) -> EntityTerms:
+    if entity.service is not None:
+        return EntityTerms(sets=(service_set(entity.service, ports=False),))
+    return _compile_entity(entity, protocol)
+
+
+def _compile_destination(entity: EntityMatch, protocol: int) -> EntityTerms:
+    if entity.service is not None:
+        return EntityTerms(port_sets=(service_set(entity.service, ports=True),))
+    return _compile_entity(entity, protocol)
+
+
+def _compile_entity(entity: EntityMatch, protocol: int) -> EntityTerms:
+    """A named port is a set of addresses with that port, of the endpoints that the selector matches."""
+    scope: Selector = entity.selector if entity.selector is not None else All()
+    port_sets = tuple(set_of(scope, (protocol, name)) for name in entity.port_names)
+    not_port_sets = tuple(set_of(All(), (protocol, name)) for name in entity.not_port_names)
+    return EntityTerms(
+        nets=entity.nets,
+        not_nets=entity.not_nets,
+        sets=() if entity.selector is None else (set_of(entity.selector),),
+        not_sets=() if entity.not_selector is None else (set_of(entity.not_selector),),
+        ports=entity.ports,
+        port_sets=port_sets,
+        not_ports=entity.not_ports,
+        not_port_sets=not_port_sets,
+    )
+
+
+def sets_of(rules: RulesIntent) -> frozenset[SetSpec]:
+    """Every set that the rules refer to."""
+    return frozenset(
+        spec
+        for direction in (rules.ingress, rules.egress)
+        for rule in direction
+        for side in (rule.source, rule.destination)
+        for spec in side.all_sets
+    )
