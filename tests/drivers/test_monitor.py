@@ -123,11 +123,13 @@ async def test_what_we_change_is_not_told(namespace: Namespace, heard: Heard, dr
     )
     assert [outcome.error for outcome in driver.apply([Put(it) for it in (vxlan, *objects)])] == [None] * 6
     namespace.run("nft", "add", "table", "inet", "other")
+    namespace.run("nft", "add", "rule", "inet", "felixpy", "a", "drop")
+    await heard.until(lambda event: isinstance(event, NftChanged))
     marker(namespace)
     await heard.device("marker")
     ours: set[Key] = {it.key for it in objects} | {FdbEntry("vx0", bytes(6), parse_address("192.0.2.1")).key}
     assert [event for event in heard.all if getattr(event, "key", None) in ours] == []
-    assert [event for event in heard.all if isinstance(event, AddressChanged | NftChanged)] == []
+    assert [event for event in heard.all if isinstance(event, AddressChanged | NftChanged)] == [NftChanged("felixpy")]
 
 
 @pytest.mark.parametrize(

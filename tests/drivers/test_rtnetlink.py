@@ -135,9 +135,11 @@ def test_put_takes_the_place_of_a_foreign_route_and_drop_leaves_one(namespace: N
 
 def test_missing_device_is_named_and_holds_back_nothing_else(driver: RouteDriver) -> None:
     lost = route("10.30.0.1/32", device="nowhere")
-    first, second, third = driver.apply([Put(ROUTES["device"]), Put(lost), Put(ROUTES["gateway"])])
-    assert (first.error, third.error) == (None, None)
+    astray = route("10.31.0.0/24", gateway=parse_address("198.51.100.1"))
+    first, second, third, fourth = driver.apply([Put(it) for it in (ROUTES["device"], lost, astray, ROUTES["gateway"])])
+    assert (first.error, fourth.error) == (None, None)
     assert (second.errno, second.error) == (errno.ENODEV, "nowhere: no such device")
+    assert third.errno == errno.ENETUNREACH
 
 
 def test_each_refused_route_has_its_own_error(driver: RouteDriver) -> None:
