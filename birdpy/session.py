@@ -27,12 +27,24 @@ class SessionState(StrEnum):
     ESTABLISHED = "Established"
 
 
+class DownReason(StrEnum):
+    """What keeps a session from being up, as far as it can be seen from here.
+
+    Neither version of GoBGP tells by gRPC why a session ended (4.8 has fields for it, which it leaves empty).
+    """
+
+    OVER_PREFIX_LIMIT = "the neighbour announced more prefixes than its limit"
+    REFUSED_BY_NEIGHBOUR = "the neighbour sent a notification: its settings (AS, families, limits) are not ours"
+    REFUSED_BY_US = "we sent a notification: AS, families or hold time are not as expected"
+    NEGOTIATING = "the connection is there, and OPEN messages are being exchanged"
+    NO_CONNECTION = "no connection: the neighbour is unreachable, does not listen, or has another password"
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One neighbour's session. Times are Unix seconds, None when never; counts are prefixes or messages.
 
-    `last_error` says in words why it went down last. `end_of_rib`: each family that negotiated graceful restart has
-    sent it; `graceful`: at least one has.
+    `end_of_rib`: each family that negotiated graceful restart has sent it; `graceful`: at least one has.
     """
 
     address: bytes
@@ -40,13 +52,14 @@ class Session:
     state: SessionState = SessionState.IDLE
     up_since: float | None = None
     down_since: float | None = None
-    last_error: str = ""
     over_prefix_limit: bool = False
     received: int = 0
     accepted: int = 0
     advertised: int = 0
     updates_received: int = 0
     updates_sent: int = 0
+    notifications_received: int = 0
+    notifications_sent: int = 0
     hold_time_s: int = 0
     router_id: bytes | None = None
     graceful: bool = False
@@ -56,6 +69,25 @@ class Session:
     @property
     def established(self) -> bool:
         return self.state is SessionState.ESTABLISHED
+
+    @property
+    def why_down(self) -> DownReason | None:
+        """None when it is up."""
+        if self.established:
+            return None
+        if self.over_prefix_limit:
+            return DownReason.OVER_PREFIX_LIMIT
+        if self.state in (SessionState.OPEN_SENT, SessionState.OPEN_CONFIRM):
+            return DownReason.NEGOTIATING
+        if self.notifications_received:
+            return DownReason.REFUSED_BY_NEIGHBOUR
+        return DownReason.REFUSED_BY_US if self.notifications_sent else DownReason.NO_CONNECTION
+
+    @property
+    def last_error(self) -> str:
+        """`why_down` in words; empty when it is up."""
+        reason = self.why_down
+        return "" if reason is None else str(reason)
 
 
 def unsettled_neighbors(

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from birdpy.addresses import Prefix
@@ -101,8 +101,8 @@ class BgpRole:
         self._snapshot_told = asyncio.Event()
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
-        self._last_errors: dict[bytes, str] = {}
         self._failed: Sequence[Outcome] = ()
+        self._complaint = ""
 
     def set_intent(self, intent: BgpIntent) -> None:
         """What the speaker should be from now on; an intent that was not yet carried out is forgotten."""
@@ -121,11 +121,10 @@ class BgpRole:
     def status(self) -> BgpStatus:
         """How things stand, as far as is known without asking."""
         driver = self._driver
-        sessions = driver.sessions if driver else {}
         return BgpStatus(
             generation=driver.client.wire.generation if driver else 0,
             phase=self._fib.phase,
-            sessions={address: self._with_last_error(session) for address, session in sessions.items()},
+            sessions=driver.sessions if driver else {},
             routes=len(self._fib.routes),
             advertised=len(driver.actual.advertisements) if driver else 0,
             errors=tuple(f"{outcome.operation.describe()}: {outcome.error}" for outcome in self._failed),
@@ -151,18 +150,24 @@ class BgpRole:
                 client = await GobgpClient.connect(self.settings.socket_path)
             except GobgpError as error:
                 if not isinstance(error, GobgpUnavailable):
-                    _log.warning("gobgpd: %s", error)
+                    self._complain(error)
                 await asyncio.sleep(RECONNECT_S)
                 continue
             try:
                 await self._follow(GobgpDriver(client))
             except* GobgpError as group:
-                _log.warning("gobgpd is away, routes stay as they are: %s", group.exceptions[0])
+                self._complain(group.exceptions[0])
             finally:
                 self._driver = None
                 self._fib.freeze()
                 await client.close()
             await asyncio.sleep(RECONNECT_S)
+
+    def _complain(self, error: BaseException) -> None:
+        """Once for each change of what is wrong."""
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            _log.warning("gobgpd is away, routes stay as they are: %s", error)
 
     async def _follow(self, driver: GobgpDriver) -> None:
         """One connection, until gobgpd goes away."""
@@ -229,6 +234,7 @@ class BgpRole:
             if not unsettled_neighbors(wanted, sessions, time.time(), since):
                 break
             await asyncio.sleep(SETTLE_POLL_S)
+        self._complaint = ""
         swept = self._fib.sweep()
         self._mailbox.post(swept)
         _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
@@ -236,8 +242,6 @@ class BgpRole:
     def _take(self, batch: WatchBatch) -> None:
         if batch.events:
             self._mailbox.post(self._fib.update(batch.events))
-        for address, words in batch.lost:
-            self._last_errors[address] = words
         for prefix in batch.own:
             if self._intent is None or prefix not in self._intent.advertisements:
                 self._stray[prefix] = None
@@ -245,10 +249,6 @@ class BgpRole:
             self._sessions_changed = True
         if batch.sessions_changed or self._stray:
             self._work.set()
-
-    def _with_last_error(self, session: Session) -> Session:
-        words = self._last_errors.get(session.address, "")
-        return session if session.last_error or not words else replace(session, last_error=words)
 
 
 def _log_batch(outcomes: Sequence[Outcome], seconds: float) -> None:

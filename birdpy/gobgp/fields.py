@@ -76,7 +76,7 @@ _PEER: Table = {
     "Multihop": {"enabled": (1, "bool"), "ttl": (2, "uint32")},
     "TtlSecurity": {"enabled": (1, "bool"), "minimum": (2, "uint32")},
     "Reflection": {"client": (1, "bool"), "cluster_id": (2, "string")},
-    "MessageCounts": {"notification": (1, "uint64"), "update": (2, "uint64"), "total": (7, "uint64")},
+    "MessageCounts": {"notification": (1, "uint64"), "update": (2, "uint64")},
     "Messages": {"received": (1, "MessageCounts"), "sent": (2, "MessageCounts")},
     "BfdConfig": {
         "enabled": (1, "bool"),
@@ -94,8 +94,6 @@ _PEER: Table = {
         "session": (13, "int32"),
         "admin": (15, "int32"),
         "router_id": (20, "string"),
-        "disconnect_reason": (21, "int32"),
-        "disconnect_message": (22, "string"),
         "bfd": (23, "BfdState"),
     },
     "TimersConfig": {

@@ -32,7 +32,7 @@ class StreamEnded(ConnectionError):
 
 
 @dataclass(slots=True)
-class _Parser:
+class FrameParser:
     """Bytes of the connection to messages of the stream; `reply` collects what must be sent back."""
 
     raw: bytearray = field(default_factory=bytearray)
@@ -93,7 +93,7 @@ async def read_stream(socket_path: Path, method: str, argument: bytes) -> AsyncG
         reader, writer = await asyncio.open_unix_connection(str(socket_path), limit=_READ_BYTES)
     except OSError as error:
         raise StreamEnded(str(error)) from None
-    parser = _Parser()
+    parser = FrameParser()
     try:
         writer.write(_request(method, argument))
         while chunk := await reader.read(_READ_BYTES):

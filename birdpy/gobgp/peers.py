@@ -30,11 +30,6 @@ _STATES = tuple(SessionState)
 _ADMIN_OVER_LIMIT = 2
 _BFD_UP = 1
 _NO_RESTART = GracefulRestart(False, 0, 0, 0)
-_REASONS = (
-    "", "taken down by hand", "hold timer expired", "we sent a notification", "the neighbour sent a notification",
-    "the connection broke", "the connection broke", "no answer to our OPEN", "restart timer expired",
-    "restarts gracefully", "malformed message", "reset by the neighbour", "configuration removed", "wrong AS in OPEN",
-)  # fmt: skip
 
 
 def global_message(wire: Wire, speaker: Speaker) -> Message:
@@ -221,26 +216,20 @@ def read_session(wire: Wire, message: Message) -> Session:
         state=_STATES[max(state.session, 1) - 1],
         up_since=_seconds(timers.uptime),
         down_since=_seconds(timers.downtime),
-        last_error=disconnect_words(message),
         over_prefix_limit=state.admin == wire.enum(_ADMIN_OVER_LIMIT),
         received=sum(family.received for family in families),
         accepted=sum(family.accepted for family in families),
         advertised=sum(family.advertised for family in families),
         updates_received=state.messages.received.update,
         updates_sent=state.messages.sent.update,
+        notifications_received=state.messages.received.notification,
+        notifications_sent=state.messages.sent.notification,
         hold_time_s=timers.negotiated_hold_time_s,
         router_id=_address_or_none(state.router_id),
         graceful=bool(graceful),
         end_of_rib=bool(graceful) and all(family.end_of_rib_received for family in graceful),
         bfd_up=state.bfd.session == _BFD_UP if message.bfd.enabled else None,
     )
-
-
-def disconnect_words(message: Message) -> str:
-    """Why a session went down, from a peer event; "" where GoBGP does not say (version 3 never does)."""
-    state = message.state
-    reason = _REASONS[state.disconnect_reason] if state.disconnect_reason < len(_REASONS) else ""
-    return ": ".join(part for part in (reason, state.disconnect_message) if part)
 
 
 def _seconds(timestamp: Message) -> float | None:

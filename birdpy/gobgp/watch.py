@@ -11,30 +11,27 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from birdpy.addresses import Prefix, parse_address
+from birdpy.addresses import Prefix
 from birdpy.fib import PathEvent
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.paths import read_table_event
-from birdpy.gobgp.peers import disconnect_words
 from birdpy.gobgp.wire import Message, Wire
 
 SNAPSHOT_BATCH = 1000
 _FILTER_BEST = 0
-_PEER_STATE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
     """What was told since the last one. `own`: prefixes among the events that we originate.
 
-    `sessions_changed`: some session changed its state; `lost` names neighbours that went down and says why.
+    `sessions_changed`: some session changed its state.
     `snapshot_end`: with this batch, all that gobgpd knew at the start has been told.
     """
 
     events: Sequence[PathEvent] = ()
     own: Sequence[Prefix] = ()
     sessions_changed: bool = False
-    lost: Sequence[tuple[bytes, str]] = ()
     snapshot_end: bool = False
 
 
@@ -62,12 +59,10 @@ async def watch(client: GobgpClient) -> AsyncGenerator[WatchBatch, None]:
 def _merge(wire: Wire, replies: Sequence[Message], in_snapshot: bool) -> WatchBatch:
     events: list[PathEvent] = []
     own: list[Prefix] = []
-    lost: list[tuple[bytes, str]] = []
     sessions_changed = ends = False
     for reply in replies:
         if reply.HasField("peer"):
             sessions_changed = True
-            lost += _lost(reply.peer)
             continue
         paths = reply.table.paths
         change = read_table_event(wire, paths)
@@ -75,14 +70,4 @@ def _merge(wire: Wire, replies: Sequence[Message], in_snapshot: bool) -> WatchBa
         own += change.own
         if in_snapshot and (wire.generation == 3 or len(paths) <= SNAPSHOT_BATCH):
             ends = True
-    return WatchBatch(events, own, sessions_changed, lost, ends)
-
-
-def _lost(event: Message) -> list[tuple[bytes, str]]:
-    words = disconnect_words(event.peer)
-    if event.type != _PEER_STATE or not words:
-        return []
-    try:
-        return [(parse_address(event.peer.conf.address or event.peer.state.address), words)]
-    except ValueError:
-        return []
+    return WatchBatch(events, own, sessions_changed, ends)

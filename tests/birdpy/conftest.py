@@ -191,6 +191,16 @@ async def learned(driver: GobgpDriver) -> dict[Prefix, LearnedRoute]:
     return fib.routes
 
 
+@pytest.fixture
+def routers4(link: list[Router]) -> Iterator[list[Router]]:
+    """As `routers`, for version 4 alone: where the version makes no difference."""
+    for router in link:
+        router.generation = 4
+    yield link
+    for router in link:
+        router.stop()
+
+
 @dataclass
 class Star:
     """Router `a` with sessions to `b` and `c`, which have none with each other; one driver each."""

@@ -28,6 +28,7 @@ from birdpy.intent import (
     Statement,
 )
 from tests.birdpy.conftest import Router, Star, announcing, established, make_so, sees, session
+from tests.support.wait import eventually_async
 
 BLOCK = parse_prefix("10.64.1.0/26")
 OTHER = parse_prefix("10.64.2.0/26")
@@ -206,6 +207,28 @@ async def test_timers_alone_leave_the_session_up_on_version_4(star: Star) -> Non
     assert operations == [UpdateNeighbor(slower)]
     await driver.apply(operations)
     assert (await second.read_sessions())[star.a.address].up_since == before
+
+
+async def test_a_session_over_ipv6_announces_its_own_address(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    to_b = replace(session(a, b), address=b.address6, source=a.address6)
+    to_a = replace(session(b, a), address=a.address6, source=b.address6)
+    async with gobgpds([b, a]) as (second, first):
+        await make_so(second, BgpIntent(b.speaker(), {a.address6: to_a}))
+        await make_so(first, BgpIntent(a.speaker(), {b.address6: to_b}, announcing(BLOCK6)))
+        await sees(second, {BLOCK6: (a.address6,)})
+
+
+async def test_too_many_prefixes_end_the_session_and_are_named(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    async with gobgpds([b, a]) as (second, first):
+        await make_so(second, BgpIntent(b.speaker(), {a.address: session(b, a)}, announcing(BLOCK, OTHER)))
+        await make_so(first, BgpIntent(a.speaker(), {b.address: session(a, b, prefix_limit=1)}))
+
+        async def over() -> bool:
+            return (await first.read_sessions())[b.address].over_prefix_limit
+
+        await eventually_async(over, within_s=20)
 
 
 def neighbors_of_all_kinds(own: Router) -> list[Neighbor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from birdpy.fib import LearnedRoute, Phase
 from birdpy.gobgp.process import listener_pid
 from birdpy.gobgp.supervisor import GobgpdSettings
 from birdpy.intent import Advertisement, BgpIntent
+from birdpy.session import DownReason
 from birdpy.speaker import BgpRole, RoleSettings
 from tests.birdpy.conftest import GOBGPD, Router, announcing, make_so, session
-from tests.support.wait import eventually, eventually_async
+from tests.support.wait import eventually_async
 
 BLOCK = parse_prefix("10.64.1.0/26")
 VIP = parse_prefix("172.25.1.100")
@@ -72,9 +73,11 @@ def supervised(router: Router) -> RoleSettings:
 
 
 @asynccontextmanager
-async def running(router: Router, intent: BgpIntent) -> AsyncIterator[tuple[BgpRole, Kernel]]:
+async def running(
+    router: Router, intent: BgpIntent, settings: RoleSettings | None = None
+) -> AsyncIterator[tuple[BgpRole, Kernel]]:
     """The role, carrying out `intent`; its gobgpd stays when the block ends."""
-    role, kernel = BgpRole(supervised(router)), Kernel()
+    role, kernel = BgpRole(settings or supervised(router)), Kernel()
     role.set_intent(intent)
     tasks = [asyncio.create_task(role.run()), asyncio.create_task(kernel.follow(role))]
     try:
@@ -89,6 +92,15 @@ def end_gobgpd(router: Router) -> None:
     pid = listener_pid(router.socket_path)
     if pid:
         os.kill(pid, signal.SIGKILL)
+
+
+async def until(condition: Callable[[], object], within_s: float = 30) -> None:
+    """Waits until the condition holds; the role goes on meanwhile."""
+
+    async def probe() -> object:
+        return condition()
+
+    await eventually_async(probe, within_s=within_s)
 
 
 async def settled(kernel: Kernel, *prefixes: Prefix) -> None:
@@ -135,7 +147,7 @@ async def test_it_announces_to_bird_and_learns_from_it(routers: list[Router]) ->
         async with running(a, intent) as (role, kernel):
             await settled(kernel, THEIRS)
             assert kernel.routes[THEIRS] == LearnedRoute(THEIRS, (b.address,))
-            eventually(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
+            await until(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
             shown = b.birdc("show", "route", "172.25.1.100/32", "all")
             for line in ("local_pref: 200", "community: (64512,7)", "large_community: (64512, 1, 2)", "med: 5"):
                 assert line in shown
@@ -147,18 +159,18 @@ async def test_it_announces_to_bird_and_learns_from_it(routers: list[Router]) ->
         end_gobgpd(a)
 
 
-async def test_a_restarted_agent_changes_nothing_but_what_changed_meanwhile(routers: list[Router]) -> None:
-    a, b = routers[:2]
+async def test_a_restarted_agent_changes_nothing_but_what_changed_meanwhile(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
     try:
         b.start_bird(bird_config(THEIRS))
         async with running(a, intent_of(a, b, BLOCK, VIP)) as (_, kernel):
             await settled(kernel, THEIRS)
-            eventually(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
+            await until(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
         pid = listener_pid(a.socket_path)
         async with removals(b, b.directory / "monitor") as log:
             async with running(a, intent_of(a, b, BLOCK)) as (_, kernel):
                 await settled(kernel, THEIRS)
-                eventually(lambda: not kernel_has(b, VIP))
+                await until(lambda: not kernel_has(b, VIP))
             assert listener_pid(a.socket_path) == pid
             assert deleted(log, BLOCK) == 0
     finally:
@@ -171,29 +183,29 @@ async def test_killed_gobgpd_comes_back_without_a_lost_route(routers: list[Route
         b.start_bird(bird_config(THEIRS))
         async with running(a, intent_of(a, b, BLOCK, VIP)) as (role, kernel):
             await settled(kernel, THEIRS)
-            eventually(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
+            await until(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
             async with removals(b, b.directory / "monitor") as log:
                 role.set_intent(intent_of(a, b, BLOCK, VIP))
                 end_gobgpd(a)
-                await eventually_async(lambda: _phase(role, Phase.FROZEN))
+                await until(lambda: role.status().phase is Phase.FROZEN)
                 role.set_intent(intent_of(a, b, BLOCK))
-                await eventually_async(lambda: _phase(role, Phase.LIVE), within_s=30)
+                await until(lambda: role.status().phase is Phase.LIVE)
                 await settled(kernel, THEIRS)
-                eventually(lambda: not kernel_has(b, VIP), within_s=25)
+                await until(lambda: not kernel_has(b, VIP), within_s=25)
                 assert (deleted(log, BLOCK), kernel.removed) == (0, [])
                 assert kernel_has(b, BLOCK)
     finally:
         end_gobgpd(a)
 
 
-async def test_what_the_neighbour_dropped_meanwhile_is_swept(routers: list[Router]) -> None:
-    a, b = routers[:2]
+async def test_what_the_neighbour_dropped_meanwhile_is_swept(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
     try:
         bird = b.start_bird(bird_config(THEIRS, THEIR_OTHER))
         async with running(a, intent_of(a, b, BLOCK)) as (role, kernel):
             await settled(kernel, THEIRS, THEIR_OTHER)
             end_gobgpd(a)
-            await eventually_async(lambda: _phase(role, Phase.FROZEN))
+            await until(lambda: role.status().phase is Phase.FROZEN)
             bird.kill()
             b.start_bird(bird_config(THEIRS))
             await settled(kernel, THEIRS)
@@ -216,7 +228,7 @@ async def test_a_gobgpd_neighbour_keeps_the_routes_of_a_killed_one(routers: list
             await settled(kernel, THEIRS)
             await settled(seen, BLOCK, VIP)
             end_gobgpd(a)
-            await eventually_async(lambda: _phase(role, Phase.FROZEN))
+            await until(lambda: role.status().phase is Phase.FROZEN)
             role.set_intent(intent_of(a, b, BLOCK))
             await settled(seen, BLOCK)
             assert (seen.removed, kernel.removed) == ([VIP], [])
@@ -227,5 +239,29 @@ async def test_a_gobgpd_neighbour_keeps_the_routes_of_a_killed_one(routers: list
         end_gobgpd(a)
 
 
-async def _phase(role: BgpRole, phase: Phase) -> bool:
-    return role.status().phase is phase
+async def test_an_unreachable_neighbour_holds_back_announcements_for_the_deferral_time_only(
+    routers4: list[Router],
+) -> None:
+    a, b, absent = routers4[:3]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        intent = intent_of(a, b, BLOCK)
+        both = {**intent.neighbors, absent.address: session(a, absent)}
+        settings = replace(supervised(a), forwarding_survived=True)
+        async with running(a, replace(intent, neighbors=both), settings):
+            await until(lambda: kernel_has(b, BLOCK), within_s=15)
+    finally:
+        end_gobgpd(a)
+
+
+async def test_status_says_why_a_session_went_down(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    try:
+        bird = b.start_bird(bird_config(THEIRS))
+        async with running(a, intent_of(a, b, BLOCK)) as (role, kernel):
+            await settled(kernel, THEIRS)
+            bird.kill()
+
+            await until(lambda: role.status().sessions[b.address].why_down is DownReason.NO_CONNECTION)
+    finally:
+        end_gobgpd(a)

@@ -63,6 +63,12 @@ async def test_only_its_user_may_speak_to_it(settings: GobgpdSettings) -> None:
         assert stat.S_IMODE(settings.socket_path.stat().st_mode) & 0o077 == 0
 
 
+async def test_it_opens_no_port(settings: GobgpdSettings) -> None:
+    async with supervised(settings) as supervisor:
+        listening = subprocess.run(["ss", "-Hltunp"], capture_output=True, text=True, check=True).stdout
+        assert f"pid={supervisor.pid}," not in listening
+
+
 async def test_a_stale_socket_is_no_obstacle(settings: GobgpdSettings) -> None:
     async with supervised(settings) as supervisor:
         os.kill(supervisor.pid, signal.SIGKILL)

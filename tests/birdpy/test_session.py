@@ -1,0 +1,49 @@
+"""When a restart is over, and why a session is down."""
+
+from __future__ import annotations
+
+import pytest
+
+from birdpy.addresses import parse_address
+from birdpy.intent import GracefulRestart, Neighbor
+from birdpy.session import QUIET_S, DownReason, Session, SessionState, unsettled_neighbors
+
+N2 = parse_address("10.0.0.2")
+NEIGHBORS = {N2: Neighbor(N2, 64512, graceful_restart=GracefulRestart(restart_time_s=120))}
+UP = SessionState.ESTABLISHED
+
+
+@pytest.mark.parametrize(
+    ("session", "after_s", "waits"),
+    [
+        (None, 1, True),
+        (Session(N2, state=UP, up_since=1000, graceful=True, end_of_rib=True), 1, False),
+        (Session(N2, state=UP, up_since=1000, graceful=True), QUIET_S + 1, True),
+        (Session(N2, state=UP, up_since=1000), QUIET_S - 1, True),
+        (Session(N2, state=UP, up_since=1000), QUIET_S + 1, False),
+        (Session(N2, down_since=1000), 1, True),
+        (Session(N2, down_since=800), 1, False),
+        (Session(N2), 119, True),
+        (Session(N2), 121, False),
+        (Session(N2, state=UP, up_since=1000, graceful=True), 121, False),
+    ],
+)
+def test_a_neighbour_is_waited_for(session: Session | None, after_s: float, waits: bool) -> None:
+    sessions = {} if session is None else {N2: session}
+    assert list(unsettled_neighbors(NEIGHBORS, sessions, 1000 + after_s, 1000)) == ([N2] if waits else [])
+
+
+@pytest.mark.parametrize(
+    ("session", "reason"),
+    [
+        (Session(N2, state=UP, notifications_received=3), None),
+        (Session(N2, over_prefix_limit=True), DownReason.OVER_PREFIX_LIMIT),
+        (Session(N2, state=SessionState.OPEN_SENT), DownReason.NEGOTIATING),
+        (Session(N2, notifications_received=1), DownReason.REFUSED_BY_NEIGHBOUR),
+        (Session(N2, notifications_sent=1), DownReason.REFUSED_BY_US),
+        (Session(N2, state=SessionState.ACTIVE), DownReason.NO_CONNECTION),
+    ],
+)
+def test_a_session_that_is_down_says_why(session: Session, reason: DownReason | None) -> None:
+    assert session.why_down is reason
+    assert session.last_error == ("" if reason is None else reason.value)
