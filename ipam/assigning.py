@@ -18,9 +18,8 @@ from .addresses import Address, Prefix, block_of
 from .block import assign, collect, free_ordinals, held_by, new_block
 from .cache import UNSURE, Broken
 from .choose import PoolRefusal, choose_pools, claim_seed, iter_blocks, pool_of, reservation_filter
-from .draft import UNKNOWN, Draft, NeedKeys
+from .draft import CONFIG_KEYS, UNKNOWN, Draft, NeedKeys
 from .model import (
-    CONFIG_KEY,
     AssignedAddress,
     Assignment,
     Block,
@@ -78,7 +77,7 @@ def _plan(draft: Draft, request: Request, selects: Callable[[Pool], bool]) -> tu
     if not fixed and all(_count(got, version) >= request.wanted(version) for version in (4, 6)):
         return draft, Assignment(request.handle_id, got, repeated=True)
     config = draft.config()
-    draft = draft.rely(CONFIG_KEY)
+    draft = draft.rely(*CONFIG_KEYS)
     reserved = reservation_filter(draft.cache.reserved())
     for address in fixed:
         draft, taken = _assign_fixed(draft, address, request, config)

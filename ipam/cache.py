@@ -19,6 +19,7 @@ from .codec import (
     parse_affinity,
     parse_block,
     parse_config,
+    parse_configuration,
     parse_handle,
     parse_pool,
     parse_reservation,
@@ -26,6 +27,7 @@ from .codec import (
 from .model import (
     BLOCKS_PREFIX,
     CONFIG_KEY,
+    CONFIGURATION_KEY,
     HANDLES_PREFIX,
     POOLS_PREFIX,
     RESERVATIONS_PREFIX,
@@ -204,7 +206,9 @@ class Cache:
             self.own = dict(sorted([*self.own.items(), (claim[1], key)]))
 
     def _is_followed(self, key: str) -> bool:
-        return key == CONFIG_KEY or key.startswith((self._own_prefix, POOLS_PREFIX, RESERVATIONS_PREFIX))
+        return key in (CONFIG_KEY, CONFIGURATION_KEY) or key.startswith(
+            (self._own_prefix, POOLS_PREFIX, RESERVATIONS_PREFIX)
+        )
 
     def _is_passing(self, key: str, value: Value | None) -> bool:
         if key.startswith(BLOCKS_PREFIX):
@@ -244,4 +248,5 @@ _PARSERS: tuple[tuple[str, Callable[[bytes], Value]], ...] = (
     (POOLS_PREFIX, parse_pool),
     (RESERVATIONS_PREFIX, _reservation),
     (CONFIG_KEY, parse_config),
+    (CONFIGURATION_KEY, parse_configuration),
 )

@@ -130,6 +130,20 @@ def parse_config(value: bytes) -> Config:
     )
 
 
+def parse_configuration(value: bytes) -> Config:
+    """The configuration, from a Calico IPAMConfiguration; blocks are claimed automatically unless it says otherwise.
+
+    Raises  Malformed.
+    """
+    spec = _Fields.of("spec", _Fields(value).take("spec", dict, {}))
+    return Config(
+        strict_affinity=spec.take("strictAffinity", bool, False),
+        auto_allocate_blocks=spec.take("autoAllocateBlocks", bool, True),
+        max_blocks=spec.take("maxBlocksPerHost", int, 0),
+        cooldown_s=spec.take("ipCooldownSeconds", int, 0),
+    )
+
+
 def render_config(config: Config) -> bytes:
     """The configuration's JSON; what is off is left out."""
     persistence = config.extra.get("kubeVirtVMAddressPersistence")

@@ -19,6 +19,7 @@ from .cache import Broken, Cache, Value
 from .codec import render_affinity, render_block, render_handle
 from .model import (
     CONFIG_KEY,
+    CONFIGURATION_KEY,
     Affinity,
     AffinityState,
     Block,
@@ -30,6 +31,9 @@ from .model import (
     handle_key,
 )
 from .request import Unreadable
+
+CONFIG_KEYS = (CONFIG_KEY, CONFIGURATION_KEY)
+"""Where the configuration may be; the first that exists counts."""
 
 
 class Unknown(Enum):
@@ -115,12 +119,16 @@ class Draft:
 
         Raises  NeedKeys, and Unreadable.
         """
-        value = self.get(CONFIG_KEY)
-        if value is UNKNOWN:
-            raise NeedKeys([CONFIG_KEY])
-        if isinstance(value, Broken):
-            raise Unreadable(f"{CONFIG_KEY}: {value.problem}")
-        return value if isinstance(value, Config) else Config()
+        unread = [key for key in CONFIG_KEYS if self.get(key) is UNKNOWN]
+        if unread:
+            raise NeedKeys(unread)
+        for key in CONFIG_KEYS:
+            value = self.get(key)
+            if isinstance(value, Broken):
+                raise Unreadable(f"{key}: {value.problem}")
+            if isinstance(value, Config):
+                return value
+        return Config()
 
     def own_blocks(self) -> Iterator[Prefix]:
         """The blocks that the owner claims, with those that this draft adds."""

@@ -18,9 +18,8 @@ from .assigning import plan_assign
 from .block import Release
 from .cache import Cache
 from .codec import Malformed
-from .draft import Draft, NeedKeys, render_value
+from .draft import CONFIG_KEYS, Draft, NeedKeys, render_value
 from .model import (
-    CONFIG_KEY,
     POOLS_PREFIX,
     RESERVATIONS_PREFIX,
     Assignment,
@@ -153,7 +152,7 @@ class Allocator:
         own_prefix = affinities_prefix(self._cache.owner)
         for prefix in (POOLS_PREFIX, RESERVATIONS_PREFIX, own_prefix):
             await self._list(prefix)
-        keys = [CONFIG_KEY, *(block_key(cidr) for cidr in self._cache.own)]
+        keys = [*CONFIG_KEYS, *(block_key(cidr) for cidr in self._cache.own)]
         for start in range(0, len(keys), MAX_OPERATIONS):
             await self._read(NeedKeys(keys[start : start + MAX_OPERATIONS]))
         self._loaded = True

@@ -20,6 +20,8 @@ IPAM_PREFIX = "/calico/ipam/v2/"
 BLOCKS_PREFIX = f"{IPAM_PREFIX}assignment/"
 HANDLES_PREFIX = f"{IPAM_PREFIX}handle/"
 CONFIG_KEY = f"{IPAM_PREFIX}config"
+CONFIGURATION_KEY = "/calico/resources/v3/projectcalico.org/ipamconfigurations/default"
+"""What people apply (v3 IPAMConfiguration); it counts where Calico's own CONFIG_KEY does not exist."""
 POOLS_PREFIX = "/calico/resources/v3/projectcalico.org/ippools/"
 RESERVATIONS_PREFIX = "/calico/resources/v3/projectcalico.org/ipreservations/"
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from .addresses import Address, Prefix
 from .block import Release, ReleaseRefusal, disown, held_by, new_block, release
-from .draft import UNKNOWN, Draft, NeedKeys
+from .draft import CONFIG_KEYS, UNKNOWN, Draft, NeedKeys
 from .model import (
-    CONFIG_KEY,
     Affinity,
     Block,
     Owner,
@@ -105,7 +104,7 @@ def _release_in(
     if unread:
         raise NeedKeys(unread)
     if len(result.refused) < len(releases):
-        draft = draft.put_block(result.block).rely(CONFIG_KEY)
+        draft = draft.put_block(result.block).rely(*CONFIG_KEYS)
     for handle_id, count in result.by_handle.items():
         handle = draft.handle(handle_id)
         if handle is not None:

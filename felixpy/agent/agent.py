@@ -11,6 +11,7 @@ from typing import assert_never
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import Dataplane
+from felixpy.agent.node_facts import NodeFacts
 from felixpy.agent.settings import Settings
 from felixpy.calc.services import ServiceDelta
 from felixpy.cni.server import CniServer
@@ -33,11 +34,13 @@ from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import IPAM_PREFIX
 from felixpy.resources.types import Resource
 from ipam.engine import Allocator
-from ipam.model import POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
+from ipam.model import CONFIGURATION_KEY, POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
 
 _log = logging.getLogger(__name__)
 
-_IPAM_PREFIXES = tuple(prefix.encode() for prefix in (IPAM_PREFIX, POOLS_PREFIX, RESERVATIONS_PREFIX))
+_IPAM_PREFIXES = tuple(
+    prefix.encode() for prefix in (IPAM_PREFIX, POOLS_PREFIX, RESERVATIONS_PREFIX, CONFIGURATION_KEY)
+)
 
 
 class AgentRole:
@@ -46,8 +49,11 @@ class AgentRole:
     def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
         driver = KernelDriver()
         self._dataplane = Dataplane(settings.node, driver)
-        self._allocator = Allocator(IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random())
-        self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, utc_now)
+        self._facts = NodeFacts(settings.node)
+        self._allocator = Allocator(
+            IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects
+        )
+        self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, self._facts, utc_now)
         group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
         group.create_task(CniServer(settings.run_dir, settings.node, self._backend).serve())
 
@@ -65,9 +71,11 @@ class AgentRole:
         """Takes an event as it came, before it is decoded."""
         if event.key.startswith(_IPAM_PREFIXES):
             self._allocator.observe(event.key.decode("utf-8", "replace"), event.value, event.mod_revision)
+        self._backend.observe(event)
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
+        self._facts.update(ref, value)
         self._dataplane.update(ref, value)
 
     def flush(self, revision: int, services: ServiceDelta) -> None:
@@ -83,14 +91,16 @@ class AgentRole:
         async for event in events:
             match event:
                 case LinkChanged(name=name, index=index, up=up, gone=gone):
+                    self._backend.underlay.device_changed(name)
                     self._dataplane.device_changed(name, index, up, gone)
                 case RouteChanged(key=key) | NeighbourChanged(key=key) | NextHopChanged(key=key):
                     self._dataplane.object_changed(key)
                 case NftChanged():
                     self._dataplane.kernel_changed("a change of our table")
                 case Overrun():
+                    self._backend.underlay.changed()
                     self._dataplane.kernel_changed("an overrun of kernel events")
-                case AddressChanged():
-                    pass
+                case AddressChanged(device=device):
+                    self._backend.underlay.device_changed(device)
                 case _:
                     assert_never(event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -15,11 +16,13 @@ import msgspec
 
 from felixpy.addresses import Address, parse_address
 from felixpy.agent.dataplane import Dataplane
+from felixpy.agent.node_facts import NodeFacts, matches
+from felixpy.agent.underlay import Underlay
 from felixpy.cni.backend import Admitted, MakeEndpoint
 from felixpy.cni.endpoint import EndpointWrite, parse_attachment
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
-from felixpy.datastore.model import Expect, KeyValue, Store
+from felixpy.datastore.model import Event, Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
 from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
 from ipam.addresses import Address as IpamAddress
@@ -50,6 +53,7 @@ ENDPOINTS = _kind("WorkloadEndpoint")
 PROFILES = _kind("Profile")
 PODS = _kind("Pod", "v1")
 NAMESPACES = _kind("Namespace", "v1")
+_ENDPOINT_PREFIX = ENDPOINTS.prefix.encode()
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -95,14 +99,32 @@ class AgentBackend:
     """One node's answers to its CNI server (felixpy.cni.backend.Backend)."""
 
     def __init__(
-        self, node: str, store: Store, allocator: Allocator, dataplane: Dataplane, now: Callable[[], datetime]
+        self,
+        node: str,
+        store: Store,
+        allocator: Allocator,
+        dataplane: Dataplane,
+        facts: NodeFacts,
+        now: Callable[[], datetime],
     ) -> None:
         self._node = node
         self._store = store
         self._allocator = allocator
         self._dataplane = dataplane
+        self._facts = facts
         self._now = now
+        self._own_prefix = f"{node.replace('-', '--')}-".encode()
+        self._own: dict[bytes, KeyValue] = {}
+        self.underlay = Underlay()
         self.frozen: str = ""
+
+    def observe(self, event: Event) -> None:
+        """Remembers this node's endpoints, so that a DEL need not read its own."""
+        if event.key.startswith(_ENDPOINT_PREFIX) and event.key.rpartition(b"/")[2].startswith(self._own_prefix):
+            if event.value is None:
+                self._own.pop(event.key, None)
+            else:
+                self._own[event.key] = KeyValue(event.key, event.value, event.mod_revision)
 
     async def find_unready(self) -> CniError | None:
         """Why no ADD can be served now, or None."""
@@ -114,20 +136,22 @@ class AgentBackend:
 
     async def describe(self, attachment: Attachment) -> PodFacts:
         """What the datastore says of the pod and its namespace; nothing of a container that is no pod."""
+        mtu = self._facts.derive_pod_mtu(self.underlay.mtu(self._facts.addresses))
         if not attachment.pod:
-            return PodFacts()
+            return PodFacts(mtu=mtu)
         pod_key = PODS.key(Name(attachment.namespace, attachment.pod)).encode()
         namespace_key = NAMESPACES.key(Name("", attachment.namespace)).encode()
         pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
         pod, namespace = _decode(pod_pair, _Pod), _decode(namespace_pair, _Namespace)
-        annotations = namespace.metadata.annotations if namespace is not None else None
+        meta = namespace.metadata if namespace is not None else _Meta()
+        whole = PodFacts(namespace_annotations=meta.annotations or {}, namespace_labels=meta.labels or {}, mtu=mtu)
         if pod is None:
-            return PodFacts(namespace_annotations=annotations or {})
+            return whole
         ports = [port for container in pod.spec.containers or () for port in container.ports or ()]
-        return PodFacts(
+        return replace(
+            whole,
             labels=pod.metadata.labels or {},
             annotations=pod.metadata.annotations or {},
-            namespace_annotations=annotations or {},
             service_account=pod.spec.service_account_name,
             generate_name=pod.metadata.generate_name,
             ports=tuple(NamedPort(port.name, port.protocol, port.container_port) for port in ports if port.name),
@@ -164,6 +188,7 @@ class AgentBackend:
             v6=int(6 in claim.versions),
             addresses=tuple(IpamAddress(address) for address in claim.addresses),
             pools=(*claim.ipv4_pools, *claim.ipv6_pools),
+            selects=lambda pool: matches(pool.namespace_selector, claim.namespace_labels),
         )
         written: list[EndpointWrite] = []
 
@@ -192,8 +217,10 @@ class AgentBackend:
     async def withdraw(self, attachment: Attachment) -> None:
         """Deletes the endpoint if it is still this container's, and releases every address under the handle."""
         key = ENDPOINTS.key(attachment.endpoint)
+        known = self._own.get(key.encode())
         for _ in range(ADMIT_ATTEMPTS):
-            pair = await self._store.get(key.encode())
+            pair = known or await self._store.get(key.encode())
+            known = None
             stored = _decode(pair, _StoredEndpoint)
             own = pair is not None and (stored is None or stored.spec.container_id == attachment.container_id)
             writes = [Write(key, None, pair.mod_revision)] if pair is not None and own else []
@@ -212,13 +239,8 @@ class AgentBackend:
 
     async def list_attachments(self) -> Sequence[Attachment]:
         """Every attachment of this node that has an endpoint."""
-        names = self._dataplane.graph.policy.endpoint_names()
-        pairs: list[KeyValue | None] = []
-        keys = [ENDPOINTS.key(name).encode() for name in names]
-        for start in range(0, len(keys), 100):
-            pairs.extend(await self._store.get_many(keys[start : start + 100]))
-        found = (parse_attachment(pair.value) for pair in pairs if pair is not None)
-        return [attachment for attachment in found if attachment is not None]
+        found = (parse_attachment(pair.value) for pair in self._own.values())
+        return [attachment for attachment in found if attachment is not None and attachment.node == self._node]
 
 
 T = TypeVar("T")

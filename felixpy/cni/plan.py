@@ -142,6 +142,7 @@ class PodFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     namespace_annotations: Mapping[str, str] = field(default_factory=dict)
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
     service_account: str = ""
     generate_name: str = ""
     ports: tuple[NamedPort, ...] = ()
@@ -151,7 +152,7 @@ class PodFacts:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The addresses that an attachment asks for: one of each version in `versions`, from these pools (names or CIDRs;
-    none means any), or exactly `addresses`.
+    none means any that is for a namespace with these labels), or exactly `addresses`.
     """
 
     attachment: Attachment
@@ -159,6 +160,7 @@ class Claim:
     ipv4_pools: tuple[str, ...] = ()
     ipv6_pools: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_call(request: Request, node: str) -> Call:
@@ -208,6 +210,7 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
         _read_pools(facts, "ipv4pools") or conf.ipv4_pools,
         _read_pools(facts, "ipv6pools") or conf.ipv6_pools,
         addresses,
+        facts.namespace_labels,
     )
 
 

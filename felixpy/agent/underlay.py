@@ -1,0 +1,56 @@
+"""The mtu of the device that a node reaches the others by.
+
+In: the node's addresses, kernel events; out: bytes. Reads the kernel when asked for the first time, and again after a
+device or an address has changed. The device is the one that holds the node's address; where no address is known, the
+one with the smallest mtu among those whose names Calico takes for a machine's own.
+Source: felix/dataplane/linux/int_dataplane.go (findHostMTU), felix/config (MTUIfacePattern).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from felixpy.addresses import Address
+from felixpy.cni.plan import INTERFACE_PREFIX
+from felixpy.drivers.netlink.devices import dump_links
+from felixpy.drivers.netlink.links import RTM_GETADDR, encode_address_dump, parse_device_address, parse_link
+from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket
+
+_OWN_DEVICE = re.compile(r"((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)")
+"""Calico's default for mtuIfacePattern."""
+
+
+class Underlay:
+    """The devices of the namespace that the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._known = False
+        self._mtu_of: dict[str, int] = {}
+        self._device_of: dict[Address, str] = {}
+
+    def changed(self) -> None:
+        """What was read may no longer be so."""
+        self._known = False
+
+    def device_changed(self, device: str) -> None:
+        """A device, or an address of it, is not what it was; those of pods do not count."""
+        if not device.startswith(INTERFACE_PREFIX):
+            self.changed()
+
+    def mtu(self, addresses: Sequence[Address]) -> int:
+        """The mtu of the devices that hold `addresses`, in bytes; 0 when it is not known."""
+        if not self._known:
+            self._read()
+        devices = {self._device_of[address] for address in addresses if address in self._device_of}
+        own = devices or {name for name in self._mtu_of if _OWN_DEVICE.fullmatch(name)}
+        return min((self._mtu_of[name] for name in own), default=0)
+
+    def _read(self) -> None:
+        with NetlinkSocket(NETLINK_ROUTE) as socket:
+            links = [(index, parse_link(body, {})) for index, _, body in dump_links(socket)]
+            names = {index: link.name for index, link in links}
+            seen = [parse_device_address(body, names) for body in socket.dump(RTM_GETADDR, encode_address_dump())]
+        self._mtu_of = {link.name: link.mtu for _, link in links if link.up}
+        self._device_of = {one.prefix.address: one.device for one in seen if one and one.device in self._mtu_of}
+        self._known = True
