@@ -55,7 +55,7 @@ def test_what_is_wrong_is_named(flags: list[str], named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("nod = 'x'", "'nod'"), ("node = 1", "node is not a text"), ("x", "line 1")]
+    ("text", "named"), [("nod = 'x'", "'nod'"), ("node = 1", "node is not a text"), ("x", "end of document")]
 )
 def test_a_wrong_file_is_named(text: str, named: str, tmp_path: Path) -> None:
     file = tmp_path / "felixpy.toml"
