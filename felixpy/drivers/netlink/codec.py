@@ -127,7 +127,7 @@ def parse_attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return dict(iterate_attributes(data, offset))
 
 
-def pick_attributes(data: bytes, offset: int, first: int, second: int) -> tuple[bytes, bytes]:
+def pick_attributes(data: bytes, offset: int, first: int, second: int = -1) -> tuple[bytes, bytes]:
     """The payloads of two attributes, b"" where missing; the others are stepped over without a copy."""
     unpack, end = _ATTRIBUTE.unpack_from, len(data) - 4
     found_first = found_second = b""

@@ -44,6 +44,7 @@ from felixpy.drivers.netlink.nft_encode import (
     SUBSYSTEM,
     Detour,
     Step,
+    encode_chain_of_rules,
     encode_table,
     encode_transaction,
     needs,
@@ -256,13 +257,12 @@ class NftDriver:
         return parse_members(it, self._dump(MSG_GETSETELEM, encode_set_key(self._table, it.name)), ATTRIBUTES_AT)
 
     def _read_chains(self) -> Iterator[ChainSeen]:
+        """Rules are asked for chain by chain: the time of a dump of all grows with the square of their number."""
         chains = tuple(self._dump_chains())
         self._hooks = {chain.name: chain.hook for chain in chains if chain.hook is not None}
-        digests: dict[str, list[bytes]] = {}
-        for body in self._dump(MSG_GETRULE, encode_table(self._table)):
-            chain, digest = parse_rule(body)
-            digests.setdefault(chain, []).append(digest)
-        return (ChainSeen(chain.name, tuple(digests.get(chain.name, ())), chain.hook) for chain in chains)
+        for chain in chains:
+            bodies = self._dump(MSG_GETRULE, encode_chain_of_rules(self._table, chain.name))
+            yield ChainSeen(chain.name, tuple(map(parse_rule, bodies)), chain.hook)
 
 
 class _Refusal(NamedTuple):

@@ -89,7 +89,7 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
                 if detour.remake:
                     chains += _delete_chain(table, chain.name, position)
                 chains.append(Step(MSG_NEWCHAIN, NLM_F_CREATE, _encode_chain(table, chain), position))
-                flushes.append(Step(MSG_DELRULE, 0, _chain_of_rules(table, chain.name), position))
+                flushes.append(Step(MSG_DELRULE, 0, encode_chain_of_rules(table, chain.name), position))
                 rules += _encode_rules(table, chain, next_id, position)
             case PutMembers():
                 wanted = op.members if detour.members is None else detour.members
@@ -105,7 +105,7 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
                 late.insert(0, Step(MSG_DELSET, 0, encode_set_key(table, str(key.id[0])), position))
             case Drop(key=key) if key.kind is Kind.CHAIN:
                 name = str(key.id[0])
-                flushes.append(Step(MSG_DELRULE, 0, _chain_of_rules(table, name), position))
+                flushes.append(Step(MSG_DELRULE, 0, encode_chain_of_rules(table, name), position))
                 late.append(Step(MSG_DELCHAIN, 0, _chain_key(table, name), position))
             case _:
                 raise TypeError(f"not an op on a set or chain: {op}")
@@ -115,6 +115,11 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
 def encode_table(table: str) -> bytes:
     """Attributes that name the table."""
     return attribute_text(_TABLE_NAME, table)
+
+
+def encode_chain_of_rules(table: str, name: str) -> bytes:
+    """Attributes that name a chain to a message about rules."""
+    return attribute_text(RULE_TABLE, table) + attribute_text(RULE_CHAIN, name)
 
 
 def needs(op: Op) -> Set[tuple[Kind, str]]:
@@ -160,17 +165,13 @@ def _chain_key(table: str, name: str) -> bytes:
     return attribute_text(CHAIN_TABLE, table) + attribute_text(CHAIN_NAME, name)
 
 
-def _chain_of_rules(table: str, name: str) -> bytes:
-    return attribute_text(RULE_TABLE, table) + attribute_text(RULE_CHAIN, name)
-
-
 def _delete_chain(table: str, name: str, position: int) -> Iterator[Step]:
-    yield Step(MSG_DELRULE, 0, _chain_of_rules(table, name), position)
+    yield Step(MSG_DELRULE, 0, encode_chain_of_rules(table, name), position)
     yield Step(MSG_DELCHAIN, 0, _chain_key(table, name), position)
 
 
 def _encode_rules(table: str, chain: Chain, next_id: Callable[[], int], position: int) -> Iterator[Step]:
-    where = _chain_of_rules(table, chain.name)
+    where = encode_chain_of_rules(table, chain.name)
     for rule in chain.rules:
         encoded = encode_rule(rule, next_id)
         for anonymous in encoded.sets:

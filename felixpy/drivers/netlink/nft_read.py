@@ -19,7 +19,6 @@ from felixpy.drivers.netlink.nft_encode import (
     CHAIN_TYPE,
     HOOK_NUMBER,
     HOOK_PRIORITY,
-    RULE_CHAIN,
     RULE_USERDATA,
 )
 from felixpy.drivers.netlink.nft_rules import DIGEST_TYPE
@@ -62,10 +61,9 @@ def parse_chain(body: bytes) -> ChainFound:
     return ChainFound(parse_text(found[CHAIN_TABLE]), parse_text(found[CHAIN_NAME]), hook)
 
 
-def parse_rule(body: bytes) -> tuple[str, bytes]:
-    """The chain and the digest of the rule of a message body; b"" where it has none of ours."""
-    chain, user_data = pick_attributes(body, ATTRIBUTES_AT, RULE_CHAIN, RULE_USERDATA)
-    return parse_text(chain), _parse_digest(user_data)
+def parse_rule(body: bytes) -> bytes:
+    """The digest of the rule of a message body; b"" where it has none of ours."""
+    return _parse_digest(pick_attributes(body, ATTRIBUTES_AT, RULE_USERDATA)[0])
 
 
 def _parse_digest(user_data: bytes) -> bytes:

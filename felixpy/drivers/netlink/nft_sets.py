@@ -199,7 +199,7 @@ def parse_members(it: Set, bodies: Iterable[bytes], offset: int) -> Members:
     members: dict[bytes, bytes] = {}
     strip = it.type is SetType.INTERFACE
     for body in bodies:
-        elements, _ = pick_attributes(body, offset, _ELEMENTS, 0)
+        elements, _ = pick_attributes(body, offset, _ELEMENTS)
         for key, rest in _parse_elements(elements):
             if it.interval:
                 flags = parse_attributes(rest).get(_ELEMENT_FLAGS, bytes(4)) if rest else bytes(4)
