@@ -22,7 +22,7 @@ def sort_policies(policies: Iterable[Matched], tiers: Mapping[str, Tier]) -> tup
     for identity, policy in policies:
         by_tier.setdefault(policy.tier, []).append((identity, policy))
     missing = Tier(None)
-    names = sorted(by_tier, key=lambda name: (_position(tiers.get(name, missing).order), name))
+    names = sorted(by_tier, key=lambda name: (name not in tiers, _position(tiers.get(name, missing).order), name))
     found = []
     for name in names:
         ranked = sorted(by_tier[name], key=lambda pair: (_position(pair[1].order), str(pair[0].name), pair[0].table))
