@@ -1,0 +1,267 @@
+"""The policy model by its documentation, in plain loops over the resources: the definition that `verdict` must equal.
+
+Knows no chain, mark, set or calculation of felixpy: only resources, selectors and addresses.
+Source: Calico's reference documentation (NetworkPolicy, GlobalNetworkPolicy, Tier, Profile, and policy tiers);
+felix/rules/endpoints.go for what precedes policy, felix/rules/policy.go for families, felix/calc/policy_sorter.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from felixpy.addresses import Address, Prefix
+from felixpy.dataplane.packet import Packet
+from felixpy.dataplane.rules import CtState
+from felixpy.resources.codec import POLICY_TABLES, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import (
+    EntityMatch,
+    HostEndpoint,
+    IcmpMatch,
+    LabelPairs,
+    Namespace,
+    NetworkSet,
+    Policy,
+    PolicyRule,
+    Profile,
+    Resource,
+    RuleAction,
+    Tier,
+    TierDefault,
+    WorkloadEndpoint,
+)
+from felixpy.selector import Selector, compile_selector
+
+Cluster = Mapping[Table, Mapping[Name, Resource]]
+
+ALLOW_ALL = Profile((PolicyRule(RuleAction.ALLOW),), (PolicyRule(RuleAction.ALLOW),))
+NEIGHBOUR_DISCOVERY = {130, 131, 132, 133, 135, 136}
+VXLAN, IPIP, UDP, ICMP, ICMP6 = 4789, 4, 17, 1, 58
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the packet passes the node, and what said so last."""
+
+    allowed: bool
+    why: str
+
+
+def decide(cluster: Cluster, node: str, packet: Packet, local: frozenset[Address] = frozenset()) -> Decision:
+    """What becomes of a packet that comes in on an interface of `node`."""
+    source = next(iter(_local_endpoints(cluster, node, interface=packet.in_interface)), None)
+    target = next(iter(_local_endpoints(cluster, node, address=packet.destination)), None)
+    from_workload = packet.in_interface.startswith("cali")
+    if from_workload:
+        duplicate_detection = not any(packet.source)
+        if not duplicate_detection and (source is None or packet.source not in source.addresses):
+            return Decision(False, "the source is not the workload's own")
+    if packet.destination in local:
+        return _to_host(cluster, packet, source, from_workload)
+    if from_workload and source is None:
+        return Decision(False, "an interface without endpoint")
+    if (source or target) and packet.state in (CtState.ESTABLISHED, CtState.RELATED):
+        return Decision(True, "part of a connection")
+    if (source or target) and packet.state is CtState.INVALID:
+        return Decision(False, "conntrack finds it invalid")
+    if source is not None:
+        leaving = _leave(cluster, packet, source)
+        if not leaving.allowed:
+            return leaving
+    return _police(cluster, packet, target, "in") if target is not None else Decision(True, "no workload's")
+
+
+def _to_host(cluster: Cluster, packet: Packet, source: WorkloadEndpoint | None, from_workload: bool) -> Decision:
+    """What a workload sends to its own host: neighbour discovery, and else nothing."""
+    if not from_workload:
+        return Decision(True, "from elsewhere to the host")
+    if packet.protocol == ICMP6 and packet.version == 6 and packet.icmp and packet.icmp[0] in NEIGHBOUR_DISCOVERY:
+        return Decision(True, "neighbour discovery")
+    if source is None:
+        return Decision(False, "an interface without endpoint")
+    if packet.state in (CtState.ESTABLISHED, CtState.RELATED):
+        return Decision(True, "part of a connection")
+    return Decision(False, "to its host")
+
+
+def _leave(cluster: Cluster, packet: Packet, source: WorkloadEndpoint) -> Decision:
+    if packet.protocol == UDP and packet.destination_port == VXLAN:
+        return Decision(False, "VXLAN from a workload")
+    if packet.protocol == IPIP:
+        return Decision(False, "IPIP from a workload")
+    return _police(cluster, packet, source, "out")
+
+
+def _local_endpoints(
+    cluster: Cluster, node: str, interface: str = "", address: bytes = b""
+) -> Iterator[WorkloadEndpoint]:
+    for _, endpoint in sorted(cluster[Table.WORKLOAD].items()):
+        if not isinstance(endpoint, WorkloadEndpoint) or endpoint.node != node:
+            continue
+        if endpoint.interface == interface or address in endpoint.addresses:
+            yield endpoint
+
+
+def _police(cluster: Cluster, packet: Packet, endpoint: WorkloadEndpoint, way: str) -> Decision:
+    """Tiers in order, then profiles, then no."""
+    labels = _labels(cluster, endpoint.labels, endpoint.profiles)
+    for name, tier, policies in _tiers(cluster, labels, way):
+        outcome = _first_action(cluster, packet, (rule for policy in policies for rule in _rules(policy, way)))
+        if outcome is RuleAction.ALLOW:
+            return Decision(True, f"{way}: a rule of tier {name}")
+        if outcome is RuleAction.DENY:
+            return Decision(False, f"{way}: a rule of tier {name}")
+        if outcome is None and tier.default_action is TierDefault.DENY:
+            return Decision(False, f"{way}: the end of tier {name}")
+    for name in endpoint.profiles:
+        profile = _profile(cluster, name)
+        outcome = _first_action(cluster, packet, _rules(profile, way) if profile is not None else ())
+        if outcome is RuleAction.ALLOW:
+            return Decision(True, f"{way}: profile {name}")
+        if outcome is RuleAction.DENY:
+            return Decision(False, f"{way}: profile {name}")
+    return Decision(False, f"{way}: no profile allows it")
+
+
+def _tiers(cluster: Cluster, labels: Mapping[str, str], way: str) -> list[tuple[str, Tier, list[Policy]]]:
+    """The tiers that have a policy for the endpoint and the direction; a tier that is not there is last and denies."""
+    chosen: dict[str, list[tuple[float, str, Table, Policy]]] = {}
+    for table in POLICY_TABLES:
+        for name, policy in cluster[table].items():
+            if not isinstance(policy, Policy) or policy.do_not_track or policy.pre_dnat:
+                continue
+            applies = policy.applies_ingress if way == "in" else policy.applies_egress
+            if applies and compile_selector(policy.selector)(labels):
+                order = inf if policy.order is None else policy.order
+                chosen.setdefault(policy.tier, []).append((order, str(name), table, policy))
+    found = []
+    for name, policies in chosen.items():
+        stored = cluster[Table.TIER].get(Name("", name))
+        tier = stored if isinstance(stored, Tier) else None
+        order = inf if tier is None or tier.order is None else tier.order
+        ranked = [policy for *_, policy in sorted(policies, key=lambda one: one[:3])]
+        found.append(((tier is None, order, name), tier or Tier(None, TierDefault.DENY), ranked))
+    return [(rank[2], tier, ranked) for rank, tier, ranked in sorted(found, key=lambda one: one[0])]
+
+
+def _rules(rules: Policy | Profile, way: str) -> tuple[PolicyRule, ...]:
+    return rules.ingress if way == "in" else rules.egress
+
+
+def _first_action(cluster: Cluster, packet: Packet, rules: Iterable[PolicyRule]) -> RuleAction | None:
+    """The action of the first rule that matches and is not Log; None when no rule does."""
+    for rule in rules:
+        if rule.action is not RuleAction.LOG and _matches(cluster, packet, rule):
+            return rule.action
+    return None
+
+
+def _matches(cluster: Cluster, packet: Packet, rule: PolicyRule) -> bool:
+    if rule.version not in (None, packet.version) or not _exists(rule, packet.version):
+        return False
+    if rule.protocol not in (None, packet.protocol) or rule.not_protocol == packet.protocol:
+        return False
+    if rule.icmp is not None and not (_is_icmp(packet) and _icmp_is(packet, rule.icmp)):
+        return False
+    if rule.not_icmp is not None and not (_is_icmp(packet) and not _icmp_is(packet, rule.not_icmp)):
+        return False
+    return _entity(cluster, packet, rule.source, packet.source, packet.source_port) and _entity(
+        cluster, packet, rule.destination, packet.destination, packet.destination_port
+    )
+
+
+def _exists(rule: PolicyRule, version: int) -> bool:
+    """A rule with a list of nets that are all of the other family does not exist; nor does one that excludes all."""
+    for entity in (rule.source, rule.destination):
+        for nets in (entity.nets, entity.not_nets):
+            if nets and all(net.version != version for net in nets):
+                return False
+        if any(net.version == version and net.length == 0 for net in entity.not_nets):
+            return False
+    return True
+
+
+def _is_icmp(packet: Packet) -> bool:
+    return packet.protocol == (ICMP if packet.version == 4 else ICMP6)
+
+
+def _icmp_is(packet: Packet, match: IcmpMatch) -> bool:
+    assert packet.icmp is not None
+    return packet.icmp[0] == match.type and match.code in (None, packet.icmp[1])
+
+
+def _entity(cluster: Cluster, packet: Packet, entity: EntityMatch, address: Address, port: int) -> bool:
+    if entity.nets and not _in(address, entity.nets):
+        return False
+    if _in(address, entity.not_nets):
+        return False
+    if entity.selector is not None and not _selected(cluster, entity.selector, address):
+        return False
+    if entity.not_selector is not None and _selected(cluster, entity.not_selector, address):
+        return False
+    if entity.ports or entity.port_names:
+        numbers = any(low <= port <= high for low, high in entity.ports)
+        names = any(_named(cluster, packet, name, address, port, entity.selector) for name in entity.port_names)
+        if not (numbers or names):
+            return False
+    if any(low <= port <= high for low, high in entity.not_ports):
+        return False
+    return not any(_named(cluster, packet, name, address, port, None) for name in entity.not_port_names)
+
+
+def _in(address: Address, nets: Iterable[Prefix]) -> bool:
+    return any(net.contains(address) for net in nets)
+
+
+def _selected(cluster: Cluster, selector: Selector, address: Address) -> bool:
+    """Whether an endpoint or network set that the selector matches has the address."""
+    matches = compile_selector(selector)
+    for table in (Table.WORKLOAD, Table.HOST, Table.NETWORK_SET, Table.GLOBAL_NETWORK_SET):
+        for one in cluster[table].values():
+            if isinstance(one, WorkloadEndpoint):
+                holds = address in one.addresses
+            elif isinstance(one, HostEndpoint):
+                holds = address in one.expected_addresses
+            else:
+                assert isinstance(one, NetworkSet)
+                holds = _in(address, one.nets)
+            if holds and matches(_labels(cluster, one.labels, one.profiles)):
+                return True
+    return False
+
+
+def _named(cluster: Cluster, packet: Packet, name: str, address: Address, port: int, selector: Selector | None) -> bool:
+    """Whether an endpoint at the address, which the selector matches, calls the port by that name."""
+    for table in (Table.WORKLOAD, Table.HOST):
+        for one in cluster[table].values():
+            assert isinstance(one, WorkloadEndpoint | HostEndpoint)
+            addresses = one.addresses if isinstance(one, WorkloadEndpoint) else one.expected_addresses
+            known = any((own.name, own.protocol, own.port) == (name, packet.protocol, port) for own in one.ports)
+            labels = _labels(cluster, one.labels, one.profiles)
+            if address in addresses and known and (selector is None or compile_selector(selector)(labels)):
+                return True
+    return False
+
+
+def _labels(cluster: Cluster, own: LabelPairs, profiles: tuple[str, ...]) -> dict[str, str]:
+    """Its own labels, and what its profiles give it: the first profile that has a label wins."""
+    labels = dict(own)
+    for name in profiles:
+        profile = _profile(cluster, name)
+        for label, value in profile.labels_to_apply if profile is not None else ():
+            labels.setdefault(label, value)
+    return labels
+
+
+def _profile(cluster: Cluster, name: str) -> Profile | None:
+    """A stored profile; a namespace's, which allows all and gives its labels; the default one, which allows all."""
+    stored = cluster[Table.PROFILE].get(Name("", name))
+    if isinstance(stored, Profile):
+        return stored
+    namespace = cluster[Table.NAMESPACE].get(Name("", name.removeprefix("kns."))) if name.startswith("kns.") else None
+    if isinstance(namespace, Namespace):
+        labels = tuple((f"pcns.{label}", value) for label, value in namespace.labels)
+        return Profile(ALLOW_ALL.ingress, ALLOW_ALL.egress, labels)
+    return ALLOW_ALL if name == "projectcalico-default-allow" else None
