@@ -11,6 +11,7 @@ from felixpy.calc.options import Options, derive_options
 from felixpy.calc.peers import Peers, PeersIntent
 from felixpy.calc.policy import PolicyCalc, PolicyDelta
 from felixpy.calc.pools import PoolsIntent, derive_pools
+from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
@@ -35,6 +36,7 @@ class IntentDelta:
     peers: PeersIntent | None = None
     claims: Mapping[str, Name | None] = field(default_factory=dict)
     """Interfaces of the host by name, and the host endpoints that govern them now."""
+    tunnels: TunnelDelta = field(default_factory=TunnelDelta)
 
 
 class Graph:
@@ -46,6 +48,7 @@ class Graph:
         self.policy = PolicyCalc(node, self.sets)
         self.hosts = HostClaims()
         self.options = Options()
+        self.tunnels = TunnelCalc(node)
         self._peers = Peers()
         self._pools: dict[Name, IpPool] = {}
         self._pools_dirty = False
@@ -80,6 +83,7 @@ class Graph:
             case _:
                 pass
         self._peers.update(ref, value)
+        self.tunnels.update(ref, value)
         self.policy.update(ref, value)
 
     def put_interfaces(self, interfaces: Interfaces) -> None:
@@ -92,7 +96,13 @@ class Graph:
         pools = derive_pools(self._pools.values()) if self._pools_dirty else None
         self._pools_dirty = False
         return IntentDelta(
-            policy, self.sets.flush(), pools, self._flush_options(), self._peers.flush(), self.hosts.flush()
+            policy,
+            self.sets.flush(),
+            pools,
+            self._flush_options(),
+            self._peers.flush(),
+            self.hosts.flush(),
+            self.tunnels.flush(),
         )
 
     def _flush_options(self) -> Options | None:

@@ -301,5 +301,6 @@ def derive_tunnels(tables: Tables, node: str, host: HostDevices) -> TunnelIntent
     found = tables.get(Table.FELIX_CONFIGURATION, {})
     ordered = [one if isinstance(one := found.get(Name("", s)), FelixConfiguration) else None for s in scopes(node)]
     devices, absent = derive_devices(pools, node, nodes.get(node), host, ordered)
+    unreached.update(absent.items())
     blocks = {prefix: routes for prefix, one in wanted.items() if (routes := routes_of(one, hops))}
-    return TunnelIntent(devices, hops, blocks, {**unreached, **absent})
+    return TunnelIntent(devices, hops, blocks, unreached)
