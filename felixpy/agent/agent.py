@@ -13,6 +13,7 @@ from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import Dataplane
 from felixpy.agent.node_facts import NodeFacts
 from felixpy.agent.settings import Settings
+from felixpy.agent.sweeper import Sweeper
 from felixpy.calc.services import ServiceDelta
 from felixpy.cni.server import CniServer
 from felixpy.datastore.ipam_store import IpamStore
@@ -55,7 +56,9 @@ class AgentRole:
         )
         self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, self._facts, utc_now)
         group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
-        group.create_task(CniServer(settings.run_dir, settings.node, self._backend).serve())
+        server = CniServer(settings.run_dir, settings.node, self._backend)
+        group.create_task(server.serve())
+        group.create_task(Sweeper(settings.node, self._backend, self._allocator, server.collect).serve())
 
     @property
     def dataplane(self) -> Dataplane:

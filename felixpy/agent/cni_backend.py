@@ -19,8 +19,9 @@ from felixpy.agent.dataplane import Dataplane
 from felixpy.agent.node_facts import NodeFacts, matches
 from felixpy.agent.underlay import Underlay
 from felixpy.cni.backend import Admitted, MakeEndpoint
-from felixpy.cni.endpoint import EndpointWrite, parse_attachment
+from felixpy.cni.endpoint import EndpointWrite, parse_recorded
 from felixpy.cni.errors import CniError, Code
+from felixpy.cni.leaks import Recorded
 from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
 from felixpy.datastore.model import Event, Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
@@ -237,10 +238,15 @@ class AgentBackend:
         """Returns when route and policy of the endpoint, as of `revision` or later, are in the kernel."""
         await self._dataplane.wait_programmed(endpoint, revision)
 
-    async def list_attachments(self) -> Sequence[Attachment]:
+    def list_recorded(self) -> Sequence[Recorded]:
         """Every attachment of this node that has an endpoint."""
-        found = (parse_attachment(pair.value) for pair in self._own.values())
-        return [attachment for attachment in found if attachment is not None and attachment.node == self._node]
+        found = (parse_recorded(pair.value) for pair in self._own.values())
+        return [one for one in found if one is not None and one.attachment.node == self._node]
+
+    def list_addresses(self) -> frozenset[IpamAddress]:
+        """The addresses of all endpoints of this node, whoever wrote them."""
+        stored = (_decode(pair, _StoredEndpoint) for pair in self._own.values())
+        return frozenset(IpamAddress(address) for one in stored if one is not None for address in _addresses(one))
 
 
 T = TypeVar("T")

@@ -13,6 +13,7 @@ from typing import Protocol
 from felixpy.addresses import Address
 from felixpy.cni.endpoint import EndpointWrite
 from felixpy.cni.errors import CniError
+from felixpy.cni.leaks import Recorded
 from felixpy.cni.plan import Attachment, Claim, PodFacts
 from felixpy.resources.kinds import Name
 
@@ -70,5 +71,5 @@ class Backend(Protocol):
         Raises  CniError when it is known that they will not be.
         """
 
-    async def list_attachments(self) -> Sequence[Attachment]:
-        """Every attachment of this node that has an endpoint (`endpoint.parse_attachment`)."""
+    def list_recorded(self) -> Sequence[Recorded]:
+        """Every attachment of this node that has an endpoint (`endpoint.parse_recorded`)."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from felixpy.addresses import Address, host_prefix
+from felixpy.cni.leaks import Place, Recorded, parse_place
 from felixpy.cni.plan import PLAIN_NAMESPACE, Attachment, PodFacts
 from felixpy.cni.result import format_mac
 from felixpy.dataplane.pod import PodLink
@@ -18,14 +19,17 @@ from felixpy.resources.kinds import CALICO, Name
 
 NETWORK_ANNOTATION = "felixpy.io/network"
 """Which CNI network the endpoint is of; Calico, which has one network a node, has no field for it."""
+PLACE_ANNOTATION = "felixpy.io/place"
+"""Where and when the pod was wired (leaks.Place)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the writer draws and reads, and nothing here may: a new object's uid, and the time (RFC 3339, UTC)."""
+    """What the writer draws and reads, and nothing here may: uid, time (RFC 3339, UTC) and place."""
 
     uid: str
     created: str
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ def derive_endpoint(
     else:
         profiles = (attachment.network,)
     name = attachment.endpoint
+    annotations = {NETWORK_ANNOTATION: attachment.network}
+    if identity.place:
+        annotations[PLACE_ANNOTATION] = str(identity.place)
     endpoint = _Endpoint(
         kind="WorkloadEndpoint",
         api_version=CALICO,
@@ -119,7 +126,7 @@ def derive_endpoint(
             uid=identity.uid,
             creation_timestamp=identity.created,
             labels=dict(sorted(labels.items())),
-            annotations={NETWORK_ANNOTATION: attachment.network},
+            annotations=annotations,
         ),
         spec=_Spec(
             orchestrator=attachment.orchestrator,
@@ -141,7 +148,7 @@ def derive_endpoint(
     return EndpointWrite(name, value, attachment.network, _render_profile(attachment.network, identity))
 
 
-def parse_attachment(value: bytes) -> Attachment | None:
+def parse_recorded(value: bytes) -> Recorded | None:
     """The attachment that a stored endpoint belongs to; None when it is not one that `derive_endpoint` wrote."""
     try:
         endpoint = _decoder.decode(value)
@@ -151,7 +158,8 @@ def parse_attachment(value: bytes) -> Attachment | None:
     if not (network and spec.node and spec.container_id and spec.endpoint):
         return None
     namespace = endpoint.metadata.namespace if spec.pod else ""
-    return Attachment(spec.node, network, spec.container_id, spec.endpoint, namespace, spec.pod)
+    attachment = Attachment(spec.node, network, spec.container_id, spec.endpoint, namespace, spec.pod)
+    return Recorded(attachment, parse_place(endpoint.metadata.annotations.get(PLACE_ANNOTATION, "")))
 
 
 def _render_profile(network: str, identity: Identity) -> bytes:

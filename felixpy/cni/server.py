@@ -17,6 +17,7 @@ from felixpy.cni.channel import NotAllowed, listen, receive_request, send_answer
 from felixpy.cni.errors import CniError, Code, render_error
 from felixpy.cni.netconf import NEWEST_VERSION
 from felixpy.cni.pending import PendingDeletes
+from felixpy.cni.plan import Attachment
 from felixpy.cni.verbs import Limits, Verbs
 from felixpy.cni.wire import Answer, WireError
 
@@ -56,6 +57,10 @@ class CniServer:
             self._verbs.close()
             if self._path.exists() and self._path.stat().st_ino == identity:
                 self._path.unlink()
+
+    async def collect(self, attachment: Attachment) -> bool:
+        """Deletes an attachment whose device is missing, between the runtime's calls for it; see Verbs.collect."""
+        return await self._verbs.collect(attachment)
 
     async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()

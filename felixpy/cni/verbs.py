@@ -39,7 +39,7 @@ from felixpy.cni.plan import (
 )
 from felixpy.cni.result import AddResult, render_result
 from felixpy.cni.wire import Answer, Request
-from felixpy.cni.wirer import Wirer
+from felixpy.cni.wirer import Wirer, read_place
 from felixpy.datastore.model import DatastoreError
 from felixpy.drivers.netlink.pod import PodError
 from felixpy.resources.kinds import Name
@@ -62,6 +62,7 @@ class Verbs:
 
     def __init__(self, node: str, backend: Backend, pending: PendingDeletes, limits: Limits | None = None) -> None:
         self._node = node
+        self._place = read_place()
         self._backend = backend
         self._pending = pending
         self._limits = limits or Limits()
@@ -82,6 +83,14 @@ class Verbs:
             log.warning("%r: code %d: %s", subject, failure.code, failure)
             return Answer(1, render_error(failure, version))
         return Answer(0, output)
+
+    async def collect(self, attachment: Attachment) -> bool:
+        """Deletes an attachment whose device is missing; whether that was still so. Raises as a DEL fails."""
+        async with self._locks.hold(attachment.host_device):
+            if attachment.owner in (await self._wirer.list_links(attachment.host_device)).values():
+                return False
+            await self._delete(attachment)
+            return True
 
     async def replay_pending(self) -> int:
         """Does the DELs that were kept; how many remain, because they cannot be done now."""
@@ -228,7 +237,8 @@ class Verbs:
 
     async def _list_held(self, network: str) -> Mapping[Attachment, str]:
         """The node's attachments of a network and their node ends: those with an endpoint, and those with a link."""
-        recorded = [item for item in await self._backend.list_attachments() if item.network == network]
+        every = (one.attachment for one in self._backend.list_recorded())
+        recorded = [item for item in every if item.network == network]
         held = {item: item.host_device for item in recorded}
         owners = {item.owner for item in recorded}
         for device, owner in (await self._wirer.list_links(INTERFACE_PREFIX)).items():
@@ -244,7 +254,7 @@ class Verbs:
     async def _admit(self, call: Call, attachment: Attachment, facts: PodFacts) -> Admitted:
         claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        identity = Identity(str(uuid.uuid4()), now)
+        identity = Identity(str(uuid.uuid4()), now, self._place)
         async with asyncio.timeout(self._limits.admit_s):
             return await self._backend.admit(
                 claim, lambda addresses: derive_endpoint(attachment, link, facts, addresses, identity)

@@ -12,8 +12,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
+from felixpy.cni.leaks import Place
 from felixpy.dataplane.pod import PodLink, PodWiring
 from felixpy.drivers.netlink.pod import (
     PodError,
@@ -32,6 +34,12 @@ KERNEL_THREADS = 4
 """The kernel makes links under one lock; more threads would only wait for it."""
 DELETE_AFTER_S = 0.2
 """Long enough that the DELs of one burst share a deletion: it holds the kernel's lock, which ADDs need too."""
+
+
+def read_place() -> Place:
+    """This boot of the machine, and the namespace of the calling thread."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Place(boot, str(os.stat("/proc/thread-self/ns/net").st_ino))
 
 
 class Wirer:

@@ -18,8 +18,9 @@ import pytest
 
 from felixpy.addresses import Address, format_address, parse_address
 from felixpy.cni.backend import Admitted, MakeEndpoint
-from felixpy.cni.endpoint import parse_attachment
+from felixpy.cni.endpoint import parse_recorded
 from felixpy.cni.errors import CniError, Code
+from felixpy.cni.leaks import Recorded
 from felixpy.cni.plan import Attachment, Claim, PodFacts
 from felixpy.cni.server import CniServer
 from felixpy.cni.verbs import Limits
@@ -89,7 +90,8 @@ class DictBackend:
 
     async def find(self, attachment: Attachment) -> tuple[Address, ...] | None:
         value = self.endpoints.get(attachment.endpoint)
-        if value is None or parse_attachment(value) != attachment:
+        recorded = parse_recorded(value) if value else None
+        if recorded is None or recorded.attachment != attachment:
             return None
         return self.held.get(attachment.handle)
 
@@ -114,8 +116,8 @@ class DictBackend:
             process = await asyncio.create_subprocess_exec(*arguments, "dev", spec["interfaceName"], "scope", "link")
             assert await process.wait() == 0
 
-    async def list_attachments(self) -> Sequence[Attachment]:
-        return [item for value in self.endpoints.values() if (item := parse_attachment(value))]
+    def list_recorded(self) -> Sequence[Recorded]:
+        return [item for value in self.endpoints.values() if (item := parse_recorded(value))]
 
     def _choose(self, claim: Claim) -> tuple[Address, ...]:
         self.next_number += 1

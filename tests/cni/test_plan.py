@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address
-from felixpy.cni.endpoint import Identity, derive_endpoint, parse_attachment
+from felixpy.cni.endpoint import Identity, derive_endpoint, parse_recorded
 from felixpy.cni.errors import CniError, Code
+from felixpy.cni.leaks import Recorded
 from felixpy.cni.netconf import SUPPORTED_VERSIONS, Dns
 from felixpy.cni.plan import (
     Attachment,
@@ -194,7 +195,7 @@ def test_endpoint_of_a_pod() -> None:
     write = derive_endpoint(POD, derive_link(call()[0], POD, FACTS), FACTS, DUAL, IDENTITY)
     assert matches_golden("endpoint-pod.json", write.value)
     assert (write.name, write.profile) == (POD.endpoint, "")
-    assert parse_attachment(write.value) == POD
+    assert parse_recorded(write.value) == Recorded(POD, None)
 
 
 def test_endpoint_of_a_plain_container() -> None:
@@ -202,7 +203,7 @@ def test_endpoint_of_a_plain_container() -> None:
     assert matches_golden("endpoint-plain.json", write.value)
     assert write.profile == "net"
     assert matches_golden("profile-plain.json", write.profile_value)
-    assert parse_attachment(write.value) == PLAIN
+    assert parse_recorded(write.value) == Recorded(PLAIN, None)
 
 
 CALICOS = b'{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},"spec":{"node":"n"}}'
@@ -210,4 +211,4 @@ CALICOS = b'{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","meta
 
 @pytest.mark.parametrize("value", [b"", b"{}", CALICOS])
 def test_an_endpoint_that_is_not_ours(value: bytes) -> None:
-    assert parse_attachment(value) is None
+    assert parse_recorded(value) is None
