@@ -14,6 +14,7 @@ from felixpy.calc.graph import Graph
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.host_chains import Guards, Reserved
 from felixpy.dataplane.objects import Key, Kind, Members, Set
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.translate import Translator, endpoint_owner
@@ -29,13 +30,14 @@ REPAIR_PAUSE_S = 0.05
 class Dataplane:
     """One node's data plane."""
 
-    def __init__(self, node: str, driver: Driver) -> None:
+    def __init__(self, node: str, driver: Driver, reserved: tuple[Reserved, ...] = ()) -> None:
         self.graph = Graph(node)
-        self.translator = Translator(self.graph.sets.members)
+        self.translator = Translator(self.graph.sets.members, reserved)
         self.reconciler = Reconciler(driver, self._members_of)
         self._applier = Applier("kernel", self.reconciler, self._notify)
         self._services = ServiceTables()
         self.revision = 0
+        self._guards: Guards | None = None
         self._started = False
         self._devices: dict[str, str] = {}
         self._indexes: dict[str, int] = {}
@@ -66,10 +68,11 @@ class Dataplane:
         """Makes the kernel what the View up to `revision` asks for."""
         delta = self.graph.flush()
         changes = Changes()
-        if not self._started:
-            fixed = (*base_objects(service_base_rules()), *service_objects())
-            self.translator.ledger.put("base", fixed, changes)
         self.translator.translate(delta, changes)
+        if self.translator.guards != self._guards:
+            self._guards = self.translator.guards
+            fixed = (*base_objects(service_base_rules(), self._guards), *service_objects())
+            self.translator.ledger.put("base", fixed, changes)
         changes.merge(self._services.update(services))
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)

@@ -1,28 +1,35 @@
 """The chains that hang on the kernel's hooks, and the fixed ones that they call. Pure.
 
-An interface with our prefix and no endpoint drops, both ways. Traffic that concerns no workload passes untouched.
+An interface with our prefix and no endpoint drops, both ways. Traffic that concerns neither a workload nor a host
+endpoint passes untouched.
 Own table, documented priorities: nothing here is shared with other programs. Source: felix/rules/static.go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from felixpy.addresses import Prefix, parse_prefix
+from felixpy.calc.intent import Stage
+from felixpy.calc.options import HostAction, Options
 from felixpy.calc.pools import PoolsIntent
-from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.endpoint_chains import ACCEPTED, FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.host_chains import NEIGHBOURS, NODES, Guards, Place, host_objects, workload_interfaces
 from felixpy.dataplane.objects import BaseHook, Chain, Object, Set, SetType
 from felixpy.dataplane.policy_chains import ALLOW_CHAIN, PASS_CHAIN
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_FROM_WORKLOAD,
     MARK_PASS,
+    MARK_SENT_TRANSLATED,
     Accept,
+    CtDestinationTranslated,
     Dispatch,
     Drop,
     FamilyIs,
+    Goto,
     IcmpIs,
-    InterfaceIs,
     Jump,
     MarkIs,
     Masquerade,
@@ -32,19 +39,19 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
 )
-from felixpy.dataplane.sets import merge_prefixes
-
-ANY_ENDPOINT = "cali*"
-"""Interfaces that are ours to guard, by name: Calico's prefix."""
+from felixpy.dataplane.sets import VERSIONS, merge_prefixes
 
 HOOKS: Mapping[str, BaseHook] = {
     "raw-prerouting": BaseHook("filter", "prerouting", -300),
+    "mangle-prerouting": BaseHook("filter", "prerouting", -150),
     "nat-prerouting": BaseHook("nat", "prerouting", -100),
     "filter-prerouting": BaseHook("filter", "prerouting", -90),
     "filter-input": BaseHook("filter", "input", 0),
     "filter-forward": BaseHook("filter", "forward", 0),
+    "raw-output": BaseHook("filter", "output", -300),
     "filter-output": BaseHook("filter", "output", 0),
     "nat-output": BaseHook("nat", "output", -100),
+    "filter-postrouting": BaseHook("filter", "postrouting", 0),
     "nat-postrouting": BaseHook("nat", "postrouting", 100),
 }
 
@@ -56,50 +63,42 @@ POOLS6 = Set("pools6", SetType.IPV6, interval=True)
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 """ICMPv6 types that a pod may send its host: multicast listener, router and neighbour discovery (RFC 4861, 2710)."""
 
-_FROM_ENDPOINT = InterfaceIs("in", ANY_ENDPOINT)
-_TO_ENDPOINT = InterfaceIs("out", ANY_ENDPOINT)
+NO_HOSTS = Guards()
+NOT_ACCEPTED = MarkIs(0, MARK_ACCEPT)
+PEER_SETS = (*NODES.values(), *NEIGHBOURS.values())
 
 
-def base_objects(extra: Mapping[str, tuple[Rule, ...]], host_action: str = "Drop") -> tuple[Object, ...]:
-    """The fixed sets and chains. `extra` are rules that go first in the base chains of that name (those of Services).
+def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOSTS) -> tuple[Object, ...]:
+    """The fixed sets and chains, and the dispatch to host endpoints.
 
-    `host_action`: what happens to what a workload may send and sends to its own host: Drop, Accept or Return.
+    `extra` are rules that go first in the base chains of that name (those of Services).
     """
     own: dict[str, tuple[Rule, ...]] = {
-        "raw-prerouting": (
-            Rule(SetMark(0, MARK_FROM_WORKLOAD)),
-            Rule(SetMark(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), (_FROM_ENDPOINT,)),
-            Rule(
-                Accept(),
-                (MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), NetIn("source", (parse_prefix("::/128"),))),
-                "duplicate address detection",
-            ),
-            Rule(
-                Drop(),
-                (MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), ReversePathFails()),
-                "source address of another",
-            ),
-        ),
-        "filter-input": (Rule(Jump("workload-to-host"), (_FROM_ENDPOINT,)),),
-        "filter-forward": (
-            Rule(Jump("from-workload"), (_FROM_ENDPOINT,)),
-            Rule(Jump("to-workload"), (_TO_ENDPOINT,)),
-        ),
-        "nat-postrouting": (
-            Rule(
-                Masquerade(),
-                (SetHas("source", MASQUERADED4.name, 4), SetHas("destination", POOLS4.name, 4, negate=True)),
-                "natOutgoing",
-            ),
-            Rule(
-                Masquerade(),
-                (SetHas("source", MASQUERADED6.name, 6), SetHas("destination", POOLS6.name, 6, negate=True)),
-                "natOutgoing",
-            ),
-        ),
+        "raw-prerouting": (*_raw_prerouting(guards.options), *_untracked_in(guards)),
+        "mangle-prerouting": _pre_dnat(guards),
+        "raw-output": _untracked_out(guards),
+        "filter-input": _input(guards),
+        "filter-forward": _forward(guards),
+        "filter-output": _output(guards),
+        "filter-postrouting": _postrouting(guards),
+        "nat-postrouting": _masquerade(),
     }
-    host = {"Accept": (Rule(Accept()),), "Return": ()}.get(host_action, (Rule(Drop(), (), "workload to its host"),))
-    fixed = (
+    bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
+    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, MASQUERADED4, MASQUERADED6, POOLS4, POOLS6, *PEER_SETS)
+    return (*sets, *_fixed_chains(guards.options.endpoint_to_host), *bases, *host_objects(guards))
+
+
+def _fixed_chains(host_action: HostAction) -> tuple[Chain, ...]:
+    match host_action:
+        case HostAction.DROP:
+            host: tuple[Rule, ...] = (Rule(Drop(), (), "workload to its host"),)
+        case HostAction.ACCEPT:
+            host = (Rule(Accept()),)
+        case HostAction.RETURN:
+            host = ()
+        case _:
+            assert_never(host_action)
+    return (
         Chain(ALLOW_CHAIN, (Rule(SetMark(MARK_ACCEPT, MARK_ACCEPT)),)),
         Chain(PASS_CHAIN, (Rule(SetMark(MARK_PASS, MARK_PASS)),)),
         Chain(
@@ -119,9 +118,88 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], host_action: str = "Drop
             ),
         ),
     )
-    bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
-    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, MASQUERADED4, MASQUERADED6, POOLS4, POOLS6)
-    return (*sets, *fixed, *bases)
+
+
+def _raw_prerouting(options: Options) -> tuple[Rule, ...]:
+    from_workload = MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD)
+    return (
+        Rule(SetMark(0, MARK_FROM_WORKLOAD | MARK_ACCEPT | MARK_PASS | MARK_SENT_TRANSLATED)),
+        *(
+            Rule(SetMark(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), (match,))
+            for match in workload_interfaces("in", options)
+        ),
+        Rule(Accept(), (from_workload, NetIn("source", (parse_prefix("::/128"),))), "duplicate address detection"),
+        Rule(Drop(), (from_workload, ReversePathFails()), "source address of another"),
+    )
+
+
+def _untracked_in(guards: Guards) -> tuple[Rule, ...]:
+    place = Place(Stage.UNTRACKED, "in")
+    return (Rule(Jump(place.chain), (MarkIs(0, MARK_FROM_WORKLOAD),)),) if guards.has(place) else ()
+
+
+def _pre_dnat(guards: Guards) -> tuple[Rule, ...]:
+    place = Place(Stage.PRE_DNAT, "in")
+    return (Rule(Jump(place.chain), (NOT_ACCEPTED,)),) if guards.has(place) else ()
+
+
+def _untracked_out(guards: Guards) -> tuple[Rule, ...]:
+    place = Place(Stage.UNTRACKED, "out")
+    clear = Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))
+    return (clear, Rule(Jump(place.chain))) if guards.has(place) else ()
+
+
+def _input(guards: Guards) -> tuple[Rule, ...]:
+    place = Place(Stage.NORMAL, "in")
+    workloads = tuple(Rule(Goto("workload-to-host"), (match,)) for match in workload_interfaces("in", guards.options))
+    return (*workloads, Rule(Jump(place.chain), (NOT_ACCEPTED,))) if guards.has(place) else workloads
+
+
+def _forward(guards: Guards) -> tuple[Rule, ...]:
+    """What an earlier stage accepted skips the incoming host endpoint; workloads and the outgoing one still judge."""
+    before, after = Place(Stage.FORWARD, "in"), Place(Stage.FORWARD, "out")
+    return (
+        *((Rule(Jump(before.chain), (NOT_ACCEPTED,)),) if guards.has(before) else ()),
+        *(Rule(Jump("from-workload"), (match,)) for match in workload_interfaces("in", guards.options)),
+        *(Rule(Jump("to-workload"), (match,)) for match in workload_interfaces("out", guards.options)),
+        *((Rule(Jump(after.chain)),) if guards.has(after) else ()),
+    )
+
+
+def _output(guards: Guards) -> tuple[Rule, ...]:
+    """The host reaches its workloads; what was translated has no device yet, and is judged in filter-postrouting."""
+    place = Place(Stage.NORMAL, "out")
+    if not guards.has(place):
+        return ()
+    untracked = (Rule(Accept(), (ACCEPTED,)),) if guards.has(Place(Stage.UNTRACKED, "out")) else ()
+    return (
+        *untracked,
+        *(Rule(Accept(), (match,)) for match in workload_interfaces("out", guards.options)),
+        Rule(SetMark(0, MARK_SENT_TRANSLATED)),
+        Rule(SetMark(MARK_SENT_TRANSLATED, MARK_SENT_TRANSLATED), (CtDestinationTranslated(),)),
+        Rule(Jump(place.chain), (MarkIs(0, MARK_SENT_TRANSLATED),)),
+    )
+
+
+def _postrouting(guards: Guards) -> tuple[Rule, ...]:
+    place = Place(Stage.NORMAL, "out")
+    if not guards.has(place):
+        return ()
+    return (
+        *(Rule(Accept(), (match,)) for match in workload_interfaces("out", guards.options)),
+        Rule(Jump(place.chain), (MarkIs(MARK_SENT_TRANSLATED, MARK_SENT_TRANSLATED),)),
+    )
+
+
+def _masquerade() -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            Masquerade(),
+            (SetHas("source", masqueraded.name, version), SetHas("destination", pools.name, version, negate=True)),
+            "natOutgoing",
+        )
+        for version, masqueraded, pools in zip(VERSIONS, (MASQUERADED4, MASQUERADED6), (POOLS4, POOLS6), strict=True)
+    )
 
 
 def pool_sets(pools: PoolsIntent) -> Mapping[Set, frozenset[Prefix]]:

@@ -49,8 +49,9 @@ def compile_node(
         calc.update(ref, value)
     intent, services = graph.flush(), calc.flush()
     translator, changes = Translator(graph.sets.members), Changes()
-    translator.ledger.put("base", (*base_objects(service_base_rules()), *service_objects()), changes)
     translator.translate(intent, changes)
+    fixed = (*base_objects(service_base_rules(), translator.guards), *service_objects())
+    translator.ledger.put("base", fixed, changes)
     changes.merge(tables.update(services))
     objects = [one for one in changes.objects.values() if one is not None]
     members = {target: change.added for target, change in changes.members.items()}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from felixpy.addresses import host_prefix
-from felixpy.calc.intent import EndpointIntent, PolicyId
+from felixpy.calc.intent import EndpointIntent, TierIntent
+from felixpy.calc.options import DEFAULTS, Options
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
     Chain,
@@ -40,14 +42,14 @@ from felixpy.dataplane.rules import (
 )
 from felixpy.resources.types import TierDefault
 
+Direction = Literal["in", "out"]
 FROM_ENDPOINTS = Set("from-endpoint", SetType.INTERFACE, DataType.VERDICT)
 TO_ENDPOINTS = Set("to-endpoint", SetType.INTERFACE, DataType.VERDICT)
 
 _ESTABLISHED = CtStateIn(frozenset({CtState.ESTABLISHED, CtState.RELATED}))
 _INVALID = CtStateIn(frozenset({CtState.INVALID}))
 _NOT_PASSED = MarkIs(0, MARK_PASS)
-_ACCEPTED = MarkIs(MARK_ACCEPT, MARK_ACCEPT)
-_VXLAN_PORT = 4789
+ACCEPTED = MarkIs(MARK_ACCEPT, MARK_ACCEPT)
 _IPIP = 4
 _UDP = 17
 
@@ -60,7 +62,7 @@ class EndpointObjects:
     members: Mapping[Set, Mapping[bytes, bytes]]
 
 
-def render_endpoint(endpoint: EndpointIntent) -> EndpointObjects:
+def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> EndpointObjects:
     """All of one endpoint's objects."""
     device = endpoint.interface
     leaving, reaching = chain_name("from", device), chain_name("to", device)
@@ -71,8 +73,8 @@ def render_endpoint(endpoint: EndpointIntent) -> EndpointObjects:
     )
     return EndpointObjects(
         objects=(
-            Chain(leaving, render_direction(endpoint, "out")),
-            Chain(reaching, render_direction(endpoint, "in")),
+            Chain(leaving, render_direction(endpoint, "out", options)),
+            Chain(reaching, render_direction(endpoint, "in", options)),
             *device_sysctls(device, {len(address) for address in endpoint.addresses}),
             *routes,
         ),
@@ -107,36 +109,60 @@ def device_sysctls(device: str, lengths: set[int]) -> tuple[Sysctl, ...]:
     return tuple(found)
 
 
-def render_direction(endpoint: EndpointIntent, direction: str) -> tuple[Rule, ...]:
+def render_direction(endpoint: EndpointIntent, direction: Direction, options: Options = DEFAULTS) -> tuple[Rule, ...]:
     """The rules of one of its chains; `in` is towards the workload."""
-    rules = [
-        Rule(Accept(), (_ESTABLISHED,)),
-        Rule(Drop(), (_INVALID,)),
-        Rule(SetMark(0, MARK_ACCEPT | MARK_PASS)),
-    ]
+    rules = [*conntrack_rules(options), Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))]
     if direction == "out":
-        rules += [
-            Rule(
-                Drop(), (ProtocolIs(_UDP), PortIn("destination", ((_VXLAN_PORT, _VXLAN_PORT),))), "VXLAN of a workload"
-            ),
-            Rule(Drop(), (ProtocolIs(_IPIP),), "IPIP of a workload"),
-        ]
+        rules += _encapsulation(options)
     for tier in endpoint.tiers:
-        policies = tier.ingress if direction == "in" else tier.egress
-        if policies:
-            rules += _tier(direction, tier.name, tier.default_action, policies)
-    for profile in endpoint.profiles:
-        rules += [Rule(Jump(profile_chain(direction, profile))), Rule(Return(), (_ACCEPTED,))]
-    rules.append(Rule(Drop(), (), "no profile allows it"))
-    return tuple(rules)
+        rules += render_tier(direction, tier)
+    return (*rules, *render_profiles(direction, endpoint.profiles))
 
 
-def _tier(direction: str, name: str, default: TierDefault, policies: Iterable[PolicyId]) -> list[Rule]:
+def conntrack_rules(options: Options) -> tuple[Rule, ...]:
+    """Answers of what was allowed pass; what belongs to no connection does not."""
+    invalid = (Rule(Drop(), (_INVALID,)),) if options.drop_invalid else ()
+    return (Rule(Accept(), (_ESTABLISHED,)), *invalid)
+
+
+def _encapsulation(options: Options) -> list[Rule]:
+    """Tunnels by which a workload would go round its own policy."""
+    rules = []
+    if not options.allow_vxlan_from_workloads:
+        port = PortIn("destination", ((options.vxlan_port, options.vxlan_port),))
+        rules.append(Rule(Drop(), (ProtocolIs(_UDP), port), "VXLAN of a workload"))
+    if not options.allow_ipip_from_workloads:
+        rules.append(Rule(Drop(), (ProtocolIs(_IPIP),), "IPIP of a workload"))
+    return rules
+
+
+def render_tier(
+    direction: Direction, tier: TierIntent, ends: bool = True, when_accepted: tuple[Rule, ...] = ()
+) -> list[Rule]:
+    """The policies of a tier until one decides; then, when it `ends`, its default. Nothing where none applies.
+
+    `when_accepted` are rules for packets that a policy accepted; they go before the return.
+    """
+    policies = tier.ingress if direction == "in" else tier.egress
+    if not policies:
+        return []
     rules = [Rule(SetMark(0, MARK_PASS))]
     checked: tuple[Match, ...] = ()
     for identity in policies:
-        rules += [Rule(Jump(policy_chain(direction, identity)), checked), Rule(Return(), (_ACCEPTED,))]
+        rules += [
+            Rule(Jump(policy_chain(direction, identity)), checked),
+            *when_accepted,
+            Rule(Return(), (ACCEPTED,)),
+        ]
         checked = (_NOT_PASSED,)
-    if default is TierDefault.DENY:
-        rules.append(Rule(Drop(), (_NOT_PASSED,), f"end of tier {name}"))
+    if ends and tier.default_action is TierDefault.DENY:
+        rules.append(Rule(Drop(), (_NOT_PASSED,), f"end of tier {tier.name}"))
     return rules
+
+
+def render_profiles(direction: Direction, profiles: Iterable[str]) -> list[Rule]:
+    """Each profile until one accepts, and the drop of what none did."""
+    rules: list[Rule] = []
+    for profile in profiles:
+        rules += [Rule(Jump(profile_chain(direction, profile))), Rule(Return(), (ACCEPTED,))]
+    return [*rules, Rule(Drop(), (), "no profile allows it")]

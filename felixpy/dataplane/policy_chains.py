@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import assert_never
 
 from felixpy.calc.intent import EntityTerms, PolicyId, RulesIntent, RuleTerms, SetSpec
+from felixpy.calc.options import DEFAULTS
 from felixpy.dataplane.objects import Chain
 from felixpy.dataplane.rules import (
     Action,
@@ -35,7 +36,7 @@ from felixpy.resources.types import RuleAction
 
 ALLOW_CHAIN = "allow"
 PASS_CHAIN = "pass"
-LOG_PREFIX = "calico-packet"
+LOG_PREFIX = DEFAULTS.log_prefix
 NAME_LIMIT = 120
 """Longest chain name we make; the kernel takes 255 bytes, and listings stay readable."""
 
@@ -62,33 +63,37 @@ def profile_chain(direction: str, profile: str) -> str:
     return chain_name(direction, f"prof/{profile}")
 
 
-def render_policy(identity: PolicyId, rules: RulesIntent, set_name: SetName) -> tuple[Chain, Chain]:
+def render_policy(
+    identity: PolicyId, rules: RulesIntent, set_name: SetName, log_prefix: str = LOG_PREFIX
+) -> tuple[Chain, Chain]:
     """The chains of a policy for the two directions."""
     return (
-        Chain(policy_chain("in", identity), _render_rules(rules.ingress, str(identity), "ingress", set_name)),
-        Chain(policy_chain("out", identity), _render_rules(rules.egress, str(identity), "egress", set_name)),
+        Chain(policy_chain("in", identity), _render_rules(rules.ingress, f"{identity} ingress", set_name, log_prefix)),
+        Chain(policy_chain("out", identity), _render_rules(rules.egress, f"{identity} egress", set_name, log_prefix)),
     )
 
 
-def render_profile(profile: str, rules: RulesIntent, set_name: SetName) -> tuple[Chain, Chain]:
+def render_profile(
+    profile: str, rules: RulesIntent, set_name: SetName, log_prefix: str = LOG_PREFIX
+) -> tuple[Chain, Chain]:
     """The chains of a profile for the two directions."""
+    owner = f"Profile {profile}"
     return (
-        Chain(profile_chain("in", profile), _render_rules(rules.ingress, f"Profile {profile}", "ingress", set_name)),
-        Chain(profile_chain("out", profile), _render_rules(rules.egress, f"Profile {profile}", "egress", set_name)),
+        Chain(profile_chain("in", profile), _render_rules(rules.ingress, f"{owner} ingress", set_name, log_prefix)),
+        Chain(profile_chain("out", profile), _render_rules(rules.egress, f"{owner} egress", set_name, log_prefix)),
     )
 
 
-def _render_rules(rules: Iterable[RuleTerms], owner: str, field: str, set_name: SetName) -> tuple[Rule, ...]:
+def _render_rules(rules: Iterable[RuleTerms], where: str, set_name: SetName, log_prefix: str) -> tuple[Rule, ...]:
     rendered: list[Rule] = []
     for index, terms in enumerate(rules):
-        comment = f"{owner} {field}[{index}]"[-120:]
-        rendered.extend(
-            Rule(_action(terms.action), matches, comment) for matches in _match_alternatives(terms, set_name)
-        )
+        comment = f"{where}[{index}]"[-120:]
+        action = _action(terms.action, log_prefix)
+        rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_name))
     return tuple(rendered)
 
 
-def _action(action: RuleAction) -> Action:
+def _action(action: RuleAction, log_prefix: str) -> Action:
     match action:
         case RuleAction.ALLOW:
             return Goto(ALLOW_CHAIN)
@@ -97,7 +102,7 @@ def _action(action: RuleAction) -> Action:
         case RuleAction.PASS:
             return Goto(PASS_CHAIN)
         case RuleAction.LOG:
-            return Log(LOG_PREFIX)
+            return Log(log_prefix)
         case _:
             assert_never(action)
 

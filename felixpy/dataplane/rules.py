@@ -21,6 +21,8 @@ MARK_FROM_WORKLOAD = 0x40000
 """Mark bit: the packet came in from a local workload."""
 MARK_MASQUERADE = 0x80000
 """Mark bit: the packet's source is to be rewritten on its way out."""
+MARK_SENT_TRANSLATED = 0x100000
+"""Mark bit: the host itself sends the packet, to a translated destination; its device is known after routing anew."""
 
 Side = Literal["source", "destination"]
 

@@ -1,7 +1,8 @@
 """Intent → desired objects and set members: from what a node should be, in names, to what its kernel should hold.
 
-In: deltas of endpoints, policies, profiles and sets; out: Changes. A set that gains its first prefix (or loses its
-last) becomes another kernel set, so the policies that refer to it are rendered anew, in the same Changes. Pure.
+In: deltas of endpoints, policies, profiles, sets and options; out: Changes, and the Guards for the base chains.
+A set that gains its first prefix (or loses its last) becomes another kernel set, so the policies that refer to it are
+rendered anew, in the same Changes. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from felixpy.calc.rule_terms import sets_of
 from felixpy.dataplane.base_chains import pool_sets
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.endpoint_chains import render_endpoint
+from felixpy.dataplane.host_chains import Guards, Reserved, peer_members
+from felixpy.dataplane.hosts import HostTranslator
 from felixpy.dataplane.objects import Members, Set
 from felixpy.dataplane.policy_chains import render_policy, render_profile
 from felixpy.dataplane.sets import (
@@ -36,8 +39,10 @@ Rendered = PolicyId | str
 class Translator:
     """Keeps what is needed to render each piece again on its own."""
 
-    def __init__(self, members: Callable[[SetSpec], Iterable[Member]]) -> None:
+    def __init__(self, members: Callable[[SetSpec], Iterable[Member]], reserved: tuple[Reserved, ...] = ()) -> None:
         self.ledger = Ledger()
+        self._hosts = HostTranslator(self.ledger, reserved)
+        self._endpoints: dict[Name, EndpointIntent] = {}
         self._members = members
         self._rules: dict[Rendered, RulesIntent] = {}
         self._set_users: dict[SetSpec, set[Rendered]] = {}
@@ -48,12 +53,22 @@ class Translator:
         self._claims: dict[Set, dict[bytes, dict[Name, bytes]]] = {}
         self._entries: dict[Name, tuple[tuple[Set, bytes], ...]] = {}
 
+    @property
+    def guards(self) -> Guards:
+        """What the base chains are to be made of, as of the last translation."""
+        return self._hosts.guards
+
     def translate(self, delta: IntentDelta, changes: Changes) -> None:
         """Adds to `changes` what the delta asks for."""
         policy, sets = delta.policy, delta.sets
+        before = self.guards.options
+        self._hosts.translate(delta, changes)
         if delta.pools is not None:
             for target, prefixes in pool_sets(delta.pools).items():
                 self._put_prefixes(target, prefixes, changes)
+        if delta.peers is not None:
+            for target, addresses in peer_members(delta.peers).items():
+                self._put_prefixes(target, merge_prefixes(addresses), changes)
         again: set[Rendered] = set()
         for spec in sets.dropped:
             self._drop_set(spec, changes)
@@ -65,9 +80,13 @@ class Translator:
         for profile, rules in policy.profiles.items():
             self._note_rules(profile, rules)
         again.update(policy.policies, policy.profiles)
+        endpoints = dict(policy.endpoints)
+        if self.guards.options != before:
+            again.update(self._rules)
+            endpoints = {**self._endpoints, **endpoints}
         for rendered in again:
             self._render_rules(rendered, changes)
-        for name, endpoint in policy.endpoints.items():
+        for name, endpoint in endpoints.items():
             self._render_endpoint(name, endpoint, changes)
 
     def set_members(self, target: Set) -> Members | None:
@@ -76,6 +95,9 @@ class Translator:
             return {encode_prefix(prefix): b"" for prefix in self._prefixes[target]}
         if target in self._claims:
             return {key: data[min(data)] for key, data in self._claims[target].items()}
+        dispatched = self._hosts.members(target)
+        if dispatched is not None:
+            return dispatched
         found = self._spec_of.get(target.name)
         if found is None:
             return None
@@ -156,17 +178,22 @@ class Translator:
             self._rules[identity] = rules
 
     def _render_rules(self, identity: Rendered, changes: Changes) -> None:
-        rules = self._rules.get(identity)
+        rules, prefix = self._rules.get(identity), self.guards.options.log_prefix
         if isinstance(identity, str):
-            chains = () if rules is None else render_profile(identity, rules, self._name)
+            chains = () if rules is None else render_profile(identity, rules, self._name, prefix)
             self.ledger.put(f"profile {identity}", chains, changes)
         else:
-            chains = () if rules is None else render_policy(identity, rules, self._name)
+            chains = () if rules is None else render_policy(identity, rules, self._name, prefix)
             self.ledger.put(f"policy {identity}", chains, changes)
 
     def _render_endpoint(self, name: Name, endpoint: EndpointIntent | None, changes: Changes) -> None:
         owner = endpoint_owner(name)
-        rendered = render_endpoint(endpoint) if endpoint is not None else None
+        rendered = None
+        if endpoint is None:
+            self._endpoints.pop(name, None)
+        else:
+            self._endpoints[name] = endpoint
+            rendered = render_endpoint(endpoint, self.guards.options)
         self.ledger.put(owner, rendered.objects if rendered is not None else (), changes)
         entries: dict[tuple[Set, bytes], bytes] = {}
         if rendered is not None:

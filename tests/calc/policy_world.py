@@ -16,6 +16,7 @@ from felixpy.resources.types import (
     BackendPort,
     EndpointSlice,
     EntityMatch,
+    HostEndpoint,
     NamedPort,
     Namespace,
     NetworkSet,
@@ -24,6 +25,7 @@ from felixpy.resources.types import (
     Profile,
     Resource,
     RuleAction,
+    ServiceAccount,
     Tier,
     TierDefault,
     WorkloadEndpoint,
@@ -34,6 +36,10 @@ History = Sequence[tuple[tuple[Ref, Resource | None], bool]]
 """Changes, each with whether a flush follows it."""
 
 NODE = "n1"
+INTERFACES = {
+    "eth0": frozenset({parse_address("10.0.0.1"), parse_address("fd00::1")}),
+    "eth1": frozenset({parse_address("10.0.0.2")}),
+}
 VALUES = ("x", "y", "z")
 SELECTORS = tuple(
     parse_selector(text)
@@ -48,6 +54,7 @@ SELECTORS = tuple(
         "pcns.env == 'x'",
         "b not in {'x'}",
         "inherited == 'y'",
+        "pcsa.role == 'x' || pcsa.projectcalico.org/name == 'sa2'",
     )
 )
 
@@ -56,7 +63,9 @@ labels = st.dictionaries(st.sampled_from(("a", "b")), st.sampled_from(VALUES)).m
     lambda one: tuple(sorted(one.items()))
 )
 addresses = st.lists(st.integers(1, 6).map(lambda n: parse_address(f"10.0.0.{n}")), max_size=2, unique=True).map(tuple)
-profiles = st.lists(st.sampled_from(("pr1", "pr2", "kns.ns1", "absent")), max_size=3, unique=True).map(tuple)
+profiles = st.lists(st.sampled_from(("pr1", "pr2", "kns.ns1", "ksa.ns1.sa1", "absent")), max_size=3, unique=True).map(
+    tuple
+)
 ports = st.lists(
     st.sampled_from((NamedPort("web", 6, 80), NamedPort("web", 6, 81), NamedPort("dns", 17, 53))), max_size=2
 )
@@ -66,6 +75,15 @@ endpoints = st.builds(
     node=st.sampled_from((NODE, "n2")),
     interface=st.sampled_from(("cali1", "cali2")),
     addresses=addresses,
+    labels=labels,
+    profiles=profiles,
+    ports=ports.map(tuple),
+)
+hosts = st.builds(
+    HostEndpoint,
+    node=st.sampled_from((NODE, "n2")),
+    interface=st.sampled_from(("", "eth0", "eth1", "*")),
+    expected_addresses=addresses,
     labels=labels,
     profiles=profiles,
     ports=ports.map(tuple),
@@ -92,6 +110,8 @@ policies = st.builds(
     ingress=rules,
     egress=rules,
     do_not_track=st.just(False) | st.booleans(),
+    pre_dnat=st.just(False) | st.booleans(),
+    apply_on_forward=st.booleans(),
 )
 tiers = st.builds(Tier, order=st.none() | st.sampled_from((1.0, 5.0)), default_action=st.sampled_from(TierDefault))
 made_profiles = st.builds(
@@ -101,6 +121,7 @@ made_profiles = st.builds(
     labels_to_apply=st.sampled_from(((), (("inherited", "y"),), (("a", "x"), ("inherited", "z")))),
 )
 namespaces = st.sampled_from((Namespace(()), Namespace((("env", "x"),))))
+accounts = st.sampled_from((ServiceAccount(()), ServiceAccount((("role", "x"),))))
 network_sets = st.builds(
     NetworkSet,
     nets=st.lists(st.sampled_from(("10.1.0.0/16", "10.0.0.3/32", "fd00::/64")).map(parse_prefix), max_size=3).map(
@@ -137,6 +158,8 @@ changes = st.one_of(
     change(Table.PROFILE, st.sampled_from((Name("", "pr1"), Name("", "pr2"))), made_profiles),
     change(Table.NAMESPACE, st.just(Name("", "ns1")), namespaces),
     change(Table.GLOBAL_NETWORK_SET, global_names, network_sets),
+    change(Table.HOST, global_names, hosts),
+    change(Table.SERVICE_ACCOUNT, st.just(Name("ns1", "sa1")), accounts),
     change(Table.SLICE, pod_names, slices),
     change(Table.ENDPOINTS, pod_names, slices),
 )

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 
 from felixpy.calc.graph import Graph
-from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
+from felixpy.calc.hosts import derive_claims
+from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import Holder, Member, derive_sets
 from felixpy.calc.policy import derive_policy
 from felixpy.calc.profiles import derive_profiles
@@ -16,7 +17,7 @@ from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet, WorkloadEndpoint
 from felixpy.resources.view import View
-from tests.calc.policy_world import NODE, History, histories
+from tests.calc.policy_world import INTERFACES, NODE, History, histories
 
 
 class Consumer:
@@ -27,6 +28,8 @@ class Consumer:
         self.endpoints: dict[Name, EndpointIntent] = {}
         self.policies: dict[PolicyId, RulesIntent] = {}
         self.profiles: dict[str, RulesIntent] = {}
+        self.hosts: dict[Name, HostEndpointIntent] = {}
+        self.claims: dict[str, Name] = {}
         self.sets: dict[SetSpec, set[Member]] = {}
 
     def flush(self) -> None:
@@ -35,6 +38,8 @@ class Consumer:
             (self.endpoints, delta.policy.endpoints),
             (self.policies, delta.policy.policies),
             (self.profiles, delta.policy.profiles),
+            (self.hosts, delta.policy.hosts),
+            (self.claims, delta.claims),
         ):
             merge(held, changed)
         for spec in delta.sets.dropped:
@@ -57,6 +62,7 @@ def merge(held: dict[Any, Any], changed: Any) -> None:
 
 def play(history: History) -> tuple[Consumer, View]:
     consumer, view = Consumer(), View()
+    consumer.graph.put_interfaces(INTERFACES)
     for (ref, value), flush in history:
         view.put(ref, value)
         consumer.graph.update(ref, value)
@@ -74,6 +80,9 @@ def test_deltas_add_up_to_what_the_oracle_says(history: History) -> None:
     assert consumer.endpoints == state.endpoints
     assert consumer.policies == state.policies
     assert consumer.profiles == state.profiles
+    assert consumer.hosts == state.hosts
+    own = {name: one for name, one in view.tables[Table.HOST].items() if isinstance(one, HostEndpoint)}
+    assert consumer.claims == derive_claims({name: one for name, one in own.items() if one.node == NODE}, INTERFACES)
     specs = {spec for one in (*state.policies.values(), *state.profiles.values()) for spec in sets_of(one)}
     parents = {name: profile.labels_to_apply for name, profile in derive_profiles(view.tables).items()}
     holders: dict[Ref, Holder] = {
@@ -100,3 +109,4 @@ def test_emptying_the_world_leaves_nothing(history: History) -> None:
             consumer.graph.update(Ref(table, name), None)
     consumer.flush()
     assert (consumer.endpoints, consumer.policies, consumer.profiles, consumer.sets) == ({}, {}, {}, {})
+    assert (consumer.hosts, consumer.claims) == ({}, {})
