@@ -180,8 +180,8 @@ def parse_args(text: str) -> PodArgs:
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {pair!r} is no pair")
         pairs[name] = value
     namespace, pod = pairs.get("K8S_POD_NAMESPACE", ""), pairs.get("K8S_POD_NAME", "")
-    if bool(namespace) != bool(pod):
-        raise CniError(Code.INVALID_ENVIRONMENT, "CNI_ARGS: K8S_POD_NAMESPACE and K8S_POD_NAME come together")
+    if not (namespace and pod):
+        namespace = pod = ""  # podman gives the name of a plain container as K8S_POD_NAME
     for name in filter(None, (namespace, pod)):
         if not _DNS_1123.fullmatch(name):
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {name!r} is no Kubernetes name")

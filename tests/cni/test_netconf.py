@@ -104,13 +104,13 @@ def test_args_of_a_pod() -> None:
     args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c;IP=10.0.0.9"
     assert parse_args(args) == PodArgs("default", "web-0", parse_address("10.0.0.9"))
     assert parse_args("") == PodArgs()
+    assert parse_args("IgnoreUnknown=1;K8S_POD_NAME=web") == PodArgs(), "podman's plain container"
 
 
 @pytest.mark.parametrize(
     "args",
     [
         "A",
-        "K8S_POD_NAME=a",
         "K8S_POD_NAMESPACE=a;K8S_POD_NAME=../b",
         "K8S_POD_NAMESPACE=A;K8S_POD_NAME=b",
         "IP=1.2.3",
