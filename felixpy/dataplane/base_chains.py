@@ -40,6 +40,7 @@ from felixpy.dataplane.rules import (
     SetMark,
 )
 from felixpy.dataplane.sets import VERSIONS, merge_prefixes
+from felixpy.dataplane.tunnel_objects import INPUT_CHAIN
 
 HOOKS: Mapping[str, BaseHook] = {
     "raw-prerouting": BaseHook("filter", "prerouting", -300),
@@ -77,7 +78,7 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
         "raw-prerouting": (*_raw_prerouting(guards.options), *_untracked_in(guards)),
         "mangle-prerouting": _pre_dnat(guards),
         "raw-output": _untracked_out(guards),
-        "filter-input": _input(guards),
+        "filter-input": (Rule(Jump(INPUT_CHAIN)), *_input(guards)),
         "filter-forward": _forward(guards),
         "filter-output": _output(guards),
         "filter-postrouting": _postrouting(guards),

@@ -30,6 +30,7 @@ from felixpy.dataplane.sets import (
     member_version,
     merge_prefixes,
 )
+from felixpy.dataplane.tunnel_objects import TunnelTables
 from felixpy.resources.kinds import Name
 
 Rendered = PolicyId | str
@@ -42,6 +43,7 @@ class Translator:
     def __init__(self, members: Callable[[SetSpec], Iterable[Member]], reserved: tuple[Reserved, ...] = ()) -> None:
         self.ledger = Ledger()
         self._hosts = HostTranslator(self.ledger, reserved)
+        self._tunnels = TunnelTables(self.ledger)
         self._endpoints: dict[Name, EndpointIntent] = {}
         self._members = members
         self._rules: dict[Rendered, RulesIntent] = {}
@@ -63,6 +65,7 @@ class Translator:
         policy, sets = delta.policy, delta.sets
         before = self.guards.options
         self._hosts.translate(delta, changes)
+        self._tunnels.translate(delta.tunnels, changes)
         if delta.pools is not None:
             for target, prefixes in pool_sets(delta.pools).items():
                 self._put_prefixes(target, prefixes, changes)
