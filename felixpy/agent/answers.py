@@ -10,20 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from birdpy.session import Session
 from felixpy.addresses import format_address
 from felixpy.agent.clock import utc_now
 from felixpy.agent.settings import Role, Settings
-from felixpy.calc.announce import Announcement
-from felixpy.controllers.leader import Leader
-from felixpy.controllers.loadbalancer import LEADER_KEY
 from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.objects import Outcome, Route
 from felixpy.datastore.model import DatastoreError, Event, Store
@@ -51,8 +46,10 @@ from felixpy.status import (
 )
 
 if TYPE_CHECKING:
+    from birdpy.session import Session
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.routing import RoutingRole
+    from felixpy.calc.announce import Announcement
 
 _log = logging.getLogger(__name__)
 
@@ -71,16 +68,17 @@ class StatusReader:
         self._store = store
         self._syncer = syncer
         self._broken = broken
-        self._version = version("felixpy")
 
     async def read(self, want: Collection[str] = ()) -> NodeStatus:
         """How the process stands now, with the details asked for."""
+        from importlib.metadata import version  # slow to load, and no start-up waits for it
+
         state = self._syncer.state
         detail = " ".join(filter(None, (str(state.reason or ""), state.detail)))
         return NodeStatus(
             node=self._settings.node,
             roles=tuple(sorted(self._settings.roles)),
-            version=self._version,
+            version=version("felixpy"),
             revision=self.revision,
             datastore=f"{state.phase}: {detail}" if detail else str(state.phase),
             in_sync=state.phase is Phase.IN_SYNC,
@@ -143,6 +141,9 @@ class StatusReader:
         )
 
     async def _leads(self) -> bool:
+        from felixpy.controllers.leader import Leader
+        from felixpy.controllers.loadbalancer import LEADER_KEY
+
         if self._syncer.state.phase is not Phase.IN_SYNC:
             return False
         try:
