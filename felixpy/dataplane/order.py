@@ -23,6 +23,9 @@ PUT_ORDER: tuple[Kind, ...] = (
 )
 """A device's sysctls exist only once the device does."""
 
+DROPPED_AFTER_PUTS = frozenset({Kind.NEXTHOP})
+"""Routes that lead elsewhere from now on have been put by then, so that none is lost with the old next hop."""
+
 NETFILTER = frozenset({Kind.SET, Kind.CHAIN})
 """Kinds that one transaction holds: their order inside it is the driver's."""
 
@@ -56,7 +59,7 @@ def sort_ops(ops: Iterable[Op]) -> list[list[Op]]:
         if kind in NETFILTER:
             netfilter.append(op)
         elif isinstance(op, Drop):
-            (before if rank > middle else last).setdefault(-rank, []).append(op)
+            (before if rank > middle and kind not in DROPPED_AFTER_PUTS else last).setdefault(-rank, []).append(op)
         else:
             (before if rank < middle else after).setdefault(rank + (100 if rank < middle else 0), []).append(op)
     runs = [before[rank] for rank in sorted(before)]

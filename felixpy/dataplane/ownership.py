@@ -14,6 +14,7 @@ from felixpy.dataplane.objects import (
     ChainSeen,
     DeviceAddress,
     FdbEntry,
+    IpipSettings,
     IpRule,
     Link,
     Neighbour,
@@ -25,7 +26,10 @@ from felixpy.dataplane.objects import (
 )
 
 OWN_DEVICES = frozenset({"vxlan.calico", "vxlan-v6.calico", "tunl0"})
-"""Tunnel devices that we make, named as Calico names them, so that either can take over from the other."""
+"""Tunnel devices that we make, named as Calico names them, so that either can take over from the other.
+
+The kernel's own `tunl0` cannot go, so it counts as gone when it is down.
+"""
 OWN_ROUTE_PROTOCOLS = frozenset({ROUTE_PROTOCOL_WORKLOAD, ROUTE_PROTOCOL_LEARNED})
 
 
@@ -35,7 +39,7 @@ def is_ours(one: Object) -> bool:
         case Sysctl():
             return False
         case Link():
-            return one.name in OWN_DEVICES
+            return one.name in OWN_DEVICES and (one.up or not isinstance(one.settings, IpipSettings))
         case DeviceAddress():
             return one.device in OWN_DEVICES and one.prefix.is_host
         case Neighbour():
