@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import AsyncIterator
 from typing import assert_never
@@ -12,6 +13,7 @@ from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import Dataplane
 from felixpy.agent.node_facts import NodeFacts
+from felixpy.agent.reserved import find_reserved
 from felixpy.agent.settings import Settings
 from felixpy.agent.sweeper import Sweeper
 from felixpy.calc.services import ServiceDelta
@@ -49,7 +51,9 @@ class AgentRole:
 
     def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
         driver = KernelDriver()
-        self._dataplane = Dataplane(settings.node, driver)
+        self._dataplane = Dataplane(
+            settings.node, driver, driver.read_interfaces, find_reserved(settings.etcd, os.environ)
+        )
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(
             IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects
@@ -96,6 +100,7 @@ class AgentRole:
                 case LinkChanged(name=name, index=index, up=up, gone=gone):
                     self._backend.underlay.device_changed(name)
                     self._dataplane.device_changed(name, index, up, gone)
+                    self._dataplane.interface_changed(name)
                 case RouteChanged(key=key) | NeighbourChanged(key=key) | NextHopChanged(key=key):
                     self._dataplane.object_changed(key)
                 case NftChanged():
@@ -103,7 +108,9 @@ class AgentRole:
                 case Overrun():
                     self._backend.underlay.changed()
                     self._dataplane.kernel_changed("an overrun of kernel events")
+                    self._dataplane.interface_changed("")
                 case AddressChanged(device=device):
                     self._backend.underlay.device_changed(device)
+                    self._dataplane.interface_changed(device)
                 case _:
                     assert_never(event)

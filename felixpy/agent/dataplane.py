@@ -7,10 +7,11 @@ Nothing is written before the first complete desired state. One log line per app
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from felixpy.agent.applier import Applier
 from felixpy.calc.graph import Graph
+from felixpy.calc.hosts import Interfaces
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
@@ -30,7 +31,13 @@ REPAIR_PAUSE_S = 0.05
 class Dataplane:
     """One node's data plane."""
 
-    def __init__(self, node: str, driver: Driver, reserved: tuple[Reserved, ...] = ()) -> None:
+    def __init__(
+        self,
+        node: str,
+        driver: Driver,
+        read_interfaces: Callable[[], Interfaces],
+        reserved: tuple[Reserved, ...] = (),
+    ) -> None:
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members, reserved)
         self.reconciler = Reconciler(driver, self._members_of)
@@ -38,6 +45,9 @@ class Dataplane:
         self._services = ServiceTables()
         self.revision = 0
         self._guards: Guards | None = None
+        self._read_interfaces = read_interfaces
+        self._interfaces_read = False
+        self._unflushed = False
         self._started = False
         self._devices: dict[str, str] = {}
         self._indexes: dict[str, int] = {}
@@ -62,20 +72,13 @@ class Dataplane:
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; nothing happens before `flush`."""
+        self._unflushed = True
         self.graph.update(ref, value)
 
     def flush(self, revision: int, services: ServiceDelta) -> None:
         """Makes the kernel what the View up to `revision` asks for."""
-        delta = self.graph.flush()
-        changes = Changes()
-        self.translator.translate(delta, changes)
-        if self.translator.guards != self._guards:
-            self._guards = self.translator.guards
-            fixed = (*base_objects(service_base_rules(), self._guards), *service_objects())
-            self.translator.ledger.put("base", fixed, changes)
+        changes = self._translate()
         changes.merge(self._services.update(services))
-        for name, endpoint in delta.policy.endpoints.items():
-            self._note_device(name, endpoint.interface if endpoint is not None else None)
         self.reconciler.want(changes)
         if not self._started:
             self.reconciler.adopt()
@@ -85,6 +88,35 @@ class Dataplane:
             self._applier.apply("change")
         self.revision = max(self.revision, revision)
         self._notify()
+
+    def _translate(self) -> Changes:
+        """What the kernel should hold otherwise than after the last time."""
+        self._unflushed = False
+        if self.graph.hosts.needs_addresses and not self._interfaces_read:
+            self._interfaces_read = True
+            self.graph.put_interfaces(self._read_interfaces())
+        delta = self.graph.flush()
+        changes = Changes()
+        self.translator.translate(delta, changes)
+        if self.translator.guards != self._guards:
+            self._guards = self.translator.guards
+            fixed = (*base_objects(service_base_rules(), self._guards), *service_objects())
+            self.translator.ledger.put("base", fixed, changes)
+        for name, endpoint in delta.policy.endpoints.items():
+            self._note_device(name, endpoint.interface if endpoint is not None else None)
+        return changes
+
+    def interface_changed(self, device: str) -> None:
+        """A device of the host or one of its addresses came, changed or went: other host endpoints may govern it."""
+        if self.graph.options.is_workload(device):
+            return
+        self._interfaces_read = False
+        if not self._started or self._unflushed or not self.graph.hosts.needs_addresses:
+            return
+        changes = self._translate()
+        if changes:
+            self.reconciler.want(changes)
+            self._applier.apply(f"interface {device}")
 
     def _note_device(self, name: Name, device: str | None) -> None:
         old = self._device_of.pop(name, None)

@@ -5,10 +5,11 @@ In → out: `read(wanted)` → Seen; ops → Outcomes. Holds no state of its own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol, Self
 
+from felixpy.addresses import Address
 from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Key, Kind, Members, Object, Op, Outcome, Seen
 from felixpy.dataplane.order import kind_of
@@ -76,6 +77,13 @@ class KernelDriver:
             objects.update(seen.objects)
             members.update(seen.members)
         return Seen(objects, members)
+
+    def read_interfaces(self) -> Mapping[str, frozenset[Address]]:
+        """Every device with its addresses.
+
+        Raises  OSError when the kernel does not answer.
+        """
+        return self._routes.read_interfaces()
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """One outcome per op, in order. Ops of one driver that follow each other go to it together.

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
+from felixpy.addresses import Address
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_LEARNED,
     ROUTE_PROTOCOL_WORKLOAD,
@@ -98,6 +99,17 @@ class RouteDriver:
             for item in found:
                 objects[item.key] = item
         return Seen(objects)
+
+    def read_interfaces(self) -> Mapping[str, frozenset[Address]]:
+        """Every device with its addresses, those that the kernel made by itself left out.
+
+        Raises  NetlinkError.
+        """
+        name_of = {index: name for index, name, _ in dump_links(self._socket)}
+        found: dict[str, set[Address]] = {name: set() for name in name_of.values()}
+        for address in self._read_addresses(name_of):
+            found[address.device].add(address.prefix.address)
+        return {name: frozenset(addresses) for name, addresses in found.items()}
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """One outcome per op, in order. A refused op changes nothing for the others.

@@ -1,0 +1,268 @@
+"""Host endpoints by packets: a node with an interface to the outside, a pod, and policies for the node itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.agent.node import CALICO, PORT, Json, Node, Pod, resource
+from tests.support.etcd import Etcd
+from tests.support.netns import Namespace, link_namespaces
+from tests.support.packets import NameServer, ask_udp, tcp_ok
+from tests.support.wait import eventually
+
+OURS = "/felixpy/resources"
+KEPT = ("clusterinformations", "profiles/open", "tiers/default", "workloadendpoints")
+HOST4, HOST6, OUT4, OUT6 = "10.9.0.1", "fd09::1", "10.9.0.2", "fd09::2"
+POD4 = "10.65.0.2"
+SSH = 22
+DENIED_S = 0.25
+
+
+@dataclass(frozen=True)
+class World:
+    """The node (10.9.0.1, fd09::1 on up0), the outside (.2), where its etcd is, and a pod."""
+
+    node: Node
+    outside: Namespace
+    pod: Pod
+
+    def into_host(self, port: int = PORT, address: str = HOST4) -> bool:
+        """Whether the outside gets a TCP connection to the node."""
+        return tcp_ok(self.outside, address, port, wait_s=DENIED_S)
+
+    def out_of_host(self, port: int = PORT, address: str = OUT4) -> bool:
+        """Whether the node gets a TCP connection to the outside."""
+        return tcp_ok(self.node.namespace, address, port, wait_s=DENIED_S)
+
+    def into_pod(self, address: str = POD4, port: int = PORT) -> bool:
+        """Whether the outside gets a TCP connection through the node."""
+        return tcp_ok(self.outside, address, port, wait_s=DENIED_S)
+
+    def host(self, name: str, profiles: tuple[str, ...] = (), **spec: Any) -> None:
+        """Writes a host endpoint of the node, labelled with its name."""
+        body = {"node": self.node.name, "profiles": list(profiles), **spec}
+        self.node.put("hostendpoints", resource("HostEndpoint", name, body, {"hep": name}))
+
+    def policy(self, name: str, **spec: Any) -> None:
+        """Writes a policy for every host endpoint."""
+        self.node.policy(name, "has(hep)", **spec)
+
+    def felix(self, **spec: Any) -> None:
+        """Writes the FelixConfiguration."""
+        self.node.put("felixconfigurations", resource("FelixConfiguration", "default", spec))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[World]:
+    """One for the module; etcd is outside, on a port that is no failsafe."""
+    outside = Namespace.create("o")
+    try:
+        with Etcd(outside, "0.0.0.0") as etcd, Node(etcd=etcd, etcd_address=OUT4) as node:
+            link_namespaces(
+                node.namespace, "up0", outside, "eth0",
+                left_addresses=(f"{HOST4}/24", f"{HOST6}/64"), right_addresses=(f"{OUT4}/24", f"{OUT6}/64"),
+            )  # fmt: skip
+            outside.ip("route", "add", "10.65.0.0/24", "via", HOST4)
+            outside.ip("route", "add", "10.96.0.0/24", "via", HOST4)
+            node.namespace.ip("route", "add", "default", "via", OUT4)
+            pod = node.pod("a", POD4)
+            pod.write()
+            with NameServer(node.namespace, "host", PORT, SSH), NameServer(outside, "out", PORT, SSH):
+                node.agent.start()
+                yield World(node, outside, pod)
+    finally:
+        outside.delete()
+
+
+@pytest.fixture
+def world(shared: World) -> Iterator[World]:
+    """Everything reaches everything; what the test writes goes when it ends."""
+    eventually(lambda: shared.into_host() and shared.out_of_host() and shared.into_pod(), what="all is open")
+    yield shared
+    for key in shared.node.etcd.get_prefix(f"{CALICO}/"):
+        if not key.removeprefix(f"{CALICO}/").startswith(KEPT):
+            shared.node.etcd.delete(key)
+    shared.node.etcd.delete_prefix(f"{OURS}/")
+
+
+def test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows(world: World) -> None:
+    world.host("up", interfaceName="up0")
+    eventually(lambda: not world.into_host() and not world.out_of_host(), what="closed both ways")
+    assert not world.into_host(address=HOST6)
+    assert world.into_host(SSH), "a failsafe port"
+    assert world.into_host(SSH, HOST6)
+    assert world.into_pod(), "what passes through is another matter"
+    allow = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [PORT]}}
+    world.policy("web", types=["Ingress"], ingress=[allow])
+    eventually(lambda: world.into_host() and world.into_host(address=HOST6), what="allowed in")
+    assert not world.out_of_host()
+    world.policy("web", types=["Egress"], egress=[allow])
+    eventually(lambda: world.out_of_host() and not world.into_host(), what="allowed out")
+
+
+def test_a_profile_decides_where_no_policy_does(world: World) -> None:
+    world.host("up", profiles=("projectcalico-default-allow",), interfaceName="up0")
+    world.policy("one", types=["Ingress"], ingress=[{"action": "Deny", "protocol": "TCP"}, {"action": "Pass"}])
+    eventually(lambda: not world.into_host() and world.out_of_host())
+    assert ask_udp(world.outside, HOST4, PORT, wait_s=1) == "host"
+
+
+def test_an_endpoint_found_by_its_address(world: World) -> None:
+    spare = "10.9.1.1"
+    world.host("up", expectedIPs=[spare])
+    world.policy("shut", types=["Ingress", "Egress"])
+    world.node.namespace.ip("address", "add", f"{spare}/32", "dev", "up0")
+    try:
+        eventually(lambda: not world.into_host(), what="the address has come")
+        world.host("up", expectedIPs=[spare], interfaceName="eth9")
+        eventually(world.into_host, what="an endpoint that names another interface")
+        world.host("up", expectedIPs=[HOST6])
+        eventually(lambda: not world.into_host(), what="by another address")
+    finally:
+        world.node.namespace.ip("address", "del", f"{spare}/32", "dev", "up0")
+    world.host("up", expectedIPs=[spare])
+    eventually(world.into_host, what="the address has gone")
+
+
+def test_all_interfaces_and_one_of_its_own(world: World) -> None:
+    host = world.node.namespace
+    world.host("all", interfaceName="*")
+    eventually(lambda: not world.into_host() and not world.out_of_host(), what="closed")
+    assert tcp_ok(host, "127.0.0.1", PORT), "loopback is none of them"
+    assert tcp_ok(host, HOST4, PORT)
+    assert tcp_ok(host, POD4, PORT), "the host reaches its pods"
+    assert world.into_pod()
+    world.host("up", profiles=("open",), interfaceName="up0")
+    eventually(lambda: world.into_host() and world.out_of_host(), what="its own endpoint goes before")
+
+
+def test_an_interface_that_is_renamed_and_one_that_comes(world: World) -> None:
+    host = world.node.namespace
+    world.host("late", interfaceName="late0")
+    host.ip("link", "set", "up0", "down")
+    host.ip("link", "set", "up0", "name", "late0")
+    try:
+        host.ip("link", "set", "late0", "up")
+        host.ip("route", "replace", "default", "via", OUT4)
+        eventually(lambda: world.into_host(SSH))
+        assert not world.into_host(), "closed under its new name"
+    finally:
+        host.ip("link", "set", "late0", "down")
+        host.ip("link", "set", "late0", "name", "up0")
+        host.ip("link", "set", "up0", "up")
+        host.ip("address", "add", f"{HOST6}/64", "dev", "up0", "nodad")
+        host.ip("route", "replace", "default", "via", OUT4)
+    eventually(world.into_host, what="another name, no endpoint")
+
+
+def test_forwarded_traffic_is_judged_only_where_a_policy_says_so(world: World) -> None:
+    world.host("up", profiles=("open",), interfaceName="up0")
+    deny = [{"action": "Deny", "destination": {"nets": [f"{POD4}/32"]}}, {"action": "Allow"}]
+    world.policy("one", types=["Ingress"], ingress=deny)
+    eventually(lambda: "hep-normal-in" in world.node.nft("list", "ruleset"))
+    assert world.into_pod(), "not applied on forward"
+    world.policy("one", types=["Ingress"], ingress=deny, applyOnForward=True)
+    eventually(lambda: not world.into_pod() and world.into_host())
+    out = [{"action": "Deny", "destination": {"nets": [f"{OUT4}/32"]}}, {"action": "Allow"}]
+    world.policy("one", types=["Egress"], egress=out, applyOnForward=True)
+    eventually(lambda: world.into_pod() and not tcp_ok(world.pod.namespace, OUT4, PORT, wait_s=DENIED_S))
+
+
+def put_service(node: Node, vip: str, *backends: str) -> None:
+    """A ClusterIP Service in front of addresses."""
+    meta: Json = {"name": "web", "namespace": "default"}
+    port = {"name": "", "protocol": "TCP", "port": PORT}
+    service = {"metadata": meta, "spec": {"clusterIP": vip, "ports": [port]}}
+    labels = {"kubernetes.io/service-name": "web"}
+    slice_ = {
+        "metadata": {**meta, "name": "web-1", "labels": labels},
+        "endpoints": [{"addresses": [address]} for address in backends],
+        "ports": [port],
+    }
+    node.etcd.put(f"{OURS}/core/v1/services/default/web", service)
+    node.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/default/web-1", slice_)
+
+
+def test_pre_dnat_policy_sees_the_address_that_was_asked_for(world: World) -> None:
+    vip = "10.96.0.1"
+    put_service(world.node, vip, POD4)
+    eventually(lambda: world.into_pod(vip), what="the Service answers")
+    world.host("up", profiles=("open",), interfaceName="up0")
+    deny = [{"action": "Deny", "destination": {"nets": [f"{vip}/32"]}}]
+    world.policy("one", types=["Ingress"], ingress=deny, preDNAT=True, applyOnForward=True)
+    eventually(lambda: not world.into_pod(vip), what="denied by the Service's address")
+    assert world.into_pod(), "nothing else is"
+    assert world.into_host()
+    first = [{"action": "Allow", "destination": {"nets": [f"{vip}/32"]}}]
+    world.policy("one", types=["Ingress"], ingress=first, preDNAT=True, applyOnForward=True)
+    world.policy("two", types=["Ingress"], ingress=[{"action": "Deny"}], applyOnForward=True)
+    eventually(lambda: world.into_pod(vip) and not world.into_pod(), what="allowed early, past the forward policy")
+
+
+def test_egress_policy_sees_where_translated_traffic_goes(world: World) -> None:
+    vip = "10.96.0.2"
+    put_service(world.node, vip, OUT4)
+    eventually(lambda: world.out_of_host(address=vip))
+    world.host("up", interfaceName="up0")
+    world.policy("one", types=["Egress"], egress=[{"action": "Allow", "destination": {"nets": ["10.96.0.0/24"]}}])
+    eventually(lambda: not world.out_of_host() and not world.out_of_host(address=vip), what="by its own address")
+    world.policy("one", types=["Egress"], egress=[{"action": "Allow", "destination": {"nets": [f"{OUT4}/32"]}}])
+    eventually(lambda: world.out_of_host(address=vip))
+
+
+def tracked(world: World) -> str:
+    """What connection tracking of the node knows of UDP."""
+    return world.node.namespace.run("conntrack", "-L", "-p", "udp")
+
+
+def test_untracked_policy_leaves_connection_tracking_out_of_it(world: World) -> None:
+    port = {"ports": [PORT]}
+    into = [{"action": "Allow", "protocol": "UDP", "destination": port}]
+    out = [{"action": "Allow", "protocol": "UDP", "source": port}]
+    world.host("up", interfaceName="up0")
+    eventually(lambda: ask_udp(world.outside, HOST4, PORT, wait_s=DENIED_S) is None)
+    world.policy("one", types=["Ingress", "Egress"], ingress=into, egress=out, doNotTrack=True, applyOnForward=True)
+    eventually(lambda: ask_udp(world.outside, HOST4, PORT, wait_s=DENIED_S) == "host", what="answered")
+    world.node.namespace.run("conntrack", "-F")
+    assert ask_udp(world.outside, HOST4, PORT) == "host"
+    assert f"dport={PORT}" not in tracked(world)
+    assert not world.into_host(), "everything else is as it was"
+    assert world.into_host(SSH)
+    world.policy("one", types=["Ingress"], ingress=[{"action": "Deny"}], doNotTrack=True, applyOnForward=True)
+    eventually(lambda: not world.into_pod(), what="untracked policy judges all that comes in")
+
+
+def test_the_datastore_is_kept_whatever_the_failsafes_are(world: World) -> None:
+    world.felix(failsafeInboundHostPorts=[], failsafeOutboundHostPorts=[{"protocol": "TCP", "port": SSH}])
+    world.host("all", interfaceName="*")
+    world.policy("shut", types=["Ingress", "Egress"])
+    eventually(lambda: not world.into_host(SSH) and not world.out_of_host(), what="no failsafe port in")
+    assert world.out_of_host(SSH), "the one that is left"
+    world.node.namespace.run("conntrack", "-F")
+    world.felix(failsafeInboundHostPorts=[{"protocol": "TCP", "port": PORT, "net": f"{OUT4}/32"}])
+    eventually(
+        lambda: world.into_host() and not world.into_host(address=HOST6), what="the agent still hears of changes"
+    )
+
+
+def test_what_a_pod_may_send_its_host(world: World) -> None:
+    assert not tcp_ok(world.pod.namespace, HOST4, PORT, wait_s=DENIED_S)
+    world.felix(defaultEndpointToHostAction="Accept")
+    eventually(lambda: tcp_ok(world.pod.namespace, HOST4, PORT, wait_s=DENIED_S))
+    world.felix(defaultEndpointToHostAction="RETURN")
+    world.host("all", interfaceName="*")
+    eventually(lambda: not world.into_host())
+    assert tcp_ok(world.pod.namespace, HOST4, PORT), "policies of host endpoints have no say in it"
+
+
+def test_staged_policies_decide_nothing(world: World) -> None:
+    world.host("up", profiles=("open",), interfaceName="up0")
+    spec = {"tier": "default", "selector": "has(hep)", "types": ["Ingress"], "ingress": [{"action": "Deny"}]}
+    world.node.put("stagedglobalnetworkpolicies", resource("StagedGlobalNetworkPolicy", "default.s", spec))
+    world.policy("marker", types=["Egress"], egress=[{"action": "Allow"}])
+    eventually(lambda: "gnp/default.marker" in world.node.nft("list", "ruleset"))
+    assert world.into_host()
