@@ -16,8 +16,10 @@ from felixpy.agent.node_facts import NodeFacts
 from felixpy.agent.reserved import find_reserved
 from felixpy.agent.settings import Settings
 from felixpy.agent.sweeper import Sweeper
+from felixpy.agent.tunnels import TunnelAddresses
 from felixpy.calc.services import ServiceDelta
 from felixpy.cni.server import CniServer
+from felixpy.dataplane.objects import DeviceAddress
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Event, Store
 from felixpy.datastore.syncer import Phase, SyncState
@@ -59,6 +61,8 @@ class AgentRole:
             IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects
         )
         self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, self._facts, utc_now)
+        self._tunnels = TunnelAddresses(settings.node, store, self._allocator)
+        group.create_task(self._tunnels.serve())
         group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
         server = CniServer(settings.run_dir, settings.node, self._backend)
         group.create_task(server.serve())
@@ -84,14 +88,23 @@ class AgentRole:
         """Takes one change of the View."""
         self._facts.update(ref, value)
         self._dataplane.update(ref, value)
+        self._tunnels.update(ref, value)
 
     def flush(self, revision: int, services: ServiceDelta) -> None:
         """Everything up to `revision` has been given."""
+        self._put_devices()
         self._dataplane.flush(revision, services)
+        self._tunnels.flush()
+
+    def _put_devices(self) -> None:
+        """Tells the data plane what the tunnels lie on, where there are tunnels."""
+        if self._dataplane.graph.tunnels.needs_devices:
+            self._dataplane.put_devices(self._backend.underlay.devices())
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or not."""
         self._backend.frozen = str(state.reason or state.phase) if state.phase is Phase.FROZEN else ""
+        self._tunnels.frozen = state.phase is Phase.FROZEN
 
     async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
         """Undoes what others do to what is ours, as it happens."""
@@ -100,7 +113,9 @@ class AgentRole:
                 case LinkChanged(name=name, index=index, up=up, gone=gone):
                     self._backend.underlay.device_changed(name)
                     self._dataplane.device_changed(name, index, up, gone)
+                    self._dataplane.tunnel_changed(name, event.mtu, event.mac)
                     self._dataplane.interface_changed(name)
+                    self._put_devices()
                 case RouteChanged(key=key) | NeighbourChanged(key=key) | NextHopChanged(key=key):
                     self._dataplane.object_changed(key)
                 case NftChanged():
@@ -109,8 +124,11 @@ class AgentRole:
                     self._backend.underlay.changed()
                     self._dataplane.kernel_changed("an overrun of kernel events")
                     self._dataplane.interface_changed("")
-                case AddressChanged(device=device):
+                    self._put_devices()
+                case AddressChanged(device=device, prefix=prefix):
                     self._backend.underlay.device_changed(device)
+                    self._dataplane.object_changed(DeviceAddress(device, prefix).key)
                     self._dataplane.interface_changed(device)
+                    self._put_devices()
                 case _:
                     assert_never(event)

@@ -13,12 +13,14 @@ from felixpy.agent.applier import Applier
 from felixpy.calc.graph import Graph
 from felixpy.calc.hosts import Interfaces
 from felixpy.calc.services import ServiceDelta
+from felixpy.calc.tunnel_plan import HostDevices
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import Guards, Reserved
-from felixpy.dataplane.objects import Key, Kind, Members, Set
+from felixpy.dataplane.objects import Key, Kind, Link, Members, Set
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.translate import Translator, endpoint_owner
+from felixpy.dataplane.tunnel_objects import carriers
 from felixpy.reconcile import Driver, Reconciler
 from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
@@ -52,6 +54,7 @@ class Dataplane:
         self._devices: dict[str, str] = {}
         self._indexes: dict[str, int] = {}
         self._device_of: dict[Name, str] = {}
+        self._lost: set[str] = set()
         self._repair: asyncio.TimerHandle | None = None
         self._adopt_first = False
         self._waiting: dict[asyncio.Future[None], tuple[Name, int]] = {}
@@ -118,6 +121,34 @@ class Dataplane:
             self.reconciler.want(changes)
             self._applier.apply(f"interface {device}")
 
+    def put_devices(self, devices: HostDevices) -> None:
+        """Takes the host's addresses with the devices that hold them: tunnels lie on these."""
+        self.graph.tunnels.put_devices(devices)
+        if not self._started or self._unflushed:
+            return
+        changes = self._translate()
+        if changes:
+            self.reconciler.want(changes)
+            self._applier.apply("underlay")
+
+    def tunnel_changed(self, device: str, mtu: int, mac: bytes | None) -> None:
+        """A device has this mtu and MAC now: a tunnel's are put right where somebody else changed them."""
+        wanted = self.reconciler.desired.get(Key(Kind.LINK, (device,)))
+        if isinstance(wanted, Link) and (mtu != wanted.mtu or (wanted.mac or mac) != mac):
+            self.object_changed(wanted.key)
+
+    def _carrier_changed(self, device: str, lost: bool) -> None:
+        """A tunnel's device, or the one that it lies on: what went with it the kernel does not tell, so all is read."""
+        if device not in carriers(self.graph.tunnels.intent.devices.values()):
+            self._lost.discard(device)
+            return
+        if lost or device in self._lost:
+            self.kernel_changed(f"a change of {device}")
+        if lost:
+            self._lost.add(device)
+        else:
+            self._lost.discard(device)
+
     def _note_device(self, name: Name, device: str | None) -> None:
         old = self._device_of.pop(name, None)
         if old is not None and self._devices.get(old) == endpoint_owner(name):
@@ -143,6 +174,7 @@ class Dataplane:
         known = self._indexes.pop(device, index)
         if not gone:
             self._indexes[device] = index
+        self._carrier_changed(device, lost=gone or not up or known != index)
         owner = self._devices.get(device)
         if owner is None or not self._started:
             return

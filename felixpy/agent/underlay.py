@@ -1,8 +1,8 @@
-"""The mtu of the device that a node reaches the others by.
+"""The devices of a host that hold its addresses, and the mtu of the one that it reaches other nodes by.
 
-In: the node's addresses, kernel events; out: bytes. Reads the kernel when asked for the first time, and again after a
-device or an address has changed. The device is the one that holds the node's address; where no address is known, the
-one with the smallest mtu among those whose names Calico takes for a machine's own.
+In: kernel events; out: devices by address, bytes. Reads the kernel when asked for the first time, and again after a
+device or an address has changed. The mtu is that of the device with the node's address; where no address is known, the
+smallest among the devices whose names Calico takes for a machine's own.
 Source: felix/dataplane/linux/int_dataplane.go (findHostMTU), felix/config (MTUIfacePattern).
 """
 
@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 
 from felixpy.addresses import Address
+from felixpy.calc.tunnel_plan import HostDevice, HostDevices
 from felixpy.cni.plan import INTERFACE_PREFIX
 from felixpy.drivers.netlink.devices import dump_links
 from felixpy.drivers.netlink.links import RTM_GETADDR, encode_address_dump, parse_device_address, parse_link
@@ -28,6 +29,7 @@ class Underlay:
         self._known = False
         self._mtu_of: dict[str, int] = {}
         self._device_of: dict[Address, str] = {}
+        self._devices: HostDevices = {}
 
     def changed(self) -> None:
         """What was read may no longer be so."""
@@ -46,6 +48,12 @@ class Underlay:
         own = devices or {name for name in self._mtu_of if _OWN_DEVICE.fullmatch(name)}
         return min((self._mtu_of[name] for name in own), default=0)
 
+    def devices(self) -> HostDevices:
+        """Every address of the host with its device, whether that is up or not."""
+        if not self._known:
+            self._read()
+        return self._devices
+
     def _read(self) -> None:
         with NetlinkSocket(NETLINK_ROUTE) as socket:
             links = [(index, parse_link(body, {})) for index, _, body in dump_links(socket)]
@@ -53,4 +61,6 @@ class Underlay:
             seen = [parse_device_address(body, names) for body in socket.dump(RTM_GETADDR, encode_address_dump())]
         self._mtu_of = {link.name: link.mtu for _, link in links if link.up}
         self._device_of = {one.prefix.address: one.device for one in seen if one and one.device in self._mtu_of}
+        mtus = {link.name: link.mtu for _, link in links}
+        self._devices = {one.prefix.address: HostDevice(one.device, mtus[one.device]) for one in seen if one}
         self._known = True

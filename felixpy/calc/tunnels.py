@@ -103,6 +103,11 @@ class TunnelCalc:
         """All of it, as of the last flush."""
         return TunnelIntent(self._devices, self._hops, self._routes, self._unreached)
 
+    @property
+    def needs_devices(self) -> bool:
+        """Whether the host's devices make any difference: some pool is tunnelled."""
+        return any(tunnel_of(pool) is not None for pool in self._pools.values())
+
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes in one resource (None: it is gone); those of other tables are passed over."""
         match ref.table:
@@ -137,6 +142,8 @@ class TunnelCalc:
 
     def put_devices(self, devices: HostDevices) -> None:
         """Takes the host's addresses and the devices that hold them, as they are now."""
+        if devices == self._host:
+            return
         self._host = devices
         self._devices_dirty = True
         self._dirty_ways.update(self._users)

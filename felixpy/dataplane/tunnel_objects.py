@@ -7,7 +7,7 @@ Source: felix/dataplane/linux/vxlan_mgr.go, ipip_mgr.go; felix/rules/static.go (
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from felixpy.addresses import Prefix, host_prefix
 from felixpy.calc.tunnel_plan import Direct, Encapsulated, Hop, Tunnel, TunnelDevice, Way
@@ -148,6 +148,6 @@ def render_input(devices: Iterable[TunnelDevice]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def carriers(devices: Collection[TunnelDevice]) -> frozenset[str]:
+def carriers(devices: Iterable[TunnelDevice]) -> frozenset[str]:
     """The names of the tunnels' devices and of those that they lie on."""
     return frozenset(name for one in devices for name in (str(one.tunnel), one.parent))
