@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -227,13 +227,15 @@ def derive_link(call: Call, attachment: Attachment, facts: PodFacts) -> PodLink:
     return PodLink(device, attachment.ifname, attachment.owner, mac, call.conf.mtu or facts.mtu)
 
 
-def derive_wiring(link: PodLink, addresses: tuple[Address, ...], *, forwarding: bool = False) -> PodWiring:
-    """How the pair is set up once the addresses are known: default routes per family, and both ends' sysctls.
+def derive_wiring(
+    link: PodLink, addresses: tuple[Address, ...], *, versions: Collection[int] = (), forwarding: bool = False
+) -> PodWiring:
+    """How the pair is set up: default routes and both ends' sysctls, for the families of `addresses` and `versions`.
 
     The node end answers ARP and NDP for every address, should the pod's permanent neighbour entry be lost.
     """
     host, pod = link.host_device, link.pod_device
-    versions = sorted({4 if len(address) == 4 else 6 for address in addresses})
+    versions = sorted({*versions, *(4 if len(address) == 4 else 6 for address in addresses)})
     host_sysctls = {
         4: (
             (f"net/ipv4/conf/{host}/forwarding", "1"),

@@ -29,6 +29,7 @@ from felixpy.cni.plan import (
     INTERFACE_PREFIX,
     Attachment,
     Call,
+    Claim,
     PodFacts,
     Verb,
     derive_claim,
@@ -40,6 +41,7 @@ from felixpy.cni.plan import (
 from felixpy.cni.result import AddResult, render_result
 from felixpy.cni.wire import Answer, Request
 from felixpy.cni.wirer import Wirer, read_place
+from felixpy.dataplane.pod import PodLink
 from felixpy.datastore.model import DatastoreError
 from felixpy.drivers.netlink.pod import PodError
 from felixpy.resources.kinds import Name
@@ -144,11 +146,11 @@ class Verbs:
         if netns is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
         facts = await self._describe(attachment)
-        link = derive_link(call, attachment, facts)
+        claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
+        forwarding = call.conf.allow_ip_forwarding
+        bare = derive_wiring(link, (), versions=claim.versions, forwarding=forwarding)
         made, admitted = await asyncio.gather(
-            self._wirer.create(link, netns),
-            self._admit(call, attachment, facts),
-            return_exceptions=True,
+            self._wirer.make(bare, netns), self._admit(claim, link, facts), return_exceptions=True
         )
         if isinstance(made, BaseException):
             await self._undo(attachment, link=False, admitted=isinstance(admitted, Admitted) and admitted.created)
@@ -156,9 +158,9 @@ class Verbs:
         if isinstance(admitted, BaseException):
             await self._undo(attachment, link=made, admitted=False)
             raise admitted
-        wiring = derive_wiring(link, admitted.addresses, forwarding=call.conf.allow_ip_forwarding)
+        wiring = derive_wiring(link, admitted.addresses, forwarding=forwarding)
         outcomes = await asyncio.gather(
-            self._wirer.configure(wiring, netns),
+            self._wirer.finish(wiring, netns, made=made and wiring.routes == bare.routes),
             self._wait_programmed(attachment.endpoint, admitted.revision),
             return_exceptions=True,
         )
@@ -251,13 +253,12 @@ class Verbs:
         async with asyncio.timeout(self._limits.describe_s):
             return await self._backend.describe(attachment)
 
-    async def _admit(self, call: Call, attachment: Attachment, facts: PodFacts) -> Admitted:
-        claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
+    async def _admit(self, claim: Claim, link: PodLink, facts: PodFacts) -> Admitted:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         identity = Identity(str(uuid.uuid4()), now, self._place)
         async with asyncio.timeout(self._limits.admit_s):
             return await self._backend.admit(
-                claim, lambda addresses: derive_endpoint(attachment, link, facts, addresses, identity)
+                claim, lambda addresses: derive_endpoint(claim.attachment, link, facts, addresses, identity)
             )
 
     async def _wait_programmed(self, endpoint: Name, revision: int) -> None:

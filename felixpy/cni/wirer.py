@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from felixpy.cni.leaks import Place
-from felixpy.dataplane.pod import PodLink, PodWiring
+from felixpy.dataplane.pod import PodWiring
 from felixpy.drivers.netlink.pod import (
     PodError,
+    add_pod_addresses,
     check_pod,
     configure_pod,
-    create_pod_link,
     delete_retired_links,
     list_pod_links,
+    make_pod,
     retire_pod_link,
 )
 
@@ -49,13 +50,14 @@ class Wirer:
         self._threads = ThreadPoolExecutor(KERNEL_THREADS, thread_name_prefix="pod")
         self._retired = asyncio.Event()
 
-    async def create(self, link: PodLink, netns: int) -> bool:
-        """Makes the pair; whether it had to be made. Raises as `create_pod_link`."""
-        return await self._in_pod(lambda descriptor: create_pod_link(link, descriptor), netns)
+    async def make(self, wiring: PodWiring, netns: int) -> bool:
+        """Makes what needs no address; whether the pair had to be made. Raises as `make_pod`."""
+        return await self._in_pod(lambda descriptor: make_pod(wiring, descriptor), netns)
 
-    async def configure(self, wiring: PodWiring, netns: int) -> None:
-        """Gives both ends what they are to hold. Raises as `configure_pod`."""
-        await self._in_pod(lambda descriptor: configure_pod(wiring, descriptor), netns)
+    async def finish(self, wiring: PodWiring, netns: int, *, made: bool) -> None:
+        """Gives both ends all that they are to hold. Raises as `configure_pod`."""
+        finish = add_pod_addresses if made else configure_pod
+        await self._in_pod(lambda descriptor: finish(wiring, descriptor), netns)
 
     async def check(self, wiring: PodWiring, netns: int) -> tuple[str, ...]:
         """What is not as it should be, in words. Raises as `check_pod`."""

@@ -36,7 +36,10 @@ class PodLink:
 
 @dataclass(frozen=True, slots=True)
 class PodWiring:
-    """The pair, the pod's addresses and its routes through the gateway of their family, and sysctls of each end."""
+    """The pair, the pod's addresses and its routes through the gateway of their family, and sysctls of each end.
+
+    Without addresses it is what can be made before they are known.
+    """
 
     link: PodLink
     addresses: tuple[Address, ...]
@@ -57,7 +60,7 @@ def derive_pod_objects(wiring: PodWiring) -> tuple[PodObject, ...]:
     no route of its own.
     """
     device = wiring.link.pod_device
-    gateways = tuple(dict.fromkeys(gateway_for(address) for address in wiring.addresses))
+    gateways = tuple(dict.fromkeys(gateway_for(route.address) for route in wiring.routes))
     objects: list[PodObject] = [DeviceAddress(device, host_prefix(address)) for address in wiring.addresses]
     objects += [Neighbour(device, gateway, HOST_MAC) for gateway in gateways]
     if GATEWAY_V4 in gateways:

@@ -8,6 +8,7 @@ Source: proc_sys(5); net/sysctl_net.c.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from felixpy.dataplane.objects import Drop, Key, Kind, Op, Outcome, Put, Seen, S
 from felixpy.drivers.outcomes import failed
 
 KINDS = frozenset({Kind.SYSCTL})
+PROC_SYS = "/proc/sys"
+_VALUE_BYTES = 4096
+"""More than any setting's value takes."""
 
 
 class SysctlDriver:
     """Reads and writes the files below `root`."""
 
-    def __init__(self, root: str = "/proc/sys") -> None:
-        self._root = Path(root)
+    def __init__(self, root: str = PROC_SYS) -> None:
+        self._root = root
 
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
         """The values of the sysctls among `wanted`, words separated by one space; what is not there is left out."""
@@ -30,7 +34,7 @@ class SysctlDriver:
             if key.kind is Kind.SYSCTL:
                 path = str(key.id[0])
                 try:
-                    text = (self._root / path).read_text()
+                    text = Path(self._root, path).read_text()
                 except OSError:
                     continue
                 objects[key] = Sysctl(path, " ".join(text.split()))
@@ -44,8 +48,7 @@ class SysctlDriver:
         match op:
             case Put(object=Sysctl() as sysctl):
                 try:
-                    with open(self._root / sysctl.path, "r+") as file:
-                        file.write(sysctl.value)
+                    write_sysctl(sysctl, self._root)
                 except OSError as error:
                     return failed(op, error.errno or errno.EIO, subject=sysctl.path)
                 return Outcome(op)
@@ -53,3 +56,24 @@ class SysctlDriver:
                 return Outcome(op)
             case _:
                 raise TypeError(f"not an op on a sysctl: {op}")
+
+
+def write_sysctl(sysctl: Sysctl, root: str = PROC_SYS) -> None:
+    """Gives a setting its value; one that has it already is left alone.
+
+    To leave it alone is more than thrift: it may be all that a read-only /proc/sys allows, and a write of `forwarding`
+    waits for the lock that making links holds.
+
+    Raises  OSError.
+    """
+    file = os.open(f"{root}/{sysctl.path}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.read(file, _VALUE_BYTES).split() == sysctl.value.encode().split():
+            return
+    finally:
+        os.close(file)
+    file = os.open(f"{root}/{sysctl.path}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, sysctl.value.encode())
+    finally:
+        os.close(file)

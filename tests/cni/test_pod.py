@@ -9,17 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-from felixpy.addresses import parse_address, parse_prefix
+from felixpy.addresses import parse_address
 from felixpy.cni.plan import derive_wiring
 from felixpy.dataplane.objects import Sysctl
 from felixpy.dataplane.pod import GATEWAY_V6, PodLink, PodWiring
 from felixpy.drivers.netlink.pod import (
     PodError,
+    add_pod_addresses,
     check_pod,
     configure_pod,
     create_pod_link,
     delete_retired_links,
     list_pod_links,
+    make_pod,
     retire_pod_link,
 )
 from tests.support.netns import Namespace
@@ -84,6 +86,23 @@ def test_what_is_made_is_what_was_asked_for(node: Namespace, pod: Namespace) -> 
     held = [a["local"] for a in json.loads(node.ip("-json", "-6", "address", "show", "calitest"))[0]["addr_info"]]
     assert held == ["fe80::ecee:eeff:feee:eeee"]
     assert parse_address(held[0]) == GATEWAY_V6
+
+
+def test_a_pod_is_made_before_its_addresses_are_known(node: Namespace, pod: Namespace) -> None:
+    bare = derive_wiring(LINK, (), versions=(4, 6))
+    assert make_pod(bare, str(pod.path))
+    assert [problem for problem in check_pod(WIRING, str(pod.path)) if "address" not in problem] == []
+    add_pod_addresses(WIRING, str(pod.path))
+    assert check_pod(WIRING, str(pod.path)) == ()
+    assert not make_pod(bare, str(pod.path)), "it is there"
+    assert check_pod(WIRING, str(pod.path)) == (), "with its addresses"
+
+
+def test_a_pod_that_cannot_be_made_is_not_left(node: Namespace, pod: Namespace) -> None:
+    bad = replace(WIRING, host_sysctls=(Sysctl("net/ipv4/conf/calitest/no_such", "1"),))
+    with pytest.raises(PodError):
+        make_pod(bad, str(pod.path))
+    assert list_pod_links("cali") == {}
 
 
 def test_wiring_again_adopts_what_is_there(node: Namespace, pod: Namespace) -> None:
@@ -212,7 +231,7 @@ def test_forwarding_in_the_pod_on_request(node: Namespace, pod: Namespace) -> No
     "wiring",
     [
         replace(WIRING, host_sysctls=(Sysctl("net/ipv4/conf/calitest/no_such", "1"),)),
-        replace(WIRING, addresses=(), routes=(parse_prefix("0.0.0.0/0"),)),
+        replace(WIRING, link=replace(LINK, mtu=20)),
         replace(WIRING, link=replace(LINK, pod_device="eth9")),
     ],
 )

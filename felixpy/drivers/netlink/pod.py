@@ -15,10 +15,9 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from felixpy.addresses import Prefix, format_address
+from felixpy.addresses import Prefix, format_address, host_prefix
 from felixpy.dataplane.objects import DeviceAddress, Key, Neighbour, Route, Sysctl
 from felixpy.dataplane.pod import GATEWAY_V6, HOST_MAC, PodLink, PodObject, PodWiring, derive_pod_objects
 from felixpy.drivers.netlink.codec import (
@@ -69,6 +68,7 @@ from felixpy.drivers.netlink.routes import (
     encode_route_dump,
 )
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkSocket, in_namespace
+from felixpy.drivers.sysctl import write_sysctl
 
 _IFLA_ADDRESS, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 4, 5, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 20, 26, 27, 28
@@ -77,8 +77,6 @@ _IFLA_INET6_ADDR_GEN_MODE = 8
 _ADDR_GEN_MODE_NONE = 1
 _IFF_UP = 1
 _LINK_LOCAL_LENGTH = 64
-_PROC_SYS = Path("/proc/sys")
-
 RETIRED_GROUP = int.from_bytes(b"felx", "big")
 """The device group (`ip link show group`) of pairs that wait to be deleted."""
 
@@ -129,6 +127,33 @@ def create_pod_link(link: PodLink, netns: Netns) -> bool:
                 _delete_one(host, link.host_device, seen)
             raise
         return made
+
+
+def make_pod(wiring: PodWiring, netns: Netns) -> bool:
+    """Makes the pair and gives both ends all but the addresses; whether it had to be made.
+
+    A pair that is there already is left as it is: `configure_pod` puts it right without taking its address away.
+
+    Raises  as `create_pod_link`.
+    """
+    bare = replace(wiring, addresses=())
+    with _opened(netns) as descriptor:
+        made = create_pod_link(wiring.link, descriptor)
+        if made:
+            try:
+                configure_pod(bare, descriptor)
+            except PodError:
+                retire_pod_link(wiring.link.host_device, wiring.link.owner)
+                raise
+        return made
+
+
+def add_pod_addresses(wiring: PodWiring, netns: Netns) -> None:
+    """Gives a pod that `make_pod` has just made its addresses, which is all that it lacks.
+
+    Raises  PodError, and OSError when `netns` is none.
+    """
+    in_namespace(netns, lambda: _add_addresses_inside(wiring))
 
 
 def configure_pod(wiring: PodWiring, netns: Netns) -> None:
@@ -234,7 +259,7 @@ def _configure_host(wiring: PodWiring) -> None:
     device = wiring.link.host_device
     for sysctl in wiring.host_sysctls:
         _write_sysctl(sysctl)
-    if all(len(address) == 4 for address in wiring.addresses):
+    if all(route.version == 4 for route in wiring.routes):
         return
     with NetlinkSocket(NETLINK_ROUTE) as host:
         _put(host, DeviceAddress(device, Prefix(GATEWAY_V6, _LINK_LOCAL_LENGTH)), Devices(host).index_of)
@@ -246,9 +271,7 @@ def _configure_inside(wiring: PodWiring) -> None:
         _write_sysctl(sysctl)
     objects = derive_pod_objects(wiring)
     with NetlinkSocket(NETLINK_ROUTE) as pod:
-        seen = _find(pod, link.pod_device)
-        if seen is None:
-            raise PodError(errno.ENODEV, f"the pod has no {link.pod_device}")
+        seen = _demand(pod, link.pod_device)
         index_of = {link.pod_device: seen.index}.__getitem__
         for surplus in _addresses(pod, {seen.index: link.pod_device}) - set(objects):
             body = encode_address(surplus.device, *surplus.prefix, index_of)
@@ -256,6 +279,21 @@ def _configure_inside(wiring: PodWiring) -> None:
         _send(pod, f"setting {link.pod_device} up", RTM_NEWLINK, 0, _settings(seen, link.pod_mac, link.mtu))
         for item in objects:
             _put(pod, item, index_of)
+
+
+def _add_addresses_inside(wiring: PodWiring) -> None:
+    device = wiring.link.pod_device
+    with NetlinkSocket(NETLINK_ROUTE) as pod:
+        index_of = {device: _demand(pod, device).index}.__getitem__
+        for address in wiring.addresses:
+            _put(pod, DeviceAddress(device, host_prefix(address)), index_of)
+
+
+def _demand(pod: NetlinkSocket, device: str) -> LinkSeen:
+    seen = _find(pod, device)
+    if seen is None:
+        raise PodError(errno.ENODEV, f"the pod has no {device}")
+    return seen
 
 
 def _check_inside(wiring: PodWiring, host: LinkSeen) -> tuple[str, ...]:
@@ -378,11 +416,8 @@ def _delete(host: NetlinkSocket, body: bytes, what: str) -> bool:
 
 
 def _write_sysctl(sysctl: Sysctl) -> None:
-    """Leaves alone what is right already: it may be all that a read-only /proc/sys allows."""
-    path = _PROC_SYS / sysctl.path
     try:
-        if path.read_text().strip() != sysctl.value:
-            path.write_text(sysctl.value)
+        write_sysctl(sysctl)
     except OSError as error:
         raise PodError(error.errno, f"sysctl {sysctl.path}: {error.strerror}") from error
 
