@@ -33,7 +33,7 @@ from felixpy.resources.view import View
 
 _log = logging.getLogger(__name__)
 
-_TABLES = frozenset({Table.NODE, Table.BGP_CONFIGURATION, Table.BGP_PEER})
+_TABLES = frozenset({Table.NODE, Table.BGP_CONFIGURATION, Table.BGP_PEER, Table.POOL})
 NO_GOBGPD = "none"
 
 

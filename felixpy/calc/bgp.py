@@ -28,9 +28,10 @@ from birdpy.intent import (
     parse_large_community,
 )
 from felixpy.calc.announce import Announcement
+from felixpy.calc.tunnel_plan import tunnel_of
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpConfiguration, BgpPeer, Node, Resource
+from felixpy.resources.types import BgpConfiguration, BgpPeer, IpPool, Node, Resource
 from felixpy.selector import Selector, compile_selector
 
 DEFAULT_AS = 64512
@@ -84,9 +85,17 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
     )
     connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
     route_filter = RouteFilter(
-        own_prefixes=frozenset(advertisements) | connected, own_addresses=frozenset(router.addresses)
+        own_prefixes=frozenset(advertisements) | connected,
+        own_addresses=frozenset(router.addresses),
+        excluded=_tunnelled(tables),
     )
     return BgpPlan(intent, route_filter)
+
+
+def _tunnelled(tables: Tables) -> tuple[BgpPrefix, ...]:
+    """Prefixes of the pools whose routes lead through tunnels, which this node derives by itself (tunnels.py)."""
+    pools = (pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool))
+    return tuple(sorted(BgpPrefix(*pool.cidr) for pool in pools if tunnel_of(pool) is not None))
 
 
 def _advertisement(announced: Announcement) -> Advertisement:
