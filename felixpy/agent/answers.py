@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -71,14 +72,12 @@ class StatusReader:
 
     async def read(self, want: Collection[str] = ()) -> NodeStatus:
         """How the process stands now, with the details asked for."""
-        from importlib.metadata import version  # slow to load, and no start-up waits for it
-
         state = self._syncer.state
         detail = " ".join(filter(None, (str(state.reason or ""), state.detail)))
         return NodeStatus(
             node=self._settings.node,
             roles=tuple(sorted(self._settings.roles)),
-            version=version("felixpy"),
+            version=_own_version(),
             revision=self.revision,
             datastore=f"{state.phase}: {detail}" if detail else str(state.phase),
             in_sync=state.phase is Phase.IN_SYNC,
@@ -201,6 +200,13 @@ class Answers:
             await self._store.put(key, render(status), ask.lease)
         except DatastoreError as error:
             _log.debug("nobody waits for an answer any more: %s", error)
+
+
+@cache
+def _own_version() -> str:
+    from importlib.metadata import version  # slow to load, and no start-up waits for it
+
+    return version("felixpy")
 
 
 def _known_roles(run_dir: Path) -> tuple[str, ...]:

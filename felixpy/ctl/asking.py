@@ -31,7 +31,9 @@ from felixpy.status import (
 )
 
 TIMEOUT_S = 3.0
-"""How long a node may take to answer."""
+"""How long a node may take to answer, where nobody says otherwise and the cluster is small."""
+ANSWERS_PER_S = 500
+"""How fast one etcd takes answers at the least; a larger cluster gets more time (measured: tests/bench/status.py)."""
 WAIT_TIMEOUT_S = 30.0
 ASK_AGAIN_S = 0.2
 NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
@@ -46,26 +48,33 @@ class Survey:
 
 
 async def survey(
-    store: Store, names: Collection[str] = (), want: Collection[Want] = (), timeout_s: float = TIMEOUT_S
+    store: Store, names: Collection[str] = (), want: Collection[Want] = (), timeout_s: float | None = None
 ) -> Survey:
-    """Asks the named nodes, or all; returns when all have answered, or the time is over.
+    """Asks the named nodes, or all; returns when all have answered, or the time (None: what is usual) is over.
 
     Missing a cluster without Node resources does not say whom to wait for: the time is then waited in full.
     """
     expected = set(names) or await _list_nodes(store)
+    limit_s = usual_timeout_s(len(expected)) if timeout_s is None else timeout_s
     lease = await store.lease(ASK_TTL_S)
     try:
-        return await _ask(store, lease, expected, Ask(lease.id, tuple(want), tuple(sorted(names))), timeout_s)
+        return await _ask(store, lease, expected, Ask(lease.id, tuple(want), tuple(sorted(names))), limit_s)
     finally:
         await lease.close()
+
+
+def usual_timeout_s(nodes: int) -> float:
+    """How long to wait for so many nodes."""
+    return TIMEOUT_S + nodes / ANSWERS_PER_S
 
 
 async def survey_programmed(store: Store, names: Collection[str], timeout_s: float = WAIT_TIMEOUT_S) -> Survey:
     """Asks again and again until every node has all that was in the datastore at the start, or the time is over."""
     end = time.monotonic() + timeout_s
     wanted = (await store.snapshot([ASK_PREFIX.encode()])).revision
+    usual_s = usual_timeout_s(len(names) or len(await _list_nodes(store)))
     while True:
-        found = await survey(store, names, (), min(TIMEOUT_S, max(end - time.monotonic(), 0.1)))
+        found = await survey(store, names, (), min(usual_s, max(end - time.monotonic(), 0.1)))
         if is_programmed(found, wanted) or time.monotonic() + ASK_AGAIN_S >= end:
             return found
         await asyncio.sleep(ASK_AGAIN_S)

@@ -21,10 +21,10 @@ _ROUTES = (Want.ANNOUNCED, Want.LEARNED)
 @click.command()
 @click.argument("what", type=click.Choice(["status", "routes"]), default="status")
 @click.argument("node", required=False)
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=TIMEOUT_S, show_default=True, help="Seconds.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), help=f"Seconds; about {TIMEOUT_S:g}.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="All that the nodes say.")
 @click.pass_obj
-def command(etcd: str | None, what: str, node: str | None, timeout: float, output: str | None) -> None:
+def command(etcd: str | None, what: str, node: str | None, timeout: float | None, output: str | None) -> None:
     """Show BGP sessions (`status`), or routes and why some are not announced (`routes`); of all nodes or NODE.
 
     Exit code 1: a session is down, a route cannot be put into the kernel, or a node does not answer.

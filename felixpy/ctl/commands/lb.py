@@ -16,10 +16,10 @@ from felixpy.status import Want
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=TIMEOUT_S, show_default=True, help="Seconds.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), help=f"Seconds; about {TIMEOUT_S:g}.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Instead of tables.")
 @click.pass_obj
-def command(etcd: str | None, timeout: float, output: str | None) -> None:
+def command(etcd: str | None, timeout: float | None, output: str | None) -> None:
     """Show pools of Service addresses, who has which address, and who announces it."""
 
     async def work(store: Store) -> tuple[Survey, Snapshot]:

@@ -27,7 +27,9 @@ from felixpy.status import ControlRequest, merge_answers
 @click.command()
 @click.argument("node", required=False)
 @click.option("--wait", is_flag=True, help="Return when every node has in its kernel what is in etcd now.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), help=f"Seconds: {TIMEOUT_S:g}, {WAIT_TIMEOUT_S:g} to wait.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.1), help=f"Seconds: about {TIMEOUT_S:g}, to wait {WAIT_TIMEOUT_S:g}."
+)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="All that the nodes say.")
 @click.option("--local", is_flag=True, help="Ask the processes on this machine, without etcd.")
 @run_dir_option
@@ -57,7 +59,7 @@ def command(
         names = await find_names(store) if node else {}
         if wait:
             return await survey_programmed(store, named, timeout or WAIT_TIMEOUT_S), names
-        return await survey(store, named, (), timeout or TIMEOUT_S), names
+        return await survey(store, named, (), timeout), names
 
     found, names = with_store(etcd, work)
     if output:
