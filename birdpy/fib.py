@@ -76,7 +76,8 @@ class RouteFilter:
     """Which learned routes stay out of the kernel.
 
     `own_prefixes` are ours to serve (a longer one inside may still live elsewhere); nothing within `excluded` is
-    installed (tunnelled pools, to which every node has routes of its own); a next hop of `own_addresses` would be a loop.
+    installed (tunnelled pools, to which every node has routes of its own); a next hop of `own_addresses` would be a
+    loop.
     """
 
     own_prefixes: frozenset[Prefix] = frozenset()
