@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from felixpy.dataplane.objects import Drop, Outcome, Put, Sysctl
 from felixpy.drivers.netlink.socket import in_namespace
@@ -40,3 +41,9 @@ def test_drop_leaves_the_value(namespace: Namespace) -> None:
     in_namespace(namespace.path, lambda: driver.apply([Put(FORWARDING)]))
     assert driver.apply([Drop(FORWARDING.key)]) == (Outcome(Drop(FORWARDING.key)),)
     assert in_namespace(namespace.path, lambda: driver.read([FORWARDING.key])).objects == {FORWARDING.key: FORWARDING}
+
+
+def test_a_value_that_is_right_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "ports").write_text("20000\t30000\n")
+    assert SysctlDriver(str(tmp_path)).apply([Put(Sysctl("ports", "20000 30000"))])[0].error is None
+    assert (tmp_path / "ports").read_text() == "20000\t30000\n"
