@@ -96,7 +96,7 @@ class EntityTerms:
 
 @dataclass(frozen=True, slots=True)
 class RuleTerms:
-    """A policy rule with its selectors replaced by sets."""
+    """A policy rule with its selectors replaced by sets; `index` is its place among the rules that were written."""
 
     action: RuleAction
     version: Literal[4, 6] | None
@@ -106,6 +106,7 @@ class RuleTerms:
     not_icmp: IcmpMatch | None
     source: EntityTerms
     destination: EntityTerms
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ def _compile_rule(rule: PolicyRule) -> RuleTerms:
         rule.not_icmp,
         _compile_source(rule.source, protocol),
         _compile_destination(rule.destination, protocol),
+        rule.index,
     )
 
 

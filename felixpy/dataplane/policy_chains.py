@@ -87,10 +87,15 @@ def render_profile(
 def _render_rules(rules: Iterable[RuleTerms], where: str, set_name: SetName, log_prefix: str) -> tuple[Rule, ...]:
     rendered: list[Rule] = []
     for index, terms in enumerate(rules):
-        comment = f"{where}[{index}]"[-120:]
+        comment = f"{where}[{index if terms.index is None else terms.index}]"[-120:]
         action = _action(terms.action, log_prefix)
         rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_name))
     return tuple(rendered)
+
+
+def rendered_from(rules: Iterable[RuleTerms]) -> tuple[RuleTerms, ...]:
+    """For each rule of the chain that is made of `rules`, the one that it is, or is part of."""
+    return tuple(terms for terms in rules for _ in _match_alternatives(terms, lambda spec, version: ""))
 
 
 def _action(action: RuleAction, log_prefix: str) -> Action:

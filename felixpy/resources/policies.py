@@ -8,6 +8,7 @@ Kubernetes NetworkPolicy as libcalico-go/lib/backend/k8s/conversion does it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal, cast
 
 from felixpy.addresses import Prefix
@@ -125,7 +126,7 @@ def _service_accounts(selector: Selector) -> Selector:
 
 def _rules(field: str, rules: Iterable[Rule] | None, namespace: str) -> tuple[PolicyRule, ...]:
     read = (_rule(f"{field}[{index}]", rule, namespace) for index, rule in enumerate(rules or ()))
-    return tuple(rule for rule in read if rule is not None)
+    return tuple(replace(rule, index=index) for index, rule in enumerate(read) if rule is not None)
 
 
 def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
@@ -238,10 +239,12 @@ def read_kubernetes_policy(doc: KubePolicyDoc, namespace: str) -> Policy:
         types = ["Ingress", "Egress"] if spec.egress else ["Ingress"]
     ingress: list[PolicyRule] = []
     for index, allowed in enumerate(spec.ingress or ()):
-        ingress += _kube_rules(f"spec.ingress[{index}]", "from", allowed.peers, allowed.ports, namespace)
+        made = _kube_rules(f"spec.ingress[{index}]", "from", allowed.peers, allowed.ports, namespace)
+        ingress += [replace(rule, index=index) for rule in made]
     egress: list[PolicyRule] = []
     for index, permitted in enumerate(spec.egress or ()):
-        egress += _kube_rules(f"spec.egress[{index}]", "to", permitted.peers, permitted.ports, namespace)
+        made = _kube_rules(f"spec.egress[{index}]", "to", permitted.peers, permitted.ports, namespace)
+        egress += [replace(rule, index=index) for rule in made]
     return Policy(
         tier=DEFAULT_TIER,
         order=KUBERNETES_ORDER,

@@ -91,7 +91,7 @@ class EntityMatch:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One ingress or egress rule."""
+    """One ingress or egress rule; `index` is its place among the rules that were written, where some were left out."""
 
     action: RuleAction
     version: Literal[4, 6] | None = None
@@ -101,6 +101,7 @@ class PolicyRule:
     not_icmp: IcmpMatch | None = None
     source: EntityMatch = field(default_factory=EntityMatch)
     destination: EntityMatch = field(default_factory=EntityMatch)
+    index: int | None = None
 
 
 class PolicyKind(StrEnum):
