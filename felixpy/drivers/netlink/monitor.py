@@ -60,7 +60,10 @@ class AddressChanged:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourChanged:
-    """A permanent neighbour entry, or a forwarding entry, came or went; of proxy entries the kernel tells nothing."""
+    """A permanent neighbour entry, or a forwarding entry, came or went; of proxy entries the kernel tells nothing.
+
+    Learned neighbours that went are told too: the kernel does not say what they were.
+    """
 
     key: Key
     gone: bool
@@ -225,6 +228,9 @@ class _Translator:
         return LinkChanged(link.name, index, link.up, link.mac, link.mtu, gone)
 
     def _neighbour(self, body: bytes, gone: bool) -> KernelEvent | None:
+        if gone and body[0] != neighbours.AF_BRIDGE:
+            key = neighbours.parse_gone_neighbour(body, self._name_of)
+            return NeighbourChanged(key, gone) if key else None
         parse = neighbours.parse_fdb if body[0] == neighbours.AF_BRIDGE else neighbours.parse_neighbour
         entry = parse(body, self._name_of)
         return NeighbourChanged(entry.key, gone) if entry else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 
 from felixpy.addresses import Address
-from felixpy.dataplane.objects import FdbEntry, Neighbour
+from felixpy.dataplane.objects import FdbEntry, Key, Neighbour
 from felixpy.drivers.netlink.codec import attribute, parse_attributes
 from felixpy.drivers.netlink.routes import FAMILY, IndexOf, NameOf
 
@@ -79,6 +79,16 @@ def parse_neighbour(body: bytes, name_of: NameOf) -> Neighbour | None:
         return None
     found = parse_attributes(body, _HEADER.size)
     return Neighbour(device, Address(found[_NDA_DST]), found.get(_NDA_LLADDR, b""), proxy)
+
+
+def parse_gone_neighbour(body: bytes, name_of: NameOf) -> Key | None:
+    """The key of an entry that is told to be gone: by then the kernel has forgotten that it was permanent."""
+    family, _, index, _, flags, _ = _HEADER.unpack_from(body)
+    found = parse_attributes(body, _HEADER.size)
+    device = name_of.get(index)
+    if family not in FAMILY.values() or device is None or _NDA_DST not in found:
+        return None
+    return Neighbour(device, Address(found[_NDA_DST]), proxy=bool(flags & _NTF_PROXY)).key
 
 
 def parse_fdb(body: bytes, name_of: NameOf) -> FdbEntry | None:
