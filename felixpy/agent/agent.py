@@ -116,8 +116,10 @@ class AgentRole:
                     self._dataplane.tunnel_changed(name, event.mtu, event.mac)
                     self._dataplane.interface_changed(name)
                     self._put_devices()
-                case RouteChanged(key=key) | NeighbourChanged(key=key) | NextHopChanged(key=key):
+                case RouteChanged(key=key) | NeighbourChanged(key=key):
                     self._dataplane.object_changed(key)
+                case NextHopChanged(key=key, gone=gone):
+                    self._dataplane.object_changed(key, more=gone)
                 case NftChanged():
                     self._dataplane.kernel_changed("a change of our table")
                 case Overrun():

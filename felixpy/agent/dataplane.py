@@ -192,11 +192,11 @@ class Dataplane:
         """Somebody else changed something of ours: soon all is read and compared, once for a burst of changes."""
         self._repair_soon(f"repair after {what}", everything=True)
 
-    def object_changed(self, key: Key) -> None:
-        """Somebody else changed or removed an object."""
+    def object_changed(self, key: Key, more: bool = False) -> None:
+        """Somebody else changed or removed an object; with `more`, and what the kernel does not tell with it."""
         if self._started and self.reconciler.wants(key):
             self.reconciler.touch((key,))
-            self._repair_soon("repair", everything=False)
+            self._repair_soon("repair", everything=more)
 
     def _repair_soon(self, why: str, everything: bool) -> None:
         self._adopt_first = self._adopt_first or everything
