@@ -170,8 +170,10 @@ def _explain_address(service: VipService, pool: VipPool, address: Address, ledge
     return _explain_pool(service, pool) or explain_sharing(service, address, ledger)
 
 
-def _pool_of(pools: tuple[VipPool, ...], address: Address) -> VipPool | None:
-    return next((pool for pool in pools if pool.contains(address)), None)
+def _pool_of(service: VipService, pools: tuple[VipPool, ...], address: Address) -> VipPool | None:
+    """The pool that a Service has an address from: of several that hold it, the first that is for the Service."""
+    holding = [pool for pool in pools if pool.contains(address)]
+    return next((pool for pool in holding if _explain_pool(service, pool) is None), holding[0] if holding else None)
 
 
 def _choose_requested(service: VipService, pools: tuple[VipPool, ...], ledger: Ledger) -> Granted | Refused:
@@ -183,7 +185,7 @@ def _choose_requested(service: VipService, pools: tuple[VipPool, ...], ledger: L
     vips: list[Vip] = []
     reasons: dict[str, VipRefusal] = {}
     for address in sorted(service.requested, key=lambda each: service.wanted.index(4 if len(each) == 4 else 6)):
-        pool = _pool_of(pools, address)
+        pool = _pool_of(service, pools, address)
         reason: VipRefusal | None = VipRefusal.NOT_IN_POOL
         if pool is not None and service.requested_pool in ("", pool.name):
             reason = _explain_address(service, pool, address, ledger)
@@ -197,7 +199,7 @@ def _keep(service: VipService, pools: tuple[VipPool, ...], ledger: Ledger) -> tu
     kept: list[Vip] = []
     for version in service.wanted:
         for address in ledger.held_by(service.sharer.name):
-            pool = _pool_of(pools, address)
+            pool = _pool_of(service, pools, address)
             if (len(address) == 4) == (version == 4) and pool is not None:
                 if _explain_address(service, pool, address, ledger) is None:
                     kept.append(Vip(address, pool.name))

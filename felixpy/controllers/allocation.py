@@ -18,7 +18,7 @@ import msgspec
 from felixpy.addresses import Address, format_address, parse_address
 from felixpy.controllers.vips import make_pools, make_service, make_sharer, wants_address
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
-from felixpy.datastore.model import Expect, KeyValue, Write
+from felixpy.datastore.model import Expect, Write
 from felixpy.resources.codec import Decoded, Decoder, Table, grant_key
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
 from felixpy.resources.types import AddressPool, Broken, Grant, Namespace, Resource, Service
@@ -59,6 +59,8 @@ class Allocation:
         self._pools: dict[Name, AddressPool] = {}
         self._namespaces: dict[Name, Namespace] = {}
         self._vip_pools: tuple[VipPool, ...] | None = None
+        self.overlapping: Mapping[str, str] = {}
+        """Pools that are not used, each with the pool that it overlaps."""
         self._grants: dict[Address, Grant] = {}
         self._held: dict[Name, set[Address]] = {}
         self._statuses: dict[Name, bytes] = {}
@@ -67,6 +69,7 @@ class Allocation:
         self._unreadable: dict[Table, set[Name]] = {Table.SERVICE: set(), Table.ADDRESS_POOL: set()}
         self._sharers: dict[Name, Sharer] = {}
         self._waiting: set[Name] = set()
+        self._refused: set[Name] = set()
         self._dirty: set[Name] = set()
         self._queue: list[tuple[bool, str, Name]] = []
         self._obeyed = False
@@ -211,22 +214,24 @@ class Allocation:
                     return step
         return None
 
-    def settle(self, step: Step, revision: int, current: tuple[KeyValue | None, ...] | None) -> None:
-        """What became of a step: made at `revision`, or (`current` given) refused because the keys are so.
+    def settle(self, step: Step, revision: int) -> None:
+        """A step was made, at `revision`."""
+        for write in step.writes:
+            self._learn(write.key, write.value, revision)
+        self._dirty.discard(step.service)
 
-        `current` answers `step.expect`; the Service is planned anew.
+    def refuse(self, step: Step) -> None:
+        """A step was refused: what it relied on has changed. The Service waits for `resume`.
+
+        What the keys hold now is not taken in here: keys known as of different revisions would together say what was
+        never so (a status already there, not yet the grant that came with it). The watch brings all of it, in order.
         """
-        if current is None:
-            for write in step.writes:
-                self._learn(write.key, write.value, revision)
-            self._dirty.discard(step.service)
-            return
-        for condition, pair in zip(step.expect, current, strict=True):
-            if pair is not None:
-                self.observe(pair.key, pair.value, pair.mod_revision)
-            elif condition.mod_revision:
-                self._learn(condition.key, None, revision)
-        self._touch(step.service)
+        self._refused.add(step.service)
+
+    def resume(self) -> None:
+        """The watch has brought something: those that were refused are planned anew."""
+        refused, self._refused = self._refused, set()
+        self._touch(*refused)
 
     def _learn(self, key: bytes, value: bytes | None, revision: int) -> None:
         """What a transaction told us before the watch does: older events of the key are still to come."""
@@ -242,7 +247,7 @@ class Allocation:
         if service is None or not wants_address(service):
             return self._release(name)
         if self._vip_pools is None:
-            self._vip_pools = make_pools(self._pools, self._namespaces)
+            self._vip_pools, self.overlapping = make_pools(self._pools, self._namespaces)
         held = {address: self._grants[address].pool for address in sorted(self._held.get(name, ()))}
         choice = choose_addresses(make_service(name, service, self._pools), self._vip_pools, self._ledger)
         if isinstance(choice, Refused):

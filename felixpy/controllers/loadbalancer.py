@@ -50,15 +50,20 @@ def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:
     """Takes in one batch of the watch."""
     for event in events:
         allocation.observe(event.key, event.value, event.mod_revision)
+    allocation.resume()
 
 
 async def settle_all(store: Store, fence: Expect, allocation: Allocation) -> None:
-    """Makes every transaction that is due; a refused one is planned anew from what it was refused for."""
+    """Makes every transaction that is due; a refused one waits for the watch to bring what it was refused for."""
+    told = allocation.overlapping
     while (step := allocation.next_step()) is not None:
         result = await store.transact([fence, *step.expect], step.writes)
         if result.succeeded:
             _log.info("load balancer: %s", step.why)
-            allocation.settle(step, result.revision, None)
+            allocation.settle(step, result.revision)
             continue
         check_fence(fence, result.current[0])
-        allocation.settle(step, result.revision, result.current[1:])
+        allocation.refuse(step)
+    if allocation.overlapping != told:
+        for pool, other in allocation.overlapping.items():
+            _log.warning("load balancer: pool %s is not used: it overlaps pool %s", pool, other)

@@ -70,12 +70,33 @@ def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool]
     )
 
 
-def make_pools(pools: Mapping[Name, AddressPool], namespaces: Mapping[Name, Namespace]) -> tuple[VipPool, ...]:
-    """The pools as the choice sees them: namespaces resolved; of pools with one name, the first namespace's."""
+def make_pools(
+    pools: Mapping[Name, AddressPool], namespaces: Mapping[Name, Namespace]
+) -> tuple[tuple[VipPool, ...], Mapping[str, str]]:
+    """The pools as the choice sees them, and those refused: by name, the name of the pool that they overlap.
+
+    Of pools with one name the first namespace's counts; of two that share an address the one whose name comes first.
+    """
     made: dict[str, VipPool] = {}
-    for name, pool in sorted(pools.items()):
-        made.setdefault(name.name, _make_pool(name.name, pool, namespaces.items()))
-    return tuple(made.values())
+    refused: dict[str, str] = {}
+    for name, pool in sorted(pools.items(), key=lambda item: (item[0].name, item[0].namespace)):
+        if name.name in made or name.name in refused:
+            continue
+        one = _make_pool(name.name, pool, namespaces.items())
+        rival = next((other.name for other in made.values() if _overlap(one, other)), None)
+        if rival is None:
+            made[name.name] = one
+        else:
+            refused[name.name] = rival
+    return tuple(made.values()), refused
+
+
+def _overlap(one: VipPool, other: VipPool) -> bool:
+    return any(
+        mine.version == theirs.version and mine.first <= theirs.last and theirs.first <= mine.last
+        for mine in one.ranges
+        for theirs in other.ranges
+    )
 
 
 def _make_pool(name: str, pool: AddressPool, namespaces: Iterable[tuple[Name, Namespace]]) -> VipPool:
