@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.etcd import Etcd
 from tests.support.netns import Namespace
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("new", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+# The same examples every time, so that a red test is red for everyone; `HYPOTHESIS_PROFILE=new` looks for new ones.
+
+KNOWN_SKIPS = frozenset({"GoBGP 3 takes a prefix of any length", "GoBGP 3 resets a session on every update"})
+"""Every reason for which a test may be skipped; any other fails the run, so that nothing goes untested in silence."""
+
+_skipped: set[str] = set()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Notes why a test was skipped."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _skipped.add(report.longrepr[2].removeprefix("Skipped: "))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run in which something was skipped that should not be."""
+    unknown = _skipped - KNOWN_SKIPS
+    if unknown and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\n\nskipped, and should not be: " + "; ".join(sorted(unknown)))
 
 
 @pytest.fixture(scope="module")
