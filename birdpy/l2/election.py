@@ -1,0 +1,243 @@
+"""Who answers for one Service address on one segment: the node with the greatest claim among those that are heard.
+
+In      this node's standing, what is heard on the segment, the time → what to send; `owner` tells who answers here.
+Never   sends, reads a clock, or needs a datastore: nodes that hear each other settle it between them.
+Rules   A deputy asks the owner PROBE_INTERVAL_S apart, as a client would; after some silences it takes over with a
+        greater claim. An owner that hears a greater one yields at once, and one that hears a lesser one announces
+        itself. The best-ranked node takes its address back when it has been well for PREEMPT_AFTER_S, and sooner from
+        an owner that may no longer be one. Claims order by term, then score: two owners never yield to each other.
+Source  RFC 5227 §2.4 (ongoing conflict detection), RFC 5798 §6 (roles of a virtual router).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from birdpy.l2.packets import Assertion, Claim, Heard, Question, Stamp
+
+PROBE_INTERVAL_S = 0.3
+SILENCES = 3
+"""Unanswered probes in a row after which the first deputy takes over; the next ones wait one longer each."""
+DEPUTIES = 2
+"""How many nodes probe at full rate; the others, RESERVE_INTERVAL_S apart, are for when these fail with the owner."""
+RESERVE_INTERVAL_S = 3.0
+PREEMPT_AFTER_S = 5.0
+HANDOVER_AFTER_S = 1.0
+"""The same where the owner ranks above the best one, so is out of the choice; as long as the news of it may take."""
+REFRESH_S = 60.0
+CHECK_S = 3.0
+"""How often an owner asks whether there is another, with its claim: two who were apart meet again within this."""
+DEFEND_S = 0.2
+"""Announcements against a lesser claim are at least so far apart."""
+FOREIGN_DEFEND_S = 10.0
+"""The same against a device that takes no part in this (DEFEND_INTERVAL of RFC 5227)."""
+BURST_S = (0.2, 0.9, 1.1, 2.2)
+"""Between the announcements after a take-over: peers refuse a change within a second of the last one."""
+TERM_MOST = 2**32 - 1
+
+
+class Standing(NamedTuple):
+    """This node among those that may have the address: `rank` 0 is the best. `score` orders as ranks do."""
+
+    rank: int
+    score: int
+
+
+class Announce(NamedTuple):
+    """Tell everybody that the address is here."""
+
+    stamp: Stamp
+
+
+class Probe(NamedTuple):
+    """Ask for the address: the device `to`, or everybody."""
+
+    to: bytes | None
+    stamp: Stamp
+
+
+class Answer(NamedTuple):
+    """Answer a question."""
+
+    question: Question
+    stamp: Stamp
+
+
+Action = Announce | Probe | Answer
+_NOBODY = Claim(0, 0)
+
+
+class Election:
+    """One address on one segment. Every method takes the time in seconds; `due` is when `tick` wants to be called."""
+
+    __slots__ = (
+        "_awaiting",
+        "_burst",
+        "_burst_at",
+        "_defend_at",
+        "_greatest",
+        "_heard_any",
+        "_next_at",
+        "_owner_claim",
+        "_owner_mac",
+        "_refresh_at",
+        "_settled_at",
+        "_silences",
+        "foreign_mac",
+        "owns",
+        "standing",
+    )
+
+    def __init__(self, standing: Standing, now: float) -> None:
+        self.standing = standing
+        self.owns = False
+        self.foreign_mac = b""
+        """A device outside this protocol that was heard to have the address."""
+        self._greatest = _NOBODY
+        self._owner_claim = _NOBODY
+        self._owner_mac: bytes | None = None
+        self._heard_any = False
+        self._awaiting = False
+        self._silences = 0
+        self._next_at = now
+        self._settled_at = now
+        """Since when nothing has changed about who is best, or who owns."""
+        self._burst: tuple[float, ...] = ()
+        self._burst_at = self._refresh_at = self._defend_at = now
+
+    @property
+    def owner_mac(self) -> bytes | None:
+        """Where the address is, as far as it was heard; None when it is here, or nowhere."""
+        return None if self.owns else self._owner_mac
+
+    @property
+    def claim(self) -> Claim:
+        """The claim that holds, as far as this node knows."""
+        return self._owner_claim
+
+    @property
+    def due(self) -> float:
+        """When `tick` has something to do, at the earliest."""
+        if not self.owns:
+            return self._next_at
+        return min(self._next_at, self._refresh_at, self._burst_at if self._burst else self._refresh_at)
+
+    def set_standing(self, standing: Standing, now: float) -> list[Action]:
+        """Other nodes came or went, or are preferred now."""
+        if standing.rank == 0 and self.standing.rank:
+            self._settled_at = now
+        self.standing = standing
+        return self._take_over(now) if self.owns and self._owner_claim.score != standing.score else []
+
+    def hear(self, heard: Heard, now: float) -> list[Action]:
+        """A frame about this address, of another device."""
+        stamp = heard.stamp
+        if stamp is not None:
+            return [*self._weigh(stamp, heard, now), *self._answer(heard)]
+        if isinstance(heard, Assertion):
+            return self._meet_foreign(heard.mac, now)
+        return self._answer(heard)
+
+    def tick(self, now: float) -> list[Action]:
+        """What the time asks for."""
+        if now < self.due:
+            return []
+        return self._tick_owner(now) if self.owns else self._tick_deputy(now)
+
+    def _answer(self, heard: Heard) -> list[Action]:
+        return [Answer(heard, self._stamp())] if self.owns and isinstance(heard, Question) else []
+
+    def _stamp(self) -> Stamp:
+        return Stamp(self.owns, self._owner_claim)
+
+    def _weigh(self, stamp: Stamp, heard: Heard, now: float) -> list[Action]:
+        claim = stamp.claim
+        self._greatest = max(self._greatest, claim)
+        mac = heard.mac if isinstance(heard, Assertion) else heard.asker_mac
+        if self.owns:
+            if claim.score == self._owner_claim.score:
+                self._owner_claim = max(claim, self._owner_claim)
+                return []
+            if claim > self._owner_claim:
+                self._yield(claim, mac if stamp.owns else None, now)
+                return []
+            if stamp.owns and claim < self._owner_claim and now >= self._defend_at:
+                self._start_burst(now)
+                self._defend_at = now + DEFEND_S
+                return [Announce(self._stamp())]
+            return []
+        if not stamp.owns or claim < self._owner_claim:
+            return []
+        if claim > self._owner_claim:
+            self._settled_at = now
+        self._owner_claim, self._owner_mac, self._heard_any = claim, mac, True
+        self._awaiting, self._silences = False, 0
+        return []
+
+    def _meet_foreign(self, mac: bytes, now: float) -> list[Action]:
+        self.foreign_mac = mac
+        if not self.owns or now < self._defend_at:
+            return []
+        self._defend_at = now + FOREIGN_DEFEND_S
+        return [Announce(self._stamp())]
+
+    def _yield(self, claim: Claim, mac: bytes | None, now: float) -> None:
+        self.owns = False
+        self._owner_claim, self._owner_mac, self._heard_any = claim, mac, True
+        self._awaiting, self._silences = False, 0
+        self._burst = ()
+        self._next_at = now + PROBE_INTERVAL_S
+        self._settled_at = now
+
+    def _tick_owner(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if self._burst and now >= self._burst_at:
+            self._burst = self._burst[1:]
+            self._burst_at = now + (self._burst[0] if self._burst else 0)
+            actions.append(Announce(self._stamp()))
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_S
+            actions.append(Announce(self._stamp()))
+        if now >= self._next_at:
+            self._next_at = now + CHECK_S
+            actions.append(Probe(None, self._stamp()))
+        return actions
+
+    def _tick_deputy(self, now: float) -> list[Action]:
+        if self._awaiting:
+            self._silences += 1
+            if self._silences >= self._patience():
+                return self._take_over(now)
+        elif self._may_preempt(now):
+            return self._take_over(now)
+        self._awaiting = True
+        waiting = self._silences > 0 or not self._heard_any
+        interval = PROBE_INTERVAL_S if waiting or self.standing.rank <= DEPUTIES else RESERVE_INTERVAL_S
+        self._next_at = now + interval
+        return [Probe(None if waiting else self._owner_mac, self._stamp())]
+
+    def _patience(self) -> int:
+        if self.standing.rank == 0:
+            return SILENCES if self._heard_any else 1
+        return SILENCES + self.standing.rank - 1
+
+    def _may_preempt(self, now: float) -> bool:
+        """Whether the address is ours although another has it, and answers."""
+        theirs, ours = self._owner_claim.score, self.standing.score
+        if self.standing.rank or not self._heard_any or theirs == ours:
+            return False
+        return now - self._settled_at >= (HANDOVER_AFTER_S if theirs > ours else PREEMPT_AFTER_S)
+
+    def _take_over(self, now: float) -> list[Action]:
+        term = min(max(self._greatest.term, self._owner_claim.term) + 1, TERM_MOST)
+        self.owns = True
+        self._owner_claim = Claim(term, self.standing.score)
+        self._owner_mac = None
+        self._awaiting, self._silences = False, 0
+        self._next_at = now + CHECK_S
+        self._refresh_at = now + REFRESH_S
+        self._start_burst(now)
+        return [Announce(self._stamp())]
+
+    def _start_burst(self, now: float) -> None:
+        self._burst_at, self._burst = now + BURST_S[0], BURST_S

@@ -1,0 +1,273 @@
+"""Who answers for an address: taken over, yielded, handed back; and one owner in the end, whatever was lost before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birdpy.l2.election import CHECK_S, PREEMPT_AFTER_S, REFRESH_S, Standing
+from birdpy.l2.packets import BROADCAST, Assertion, Claim, Question, Stamp, parse_frame, render_probe
+from birdpy.l2.segment import LINGER_S, Interface, Segment
+
+VIP = bytes((10, 9, 0, 100))
+STEP_S = 0.05
+Loss = Callable[[int, int], bool]
+
+
+def nothing_lost(sender: int, receiver: int) -> bool:
+    return False
+
+
+@dataclass
+class Wire:
+    """Nodes 0 (the best-ranked), 1, ... on one segment, and a clock that only `run` moves."""
+
+    count: int
+    now: float = 0.0
+    nodes: dict[int, Segment] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)
+    sent: list[tuple[float, int, bytes]] = field(default_factory=list)
+
+    def start(self, *numbers: int) -> Wire:
+        for number in numbers or range(self.count):
+            self.nodes[number] = Segment(Interface("eth0", 2, mac_of(number)))
+            self.want(number, number)
+        return self
+
+    def want(self, number: int, rank: int) -> None:
+        self.deliver(number, self.nodes[number].want({VIP: Standing(rank, score_of(number))}, (), self.now))
+
+    def run(self, duration_s: float, lost: Loss = nothing_lost) -> Wire:
+        for _ in range(round(duration_s / STEP_S)):
+            self.now += STEP_S
+            for number in [one for one in self.nodes if one not in self.silent]:
+                self.deliver(number, self.nodes[number].tick(self.now), lost)
+        return self
+
+    def deliver(self, sender: int, frames: Iterable[bytes], lost: Loss = nothing_lost, depth: int = 0) -> None:
+        assert depth < 6, "an exchange must come to an end"
+        for frame in frames:
+            self.sent.append((self.now, sender, frame))
+            heard = parse_frame(frame)
+            assert heard is not None
+            for number, node in list(self.nodes.items()):
+                mine = frame[:6] in (BROADCAST, mac_of(number))
+                if number == sender or number in self.silent or not mine or lost(sender, number):
+                    continue
+                self.deliver(number, node.hear(heard, self.now), lost, depth + 1)
+
+    def owners(self) -> list[int]:
+        return [number for number, node in self.nodes.items() if number not in self.silent and owns(node)]
+
+
+def owns(node: Segment) -> bool:
+    return VIP in node.elections and node.elections[VIP].owns
+
+
+def mac_of(number: int) -> bytes:
+    return bytes((2, 0, 0, 0, 0, number))
+
+
+def score_of(number: int) -> int:
+    return 1000 - number
+
+
+def announcements(wire: Wire, since: float, sender: int) -> list[float]:
+    return [
+        round(when - since, 2)
+        for when, number, frame in wire.sent
+        if number == sender and when >= since and frame[20:22] == b"\0\2" and frame[:6] == BROADCAST
+    ]
+
+
+def test_the_best_node_has_it_within_a_second() -> None:
+    assert Wire(3).start().run(1).owners() == [0]
+
+
+def test_a_single_node_has_it() -> None:
+    assert Wire(1).start().run(0.5).owners() == [0]
+
+
+def test_the_first_deputy_follows_a_silent_owner() -> None:
+    wire = Wire(3).start().run(2)
+    wire.silent = {0}
+    assert wire.run(0.6).owners() == [], "a lost packet or two are no reason"
+    assert wire.run(0.8).owners() == [1]
+
+
+def test_the_second_deputy_follows_where_two_are_gone() -> None:
+    wire = Wire(3).start().run(2)
+    wire.silent = {0, 1}
+    assert wire.run(2).owners() == [2]
+
+
+def test_a_reserve_follows_where_all_deputies_are_gone() -> None:
+    wire = Wire(6).start().run(2)
+    wire.silent = {0, 1, 2}
+    assert len(wire.run(8).owners()) == 1
+
+
+def test_a_take_over_is_announced_in_a_burst() -> None:
+    wire = Wire(2).start().run(2)
+    wire.silent, since = {0}, wire.now
+    wire.run(1.5)
+    assert wire.owners() == [1]
+    wire.run(5)
+    first, *rest = announcements(wire, since, 1)
+    assert [round(one - first, 1) for one in rest] == pytest.approx([0.2, 1.1, 2.2, 4.4], abs=0.2)
+
+
+def test_it_is_announced_again_every_minute() -> None:
+    wire = Wire(1).start().run(10)
+    since = wire.now
+    wire.run(REFRESH_S + 1)
+    assert len(announcements(wire, since, 0)) == 1
+
+
+def test_an_owner_that_was_only_silent_yields_and_has_it_back_later() -> None:
+    wire = Wire(2).start().run(2)
+    wire.silent = {0}
+    assert wire.run(2).owners() == [1]
+    wire.silent = set()
+    assert wire.run(0.2).owners() in ([0], [1], [0, 1])
+    assert wire.run(1).owners() == [1], "it has heard the newer claim"
+    assert wire.run(PREEMPT_AFTER_S + 1).owners() == [0]
+
+
+def test_nobody_is_without_answer_while_it_is_handed_back() -> None:
+    wire = Wire(2).start(1).run(2)
+    wire.start(0)
+    for _ in range(200):
+        assert wire.run(STEP_S).owners(), "somebody answers at any time"
+    assert wire.owners() == [0]
+
+
+def test_two_owners_that_meet_again_are_one_within_a_check() -> None:
+    wire = Wire(2).start().run(10, lambda sender, receiver: True)
+    assert wire.owners() == [0, 1]
+    assert len(wire.run(CHECK_S + 0.5).owners()) == 1
+
+
+def test_deputies_ask_the_owner_and_nobody_else() -> None:
+    wire = Wire(3).start().run(10)
+    since = wire.now
+    wire.run(30)
+    everywhere = [frame for when, _, frame in wire.sent if when >= since and frame[:6] == BROADCAST]
+    assert len(everywhere) <= 30 / CHECK_S + 1, "only the owner's own check"
+
+
+def test_an_owner_that_starts_anew_goes_on() -> None:
+    """Its term is forgotten; the deputies know it, and a claim of its own is none to yield to."""
+    wire = Wire(2).start().run(2)
+    wire.silent = {0}
+    wire.run(2)
+    wire.silent = set()
+    wire.run(PREEMPT_AFTER_S + 3)
+    assert wire.owners() == [0]
+    wire.start(0).run(0.5)
+    for _ in range(40):
+        assert wire.run(STEP_S).owners() == [0]
+
+
+def test_an_address_that_is_no_longer_ours_is_answered_for_until_another_does() -> None:
+    wire = Wire(2).start().run(2)
+    wire.nodes[0].want({}, [VIP], wire.now)
+    wire.want(1, 0)
+    assert wire.owners() == [0]
+    wire.run(LINGER_S)
+    assert wire.owners() == [1]
+    assert VIP not in wire.nodes[0].elections
+
+
+def test_an_address_that_nobody_has_any_more_is_left() -> None:
+    wire = Wire(1).start().run(2)
+    wire.nodes[0].want({}, [VIP], wire.now)
+    assert wire.run(LINGER_S + 0.1).owners() == []
+    assert not wire.nodes[0].elections
+
+
+def test_an_address_that_comes_back_in_time_stays() -> None:
+    wire = Wire(1).start().run(2)
+    wire.nodes[0].want({}, [VIP], wire.now)
+    wire.run(1)
+    wire.want(0, 0)
+    assert wire.run(LINGER_S + 5).owners() == [0]
+
+
+def test_only_the_owner_answers() -> None:
+    wire = Wire(2).start().run(2)
+    question = Question(VIP, mac_of(9), bytes((10, 9, 0, 9)), True)
+    assert [len(wire.nodes[number].hear(question, wire.now)) for number in (0, 1)] == [1, 0]
+
+
+def test_a_stranger_with_our_address_is_answered_once_in_a_while() -> None:
+    wire = Wire(1).start().run(10)
+    stranger = Assertion(VIP, mac_of(9))
+    assert [len(wire.nodes[0].hear(stranger, wire.now)) for _ in range(3)] == [2, 0, 0]
+    assert wire.nodes[0].elections[VIP].foreign_mac == mac_of(9)
+    assert wire.owners() == [0]
+
+
+def test_a_probe_of_a_deputy_reaches_a_single_owner() -> None:
+    wire = Wire(2).start().run(2)
+    stamp = Stamp(False, Claim(0, 0))
+    heard = parse_frame(render_probe(VIP, mac_of(1), b"", mac_of(0), stamp))
+    assert heard is not None
+    (answer,) = wire.nodes[0].hear(heard, wire.now)
+    assert answer[:6] == mac_of(1)
+
+
+@st.composite
+def troubles(draw: st.DrawFn) -> tuple[int, list[tuple[str, int]], int]:
+    """A number of nodes, a history, and a seed of what is lost in it."""
+    count = draw(st.integers(1, 5))
+    events = st.tuples(
+        st.sampled_from(["start", "silence", "wake", "drop", "lossy", "part", "whole"]), st.integers(0, count - 1)
+    )
+    return count, draw(st.lists(events, max_size=12)), draw(st.integers(0, 2**16))
+
+
+@settings(max_examples=150, deadline=None)
+@given(troubles())
+def test_whatever_was_lost_there_is_one_owner_in_the_end(trouble: tuple[int, list[tuple[str, int]], int]) -> None:
+    count, history, seed = trouble
+    wire = Wire(count).start()
+    lost: Loss = nothing_lost
+    for word, number in history:
+        match word:
+            case "start":
+                wire.start(number)
+            case "silence":
+                wire.silent.add(number)
+            case "wake":
+                wire.silent.discard(number)
+            case "drop":
+                wire.nodes[number].want({}, [VIP], wire.now)
+                wire.want(number, number)
+            case "lossy":
+                lost = random_loss(seed)
+            case "part":
+                lost = lambda sender, receiver, at=number: (sender <= at) != (receiver <= at)  # noqa: E731
+            case _:
+                lost = nothing_lost
+        wire.run(0.7, lost)
+    wire.silent.clear()
+    wire.run(CHECK_S + 0.6 + PREEMPT_AFTER_S)
+    owners = wire.owners()
+    assert len(owners) == 1, wire.sent[-20:]
+    wire.run(PREEMPT_AFTER_S + 1)
+    assert wire.owners() == [0], "the best-ranked one, all being well"
+
+
+def random_loss(seed: int) -> Loss:
+    state = [seed or 1]
+
+    def lose(sender: int, receiver: int) -> bool:
+        state[0] = state[0] * 1103515245 + 12345 & 0x7FFFFFFF
+        return state[0] >> 16 & 1 == 0
+
+    return lose
