@@ -11,7 +11,15 @@ from math import inf
 from typing import assert_never
 
 from felixpy.calc.intent import PolicyId, Stage, TierIntent
-from felixpy.resources.types import Policy, Tier
+from felixpy.resources.admin_policies import ADMIN_TIER, BASELINE_TIER
+from felixpy.resources.types import Policy, Tier, TierDefault
+
+BUILT_IN = {
+    ADMIN_TIER: Tier(1_000, TierDefault.PASS),
+    BASELINE_TIER: Tier(10_000_000, TierDefault.PASS),
+}
+"""Tiers that hold Kubernetes' policies for administrators, in a datastore that was made before there were any."""
+_MISSING = Tier(None)
 
 Matched = tuple[PolicyId, Policy]
 
@@ -21,14 +29,14 @@ def sort_policies(policies: Iterable[Matched], tiers: Mapping[str, Tier]) -> tup
     by_tier: dict[str, list[Matched]] = {}
     for identity, policy in policies:
         by_tier.setdefault(policy.tier, []).append((identity, policy))
-    missing = Tier(None)
-    names = sorted(by_tier, key=lambda name: (name not in tiers, _position(tiers.get(name, missing).order), name))
+    known = {**BUILT_IN, **tiers}
+    names = sorted(by_tier, key=lambda name: (name not in known, _position(known.get(name, _MISSING).order), name))
     found = []
     for name in names:
         ranked = sorted(by_tier[name], key=lambda pair: (_position(pair[1].order), str(pair[0].name), pair[0].table))
         ingress = tuple(identity for identity, policy in ranked if policy.applies_ingress)
         egress = tuple(identity for identity, policy in ranked if policy.applies_egress)
-        found.append(TierIntent(name, tiers.get(name, missing).default_action, ingress, egress))
+        found.append(TierIntent(name, known.get(name, _MISSING).default_action, ingress, egress))
     return tuple(found)
 
 

@@ -42,7 +42,14 @@ NAME_LIMIT = 120
 
 SetName = Callable[[SetSpec, Version], str]
 
-_SHORT = {Table.GLOBAL_POLICY: "gnp", Table.NAMESPACED_POLICY: "np", Table.KUBERNETES_POLICY: "knp"}
+_SHORT = {
+    Table.GLOBAL_POLICY: "gnp",
+    Table.NAMESPACED_POLICY: "np",
+    Table.KUBERNETES_POLICY: "knp",
+    Table.CLUSTER_POLICY: "cnp",
+    Table.ADMIN_POLICY: "anp",
+    Table.BASELINE_POLICY: "banp",
+}
 
 
 def chain_name(prefix: str, text: str) -> str:

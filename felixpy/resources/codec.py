@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
+from felixpy.resources import admin_documents, admin_policies, policies, routing, services
 from felixpy.resources import documents as docs
-from felixpy.resources import policies, routing, services
 from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.scalars import (
     FieldError,
@@ -52,6 +52,9 @@ class Table(StrEnum):
     GLOBAL_POLICY = "GlobalNetworkPolicy"
     NAMESPACED_POLICY = "NetworkPolicy"
     KUBERNETES_POLICY = "KubernetesNetworkPolicy"
+    CLUSTER_POLICY = "ClusterNetworkPolicy"
+    ADMIN_POLICY = "AdminNetworkPolicy"
+    BASELINE_POLICY = "BaselineAdminNetworkPolicy"
     TIER = "Tier"
     PROFILE = "Profile"
     GLOBAL_NETWORK_SET = "GlobalNetworkSet"
@@ -75,7 +78,14 @@ class Table(StrEnum):
     GRANT = "Grant"
 
 
-POLICY_TABLES = (Table.GLOBAL_POLICY, Table.NAMESPACED_POLICY, Table.KUBERNETES_POLICY)
+POLICY_TABLES = (
+    Table.GLOBAL_POLICY,
+    Table.NAMESPACED_POLICY,
+    Table.KUBERNETES_POLICY,
+    Table.CLUSTER_POLICY,
+    Table.ADMIN_POLICY,
+    Table.BASELINE_POLICY,
+)
 
 
 class Ref(NamedTuple):
@@ -180,6 +190,21 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         Table.KUBERNETES_POLICY,
         docs.KubePolicyDoc,
         lambda doc, name: policies.read_kubernetes_policy(doc, name.namespace),
+    ),
+    ("policy.networking.k8s.io", "ClusterNetworkPolicy"): (
+        Table.CLUSTER_POLICY,
+        admin_documents.AdminPolicyDoc,
+        lambda doc, name: admin_policies.read_cluster_policy(doc),
+    ),
+    ("policy.networking.k8s.io", "AdminNetworkPolicy"): (
+        Table.ADMIN_POLICY,
+        admin_documents.AdminPolicyDoc,
+        lambda doc, name: admin_policies.read_admin_policy(doc),
+    ),
+    ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"): (
+        Table.BASELINE_POLICY,
+        admin_documents.AdminPolicyDoc,
+        lambda doc, name: admin_policies.read_baseline_policy(doc, name.name),
     ),
     ("projectcalico.org", "Tier"): (Table.TIER, docs.TierDoc, lambda doc, name: policies.read_tier(doc)),
     ("projectcalico.org", "Profile"): (Table.PROFILE, docs.ProfileDoc, lambda doc, name: policies.read_profile(doc)),

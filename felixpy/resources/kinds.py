@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 CALICO = "projectcalico.org/v3"
+ADMIN_V1 = "policy.networking.k8s.io/v1alpha1"
+ADMIN_V2 = "policy.networking.k8s.io/v1alpha2"
 CALICO_PREFIX = "/calico/resources/v3/projectcalico.org/"
 OURS_PREFIX = "/felixpy/resources/"
 STATUS_PREFIX = "/felixpy/status/"
@@ -106,6 +108,9 @@ KINDS: tuple[KindInfo, ...] = (
     _calico("IPAMConfiguration", "ipamconfigurations", "ipamconfig"),
     _calico("CalicoNodeStatus", "caliconodestatuses", "caliconodestatus"),
     KindInfo("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", True, ("k8snp", "netpol")),
+    KindInfo("ClusterNetworkPolicy", ADMIN_V2, "clusternetworkpolicies", False, ("cnp",)),
+    KindInfo("AdminNetworkPolicy", ADMIN_V1, "adminnetworkpolicies", False, ("anp",)),
+    KindInfo("BaselineAdminNetworkPolicy", ADMIN_V1, "baselineadminnetworkpolicies", False, ("banp",)),
     KindInfo("Namespace", "v1", "namespaces", False, ("namespace", "ns")),
     KindInfo("Service", "v1", "services", True, ("service", "svc")),
     KindInfo("Endpoints", "v1", "endpoints", True, ("ep",)),

@@ -79,7 +79,7 @@ def read_policy(doc: PolicyDoc, namespace: str) -> Policy:
         wanted = read_selector("spec.serviceAccountSelector", spec.service_account_selector)
         parts.append(_service_accounts(wanted))
     types = spec.types
-    if types is None:
+    if not types:
         types = ["Ingress"] if not spec.egress else ["Ingress", "Egress"] if spec.ingress else ["Egress"]
     for index, word in enumerate(types):
         if word not in {"Ingress", "Egress"}:
@@ -235,7 +235,7 @@ def read_kubernetes_policy(doc: KubePolicyDoc, namespace: str) -> Policy:
     """A Kubernetes NetworkPolicy, at order 1000 of the default tier."""
     spec = doc.spec
     types = spec.policy_types
-    if types is None:
+    if not types:
         types = ["Ingress", "Egress"] if spec.egress else ["Ingress"]
     ingress: list[PolicyRule] = []
     for index, allowed in enumerate(spec.ingress or ()):

@@ -115,3 +115,55 @@ def test_what_a_rule_matches(scene: Scene, rule: dict[str, Any], v4: bool, v6: b
     eventually(lambda: "gnp/default.one" in node.nft("list", "chain", "inet", "felixpy", f"to-{scene.b.device}"))
     got = (ping_ok(a.namespace, B4, wait_s=0.4), ping_ok(a.namespace, B6, wait_s=0.4))
     assert got == (v4, v6)
+
+
+K8S = {"projectcalico.org/orchestrator": "k8s"}
+EVERYONE = {"namespaces": {}}
+
+
+def put_admin(node: Node, plural: str, name: str, **spec: Any) -> None:
+    """Writes one of Kubernetes' policies for administrators."""
+    version = "v1alpha2" if plural == "clusternetworkpolicies" else "v1alpha1"
+    body = {"metadata": {"name": name}, "spec": {"subject": EVERYONE, **spec}}
+    node.etcd.put(f"{OURS}/policy.networking.k8s.io/{version}/{plural}/{name}", body)
+
+
+def test_policies_for_administrators_frame_all_others(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    a.write(K8S)
+    b.write(K8S)
+    deny = {"action": "Deny", "from": [EVERYONE]}
+    put_admin(node, "baselineadminnetworkpolicies", "default", ingress=[deny])
+    eventually(lambda: not a.reaches(b), what="the baseline denies what nobody allows")
+    node.policy("allow", "name == 'b'", ingress=[{"action": "Allow"}])
+    eventually(lambda: a.reaches(b), what="a policy goes before it")
+    tcp = {"tcp": {"destinationPort": {"number": PORT}}}
+    put_admin(node, "clusternetworkpolicies", "no", tier="Admin", priority=10, ingress=[{**deny, "protocols": [tcp]}])
+    eventually(lambda: not a.reaches(b), what="the administrator's goes before that")
+    assert a.asks(B4) == "b", "and says nothing of UDP"
+    through = {"action": "Pass", "from": [EVERYONE]}
+    put_admin(node, "adminnetworkpolicies", "yes", priority=9, ingress=[through])
+    eventually(lambda: a.reaches(b), what="passed on by one that goes before")
+
+
+def test_a_kubernetes_policy(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    b.write({**K8S, "app": "web"})
+    allow = {
+        "from": [{"podSelector": {"matchLabels": {"team": "red"}}}],
+        "ports": [{"port": PORT - 5, "endPort": PORT}],
+    }
+    spec: Json = {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [allow]}
+    key = f"{OURS}/networking.k8s.io/v1/networkpolicies/default/web"
+    node.etcd.put(key, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
+    eventually(lambda: not a.reaches(b))
+    a.write({**K8S, "team": "red"})
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1))
+    assert a.asks(B4) is None, "a port without protocol is TCP"
+    spec = {
+        **spec,
+        "policyTypes": [],
+        "ingress": [{"from": [{"ipBlock": {"cidr": "10.65.0.0/24", "except": ["10.65.0.2/32"]}}]}],
+    }
+    node.etcd.put(key, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
+    eventually(lambda: not a.reaches(b) and not a.reaches(b, 1))
