@@ -30,10 +30,14 @@ _CALICO = {
     "kubernetes": ("StagedKubernetesNetworkPolicy",),
 }
 _KUBERNETES = ("NetworkPolicy", "Namespace", "Service", "EndpointSlice", "Endpoints")
+_ADMIN = ("ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 _METALLB = ("IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile", "Community")
 _CALICO_NAMES = {kind: (module, kind) for module, kinds in _CALICO.items() for kind in kinds}
 _CALICO_NAMES["GlobalNetworkSet"] = ("pools", "NetworkSet")
-_OTHER_NAMES = {kind: ("kubernetes", kind) for kind in _KUBERNETES}
+_OTHER_NAMES = {
+    **{kind: ("kubernetes", kind) for kind in _KUBERNETES},
+    **{kind: ("admin", kind) for kind in _ADMIN},
+}
 _METALLB_NAMES = {kind: ("metallb", kind) for kind in _METALLB}
 
 
@@ -81,7 +85,3 @@ def _without_service(manifest: Manifest) -> Iterator[Problem]:
 def _conditions_unknown(rule: dict[str, Json]) -> Iterator[tuple[str, ...]]:
     if "http" in rule:
         yield ("http",)
-    for side in ("source", "destination"):
-        entity = rule.get(side)
-        if isinstance(entity, dict) and "services" in entity:
-            yield (side, "services")
