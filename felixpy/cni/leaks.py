@@ -85,7 +85,6 @@ def find_orphans(
         and attribute.holder not in alive
         and attribute.owner.get("node") == node
         and "pod" in attribute.owner
-        and "type" not in attribute.owner
     )
 
 

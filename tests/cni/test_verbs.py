@@ -54,6 +54,14 @@ def test_add_again_gives_the_same(node: Node, pod: Namespace) -> None:
     assert pod.ip("link", "show", "eth0") == mac
 
 
+def test_add_again_puts_right_what_is_wrong(node: Node, pod: Namespace) -> None:
+    (address,) = node.add(pod).addresses
+    pod.ip("route", "del", "default")
+    assert not ping_ok(pod, "10.9.0.1", wait_s=0.3)
+    assert node.add(pod).addresses == [address]
+    assert ping_ok(pod, "10.9.0.1")
+
+
 def test_a_failed_add_again_leaves_the_running_pod(node: Node, pod: Namespace) -> None:
     (address,) = node.add(pod).addresses
     node.backend.programs = False
@@ -114,17 +122,6 @@ def test_del_while_the_datastore_is_not_obeyed_writes_nothing_to_it(node: Node, 
     assert (node.links(), len(node.backend.endpoints)) == ([], 1)
     node.backend.unready = None
     eventually(lambda: node.backend.held == {} and node.backend.endpoints == {})
-
-
-def test_an_add_does_what_was_kept_of_its_interface_first(node: Node, make_namespace: MakeNamespace) -> None:
-    old, new = make_namespace("o"), make_namespace("n")
-    (first,) = node.add(old).addresses
-    node.backend.reachable = False
-    assert node.call("DEL", old).exit_status == 0
-    node.backend.reachable = True
-    (second,) = node.add(new).addresses
-    assert (first != second, len(node.backend.held)) == (True, 1)
-    assert ping_ok(node.namespace, second)
 
 
 def test_del_of_the_pods_old_container_leaves_the_new_one(node: Node, make_namespace: MakeNamespace) -> None:

@@ -1,0 +1,93 @@
+"""What the agent remembers of its endpoints may be old: a DEL takes what is true."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+
+from felixpy.agent.cni_backend import ENDPOINTS, AgentBackend
+from felixpy.agent.node_facts import NodeFacts
+from felixpy.cni.plan import Attachment
+from felixpy.datastore.ipam_store import IpamStore
+from felixpy.datastore.memory import MemoryStore
+from felixpy.datastore.model import Event
+from ipam.engine import Allocator
+from ipam.model import handle_key, node_owner, pool_key
+from ipam.request import Request
+
+OURS = Attachment("n1", "net", "c1", "eth0", "default", "web")
+KEY = ENDPOINTS.key(OURS.endpoint).encode()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def endpoint(container: str, note: str = "") -> bytes:
+    """The stored endpoint of the pod, as of one container."""
+    body = {"metadata": {"name": OURS.endpoint.name, "annotations": {"note": note}}, "spec": {"containerID": container}}
+    return json.dumps(body).encode()
+
+
+@dataclass
+class World:
+    """A datastore in memory in which container c1 holds an address."""
+
+    store: MemoryStore
+    backend: AgentBackend
+
+    async def write(self, container: str, note: str = "", *, seen: bool = True) -> None:
+        """Stores the endpoint; the agent hears of it, or not yet."""
+        value = endpoint(container, note)
+        revision = await self.store.put(KEY, value)
+        if seen:
+            self.backend.observe(Event(KEY, value, revision))
+
+    async def left(self) -> tuple[bool, bool]:
+        """Whether the endpoint, and the handle of c1, are still there."""
+        handle = handle_key(OURS.handle).encode()
+        return await self.store.get(KEY) is not None, await self.store.get(handle) is not None
+
+
+@pytest.fixture
+async def world() -> World:
+    store = MemoryStore()
+    pool = {"metadata": {"name": "pool"}, "spec": {"cidr": "10.64.0.0/26"}}
+    await store.put(pool_key("pool").encode(), json.dumps(pool).encode())
+    allocator = Allocator(IpamStore(store), node_owner("n1"), now=now, rng=random.Random(1))
+    await allocator.assign(Request(OURS.handle, v4=1))
+    return World(store, AgentBackend("n1", store, allocator, None, NodeFacts("n1"), now))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_endpoint_and_address_go_together(world: World, seen: bool) -> None:
+    await world.write("c1", seen=seen)
+    await world.backend.withdraw(OURS)
+    assert await world.left() == (False, False)
+
+
+async def test_what_changed_unseen_goes_too(world: World) -> None:
+    await world.write("c1")
+    await world.write("c1", "labels of somebody", seen=False)
+    await world.backend.withdraw(OURS)
+    assert await world.left() == (False, False)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_another_containers_endpoint_stays(world: World, seen: bool) -> None:
+    await world.write("c1")
+    await world.write("c2", seen=seen)
+    await world.backend.withdraw(OURS)
+    assert await world.left() == (True, False)
+
+
+async def test_what_is_gone_is_not_missed(world: World) -> None:
+    await world.write("c1")
+    await world.store.delete(KEY)
+    await world.backend.withdraw(OURS)
+    await world.backend.withdraw(OURS)
+    assert await world.left() == (False, False)
