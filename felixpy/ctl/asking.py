@@ -68,15 +68,21 @@ def usual_timeout_s(nodes: int) -> float:
     return TIMEOUT_S + nodes / ANSWERS_PER_S
 
 
-async def survey_programmed(store: Store, names: Collection[str], timeout_s: float = WAIT_TIMEOUT_S) -> Survey:
-    """Asks again and again until every node has all that was in the datastore at the start, or the time is over."""
+async def survey_programmed(
+    store: Store, names: Collection[str], timeout_s: float = WAIT_TIMEOUT_S
+) -> tuple[Survey, bool]:
+    """Asks again and again until every node has all that was in the datastore at the start, or the time is over.
+
+    Shape   the last survey, and whether they have.
+    """
     end = time.monotonic() + timeout_s
     wanted = (await store.snapshot([ASK_PREFIX.encode()])).revision
     usual_s = usual_timeout_s(len(names) or len(await _list_nodes(store)))
     while True:
         found = await survey(store, names, (), min(usual_s, max(end - time.monotonic(), 0.1)))
-        if is_programmed(found, wanted) or time.monotonic() + ASK_AGAIN_S >= end:
-            return found
+        done = is_programmed(found, wanted)
+        if done or time.monotonic() + ASK_AGAIN_S >= end:
+            return found, done
         await asyncio.sleep(ASK_AGAIN_S)
 
 

@@ -160,6 +160,12 @@ def test_a_session_that_is_down_is_a_problem(both: Cluster) -> None:
     eventually(lambda: both.felixctl("status").code == 0)
 
 
+def test_waiting_for_a_node_that_is_not_there_fails(both: Cluster) -> None:
+    said = both.felixctl("status", "n3", "--wait", "--timeout", "0.5")
+    assert said.code == 1
+    assert "n3: no answer" in said.err
+
+
 def test_a_killed_agent_does_not_answer(lone: Cluster) -> None:
     lone.n2.agent.kill()
     said = lone.felixctl("status", "--timeout", "1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from felixpy.ctl.asking import TIMEOUT_S, WAIT_TIMEOUT_S, Survey, is_programmed, survey, survey_programmed
+from felixpy.ctl.asking import TIMEOUT_S, WAIT_TIMEOUT_S, Survey, survey, survey_programmed
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.local import ask_processes, run_dir_option
 from felixpy.ctl.neighbours import find_names
@@ -55,20 +55,21 @@ def command(
         return
     named = [node] if node else []
 
-    async def work(store: Store) -> tuple[Survey, dict[str, str]]:
+    async def work(store: Store) -> tuple[Survey, bool, dict[str, str]]:
         names = await find_names(store) if node else {}
         if wait:
-            return await survey_programmed(store, named, timeout or WAIT_TIMEOUT_S), names
-        return await survey(store, named, (), timeout), names
+            return *await survey_programmed(store, named, timeout or WAIT_TIMEOUT_S), names
+        found = await survey(store, named, (), timeout)
+        return found, bool(found.nodes) and all_well(found.nodes.values()), names
 
-    found, names = with_store(etcd, work)
+    found, well, names = with_store(etcd, work)
     if output:
         _dump(found, node, output)
     elif node:
         _show_one(found, node, names)
     else:
         _show_all(found)
-    if not (is_programmed(found, 0) if wait else found.nodes and all_well(found.nodes.values())):
+    if not well:
         sys.exit(EXIT_FAILED)
 
 
