@@ -9,6 +9,7 @@ from felixpy.calc.hosts import HostClaims, Interfaces
 from felixpy.calc.ipsets import IpSets, SetsDelta
 from felixpy.calc.options import Options, derive_options
 from felixpy.calc.peers import Peers, PeersIntent
+from felixpy.calc.pods import Workloads
 from felixpy.calc.policy import PolicyCalc, PolicyDelta
 from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
@@ -20,6 +21,7 @@ from felixpy.resources.types import (
     HostEndpoint,
     IpPool,
     NetworkSet,
+    Pod,
     Resource,
     WorkloadEndpoint,
 )
@@ -49,6 +51,7 @@ class Graph:
         self.hosts = HostClaims()
         self.options = Options()
         self.tunnels = TunnelCalc(node)
+        self._workloads = Workloads()
         self._peers = Peers()
         self._pools: dict[Name, IpPool] = {}
         self._pools_dirty = False
@@ -58,12 +61,19 @@ class Graph:
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; None means that the resource is gone."""
         match ref.table:
-            case Table.WORKLOAD | Table.NETWORK_SET | Table.GLOBAL_NETWORK_SET | Table.HOST:
-                if isinstance(value, WorkloadEndpoint | NetworkSet | HostEndpoint):
+            case Table.WORKLOAD:
+                endpoint = value if isinstance(value, WorkloadEndpoint) else None
+                self._put_workload(ref, self._workloads.put_endpoint(ref.name, endpoint))
+            case Table.POD:
+                for name, endpoint in self._workloads.put_pod(ref.name, value if isinstance(value, Pod) else None):
+                    self._put_workload(Ref(Table.WORKLOAD, name), endpoint)
+            case Table.NETWORK_SET | Table.GLOBAL_NETWORK_SET | Table.HOST:
+                if isinstance(value, NetworkSet | HostEndpoint):
                     self.sets.put(ref, value)
                 else:
                     self.sets.drop(ref)
                 if ref.table is Table.HOST:
+                    self.policy.update(ref, value)
                     own = isinstance(value, HostEndpoint) and value.node == self.node
                     self.hosts.put_host(ref.name, value if own and isinstance(value, HostEndpoint) else None)
             case Table.SLICE | Table.ENDPOINTS:
@@ -81,10 +91,16 @@ class Graph:
                 else:
                     self._configurations.pop(ref.name.name, None)
             case _:
-                pass
+                self.policy.update(ref, value)
         self._peers.update(ref, value)
         self.tunnels.update(ref, value)
-        self.policy.update(ref, value)
+
+    def _put_workload(self, ref: Ref, endpoint: WorkloadEndpoint | None) -> None:
+        if endpoint is None:
+            self.sets.drop(ref)
+        else:
+            self.sets.put(ref, endpoint)
+        self.policy.update(ref, endpoint)
 
     def put_interfaces(self, interfaces: Interfaces) -> None:
         """Takes the host's own interfaces as they are now."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import IpSets, effective_labels
 from felixpy.calc.labels import LabelIndex
+from felixpy.calc.pods import derive_workloads
 from felixpy.calc.profiles import PROFILE_TABLES, Profiles, derive_profiles
 from felixpy.calc.rule_terms import compile_rules, sets_of
 from felixpy.calc.tiers import Matched, for_workloads, sort_policies, sort_stages
@@ -232,7 +233,7 @@ def derive_policy(tables: Mapping[Table, Mapping[Name, Resource]], node: str) ->
     hosts: dict[Name, HostEndpointIntent] = {}
     policies: dict[PolicyId, RulesIntent] = {}
     used: dict[str, RulesIntent] = {}
-    for name, endpoint in (*tables[Table.WORKLOAD].items(), *tables[Table.HOST].items()):
+    for name, endpoint in (*derive_workloads(tables).items(), *tables[Table.HOST].items()):
         if not isinstance(endpoint, WorkloadEndpoint | HostEndpoint) or endpoint.node != node:
             continue
         labels = effective_labels(endpoint.labels, endpoint.profiles, parents)

@@ -356,7 +356,17 @@ class Decoder:
         profiles: tuple[str, ...] = self._share(tuple(spec.profiles))
         ports = read_named_ports("spec.ports", spec.ports) if spec.ports else ()
         if spec.node != self.node:
-            return WorkloadEndpoint(self._share(spec.node), "", tuple(addresses), labels, profiles, ports)
+            of_pod = spec.orchestrator == "k8s"
+            return WorkloadEndpoint(
+                self._share(spec.node),
+                "",
+                tuple(addresses),
+                labels,
+                profiles,
+                ports,
+                workload=spec.pod if of_pod else "",
+                orchestrator="k8s" if of_pod else "",
+            )
         if not spec.interface_name:
             raise FieldError("spec.interfaceName", "is missing")
         return WorkloadEndpoint(
@@ -367,7 +377,7 @@ class Decoder:
             profiles,
             ports,
             read_mac("spec.mac", spec.mac),
-            spec.workload or spec.pod,
+            spec.pod or spec.workload,
             spec.orchestrator,
             spec.container_id,
         )

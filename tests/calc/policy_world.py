@@ -16,10 +16,13 @@ from felixpy.resources.types import (
     BackendPort,
     EndpointSlice,
     EntityMatch,
+    FailsafePort,
+    FelixConfiguration,
     HostEndpoint,
     NamedPort,
     Namespace,
     NetworkSet,
+    Pod,
     Policy,
     PolicyRule,
     Profile,
@@ -74,10 +77,25 @@ endpoints = st.builds(
     WorkloadEndpoint,
     node=st.sampled_from((NODE, "n2")),
     interface=st.sampled_from(("cali1", "cali2")),
+    workload=st.sampled_from(("pod1", "pod2", "")),
+    orchestrator=st.sampled_from(("k8s", "cni")),
     addresses=addresses,
     labels=labels,
     profiles=profiles,
     ports=ports.map(tuple),
+)
+pods = st.builds(Pod, labels=labels, service_account=st.sampled_from(("", "sa1")), ports=ports.map(tuple))
+configurations = st.builds(
+    FelixConfiguration,
+    values=st.sampled_from(
+        (
+            (("interfacePrefix", "eth,cali"),),
+            (("defaultEndpointToHostAction", "ACCEPT"), ("logPrefix", "here")),
+            (("interfacePrefix", 7), ("vxlanPort", 1)),
+            (),
+        )
+    ),
+    failsafe_in=st.sampled_from((None, (), (FailsafePort(6, 1),))),
 )
 hosts = st.builds(
     HostEndpoint,
@@ -158,6 +176,8 @@ changes = st.one_of(
     change(Table.PROFILE, st.sampled_from((Name("", "pr1"), Name("", "pr2"))), made_profiles),
     change(Table.NAMESPACE, st.just(Name("", "ns1")), namespaces),
     change(Table.GLOBAL_NETWORK_SET, global_names, network_sets),
+    change(Table.POD, st.sampled_from((Name("ns1", "pod1"), Name("ns1", "pod2"))), pods),
+    change(Table.FELIX_CONFIGURATION, st.sampled_from((Name("", "default"), Name("", "node.n1"))), configurations),
     change(Table.HOST, global_names, hosts),
     change(Table.SERVICE_ACCOUNT, st.just(Name("ns1", "sa1")), accounts),
     change(Table.SLICE, pod_names, slices),

@@ -10,12 +10,13 @@ from felixpy.calc.graph import Graph
 from felixpy.calc.hosts import derive_claims
 from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import Holder, Member, derive_sets
+from felixpy.calc.pods import derive_workloads
 from felixpy.calc.policy import derive_policy
 from felixpy.calc.profiles import derive_profiles
 from felixpy.calc.rule_terms import sets_of
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet, WorkloadEndpoint
+from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet
 from felixpy.resources.view import View
 from tests.calc.policy_world import INTERFACES, NODE, History, histories
 
@@ -87,10 +88,11 @@ def test_deltas_add_up_to_what_the_oracle_says(history: History) -> None:
     parents = {name: profile.labels_to_apply for name, profile in derive_profiles(view.tables).items()}
     holders: dict[Ref, Holder] = {
         Ref(table, name): value
-        for table in (Table.WORKLOAD, Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
+        for table in (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
         for name, value in view.tables[table].items()
-        if isinstance(value, WorkloadEndpoint | NetworkSet | HostEndpoint)
+        if isinstance(value, NetworkSet | HostEndpoint)
     }
+    holders |= {Ref(Table.WORKLOAD, name): one for name, one in derive_workloads(view.tables).items()}
     slices = {
         Ref(table, name): value
         for table in (Table.SLICE, Table.ENDPOINTS)
