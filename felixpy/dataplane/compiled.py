@@ -12,7 +12,7 @@ from typing import TypeVar
 from felixpy.addresses import Address
 from felixpy.calc.frontends import Frontend, FrontendIntent
 from felixpy.calc.graph import Graph
-from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent
+from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent
 from felixpy.calc.services import ServiceCalc
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
@@ -29,24 +29,26 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class CompiledNode:
-    """What one node's kernel should hold, and why: its endpoints, the policies and profiles they use, the frontends."""
+    """What one node's kernel should hold, and why: endpoints, the policies and profiles they use, frontends."""
 
     node: str
     kernel: KernelState
     endpoints: Mapping[Name, EndpointIntent] = field(default_factory=dict)
     policies: Mapping[PolicyId, RulesIntent] = field(default_factory=dict)
     profiles: Mapping[str, RulesIntent] = field(default_factory=dict)
+    hosts: Mapping[Name, HostEndpointIntent] = field(default_factory=dict)
     frontends: Mapping[Frontend, FrontendIntent] = field(default_factory=dict)
 
 
 def compile_node(
     node: str, resources: Iterable[tuple[Ref, Resource]], local: frozenset[Address] = frozenset(), uplink: str = "eth0"
 ) -> CompiledNode:
-    """All of `node`; `local` are its own addresses, `uplink` the device to everything that is not local."""
+    """All of `node`; `local` are its own addresses, `uplink` the device that has them and leads elsewhere."""
     graph, calc, tables = Graph(node), ServiceCalc(node), ServiceTables()
     for ref, value in resources:
         graph.update(ref, value)
         calc.update(ref, value)
+    graph.put_interfaces({uplink: local})
     intent, services = graph.flush(), calc.flush()
     translator, changes = Translator(graph.sets.members), Changes()
     translator.translate(intent, changes)
@@ -61,6 +63,7 @@ def compile_node(
         _present(intent.policy.endpoints),
         _present(intent.policy.policies),
         _present(intent.policy.profiles),
+        _present(intent.policy.hosts),
         services.puts,
     )
 

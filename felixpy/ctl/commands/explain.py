@@ -1,0 +1,78 @@
+"""`felixctl explain`: what becomes of a packet between two parties, and which tier, policy, rule or default decides."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from felixpy.ctl.connect import EXIT_FAILED, print_warning, with_store
+from felixpy.datastore.model import Snapshot, Store
+
+MOST_BROKEN = 5
+
+
+@click.command()
+@click.argument("source")
+@click.argument("destination")
+@click.argument("traffic", default="tcp/80", metavar="[PROTOCOL/PORT]")
+@click.option("-n", "--namespace", default="", help="Where bare names are looked for first; else default.")
+@click.option("--at-revision", type=click.IntRange(min=1), help="As it was at this revision of etcd.")
+@click.option("--via", default="", metavar="NODE", help="The node by which a packet from outside comes in.")
+@click.option("--source-port", type=click.IntRange(0, 65535), help="40000 unless given.")
+@click.option("-v", "--verbose", is_flag=True, help="Every rule that the packet meets.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Instead of lines.")
+@click.pass_obj
+def command(
+    etcd: str | None,
+    source: str,
+    destination: str,
+    traffic: str,
+    namespace: str,
+    at_revision: int | None,
+    via: str,
+    source_port: int | None,
+    verbose: bool,
+    output: str | None,
+) -> None:
+    """Say whether SOURCE may send to DESTINATION, and what decides.
+
+    Each is a pod ([NAMESPACE/]NAME), an address, an interface ([NODE/]DEVICE), a Service or a node. PROTOCOL/PORT is
+    like tcp/80 (if not given), udp/53, 443, icmp or icmp/8.
+
+    Exit code 0: allowed; 1: denied, at least in part.
+    """
+    from felixpy.ctl.explain.cluster import PREFIXES, read_cluster
+    from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained, explain_flows
+    from felixpy.ctl.explain.parties import UnknownParty, find_party
+    from felixpy.ctl.explain.text import flows_tree, render_flow
+    from felixpy.ctl.explain.traffic import parse_traffic
+
+    try:
+        asked = parse_traffic(traffic, SOURCE_PORT if source_port is None else source_port)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+    async def work(store: Store) -> Snapshot:
+        return await store.snapshot(PREFIXES, at_revision or 0)
+
+    snapshot = with_store(etcd, work)
+    cluster = read_cluster(snapshot.items)
+    for broken in cluster.broken[:MOST_BROKEN]:
+        print_warning(f"counts as missing: {broken}")
+    try:
+        parties = find_party(cluster, source, namespace), find_party(cluster, destination, namespace)
+        flows = explain_flows(cluster, *parties, asked, via)
+    except (UnknownParty, Unexplained) as error:
+        raise click.UsageError(str(error)) from None
+    if output:
+        from felixpy.ctl.output import render_json, render_yaml
+
+        tree = flows_tree(cluster, flows, snapshot.revision)
+        click.echo(render_json(tree) if output == "json" else render_yaml(tree).rstrip("\n"))
+    else:
+        for flow in flows:
+            for line in render_flow(cluster, flow, verbose):
+                click.echo(click.style(line.text, fg=line.color or None))
+    if not all(flow.allowed for flow in flows):
+        sys.exit(EXIT_FAILED)

@@ -1,0 +1,168 @@
+"""The cluster at one revision, as far as packets care.
+
+In: what is in the datastore; out: resources by table, who holds which address, and for each node the resources that
+decide about given addresses. Others could only add members to sets that these addresses are not in, so leaving them
+out changes nothing, and a cluster of any size is compiled in the time that its policies take. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from felixpy.addresses import Address, format_address
+from felixpy.calc.peers import node_addresses
+from felixpy.datastore.model import KeyValue
+from felixpy.resources.codec import Decoded, Decoder, Ref, Table
+from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
+from felixpy.resources.types import Broken, Grant, HostEndpoint, Node, Resource, Service, WorkloadEndpoint
+
+PREFIXES = tuple(prefix.encode() for prefix in (CALICO_PREFIX, OURS_PREFIX, GRANTS_PREFIX))
+"""What an explanation reads."""
+DEFAULT_UPLINK = "eth0"
+_BULK = {Table.POD: "Pod", Table.SLICE: "EndpointSlice", Table.ENDPOINTS: "Endpoints"}
+"""Tables that are read one object at a time, those that matter; the kinds whose keys they have."""
+_BULK_PREFIXES = {info.prefix.encode(): table for table, kind in _BULK.items() for info in KINDS if info.kind == kind}
+_BULK_STARTS = tuple(_BULK_PREFIXES)
+
+Tables = dict[Table, dict[Name, Resource]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Resources by table (endpoints without their interface), raw values by Ref, and endpoints by address."""
+
+    tables: Mapping[Table, Mapping[Name, Resource]]
+    values: Mapping[Ref, KeyValue]
+    holders: Mapping[Address, tuple[Name, ...]]
+    broken: tuple[Broken, ...] = ()
+    node_names: Mapping[Address, str] = field(default_factory=dict)
+
+    def endpoint(self, name: Name) -> WorkloadEndpoint | None:
+        """An endpoint with all that its own node's agent reads of it."""
+        known = self.tables[Table.WORKLOAD].get(name)
+        if not isinstance(known, WorkloadEndpoint):
+            return None
+        found = self._read(Decoder(known.node), Ref(Table.WORKLOAD, name))
+        return found if isinstance(found, WorkloadEndpoint) else None
+
+    def local_addresses(self, node: str) -> frozenset[Address]:
+        """A node's own addresses."""
+        return frozenset(address for address, name in self.node_names.items() if name == node)
+
+    def uplink(self, node: str) -> str:
+        """The device that a node has its address on, as far as a host endpoint says so."""
+        local = self.local_addresses(node)
+        for host in self.tables[Table.HOST].values():
+            if not isinstance(host, HostEndpoint) or host.node != node or host.interface in ("", "*"):
+                continue
+            if not host.expected_addresses or local & frozenset(host.expected_addresses):
+                return host.interface
+        return DEFAULT_UPLINK
+
+    def services_at(self, addresses: Collection[Address]) -> tuple[Name, ...]:
+        """The Services that have one of these addresses."""
+        granted = {
+            service
+            for grant in self.tables[Table.GRANT].values()
+            if isinstance(grant, Grant) and grant.address in addresses
+            for service in grant.services
+        }
+        wanted = frozenset(addresses)
+        for name, service in self.tables[Table.SERVICE].items():
+            if isinstance(service, Service) and wanted & {*service.cluster_addresses, *service.external_addresses}:
+                granted.add(name)
+        return tuple(sorted(granted))
+
+    def slices_of(self, services: Iterable[Name]) -> Iterator[tuple[Ref, Resource]]:
+        """The EndpointSlices and Endpoints of some Services (and perhaps others of their namespaces)."""
+        wanted = [(name.namespace, f'"{name.name}"'.encode()) for name in services]
+        decoder = Decoder("")
+        for ref, pair in self.values.items():
+            if ref.table not in (Table.SLICE, Table.ENDPOINTS):
+                continue
+            if any(ref.name.namespace == space and word in pair.value for space, word in wanted):
+                value = self._read(decoder, ref)
+                if value is not None:
+                    yield ref, value
+
+    def resources(self, node: str, addresses: Collection[Address]) -> Iterator[tuple[Ref, Resource]]:
+        """What decides on `node` about packets from and to these addresses."""
+        decoder = Decoder(node)
+        for table, named in self.tables.items():
+            if table not in (Table.WORKLOAD, Table.SERVICE):
+                yield from ((Ref(table, name), value) for name, value in named.items())
+        services = self.services_at(addresses)
+        yield from ((Ref(Table.SERVICE, name), self.tables[Table.SERVICE][name]) for name in services)
+        held = {name for address in addresses for name in self.holders.get(address, ())}
+        devices = self._devices(node, held)
+        words = [f'"{word}"'.encode() for word in (*map(format_address, addresses), *(name.name for name in services))]
+        for ref, pair in self.values.items():
+            if ref.table is Table.WORKLOAD:
+                matters = ref.name in held or self._shares_device(node, ref, devices)
+            elif ref.table is Table.POD:
+                matters = any(ref.name.namespace == name.namespace and ref.name.name in name.name for name in held)
+            elif ref.table in (Table.SLICE, Table.ENDPOINTS):
+                matters = any(word in pair.value for word in words)
+            else:
+                continue
+            read = self._read(decoder, ref) if matters else None
+            if read is not None:
+                yield ref, read
+
+    def _devices(self, node: str, names: Iterable[Name]) -> tuple[bytes, ...]:
+        """The interfaces of those of the endpoints that are on `node`, as they stand in JSON."""
+        found = (self.endpoint(name) for name in names)
+        return tuple(f'"{one.interface}"'.encode() for one in found if one is not None and one.node == node)
+
+    def _shares_device(self, node: str, ref: Ref, devices: tuple[bytes, ...]) -> bool:
+        """Whether an endpoint claims the same interface as one that matters."""
+        one = self.tables[Table.WORKLOAD][ref.name]
+        local = isinstance(one, WorkloadEndpoint) and one.node == node
+        return local and any(device in self.values[ref].value for device in devices)
+
+    def _read(self, decoder: Decoder, ref: Ref) -> Resource | None:
+        pair = self.values[ref]
+        decoded = decoder.decode(pair.key, pair.value)
+        return decoded.value if isinstance(decoded, Decoded) else None
+
+
+def read_cluster(items: Iterable[KeyValue]) -> Cluster:
+    """The cluster that these keys and values are; what cannot be read counts as missing, and is named."""
+    decoder = Decoder("")
+    tables: Tables = {table: {} for table in Table}
+    values: dict[Ref, KeyValue] = {}
+    broken: list[Broken] = []
+    holders: dict[Address, list[Name]] = {}
+    for item in items:
+        if item.key.startswith(_BULK_STARTS):
+            ref = decoder.ref_of(item.key.decode("utf-8", "replace"))
+            if ref is not None:
+                values[ref] = item
+            continue
+        decoded = decoder.decode(item.key, item.value)
+        if isinstance(decoded, Broken):
+            broken.append(decoded)
+        elif decoded is not None and decoded.value is not None:
+            values[decoded.ref] = item
+            tables[decoded.ref.table][decoded.ref.name] = decoded.value
+            if isinstance(decoded.value, WorkloadEndpoint):
+                for address in decoded.value.addresses:
+                    holders.setdefault(address, []).append(decoded.ref.name)
+    return Cluster(
+        tables,
+        values,
+        {address: tuple(sorted(names)) for address, names in holders.items()},
+        tuple(broken),
+        _node_names(tables),
+    )
+
+
+def _node_names(tables: Tables) -> dict[Address, str]:
+    names: dict[Address, str] = {}
+    for name, node in tables[Table.NODE].items():
+        if isinstance(node, Node):
+            tunnels = (node.ipip_tunnel, node.vxlan_tunnel4, node.vxlan_tunnel6)
+            own = (*node_addresses(node), *(address for address in tunnels if address is not None))
+            names.update(dict.fromkeys(own, name.name))
+    return names
