@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.agent.conftest import Scene
-from tests.agent.node import CALICO, PORT, Json, Node, resource
+from tests.agent.node import CALICO, PORT, Json, Node, Pod, resource
 from tests.support.packets import ping_ok
 from tests.support.wait import eventually
 
@@ -167,3 +168,76 @@ def test_a_kubernetes_policy(scene: Scene) -> None:
     }
     node.etcd.put(key, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
     eventually(lambda: not a.reaches(b) and not a.reaches(b, 1))
+
+
+def put_core(node: Node, plural: str, name: str, labels: dict[str, str], **body: Any) -> None:
+    """Writes an object of Kubernetes' core group in (or as) namespace default."""
+    node.etcd.put(f"{OURS}/core/v1/{plural}/{name}", {"metadata": {"name": name, "labels": labels}, **body})
+
+
+def run_by_kubernetes(pod: Pod) -> None:
+    """Writes the endpoint as a CNI does for a Kubernetes pod, without labels of the pod."""
+    body = json.loads(pod.node.etcd.get(pod.key) or "")
+    body["spec"] |= {"orchestrator": "k8s", "pod": pod.name, "workload": "", "profiles": []}
+    pod.node.etcd.put(pod.key, body)
+
+
+def test_labels_of_pods_namespaces_and_service_accounts(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    put_core(node, "namespaces", "default", {"env": "test"})
+    put_core(node, "pods", "default/a", {"team": "blue"}, spec={"serviceAccountName": "client"})
+    run_by_kubernetes(a)
+    node.policy("team", "name == 'b'", ingress=[{"action": "Allow", "source": {"selector": "team == 'red'"}}])
+    eventually(lambda: not a.reaches(b))
+    put_core(node, "pods", "default/a", {"team": "red"}, spec={"serviceAccountName": "client"})
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="labelled anew, the endpoint as it was")
+    by_role = {"serviceAccounts": {"selector": "role == 'reader'"}, "namespaceSelector": "env == 'test'"}
+    node.policy("team", "name == 'b'", ingress=[{"action": "Allow", "source": by_role}])
+    eventually(lambda: not a.reaches(b))
+    put_core(node, "serviceaccounts", "default/client", {"role": "reader"})
+    eventually(lambda: a.reaches(b), what="by the labels of its service account")
+    put_core(node, "namespaces", "default", {"env": "production"})
+    eventually(lambda: not a.reaches(b), what="by those of its namespace")
+    by_name = {"serviceAccounts": {"names": ["client"]}, "namespaceSelector": "projectcalico.org/name == 'default'"}
+    node.policy("team", "name == 'b'", ingress=[{"action": "Allow", "source": by_name}])
+    eventually(lambda: a.reaches(b), what="by their names")
+    spec = {"selector": "name == 'b'", "serviceAccountSelector": "all()", "types": ["Ingress"], "order": 1}
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "default.who", spec))
+    marker = {**spec, "serviceAccountSelector": "role == 'reader'", "selector": "all()", "types": ["Egress"]}
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "default.what", marker))
+    eventually(lambda: not a.reaches(b), what="a policy for endpoints of that service account")
+
+
+def test_a_tier_of_staged_policies_only(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.put("tiers", resource("Tier", "first", {"order": 1, "defaultAction": "Deny"}))
+    spec = {"tier": "first", "selector": "name == 'b'", "types": ["Ingress"], "ingress": [{"action": "Deny"}]}
+    staged = resource("StagedGlobalNetworkPolicy", "first.s", {**spec, "stagedAction": "Set"})
+    node.put("stagedglobalnetworkpolicies", staged)
+    namespaced = resource("StagedNetworkPolicy", "first.s", {**spec, "stagedAction": "Set"}, namespace="default")
+    node.put("stagednetworkpolicies", namespaced)
+    kube = {"podSelector": {}, "stagedAction": "Set"}
+    node.put(
+        "stagedkubernetesnetworkpolicies", resource("StagedKubernetesNetworkPolicy", "s", kube, namespace="default")
+    )
+    node.policy("seen", "name == 'b'", types=["Egress"], egress=[{"action": "Allow"}])
+    eventually(lambda: "gnp/default.seen" in node.nft("list", "chain", "inet", "felixpy", f"from-{b.device}"))
+    assert a.reaches(b), "staged policies decide nothing, and their tier does not end"
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "first.e", {**spec, "ingress": []}))
+    eventually(lambda: not a.reaches(b), what="one that is enforced makes the tier end")
+
+
+def test_another_prefix_of_interfaces(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    host = node.namespace
+    stranger = node.pod("stranger", "10.65.0.44")
+    host.ip("link", "set", stranger.device, "down")
+    host.ip("link", "set", stranger.device, "name", "tap-s")
+    host.ip("link", "set", "tap-s", "up")
+    host.ip("route", "replace", "10.65.0.44", "dev", "tap-s")
+    open_b = [{"action": "Allow"}]
+    node.policy("open", "name == 'b'", ingress=open_b)
+    eventually(lambda: stranger.reaches(b), what="no interface of a workload, nobody guards it")
+    node.put("felixconfigurations", resource("FelixConfiguration", "node.n1", {"interfacePrefix": "tap,cali"}))
+    eventually(lambda: not stranger.reaches(b), what="one of a workload without endpoint")
+    assert a.reaches(b)
