@@ -1,0 +1,271 @@
+"""felixctl explain: who may send to whom, and what decides; on a cluster of two nodes that is only in etcd."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.ctl.conftest import Answer, run
+from tests.support.etcd import Etcd
+
+CALICO = "/calico/resources/v3/projectcalico.org"
+APPLIED = """
+apiVersion: projectcalico.org/v3
+kind: Profile
+metadata: {name: open}
+spec: {ingress: [{action: Allow}], egress: [{action: Allow}]}
+---
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {name: security}
+spec: {order: 10}
+---
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {name: default}
+spec: {order: 1000000}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.quarantine}
+spec:
+  tier: security
+  selector: all()
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Deny, source: {selector: quarantined == 'yes'}}
+  - {action: Pass}
+  egress: [{action: Pass}]
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  selector: app == 'web'
+  ingress:
+  - {action: Allow, http: {methods: [GET]}, protocol: TCP}
+  - {action: Log}
+  - {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  clusterIP: 10.96.0.1
+  clusterIPs: [10.96.0.1]
+  ports: [{name: http, port: 80, targetPort: 8080, protocol: TCP}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+- {addresses: [10.0.2.1], nodeName: n2, conditions: {ready: true}}
+- {addresses: [10.0.1.2], nodeName: n1, conditions: {ready: true}}
+"""
+
+
+def put_endpoint(etcd: Etcd, node: str, pod: str, device: str, addresses: Sequence[str], **labels: str) -> None:
+    name = f"{node}-k8s-{pod.replace('-', '--')}-eth0"
+    spec = {
+        "node": node,
+        "orchestrator": "k8s",
+        "pod": pod,
+        "endpoint": "eth0",
+        "interfaceName": device,
+        "ipNetworks": [f"{address}/{128 if ':' in address else 32}" for address in addresses],
+        "profiles": ["open"],
+        "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
+    }
+    meta = {"name": name, "namespace": "default", "labels": {"projectcalico.org/namespace": "default", **labels}}
+    body = {"kind": "WorkloadEndpoint", "apiVersion": "projectcalico.org/v3", "metadata": meta, "spec": spec}
+    etcd.put(f"{CALICO}/workloadendpoints/default/{name}", body)
+
+
+def put_node(etcd: Etcd, name: str, address: str) -> None:
+    body = {"kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name}}
+    etcd.put(f"{CALICO}/nodes/{name}", {**body, "spec": {"bgp": {"ipv4Address": f"{address}/24"}}})
+
+
+@dataclass(frozen=True)
+class Asker:
+    """felixctl explain, and the etcd that it reads."""
+
+    etcd: Etcd
+
+    def __call__(self, *arguments: str) -> Answer:
+        return run("explain", *arguments, environment={"FELIXPY_ETCD": self.etcd.url})
+
+    def tree(self, *arguments: str) -> dict[str, Any]:
+        return dict(json.loads(self(*arguments, "-o", "json").out))
+
+
+@pytest.fixture(scope="module")
+def written(etcd: Etcd) -> Mapping[str, str]:
+    """client (n1), web-1 (n2), web-2 (n1) and sick (n2, quarantined): every key of the cluster."""
+    put_node(etcd, "n1", "192.0.2.1")
+    put_node(etcd, "n2", "192.0.2.2")
+    put_endpoint(etcd, "n1", "client", "cali1", ["10.0.1.1", "fd00::1"], app="client")
+    put_endpoint(etcd, "n2", "web-1", "cali2", ["10.0.2.1", "fd00::2"], app="web")
+    put_endpoint(etcd, "n1", "web-2", "cali3", ["10.0.1.2"], app="web")
+    put_endpoint(etcd, "n2", "sick", "cali4", ["10.0.2.4"], app="client", quarantined="yes")
+    applied = run("apply", "-f", "-", stdin=APPLIED, environment={"FELIXPY_ETCD": etcd.url})
+    assert applied.code == 0, applied.err
+    return etcd.get_prefix("/")
+
+
+@pytest.fixture
+def explain(etcd: Etcd, written: Mapping[str, str]) -> Asker:
+    """The cluster as it was written, whatever the test before did to it."""
+    now = etcd.get_prefix("/")
+    for key in now.keys() - written.keys():
+        etcd.delete(key)
+    for key, value in written.items():
+        if now.get(key) != value:
+            etcd.put(key, value)
+    return Asker(etcd)
+
+
+ALLOWED = """\
+Allowed: default/client (10.0.1.1) → default/web-2 (10.0.1.2), tcp/8080
+  n1 from cali1:
+    tier security: GlobalNetworkPolicy security.quarantine spec.egress[0] passes it on to the next tier
+        {action: Pass}
+    Profile open spec.egress[0] allows
+        {action: Allow}
+  n1 towards cali3:
+    tier security: GlobalNetworkPolicy security.quarantine spec.ingress[1] passes it on to the next tier
+        {action: Pass}
+    tier default: NetworkPolicy default/web spec.ingress[1] logs
+        {action: Log}
+    tier default: NetworkPolicy default/web spec.ingress[2] allows
+        {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http]}}
+"""
+
+
+def test_each_rule_is_named_and_shown_as_it_was_written(explain: Asker) -> None:
+    said = explain("client", "web-2", "tcp/8080")
+    assert (said.code, said.err, said.out) == (0, "", ALLOWED)
+
+
+def test_the_default_that_decided(explain: Asker) -> None:
+    said = explain("client", "web-2", "tcp/81")
+    assert said.code == 1
+    assert said.lines[0] == "Denied: default/client (10.0.1.1) → default/web-2 (10.0.1.2), tcp/81"
+    assert said.lines[-1].strip() == "end of tier default denies"
+
+
+def test_across_nodes_each_judges_its_own_endpoint(explain: Asker) -> None:
+    flow = explain.tree("sick", "web-2", "8080")["flows"][0]
+    assert [(node["node"], node["verdict"]) for node in flow["nodes"]] == [("n2", "allowed"), ("n1", "denied")]
+    last = flow["nodes"][-1]["statements"][-1]
+    assert (last["tier"], last["field"]) == ("security", "spec.ingress[0]")
+    assert last["rule"] == {"action": "Deny", "source": {"selector": "quarantined == 'yes'"}}
+
+
+def test_both_families_where_both_ends_have_both(explain: Asker) -> None:
+    flows = explain.tree("client", "web-1", "tcp/8080")["flows"]
+    assert [flow["source"]["address"] for flow in flows] == ["10.0.1.1", "fd00::1"]
+    assert {flow["verdict"] for flow in flows} == {"allowed"}
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("default/web-1", "default/web-1"),
+        ("n2-k8s-web--1-eth0", "default/web-1"),
+        ("cali2", "default/web-1"),
+        ("n2/cali2", "default/web-1"),
+        ("fd00:0::2", "default/web-1"),
+        ("192.0.2.2", "node n2"),
+        ("n2", "node n2"),
+        ("web", "Service default/web"),
+        ("10.96.0.1", "Service default/web"),
+    ],
+)
+def test_who_is_meant(explain: Asker, word: str, name: str) -> None:
+    tree = explain.tree("client", word, "tcp/80")
+    flow = tree["flows"][0]
+    called = flow["destination"]["name"] if flow["service"] is None else f"Service {flow['service']['name']}"
+    assert called == name
+
+
+def test_a_service_goes_to_each_of_its_backends(explain: Asker) -> None:
+    said = explain("client", "web")
+    heads = {line for line in said.lines if line.startswith("Allowed")}
+    service = "Allowed: default/client (10.0.1.1) → Service default/web (10.96.0.1) → "
+    assert heads == {f"{service}default/web-1 (10.0.2.1), tcp/80", f"{service}default/web-2 (10.0.1.2), tcp/80"}
+    assert said.code == 0
+
+
+def test_what_a_service_does_not_serve_is_refused(explain: Asker) -> None:
+    said = explain("client", "web", "tcp/81")
+    assert (said.code, said.lines[0].partition(":")[0], said.lines[-1].strip()) == (
+        1,
+        "Refused",
+        "no such port refuses",
+    )
+    explain.etcd.delete_prefix("/felixpy/resources/discovery.k8s.io/")
+    assert explain("client", "web").lines[-1].strip() == "no endpoint refuses"
+
+
+def test_from_outside_and_to_outside(explain: Asker) -> None:
+    assert explain("198.51.100.7", "web-1", "tcp/8080").code == 1
+    assert explain("client", "198.51.100.7", "udp/53").code == 0
+    entered = explain.tree("198.51.100.7", "10.96.0.1", "--via", "n2")["flows"][0]["nodes"]
+    assert entered[0]["node"] == "n2"
+
+
+def test_a_pod_and_its_own_host(explain: Asker) -> None:
+    assert explain("client", "n1", "tcp/22").lines[-1].strip() == "workload to its host denies"
+    assert explain("n1", "client", "tcp/22").lines[-1].strip() == "n1: nothing here decides about it"
+
+
+def test_the_past(explain: Asker) -> None:
+    before = str(explain.etcd.revision)
+    run("delete", "-f", "-", stdin=APPLIED, environment={"FELIXPY_ETCD": explain.etcd.url})
+    assert explain("client", "web-2", "tcp/8080").lines[-1].strip() == "no profile allows it denies"
+    assert explain("client", "web-2", "tcp/8080", "--at-revision", before).out == ALLOWED
+    assert explain("client", "web-2", "--at-revision", str(10**9)).code == 3
+
+
+def test_every_rule_on_the_way(explain: Asker) -> None:
+    said = explain("client", "web-2", "tcp/8080", "--verbose")
+    assert "      from-workload[0]: iifname vmap @from-endpoint" in said.lines
+    assert any("counter" in line or "goto allow" in line for line in said.lines)
+
+
+def test_what_cannot_be_read_is_named_and_counts_as_missing(explain: Asker) -> None:
+    explain.etcd.put(f"{CALICO}/networkpolicies/default/default.web", '{"metadata": {}, "spec": {"selector": "app ="}}')
+    said = explain("client", "web-2", "tcp/8080")
+    assert said.code == 0
+    assert "default.web: spec.selector" in said.err
+    assert "tier default" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("client", "nobody"), "there is no pod, endpoint, interface, Service or node 'nobody'"),
+        (("client", "web-1", "tcp/x"), "is no port"),
+        (("client", "web-1", "tcpp/80"), "'tcpp' is no protocol"),
+        (("198.51.100.7", "198.51.100.8"), "no node of this cluster is between"),
+        (("fd00::1", "10.0.1.2"), "no addresses of one family"),
+    ],
+)
+def test_questions_without_an_answer(explain: Asker, arguments: tuple[str, ...], words: str) -> None:
+    said = explain(*arguments)
+    assert said.code == 2
+    assert words in said.err
+
+
+def test_a_name_that_several_have(explain: Asker) -> None:
+    put_endpoint(explain.etcd, "n2", "client", "cali9", ["10.0.2.9"])
+    said = explain("client", "web-1")
+    assert (said.code, "may be default/client" in said.err) == (2, True)
+    assert explain("n2/cali9", "web-1", "8080").code == 1
