@@ -17,7 +17,7 @@ from felixpy.calc.tunnel_plan import HostDevices
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import Guards, Reserved
-from felixpy.dataplane.objects import Key, Kind, Link, Members, Set
+from felixpy.dataplane.objects import Key, Kind, Link, Members, Object, Set
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.translate import Translator, endpoint_owner
 from felixpy.dataplane.tunnel_objects import carriers
@@ -192,9 +192,12 @@ class Dataplane:
         """Somebody else changed something of ours: soon all is read and compared, once for a burst of changes."""
         self._repair_soon(f"repair after {what}", everything=True)
 
-    def object_changed(self, key: Key, more: bool = False) -> None:
-        """Somebody else changed or removed an object; with `more`, and what the kernel does not tell with it."""
-        if self._started and self.reconciler.wants(key):
+    def object_changed(self, key: Key, now: Object | None = None, more: bool = False) -> None:
+        """Somebody changed or removed an object: ourselves, where it is `now` as desired (not every event says who).
+
+        With `more`, what the kernel does not tell may have gone with it.
+        """
+        if self._started and self.reconciler.wants(key) and (now is None or now != self.reconciler.desired[key]):
             self.reconciler.touch((key,))
             self._repair_soon("repair", everything=more)
 

@@ -94,6 +94,8 @@ async def test_address_neighbour_route_and_nexthop_are_told(namespace: Namespace
     for command in (
         "address add 192.0.2.1/24 dev up0",
         "neighbour add 192.0.2.9 lladdr 66:aa:bb:cc:dd:ee dev up0",
+        "neighbour add 192.0.2.10 lladdr 66:aa:bb:cc:dd:ee dev up0",
+        "neighbour del 192.0.2.10 dev up0",
         "nexthop add id 9 via 192.0.2.9 dev up0 protocol 176",
         "route add 10.0.0.0/24 dev up0 proto 176",
         "-6 route add fd00::/64 dev up0 proto 177",
@@ -102,9 +104,11 @@ async def test_address_neighbour_route_and_nexthop_are_told(namespace: Namespace
         namespace.ip(*command.split())
     route, route6 = Route(parse_prefix("10.0.0.0/24"), 176), Route(parse_prefix("fd00::/64"), 177)
     await heard.until(lambda event: event == RouteChanged(route.key, 176, gone=True))
+    neighbour = Neighbour("up0", parse_address("192.0.2.9"), bytes.fromhex("66aabbccddee"))
     for expected in (
         AddressChanged("up0", Prefix(parse_address("192.0.2.1"), 24), gone=False),
-        NeighbourChanged(Neighbour("up0", parse_address("192.0.2.9")).key, gone=False),
+        NeighbourChanged(neighbour.key, False, neighbour),
+        NeighbourChanged(Neighbour("up0", parse_address("192.0.2.10")).key, gone=True),
         NextHopChanged(NextHop(9).key, 176, gone=False),
         RouteChanged(route.key, 176, gone=False),
         RouteChanged(route6.key, 177, gone=False),

@@ -15,7 +15,7 @@ from struct import Struct
 
 from felixpy.addresses import Prefix
 from felixpy.dataplane.nftables import TABLE
-from felixpy.dataplane.objects import Key
+from felixpy.dataplane.objects import FdbEntry, Key, Neighbour
 from felixpy.drivers.netlink import links, neighbours, routes
 from felixpy.drivers.netlink.codec import Message, parse_attributes, parse_text, split_messages
 from felixpy.drivers.netlink.devices import LINK_HEADER, RTM_DELLINK, RTM_NEWLINK, dump_links
@@ -62,11 +62,12 @@ class AddressChanged:
 class NeighbourChanged:
     """A permanent neighbour entry, or a forwarding entry, came or went; of proxy entries the kernel tells nothing.
 
-    Learned neighbours that went are told too: the kernel does not say what they were.
+    Learned neighbours that went are told too: the kernel does not say what they were. `entry` is what is there now.
     """
 
     key: Key
     gone: bool
+    entry: Neighbour | FdbEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ class _Translator:
             return NeighbourChanged(key, gone) if key else None
         parse = neighbours.parse_fdb if body[0] == neighbours.AF_BRIDGE else neighbours.parse_neighbour
         entry = parse(body, self._name_of)
-        return NeighbourChanged(entry.key, gone) if entry else None
+        return NeighbourChanged(entry.key, gone, None if gone else entry) if entry else None
 
 
 def _drop_from(port_ids: Collection[int]) -> bytes:
