@@ -103,7 +103,7 @@ class AgentRole:
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or not."""
-        self._backend.frozen = str(state.reason or state.phase) if state.phase is Phase.FROZEN else ""
+        self._backend.datastore_state(state)
         self._tunnels.frozen = state.phase is Phase.FROZEN
 
     async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
@@ -116,8 +116,10 @@ class AgentRole:
                     self._dataplane.tunnel_changed(name, event.mtu, event.mac)
                     self._dataplane.interface_changed(name)
                     self._put_devices()
-                case RouteChanged(key=key) | NeighbourChanged(key=key):
+                case RouteChanged(key=key):
                     self._dataplane.object_changed(key)
+                case NeighbourChanged(key=key, entry=entry):
+                    self._dataplane.object_changed(key, entry)
                 case NextHopChanged(key=key, gone=gone):
                     self._dataplane.object_changed(key, more=gone)
                 case NftChanged():
@@ -127,9 +129,10 @@ class AgentRole:
                     self._dataplane.kernel_changed("an overrun of kernel events")
                     self._dataplane.interface_changed("")
                     self._put_devices()
-                case AddressChanged(device=device, prefix=prefix):
+                case AddressChanged(device=device, prefix=prefix, gone=gone):
                     self._backend.underlay.device_changed(device)
-                    self._dataplane.object_changed(DeviceAddress(device, prefix).key)
+                    address = DeviceAddress(device, prefix)
+                    self._dataplane.object_changed(address.key, None if gone else address)
                     self._dataplane.interface_changed(device)
                     self._put_devices()
                 case _:

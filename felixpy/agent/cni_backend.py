@@ -25,6 +25,7 @@ from felixpy.cni.leaks import Recorded
 from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
 from felixpy.datastore.model import Event, Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
+from felixpy.datastore.syncer import Phase, SyncState
 from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
 from ipam.addresses import Address as IpamAddress
 from ipam.engine import Allocator
@@ -117,7 +118,7 @@ class AgentBackend:
         self._own_prefix = f"{node.replace('-', '--')}-".encode()
         self._own: dict[bytes, KeyValue] = {}
         self.underlay = Underlay()
-        self.frozen: str = ""
+        self._frozen = self._unavailable = ""
 
     def observe(self, event: Event) -> None:
         """Remembers this node's endpoints, so that a DEL need not read its own."""
@@ -127,10 +128,20 @@ class AgentBackend:
             else:
                 self._own[event.key] = KeyValue(event.key, event.value, event.mod_revision)
 
+    def datastore_state(self, state: SyncState) -> None:
+        """The datastore can be used, or why not; while it is tried again, it still cannot."""
+        self._frozen = str(state.reason or state.phase) if state.phase is Phase.FROZEN else ""
+        if state.phase is Phase.UNAVAILABLE:
+            self._unavailable = state.detail or str(state.reason or state.phase)
+        elif state.phase is not Phase.CONNECTING:
+            self._unavailable = ""
+
     async def find_unready(self) -> CniError | None:
         """Why no ADD can be served now, or None."""
-        if self.frozen:
-            return CniError(Code.NOT_AVAILABLE, "the agent does not obey the datastore", self.frozen)
+        if self._frozen:
+            return CniError(Code.NOT_AVAILABLE, "the agent does not obey the datastore", self._frozen)
+        if self._unavailable:
+            return CniError(Code.NOT_AVAILABLE, "the datastore cannot be used", self._unavailable)
         if not self._dataplane.started:
             return CniError(Code.NOT_AVAILABLE, "the agent has not read the datastore yet")
         return None

@@ -13,8 +13,8 @@ import asyncio
 import datetime
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, host_prefix
@@ -48,13 +48,18 @@ from felixpy.resources.kinds import Name
 
 log = logging.getLogger(__name__)
 
+NO_ANSWER = "the datastore does not answer"
+READY_PAUSE_S = 0.02
+"""How soon it is asked again whether ADDs can be served."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long each part of a call may take, in seconds; their sum stays below the shim's patience (60 s)."""
 
+    ready_s: float = 5.0
     describe_s: float = 10.0
-    admit_s: float = 25.0
+    admit_s: float = 12.0
     programmed_s: float = 10.0
     withdraw_s: float = 5.0
 
@@ -141,8 +146,7 @@ class Verbs:
                     return await self._delete_or_keep(attachment, request)
 
     async def _add(self, call: Call, attachment: Attachment, netns: int | None) -> bytes:
-        if unready := await self._backend.find_unready():
-            raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
+        await self._wait_ready()
         if netns is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
         facts = await self._describe(attachment)
@@ -177,7 +181,7 @@ class Verbs:
         await self._wirer.retire(attachment.host_device, attachment.owner)
         if unready := await self._backend.find_unready():
             raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
-        async with asyncio.timeout(self._limits.withdraw_s):
+        async with _within(self._limits.withdraw_s, NO_ANSWER):
             await self._backend.withdraw(attachment)
         self._pending.remove(wire.pending_name(attachment.container_id, attachment.ifname))
         log.info("DEL %s of container %s", attachment.endpoint, attachment.container_id)
@@ -249,25 +253,29 @@ class Verbs:
                 held[attachment] = device
         return held
 
+    async def _wait_ready(self) -> None:
+        """A start of the agent, or an election of the datastore's leader, fails no ADD."""
+        end = asyncio.get_running_loop().time() + self._limits.ready_s
+        while unready := await self._backend.find_unready():
+            if asyncio.get_running_loop().time() >= end:
+                raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
+            await asyncio.sleep(READY_PAUSE_S)
+
     async def _describe(self, attachment: Attachment) -> PodFacts:
-        async with asyncio.timeout(self._limits.describe_s):
+        async with _within(self._limits.describe_s, NO_ANSWER):
             return await self._backend.describe(attachment)
 
     async def _admit(self, claim: Claim, link: PodLink, facts: PodFacts) -> Admitted:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         identity = Identity(str(uuid.uuid4()), now, self._place)
-        async with asyncio.timeout(self._limits.admit_s):
+        async with _within(self._limits.admit_s, NO_ANSWER):
             return await self._backend.admit(
                 claim, lambda addresses: derive_endpoint(claim.attachment, link, facts, addresses, identity)
             )
 
     async def _wait_programmed(self, endpoint: Name, revision: int) -> None:
-        try:
-            async with asyncio.timeout(self._limits.programmed_s):
-                await self._backend.wait_programmed(endpoint, revision)
-        except TimeoutError:
-            waited = f"waited {self._limits.programmed_s:g} s for revision {revision}"
-            raise CniError(Code.TRY_AGAIN, f"route and policy of {endpoint} are not in the kernel", waited) from None
+        async with _within(self._limits.programmed_s, f"route and policy of {endpoint} are not in the kernel"):
+            await self._backend.wait_programmed(endpoint, revision)
 
     async def _undo(self, attachment: Attachment, *, link: bool, admitted: bool) -> None:
         """Takes back what this ADD made; the runtime's DEL, which follows a failed ADD, gets what cannot go now."""
@@ -275,7 +283,7 @@ class Verbs:
             if link:
                 await self._wirer.retire(attachment.host_device, attachment.owner)
             if admitted:
-                async with asyncio.timeout(self._limits.admit_s):
+                async with _within(self._limits.withdraw_s, NO_ANSWER):
                     await self._backend.withdraw(attachment)
         except Exception as error:
             log.warning("ADD %s could not be taken back: %s", attachment.endpoint, as_cni_error(error))
@@ -299,6 +307,16 @@ class Verbs:
             self._pending.remove(name)
             return None
         return call.attachment
+
+
+@asynccontextmanager
+async def _within(limit_s: float, otherwise: str) -> AsyncIterator[None]:
+    """What is inside is done within `limit_s`, or a TRY_AGAIN says `otherwise`."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError:
+        raise CniError(Code.TRY_AGAIN, otherwise, f"waited {limit_s:g} s") from None
 
 
 def as_cni_error(error: BaseException) -> CniError:

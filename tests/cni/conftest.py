@@ -152,7 +152,7 @@ class Node:
     def __init__(self, namespace: Namespace, run_dir: Path, shim: Path) -> None:
         self.namespace, self.run_dir, self.shim = namespace, run_dir, shim
         self.backend = DictBackend(namespace)
-        self.limits = Limits(programmed_s=5.0)
+        self.limits = Limits(ready_s=0.1, programmed_s=5.0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from felixpy.cni.errors import CniError, Code
 from felixpy.cni.pending import PendingDeletes
 from felixpy.cni.plan import Attachment
 from felixpy.cni.verbs import Verbs
@@ -74,3 +76,13 @@ async def test_only_what_has_no_device_is_collected(world: World) -> None:
     world.backend.namespace.ip("link", "del", ATTACHMENT.host_device)
     assert await world.verbs.collect(ATTACHMENT)
     assert (world.backend.held, world.backend.endpoints) == ({}, {})
+
+
+async def test_an_add_waits_a_little_for_the_agent(world: World) -> None:
+    world.backend.unready = CniError(Code.NOT_AVAILABLE, "the datastore has not been read")
+    adding = asyncio.create_task(world.call("ADD"))
+    await asyncio.sleep(0)
+    assert world.backend.held == {}
+    world.backend.unready = None
+    await adding
+    assert len(world.backend.held) == 1
