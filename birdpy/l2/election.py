@@ -129,6 +129,13 @@ class Election:
         self.standing = standing
         return self._take_over(now) if self.owns and self._owner_claim.score != standing.score else []
 
+    def announce_anew(self, now: float) -> list[Action]:
+        """The address is now elsewhere on this node."""
+        if not self.owns:
+            return []
+        self._start_burst(now)
+        return [Announce(self._stamp())]
+
     def hear(self, heard: Heard, now: float) -> list[Action]:
         """A frame about this address, of another device."""
         stamp = heard.stamp

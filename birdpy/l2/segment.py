@@ -92,6 +92,18 @@ class Segment:
         else:
             self.elections.pop(address, None)
 
+    def move(self, interface: Interface, now: float) -> list[bytes]:
+        """The interface has another address: everybody is told, at another Ethernet address."""
+        same = interface.mac == self.interface.mac
+        self.interface = interface
+        if same:
+            return []
+        return [
+            frame
+            for address, election in self.elections.items()
+            for frame in self._act(address, election, election.owns, election.announce_anew(now))
+        ]
+
     def hear(self, heard: Heard, now: float) -> list[bytes]:
         """A frame that came in here."""
         election = self.elections.get(heard.address)

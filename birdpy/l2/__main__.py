@@ -1,0 +1,5 @@
+"""Runs the responder."""
+
+from birdpy.l2.responder import main
+
+main()
