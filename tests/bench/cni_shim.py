@@ -102,7 +102,7 @@ def bench_verbs(node: Node, pods: Sequence[Namespace]) -> None:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else PODS
+    count = int(sys.argv[-1]) if sys.argv[-1].isdigit() else PODS
     subprocess.run(["make", "--silent", "cni"], cwd=ROOT, check=True)
     shim = ROOT / "build" / "felixpy-cni"
     bench_shim(shim)
