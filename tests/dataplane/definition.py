@@ -7,7 +7,7 @@ felix/rules/endpoints.go for what precedes policy, felix/rules/policy.go for fam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -106,9 +106,9 @@ def _local_endpoints(
 
 def _police(cluster: Cluster, packet: Packet, endpoint: WorkloadEndpoint, way: str) -> Decision:
     """Tiers in order, then profiles, then no."""
-    labels = _labels(cluster, endpoint.labels, endpoint.profiles)
-    for name, tier, policies in _tiers(cluster, labels, way):
-        outcome = _first_action(cluster, packet, (rule for policy in policies for rule in _rules(policy, way)))
+    labels = labels_of(cluster, endpoint.labels, endpoint.profiles)
+    for name, tier, policies in tiers_of(cluster, labels, way):
+        outcome = first_action(cluster, packet, (rule for policy in policies for rule in rules_of(policy, way)))
         if outcome is RuleAction.ALLOW:
             return Decision(True, f"{way}: a rule of tier {name}")
         if outcome is RuleAction.DENY:
@@ -116,8 +116,8 @@ def _police(cluster: Cluster, packet: Packet, endpoint: WorkloadEndpoint, way: s
         if outcome is None and tier.default_action is TierDefault.DENY:
             return Decision(False, f"{way}: the end of tier {name}")
     for name in endpoint.profiles:
-        profile = _profile(cluster, name)
-        outcome = _first_action(cluster, packet, _rules(profile, way) if profile is not None else ())
+        profile = find_profile(cluster, name)
+        outcome = first_action(cluster, packet, rules_of(profile, way) if profile is not None else ())
         if outcome is RuleAction.ALLOW:
             return Decision(True, f"{way}: profile {name}")
         if outcome is RuleAction.DENY:
@@ -125,12 +125,19 @@ def _police(cluster: Cluster, packet: Packet, endpoint: WorkloadEndpoint, way: s
     return Decision(False, f"{way}: no profile allows it")
 
 
-def _tiers(cluster: Cluster, labels: Mapping[str, str], way: str) -> list[tuple[str, Tier, list[Policy]]]:
+def for_workloads(policy: Policy) -> bool:
+    """Whether a policy is for workloads as well as for hosts."""
+    return not (policy.do_not_track or policy.pre_dnat)
+
+
+def tiers_of(
+    cluster: Cluster, labels: Mapping[str, str], way: str, counts: Callable[[Policy], bool] = for_workloads
+) -> list[tuple[str, Tier, list[Policy]]]:
     """The tiers that have a policy for the endpoint and the direction; a tier that is not there is last and denies."""
     chosen: dict[str, list[tuple[float, str, Table, Policy]]] = {}
     for table in POLICY_TABLES:
         for name, policy in cluster[table].items():
-            if not isinstance(policy, Policy) or policy.do_not_track or policy.pre_dnat:
+            if not isinstance(policy, Policy) or not counts(policy):
                 continue
             applies = policy.applies_ingress if way == "in" else policy.applies_egress
             if applies and compile_selector(policy.selector)(labels):
@@ -146,11 +153,11 @@ def _tiers(cluster: Cluster, labels: Mapping[str, str], way: str) -> list[tuple[
     return [(rank[2], tier, ranked) for rank, tier, ranked in sorted(found, key=lambda one: one[0])]
 
 
-def _rules(rules: Policy | Profile, way: str) -> tuple[PolicyRule, ...]:
+def rules_of(rules: Policy | Profile, way: str) -> tuple[PolicyRule, ...]:
     return rules.ingress if way == "in" else rules.egress
 
 
-def _first_action(cluster: Cluster, packet: Packet, rules: Iterable[PolicyRule]) -> RuleAction | None:
+def first_action(cluster: Cluster, packet: Packet, rules: Iterable[PolicyRule]) -> RuleAction | None:
     """The action of the first rule that matches and is not Log; None when no rule does."""
     for rule in rules:
         if rule.action is not RuleAction.LOG and _matches(cluster, packet, rule):
@@ -227,7 +234,7 @@ def _selected(cluster: Cluster, selector: Selector, address: Address) -> bool:
             else:
                 assert isinstance(one, NetworkSet)
                 holds = _in(address, one.nets)
-            if holds and matches(_labels(cluster, one.labels, one.profiles)):
+            if holds and matches(labels_of(cluster, one.labels, one.profiles)):
                 return True
     return False
 
@@ -239,23 +246,23 @@ def _named(cluster: Cluster, packet: Packet, name: str, address: Address, port: 
             assert isinstance(one, WorkloadEndpoint | HostEndpoint)
             addresses = one.addresses if isinstance(one, WorkloadEndpoint) else one.expected_addresses
             known = any((own.name, own.protocol, own.port) == (name, packet.protocol, port) for own in one.ports)
-            labels = _labels(cluster, one.labels, one.profiles)
+            labels = labels_of(cluster, one.labels, one.profiles)
             if address in addresses and known and (selector is None or compile_selector(selector)(labels)):
                 return True
     return False
 
 
-def _labels(cluster: Cluster, own: LabelPairs, profiles: tuple[str, ...]) -> dict[str, str]:
+def labels_of(cluster: Cluster, own: LabelPairs, profiles: tuple[str, ...]) -> dict[str, str]:
     """Its own labels, and what its profiles give it: the first profile that has a label wins."""
     labels = dict(own)
     for name in profiles:
-        profile = _profile(cluster, name)
+        profile = find_profile(cluster, name)
         for label, value in profile.labels_to_apply if profile is not None else ():
             labels.setdefault(label, value)
     return labels
 
 
-def _profile(cluster: Cluster, name: str) -> Profile | None:
+def find_profile(cluster: Cluster, name: str) -> Profile | None:
     """A stored profile; a namespace's, which allows all and gives its labels; the default one, which allows all."""
     stored = cluster[Table.PROFILE].get(Name("", name))
     if isinstance(stored, Profile):

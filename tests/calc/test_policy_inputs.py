@@ -1,0 +1,141 @@
+"""What policy is calculated from: endpoints with their Pods, implied profiles, options, peers to keep open for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from felixpy.addresses import parse_address, parse_prefix
+from felixpy.calc.options import DEFAULTS, HostAction, Options, derive_options
+from felixpy.calc.peers import PeersIntent, derive_peers
+from felixpy.calc.pods import join_pod
+from felixpy.calc.profiles import Profiles
+from felixpy.resources.codec import Decoded, Decoder, Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import (
+    BgpConfiguration,
+    BgpPeer,
+    Broken,
+    FailsafePort,
+    FelixConfiguration,
+    NamedPort,
+    Namespace,
+    Node,
+    NodeAddress,
+    Pod,
+    Profile,
+    ServiceAccount,
+    WorkloadEndpoint,
+)
+
+
+def felix(**spec: Any) -> FelixConfiguration | Broken:
+    key = "/calico/resources/v3/projectcalico.org/felixconfigurations/default"
+    decoded = Decoder("n").decode(key.encode(), json.dumps({"metadata": {"name": "default"}, "spec": spec}).encode())
+    if isinstance(decoded, Broken):
+        return decoded
+    assert isinstance(decoded, Decoded)
+    assert isinstance(decoded.value, FelixConfiguration)
+    return decoded.value
+
+
+def options(**spec: Any) -> Options:
+    read = felix(**spec)
+    assert isinstance(read, FelixConfiguration)
+    return derive_options(read, None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "value"),
+    [
+        ({"interfacePrefix": "cali, tap"}, "interface_prefixes", ("cali", "tap")),
+        ({"interfacePrefix": ""}, "interface_prefixes", ("cali",)),
+        ({"defaultEndpointToHostAction": "ACCEPT"}, "endpoint_to_host", HostAction.ACCEPT),
+        ({"defaultEndpointToHostAction": "Return"}, "endpoint_to_host", HostAction.RETURN),
+        ({"defaultEndpointToHostAction": "Odd"}, "endpoint_to_host", HostAction.DROP),
+        ({"failsafeInboundHostPorts": []}, "failsafe_in", ()),
+        ({"failsafeInboundHostPorts": None}, "failsafe_in", DEFAULTS.failsafe_in),
+        ({"failsafeOutboundHostPorts": [{"port": 5}]}, "failsafe_out", (FailsafePort(6, 5),)),
+        (
+            {"failsafeInboundHostPorts": [{"protocol": "UDP", "port": 5, "net": "10.0.0.0/8"}]},
+            "failsafe_in",
+            (FailsafePort(17, 5, parse_prefix("10.0.0.0/8")),),
+        ),
+        ({"disableConntrackInvalidCheck": True}, "drop_invalid", False),
+        ({"allowVXLANPacketsFromWorkloads": True}, "allow_vxlan_from_workloads", True),
+        ({"vxlanPort": "4789"}, "vxlan_port", 4789),
+        ({"logPrefix": "here"}, "log_prefix", "here"),
+    ],
+    ids=str,
+)
+def test_options(spec: dict[str, Any], field: str, value: object) -> None:
+    assert getattr(options(**spec), field) == value
+
+
+def test_the_nodes_own_configuration_goes_first_field_by_field() -> None:
+    common = FelixConfiguration((("interfacePrefix", "tap"), ("logPrefix", "all")), failsafe_in=())
+    own = FelixConfiguration((("logPrefix", "mine"),), failsafe_out=())
+    derived = derive_options(common, own)
+    assert (derived.interface_prefixes, derived.log_prefix) == (("tap",), "mine")
+    assert (derived.failsafe_in, derived.failsafe_out) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("port", "field"),
+    [
+        ({"port": 0}, "spec.failsafeInboundHostPorts[0]"),
+        ({"port": 1, "protocol": "odd"}, "spec.failsafeInboundHostPorts[0].protocol"),
+        ({"port": 1, "net": "10.0.0.0/40"}, "spec.failsafeInboundHostPorts[0].net"),
+        (7, "spec.failsafeInboundHostPorts[0]"),
+    ],
+    ids=str,
+)
+def test_a_broken_failsafe_port_is_named(port: object, field: str) -> None:
+    broken = felix(failsafeInboundHostPorts=[port])
+    assert isinstance(broken, Broken)
+    assert broken.field == field
+
+
+ENDPOINT = WorkloadEndpoint(
+    "n", "cali1", (), (("app", "old"), ("projectcalico.org/namespace", "ns1")), ("kns.ns1",), orchestrator="k8s"
+)
+
+
+def test_a_pods_labels_are_its_endpoints() -> None:
+    joined = join_pod(ENDPOINT, Pod((("team", "red"),), "sa1", (NamedPort("web", 6, 80),)), "ns1")
+    assert joined.labels == (
+        ("projectcalico.org/namespace", "ns1"),
+        ("projectcalico.org/serviceaccount", "sa1"),
+        ("team", "red"),
+    )
+    assert (joined.profiles, joined.ports) == (("kns.ns1",), (NamedPort("web", 6, 80),))
+
+
+def test_an_endpoint_without_profiles_has_its_pods() -> None:
+    bare = WorkloadEndpoint("n", "cali1", (), (), (), ports=(NamedPort("own", 6, 1),), orchestrator="k8s")
+    joined = join_pod(bare, Pod((), "sa1", (NamedPort("web", 6, 80),)), "ns1")
+    assert (joined.profiles, joined.ports) == (("kns.ns1", "ksa.ns1.sa1"), bare.ports)
+
+
+def test_what_namespaces_and_service_accounts_stand_for() -> None:
+    profiles = Profiles()
+    profiles.put(Ref(Table.NAMESPACE, Name("", "ns1")), Namespace((("env", "x"),)))
+    profiles.put(Ref(Table.SERVICE_ACCOUNT, Name("ns1", "sa1")), ServiceAccount((("role", "y"),)))
+    namespace, account = profiles.get("kns.ns1"), profiles.get("ksa.ns1.sa1")
+    assert namespace is not None
+    assert namespace.labels_to_apply == (("pcns.env", "x"), ("pcns.projectcalico.org/name", "ns1"))
+    assert namespace.ingress
+    assert account == Profile((), (), (("pcsa.projectcalico.org/name", "sa1"), ("pcsa.role", "y")))
+    stored = Profile(labels_to_apply=(("a", "b"),))
+    profiles.put(Ref(Table.PROFILE, Name("", "kns.ns1")), stored)
+    assert profiles.get("kns.ns1") == stored, "a stored one goes first"
+    assert profiles.get("kns.ns2") is None
+
+
+def test_peers_are_nodes_and_bgp_peers_at_every_port_that_is_used() -> None:
+    inside, outside = parse_address("10.0.0.1"), parse_address("10.0.0.254")
+    node = Node(ipv4=NodeAddress(inside, parse_prefix("10.0.0.0/24")))
+    derived = derive_peers([node], [BgpPeer(outside, 1179, None)], [BgpConfiguration(listen_port=2179)])
+    assert derived == PeersIntent(frozenset({inside}), frozenset({inside, outside}), (179, 1179, 2179))
