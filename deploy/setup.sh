@@ -2,7 +2,8 @@
 # Installs the Debian packages that the lab and the tests need; does nothing, and asks no mirror, where all are there.
 set -euo pipefail
 packages=(etcd-server etcd-client gobgpd bird2 frr iptables ipset nftables conntrack tcpdump iproute2 iputils-ping
-    util-linux procps curl gcc libc6-dev make python3-venv python3-dev podman containernetworking-plugins)
+    util-linux procps curl gcc libc6-dev make python3-venv python3-dev podman containernetworking-plugins
+    user-mode-linux kmod)
 installed=" $(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null |
     awk '$2 == "installed" { printf "%s ", $1 }' || true)"
 missing=()
