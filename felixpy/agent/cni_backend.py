@@ -17,6 +17,7 @@ import msgspec
 from felixpy.addresses import Address, parse_address
 from felixpy.agent.dataplane import Dataplane
 from felixpy.agent.node_facts import NodeFacts, matches
+from felixpy.agent.own_objects import ENDPOINTS, NAMESPACES, PODS, PROFILES, OwnObjects
 from felixpy.agent.underlay import Underlay
 from felixpy.cni.backend import Admitted, MakeEndpoint
 from felixpy.cni.endpoint import EndpointWrite, parse_recorded
@@ -26,7 +27,7 @@ from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
 from felixpy.datastore.model import Event, Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
 from felixpy.datastore.syncer import Phase, SyncState
-from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
+from felixpy.resources.kinds import Name
 from ipam.addresses import Address as IpamAddress
 from ipam.engine import Allocator
 from ipam.model import Assignment
@@ -45,17 +46,6 @@ _log = logging.getLogger(__name__)
 
 ADMIT_ATTEMPTS = 5
 """How often an endpoint that changes under our hands is looked at again."""
-
-
-def _kind(kind: str, api_version: str = CALICO) -> KindInfo:
-    return next(info for info in KINDS if (info.kind, info.api_version) == (kind, api_version))
-
-
-ENDPOINTS = _kind("WorkloadEndpoint")
-PROFILES = _kind("Profile")
-PODS = _kind("Pod", "v1")
-NAMESPACES = _kind("Namespace", "v1")
-_ENDPOINT_PREFIX = ENDPOINTS.prefix.encode()
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -115,18 +105,13 @@ class AgentBackend:
         self._dataplane = dataplane
         self._facts = facts
         self._now = now
-        self._own_prefix = f"{node.replace('-', '--')}-".encode()
-        self._own: dict[bytes, KeyValue] = {}
+        self._own = OwnObjects(node)
         self.underlay = Underlay()
         self._frozen = self._unavailable = ""
 
     def observe(self, event: Event) -> None:
-        """Remembers this node's endpoints, so that a DEL need not read its own."""
-        if event.key.startswith(_ENDPOINT_PREFIX) and event.key.rpartition(b"/")[2].startswith(self._own_prefix):
-            if event.value is None:
-                self._own.pop(event.key, None)
-            else:
-                self._own[event.key] = KeyValue(event.key, event.value, event.mod_revision)
+        """Takes an event of any key, before it is decoded."""
+        self._own.observe(event)
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or why not; while it is tried again, it still cannot."""
@@ -153,7 +138,9 @@ class AgentBackend:
             return PodFacts(mtu=mtu)
         pod_key = PODS.key(Name(attachment.namespace, attachment.pod)).encode()
         namespace_key = NAMESPACES.key(Name("", attachment.namespace)).encode()
-        pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
+        pod_pair, namespace_pair = self._own.get(pod_key), self._own.get(namespace_key)
+        if pod_pair is None:
+            pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
         pod, namespace = _decode(pod_pair, _Pod), _decode(namespace_pair, _Namespace)
         meta = namespace.metadata if namespace is not None else _Meta()
         whole = PodFacts(namespace_annotations=meta.annotations or {}, namespace_labels=meta.labels or {}, mtu=mtu)
@@ -229,7 +216,7 @@ class AgentBackend:
     async def withdraw(self, attachment: Attachment) -> None:
         """Deletes the endpoint if it is still this container's, and releases every address under the handle."""
         key = ENDPOINTS.key(attachment.endpoint)
-        known = self._own.get(key.encode())
+        known = self._own.endpoints.get(key.encode())
         for _ in range(ADMIT_ATTEMPTS):
             pair = known or await self._store.get(key.encode())
             known = None
@@ -251,12 +238,12 @@ class AgentBackend:
 
     def list_recorded(self) -> Sequence[Recorded]:
         """Every attachment of this node that has an endpoint."""
-        found = (parse_recorded(pair.value) for pair in self._own.values())
+        found = (parse_recorded(pair.value) for pair in self._own.endpoints.values())
         return [one for one in found if one is not None and one.attachment.node == self._node]
 
     def list_addresses(self) -> frozenset[IpamAddress]:
         """The addresses of all endpoints of this node, whoever wrote them."""
-        stored = (_decode(pair, _StoredEndpoint) for pair in self._own.values())
+        stored = (_decode(pair, _StoredEndpoint) for pair in self._own.endpoints.values())
         return frozenset(IpamAddress(address) for one in stored if one is not None for address in _addresses(one))
 
 

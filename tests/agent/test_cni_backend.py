@@ -1,4 +1,4 @@
-"""What the agent remembers of its endpoints may be old: a DEL takes what is true."""
+"""What the agent remembers saves reads, and may be old: a DEL takes what is true."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from felixpy.agent.cni_backend import ENDPOINTS, AgentBackend
+from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.node_facts import NodeFacts
+from felixpy.agent.own_objects import ENDPOINTS, NAMESPACES, PODS
 from felixpy.cni.plan import Attachment
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import Event
+from felixpy.resources.kinds import Name
 from ipam.engine import Allocator
 from ipam.model import handle_key, node_owner, pool_key
 from ipam.request import Request
@@ -91,3 +93,30 @@ async def test_what_is_gone_is_not_missed(world: World) -> None:
     await world.backend.withdraw(OURS)
     await world.backend.withdraw(OURS)
     assert await world.left() == (False, False)
+
+
+POD_KEY = PODS.key(Name("default", "web")).encode()
+NAMESPACE_KEY = NAMESPACES.key(Name("", "default")).encode()
+
+
+def pod(node: str, **labels: str) -> bytes:
+    """The Pod as it is stored."""
+    return json.dumps({"metadata": {"labels": labels}, "spec": {"nodeName": node}}).encode()
+
+
+async def test_a_pod_of_this_node_need_not_be_read(world: World) -> None:
+    world.backend.observe(Event(POD_KEY, pod("n1", app="web"), 5))
+    world.backend.observe(Event(NAMESPACE_KEY, b'{"metadata": {"labels": {"team": "blue"}}}', 6))
+    facts = await world.backend.describe(OURS)
+    assert (facts.labels, facts.namespace_labels) == ({"app": "web"}, {"team": "blue"})
+    world.backend.observe(Event(POD_KEY, pod("n1", app="db"), 7))
+    assert (await world.backend.describe(OURS)).labels == {"app": "db"}
+    world.backend.observe(Event(POD_KEY, None, 8))
+    assert (await world.backend.describe(OURS)).labels == {}
+
+
+async def test_a_pod_that_the_watch_has_not_told_of_is_read(world: World) -> None:
+    world.backend.observe(Event(POD_KEY, pod("n11", app="elsewhere"), 5))
+    world.backend.observe(Event(POD_KEY, b"n1: no JSON", 6))
+    await world.store.put(POD_KEY, pod("n1", app="web"))
+    assert (await world.backend.describe(OURS)).labels == {"app": "web"}
