@@ -107,12 +107,9 @@ def derive_address(
     grant: Grant, intents: Collection[FrontendIntent], terms: Terms
 ) -> tuple[Announcement, ...] | Silent:
     """What a granted address means here: announced where some frontend of it takes connections from outside."""
-    if not any(intent.outside for intent in intents):
-        reasons = {intent.reason for intent in intents}
-        if not intents:
-            return Silent(Reason.NO_SERVICE)
-        local = Reason.NO_LOCAL_ENDPOINT in reasons
-        return Silent(Reason.NO_LOCAL_ENDPOINT if local else Reason.NO_ENDPOINT)
+    unserved = find_unserved(intents)
+    if unserved is not None:
+        return unserved
     if terms.excluded:
         return Silent(Reason.NODE_EXCLUDED)
     if terms.advertisements is None:
@@ -121,6 +118,16 @@ def derive_address(
     if not matching:
         return Silent(Reason.NOT_ADVERTISED)
     return tuple(_advertise(grant.address, one) for one in matching)
+
+
+def find_unserved(intents: Collection[FrontendIntent]) -> Silent | None:
+    """Why no frontend of an address takes connections from outside; None where one does."""
+    if not intents:
+        return Silent(Reason.NO_SERVICE)
+    if any(intent.outside for intent in intents):
+        return None
+    local = any(intent.reason is Reason.NO_LOCAL_ENDPOINT for intent in intents)
+    return Silent(Reason.NO_LOCAL_ENDPOINT if local else Reason.NO_ENDPOINT)
 
 
 def _advertise(address: Address, advertisement: BgpAdvertisement) -> Announcement:

@@ -75,6 +75,7 @@ class Table(StrEnum):
     ENDPOINTS = "Endpoints"
     ADDRESS_POOL = "IPAddressPool"
     BGP_ADVERTISEMENT = "BGPAdvertisement"
+    L2_ADVERTISEMENT = "L2Advertisement"
     GRANT = "Grant"
 
 
@@ -255,6 +256,11 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         Table.BGP_ADVERTISEMENT,
         docs.BgpAdvertisementDoc,
         lambda doc, name: services.read_bgp_advertisement(doc),
+    ),
+    ("metallb.io", "L2Advertisement"): (
+        Table.L2_ADVERTISEMENT,
+        docs.L2AdvertisementDoc,
+        lambda doc, name: services.read_l2_advertisement(doc),
     ),
 }
 

@@ -409,6 +409,25 @@ class BgpAdvertisementDoc(Doc):
     spec: BgpAdvertisementSpec = field(default_factory=BgpAdvertisementSpec)
 
 
+class PreferenceDoc(Doc):
+    weight: int
+    preference: LabelSelector
+
+
+class L2AdvertisementSpec(Doc):
+    ip_address_pools: list[str] | None = field(default=None, name="ipAddressPools")
+    ip_address_pool_selectors: list[LabelSelector] | None = field(default=None, name="ipAddressPoolSelectors")
+    service_selectors: list[LabelSelector] | None = None
+    node_selectors: list[LabelSelector] | None = None
+    preferred_node_selectors: list[PreferenceDoc] | None = None
+    interfaces: list[str] | None = None
+
+
+class L2AdvertisementDoc(Doc):
+    metadata: Meta
+    spec: L2AdvertisementSpec = field(default_factory=L2AdvertisementSpec)
+
+
 class KubePolicyPort(Doc):
     protocol: str = "TCP"
     port: str | int | None = None

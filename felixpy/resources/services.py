@@ -11,6 +11,8 @@ from felixpy.resources.documents import (
     EndpointsDoc,
     EndpointSliceDoc,
     GrantDoc,
+    L2AdvertisementDoc,
+    LabelSelector,
     ServiceDoc,
     SlicePort,
 )
@@ -33,10 +35,13 @@ from felixpy.resources.types import (
     BgpAdvertisement,
     EndpointSlice,
     Grant,
+    L2Advertisement,
+    Preference,
     Service,
     ServicePort,
     TrafficPolicy,
 )
+from felixpy.selector import Selector
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
@@ -189,6 +194,7 @@ def read_address_pool(doc: AddressPoolDoc) -> AddressPool:
             read_label_selector(f"{field}.namespaceSelectors[{index}]", one)
             for index, one in enumerate((allocation.namespace_selectors if allocation else None) or ())
         ),
+        labels=read_labels(doc.metadata.labels),
     )
 
 
@@ -206,6 +212,28 @@ def read_bgp_advertisement(doc: BgpAdvertisementDoc) -> BgpAdvertisement:
         ),
         peers=tuple(spec.peers or ()),
     )
+
+
+def read_l2_advertisement(doc: L2AdvertisementDoc) -> L2Advertisement:
+    spec = doc.spec
+    preferences = []
+    for index, one in enumerate(spec.preferred_node_selectors or ()):
+        field = f"spec.preferredNodeSelectors[{index}]"
+        if not 1 <= one.weight <= 100:
+            raise FieldError(f"{field}.weight", f"{one.weight} is not between 1 and 100")
+        preferences.append(Preference(one.weight, read_label_selector(f"{field}.preference", one.preference)))
+    return L2Advertisement(
+        pools=tuple(spec.ip_address_pools or ()),
+        pool_selectors=_selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors),
+        service_selectors=_selectors("spec.serviceSelectors", spec.service_selectors),
+        node_selectors=_selectors("spec.nodeSelectors", spec.node_selectors),
+        preferences=tuple(preferences),
+        interfaces=tuple(spec.interfaces or ()),
+    )
+
+
+def _selectors(field: str, selectors: Iterable[LabelSelector] | None) -> tuple[Selector, ...]:
+    return tuple(read_label_selector(f"{field}[{index}]", one) for index, one in enumerate(selectors or ()))
 
 
 def read_grant(doc: GrantDoc) -> Grant:

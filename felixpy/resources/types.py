@@ -410,6 +410,7 @@ class AddressPool:
     namespaces: tuple[str, ...] = ()
     service_selectors: tuple[Selector, ...] = ()
     namespace_selectors: tuple[Selector, ...] = ()
+    labels: LabelPairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +424,26 @@ class BgpAdvertisement:
     communities: tuple[str, ...] = ()
     node_selectors: tuple[Selector, ...] = ()
     peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Nodes to prefer, and how much."""
+
+    weight: int
+    selector: Selector
+
+
+@dataclass(frozen=True, slots=True)
+class L2Advertisement:
+    """A MetalLB L2Advertisement; empty selections mean all. A pool is selected by name or by `pool_selectors`."""
+
+    pools: tuple[str, ...] = ()
+    pool_selectors: tuple[Selector, ...] = ()
+    service_selectors: tuple[Selector, ...] = ()
+    node_selectors: tuple[Selector, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    interfaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +477,7 @@ Resource = (
     | EndpointSlice
     | AddressPool
     | BgpAdvertisement
+    | L2Advertisement
     | Grant
 )
 
