@@ -23,6 +23,12 @@ MARK_MASQUERADE = 0x80000
 """Mark bit: the packet's source is to be rewritten on its way out."""
 MARK_SENT_TRANSLATED = 0x100000
 """Mark bit: the host itself sends the packet, to a translated destination; its device is known after routing anew."""
+MARK_DROP = 0x200000
+"""Mark bit (iptables only): a nat chain, which cannot drop, wants the packet dropped."""
+MARK_SCRATCH = 0x400000
+"""Mark bit (iptables only): all that a rule asks for was found so far."""
+MARK_SCRATCH_PART = 0x800000
+"""Mark bit (iptables only): one of several alternatives was found."""
 
 Side = Literal["source", "destination"]
 
