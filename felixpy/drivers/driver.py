@@ -12,10 +12,10 @@ from typing import Protocol, Self
 from felixpy.addresses import Address
 from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Key, Kind, Members, Object, Op, Outcome, Seen
-from felixpy.dataplane.order import kind_of
+from felixpy.dataplane.order import NETFILTER, kind_of
 from felixpy.drivers import sysctl
-from felixpy.drivers.netlink import nft, rtnetlink
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.backend import BackendSetting, open_netfilter
+from felixpy.drivers.netlink import rtnetlink
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.sysctl import SysctlDriver
 
@@ -37,15 +37,23 @@ class Driver(Protocol):
 
 
 class KernelDriver:
-    """Every kind of object of one namespace: the one it is made in. Routes only with one of `protocols`."""
+    """Every kind of object of one namespace: the one it is made in. Routes only with one of `protocols`.
 
-    def __init__(self, protocols: Sequence[int] = (ROUTE_PROTOCOL_WORKLOAD,), table: str = TABLE) -> None:
+    Raises  BackendUnavailable when there is no back end of the kind asked for.
+    """
+
+    def __init__(
+        self,
+        protocols: Sequence[int] = (ROUTE_PROTOCOL_WORKLOAD,),
+        table: str = TABLE,
+        backend: BackendSetting = BackendSetting.NFTABLES,
+    ) -> None:
         self._routes = RouteDriver(protocols=protocols)
-        self._nft = NftDriver(table)
+        self._netfilter = open_netfilter(backend, table)
         self._drivers: dict[Kind, Driver] = {
             **dict.fromkeys(sysctl.KINDS, SysctlDriver()),
             **dict.fromkeys(rtnetlink.KINDS, self._routes),
-            **dict.fromkeys(nft.KINDS, self._nft),
+            **dict.fromkeys(NETFILTER, self._netfilter),
         }
 
     def __enter__(self) -> Self:
@@ -55,14 +63,19 @@ class KernelDriver:
         self.close()
 
     @property
+    def has_events(self) -> bool:
+        """Whether the kernel tells of changes that others make to chains and sets."""
+        return self._netfilter.has_events
+
+    @property
     def port_ids(self) -> frozenset[int]:
         """By which the kernel names us as the cause of an event."""
-        return frozenset({self._routes.port_id, self._nft.port_id})
+        return self._netfilter.port_ids | {self._routes.port_id}
 
     def close(self) -> None:
         """Gives the sockets back; the kernel stays as it is."""
         self._routes.close()
-        self._nft.close()
+        self._netfilter.close()
 
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
         """What every driver reads.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -14,8 +14,9 @@ from felixpy.dataplane.base_chains import HOOKS
 from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
 from felixpy.dataplane.rules import MARK_FROM_WORKLOAD, InterfaceIs, Rule, SetMark
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
+from felixpy.drivers.iptables import IptablesDriver
 from felixpy.drivers.netlink.nft import NftDriver
-from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
+from felixpy.drivers.netlink.socket import in_namespace
 from felixpy.resources.types import Service
 from tests.calc.service_world import (
     LOCAL,
@@ -126,9 +127,8 @@ def place() -> Iterator[Place]:
 class ServiceNode:
     """The node's Services as the agent programs them: resources in, kernel changed."""
 
-    def __init__(self, node: Namespace) -> None:
-        socket = in_namespace(node.path, lambda: NetlinkSocket(NETLINK_NETFILTER))
-        self.driver = NftDriver(socket=socket)
+    def __init__(self, node: Namespace, make_driver: Callable[[], NftDriver | IptablesDriver] = NftDriver) -> None:
+        self.driver = in_namespace(node.path, make_driver)
         self.calc, self.tables = ServiceCalc(ME), ServiceTables()
         rules = dict(service_base_rules())
         rules["raw-prerouting"] = (
@@ -284,7 +284,7 @@ def test_with_client_affinity_one_client_stays_with_one_backend(
 def test_clients_with_affinity_spread_over_the_backends(place: Place, services: ServiceNode) -> None:
     services.see(*vip(service_of(affinity_s=10800), *BOTH))
     for number in range(20, 36):
-        place.client.add_address("eth0", f"192.0.2.{number}/24")
+        place.client.ip("address", "replace", f"192.0.2.{number}/24", "dev", "eth0")
     answers = {ask_tcp(place.client, VIP, 80, source=f"192.0.2.{number}") for number in range(20, 36)}
     assert {answer.split()[0] for answer in answers if answer} == {"pod1", "remote"}
 
