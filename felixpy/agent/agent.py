@@ -41,6 +41,8 @@ from felixpy.resources.types import Resource
 from ipam.engine import Allocator
 from ipam.model import CONFIGURATION_KEY, POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
 
+LOOK_AGAIN_S = 10.0
+"""Between two looks at a back end that has no events; a look costs one iptables-save per family."""
 _log = logging.getLogger(__name__)
 
 _IPAM_PREFIXES = tuple(
@@ -52,7 +54,7 @@ class AgentRole:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
     def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
-        driver = KernelDriver()
+        driver = KernelDriver(backend=settings.backend)
         self._dataplane = Dataplane(
             settings.node, driver, driver.read_interfaces, find_reserved(settings.etcd, os.environ)
         )
@@ -64,6 +66,8 @@ class AgentRole:
         self._tunnels = TunnelAddresses(settings.node, store, self._allocator)
         group.create_task(self._tunnels.serve())
         group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
+        if not driver.has_events:
+            group.create_task(self._look_again())
         server = CniServer(settings.run_dir, settings.node, self._backend)
         group.create_task(server.serve())
         group.create_task(Sweeper(settings.node, self._backend, self._allocator, server.collect).serve())
@@ -105,6 +109,12 @@ class AgentRole:
         """The datastore can be used, or not."""
         self._backend.datastore_state(state)
         self._tunnels.frozen = state.phase is Phase.FROZEN
+
+    async def _look_again(self) -> None:
+        """iptables tells nobody of a change, so what others did is found by looking."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            self._dataplane.kernel_changed("a look at iptables")
 
     async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
         """Undoes what others do to what is ours, as it happens."""

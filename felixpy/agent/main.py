@@ -9,6 +9,7 @@ import signal
 import sys
 
 from felixpy.agent.settings import ConfigError, Settings, parse_settings
+from felixpy.drivers.backend import BackendUnavailable
 
 EXIT_USAGE = 2
 
@@ -48,5 +49,11 @@ async def _serve(settings: Settings) -> int:
         return 0
     except AlreadyRunning as error:
         print(f"felixpy: {error}", file=sys.stderr)
+        return 1
+    except ExceptionGroup as group:
+        refused = group.subgroup(BackendUnavailable)
+        if refused is None:
+            raise
+        print(f"felixpy: no back end for packet rules: {refused.exceptions[0]}", file=sys.stderr)
         return 1
     return 0

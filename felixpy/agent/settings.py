@@ -16,6 +16,7 @@ from pathlib import Path
 from felixpy.addresses import Prefix, parse_prefix
 from felixpy.calc.node_address import AddressRule, parse_rule
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
+from felixpy.drivers.backend import BackendSetting
 
 DEFAULT_RUN_DIR = Path("/run/felixpy")
 DEFAULT_STATE_DIR = Path("/var/lib/felixpy")
@@ -46,6 +47,7 @@ class Settings:
     default_pools: tuple[Prefix, ...] = ()
     node_address: tuple[AddressRule, ...] = ()
     gobgpd: str = ""
+    backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
 
 
@@ -58,6 +60,7 @@ _FLAGS: Mapping[str, str] = {
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
     "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
+    "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
     "log-level": "debug, info, warning or error (info)",
     "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
     "etcd-cert-file": "our client certificate (PEM)",
@@ -96,6 +99,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         default_pools=tuple(_pool(text) for text in value("default-pool").split(",") if text),
         node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),
         gobgpd=value("gobgpd"),
+        backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=value("log-level", "info").upper(),
     )
 
@@ -151,6 +155,13 @@ def _roles(text: str, program: str) -> frozenset[Role]:
         return frozenset(Role(word.strip()) for word in text.split(","))
     except ValueError as error:
         raise ConfigError(f"--roles: {error}; there are {', '.join(Role)}") from None
+
+
+def _backend(text: str) -> BackendSetting:
+    try:
+        return BackendSetting(text)
+    except ValueError as error:
+        raise ConfigError(f"--backend: {error}; there are {', '.join(BackendSetting)}") from None
 
 
 def _address_rule(text: str) -> AddressRule:

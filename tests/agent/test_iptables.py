@@ -1,0 +1,94 @@
+"""The agent on iptables, both variants: what an etcd write does to packets is what it does with nftables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.agent import test_policy_packets as scenarios
+from tests.agent.conftest import Scene
+from tests.agent.node import Node
+from tests.support.wait import eventually
+
+LEGACY = [
+    scenarios.test_a_policy_is_obeyed_and_so_is_its_change,
+    scenarios.test_protocol_and_port,
+    scenarios.test_labels_move_a_pod_into_and_out_of_a_set,
+    scenarios.test_tiers_pass_and_order,
+    scenarios.test_a_network_set_with_prefixes,
+    scenarios.test_a_pod_reaches_its_host_only_as_told,
+    scenarios.test_an_endpoint_before_its_device,
+]
+NFT = [
+    scenarios.test_a_policy_is_obeyed_and_so_is_its_change,
+    scenarios.test_labels_move_a_pod_into_and_out_of_a_set,
+    scenarios.test_a_network_set_with_prefixes,
+]
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the agent is told to use."""
+    monkeypatch.setenv("FELIXPY_BACKEND", request.param)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("backend", "scenario"),
+    [*(("iptables-legacy", one) for one in LEGACY), *(("iptables-nft", one) for one in NFT)],
+    indirect=["backend"],
+    ids=lambda one: getattr(one, "__name__", one).removeprefix("test_"),
+)
+def test_policy(backend: str, scenario: Callable[[Scene], None], scene: Scene) -> None:
+    scenario(scene)
+    assert f"packet rules by {backend}: asked for" in scene.node.log()
+    assert "felixpy" not in scene.node.nft("list", "tables")
+
+
+def test_an_agent_takes_over_from_the_other_back_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = node.pod("a", "10.65.0.2"), node.pod("b", "10.65.0.3")
+    a.write()
+    b.write()
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Allow", "protocol": "UDP"}])
+    held = {
+        "nftables": lambda: "table inet felixpy" in node.nft("list", "tables"),
+        "iptables-nft": lambda: ":fpx-" in node.namespace.run("iptables-nft-save"),
+        "iptables-legacy": lambda: ":fpx-" in node.namespace.run("iptables-legacy-save"),
+    }
+    for backend in ("iptables-legacy", "nftables", "iptables-nft", "iptables-legacy", "nftables"):
+        monkeypatch.setenv("FELIXPY_BACKEND", backend)
+        agent = node.make_agent().start()
+        eventually(lambda now=backend: [one for one, has in held.items() if has()] == [now], what=backend)
+        assert a.asks("10.65.0.3") == "b"
+        assert not a.reaches(b)
+        agent.stop()
+    assert node.namespace.run("ipset", "list", "-n") == ""
+
+
+@pytest.mark.parametrize("backend", ["iptables-legacy"], indirect=True)
+def test_a_restart_changes_nothing_and_repairs_what_was_done_meanwhile(
+    backend: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Allow", "protocol": "UDP"}])
+    eventually(lambda: not a.reaches(b))
+    node.namespace.run("iptables-legacy", "-A", "INPUT", "-s", "203.0.113.1", "-j", "DROP")
+    saved = save_rules(node)
+    node.agent.stop()
+    assert not a.reaches(b), "the rules stay"
+    node.agent.start()
+    eventually(lambda: node.log().count("kernel, start") == 2)
+    assert save_rules(node) == saved
+    node.agent.stop()
+    node.namespace.run("iptables-legacy", "-F", "FORWARD")
+    assert a.reaches(b)
+    node.agent.start()
+    eventually(lambda: not a.reaches(b), what="the jump is back")
+    assert save_rules(node) == saved
+
+
+def save_rules(node: Node) -> list[str]:
+    """All rules, of ours and of others, without counters."""
+    lines = node.namespace.run("iptables-legacy-save").splitlines()
+    return sorted(line.partition(" [")[0] for line in lines if not line.startswith("#"))
