@@ -141,12 +141,16 @@ def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
     if rule.ip_version not in (None, 4, 6):
         raise FieldError(f"{field}.ipVersion", f"{rule.ip_version} is neither 4 nor 6")
     source, destination = rule.source or Entity(), rule.destination or Entity()
+    protocol = read_protocol(f"{field}.protocol", rule.protocol)
+    for side, entity in (("source", source), ("destination", destination)):
+        if (entity.ports or entity.not_ports) and protocol not in PORTED:
+            raise FieldError(f"{field}.{side}.ports", "need protocol TCP, UDP, SCTP or UDPLite in the same rule")
     if rule.http is not None and action is not RuleAction.DENY:
         return None
     return PolicyRule(
         action=action,
         version=cast("Literal[4, 6] | None", rule.ip_version),
-        protocol=read_protocol(f"{field}.protocol", rule.protocol),
+        protocol=protocol,
         not_protocol=read_protocol(f"{field}.notProtocol", rule.not_protocol),
         icmp=_icmp(rule.icmp),
         not_icmp=_icmp(rule.not_icmp),

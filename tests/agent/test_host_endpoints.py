@@ -266,3 +266,30 @@ def test_staged_policies_decide_nothing(world: World) -> None:
     world.policy("marker", types=["Egress"], egress=[{"action": "Allow"}])
     eventually(lambda: "gnp/default.marker" in world.node.nft("list", "ruleset"))
     assert world.into_host()
+
+
+def test_a_restarted_agent_finds_all_of_it_in_place(world: World) -> None:
+    node = world.node
+    world.host("up", expectedIPs=[HOST4])
+    world.host("all", interfaceName="*")
+    udp = [{"action": "Allow", "protocol": "UDP"}]
+    world.policy("raw", types=["Ingress", "Egress"], ingress=udp, egress=udp, doNotTrack=True, applyOnForward=True)
+    world.policy("early", types=["Ingress"], ingress=[{"action": "Log"}], preDNAT=True, applyOnForward=True)
+    world.policy("web", types=["Ingress"], ingress=[{"action": "Allow", "destination": {"nets": [f"{HOST4}/32"]}}])
+    eventually(lambda: world.into_host() and not world.into_host(address=HOST6))
+    node.agent.kill()
+    before = node.log().count("in sync")
+    node.agent.start()
+    eventually(lambda: node.log().count("in sync") > before)
+    world.policy("web", types=["Ingress"])
+    eventually(lambda: not world.into_host(), what="the agent is at work again")
+    assert "kernel, start" not in node.log().rpartition("in sync")[2], "there was nothing to do"
+
+
+def test_a_flushed_chain_of_a_host_endpoint_is_back(world: World) -> None:
+    world.host("up", interfaceName="up0")
+    eventually(lambda: not world.into_host())
+    world.node.nft("flush", "chain", "inet", "felixpy", "filter-input")
+    eventually(lambda: not world.into_host(), within_s=2)
+    world.node.nft("flush", "map", "inet", "felixpy", "from-host-interface")
+    eventually(lambda: not world.into_host(), within_s=2)
