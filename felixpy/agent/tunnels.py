@@ -68,8 +68,13 @@ class TunnelAddresses:
 
     def flush(self) -> None:
         """Everything so far has been given."""
-        if self._state() != self._settled:
+        if not self.settled:
             self._wake.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do, as far as is known."""
+        return self._state() == self._settled
 
     def _wanted(self) -> Mapping[Tunnel, tuple[Prefix, ...]]:
         return derive_address_pools(self._pools.values(), self._node.labels) if self._node is not None else {}
