@@ -226,6 +226,10 @@ def test_a_pod_and_its_own_host(explain: Asker) -> None:
     assert explain("n1", "client", "tcp/22").lines[-1].strip() == "n1: nothing here decides about it"
 
 
+def test_what_a_pod_sends_to_itself_meets_no_rule(explain: Asker) -> None:
+    assert explain("client", "10.0.1.1", "tcp/1").lines[1].strip() == "it does not leave the pod or node that sends it"
+
+
 def test_the_past(explain: Asker) -> None:
     before = str(explain.etcd.revision)
     run("delete", "-f", "-", stdin=APPLIED, environment={"FELIXPY_ETCD": explain.etcd.url})

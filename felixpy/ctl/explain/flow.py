@@ -17,7 +17,7 @@ from felixpy.ctl.explain.parties import Party, party_at
 from felixpy.dataplane.compiled import CompiledNode, compile_node
 from felixpy.dataplane.packet import PORTED, Packet
 from felixpy.dataplane.rules import Balance, CtState
-from felixpy.dataplane.verdict import Verdict, verdict
+from felixpy.dataplane.verdict import Fate, Verdict, verdict
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import EndpointSlice, Node, WorkloadEndpoint
@@ -53,7 +53,10 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One packet from end to end. `service` is the one that chose the backend, where some did."""
+    """One packet from end to end; no passages where it never leaves the pod or node that sends it.
+
+    `service` is the one that chose the backend, where some did.
+    """
 
     source: Party
     destination: Party
@@ -62,8 +65,18 @@ class Flow:
     service: Name | None = None
 
     @property
+    def fate(self) -> Fate:
+        """What became of it in the end."""
+        return self.passages[-1].verdict.fate if self.passages else Fate.ACCEPTED
+
+    @property
     def allowed(self) -> bool:
-        return all(passage.verdict.accepted for passage in self.passages)
+        return self.fate is Fate.ACCEPTED
+
+    @property
+    def end(self) -> Packet:
+        """The packet as it arrived, or was lost."""
+        return self.passages[-1].verdict.packet if self.passages else self.packet
 
 
 def explain_flows(
@@ -78,8 +91,11 @@ def explain_flows(
         raise Unexplained(f"{source} and {destination} have no addresses of one family")
     flows: list[Flow] = []
     for here, there in pairs:
-        walker = _Walker(cluster, source, destination, here, there)
-        flows += walker.flows(_packet(here, there, traffic), via)
+        packet = _packet(here, there, traffic)
+        if source.node and (source.node, source.endpoint) == (destination.node, destination.endpoint):
+            flows.append(Flow(source, destination, packet, ()))
+        else:
+            flows += _Walker(cluster, source, destination, here, there).flows(packet, via)
     return tuple(flows)
 
 
@@ -221,5 +237,4 @@ def _slots(flow: Flow) -> int:
 
 
 def _end(flow: Flow) -> tuple[Address, int]:
-    last = flow.passages[-1].verdict.packet
-    return last.destination, last.destination_port
+    return flow.end.destination, flow.end.destination_port

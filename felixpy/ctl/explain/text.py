@@ -35,15 +35,13 @@ class Line:
     color: str = ""
 
 
-def verdict_of(flow: Flow) -> Fate:
-    """What became of it in the end."""
-    return flow.passages[-1].verdict.fate
-
-
 def render_flow(cluster: Cluster, flow: Flow, walked: bool) -> Iterator[Line]:
     """One flow: the verdict, then each node with what was said there; with `walked`, also every rule it met."""
-    fate = verdict_of(flow)
-    yield Line(f"{_VERDICTS[fate]}: {_ends(flow)}, {describe_traffic(flow.packet)}", "green" if flow.allowed else "red")
+    yield Line(
+        f"{_VERDICTS[flow.fate]}: {_ends(flow)}, {describe_traffic(flow.packet)}", "green" if flow.allowed else "red"
+    )
+    if not flow.passages:
+        yield Line("  it does not leave the pod or node that sends it")
     for passage in flow.passages:
         statements = read_passage(passage)
         if not statements:
@@ -58,7 +56,7 @@ def render_flow(cluster: Cluster, flow: Flow, walked: bool) -> Iterator[Line]:
 
 
 def _ends(flow: Flow) -> str:
-    first, last = flow.passages[0].entered, flow.passages[-1].verdict.packet
+    first, last = flow.packet, flow.end
     words = f"{_end(str(flow.source), first.source)} → "
     if flow.service is not None and first.destination != last.destination:
         words += f"Service {flow.service} ({format_address(first.destination)}) → "
@@ -140,9 +138,9 @@ def flows_tree(cluster: Cluster, flows: Sequence[Flow], revision: int) -> Body:
 
 
 def _flow_tree(cluster: Cluster, flow: Flow) -> dict[str, Json]:
-    first, last = flow.passages[0].entered, flow.passages[-1].verdict.packet
+    first, last = flow.packet, flow.end
     return {
-        "verdict": _VERDICTS[verdict_of(flow)].lower(),
+        "verdict": _VERDICTS[flow.fate].lower(),
         "source": {"name": str(flow.source), "address": format_address(first.source)},
         "destination": {"name": str(flow.destination), "address": format_address(last.destination)},
         "service": None
