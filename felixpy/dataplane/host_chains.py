@@ -203,10 +203,7 @@ def _failsafes(place: Place, guards: Guards) -> tuple[Rule, ...]:
     rules = [*_open(asked, remote, "destination"), *_keep(guards, remote, "destination")]
     if place.stage is Stage.UNTRACKED:
         rules += [*_open(answered, remote, "source"), *_keep(guards, remote, "source")]
-    if place.direction == "out":
-        rules += _reach(guards.reserved, remote, "destination")
-    elif place.stage is Stage.UNTRACKED:
-        rules += _reach(guards.reserved, remote, "source")
+    rules += _reach(guards.reserved, remote, "destination" if place.direction == "out" else "source")
     discovery = (Rule(Accept(), (FamilyIs(6), IcmpIs(6, kind)), "neighbour discovery") for kind in _LINK_LOCAL_ICMP)
     return (*rules, *discovery)
 
@@ -220,6 +217,7 @@ def _open(ports: Iterable[FailsafePort], remote: Side, at: Side) -> Iterable[Rul
 
 
 def _reach(reserved: Iterable[Reserved], remote: Side, at: Side) -> Iterable[Rule]:
+    """Both ways, so that a connection that conntrack has not seen begin (or has forgotten) goes on."""
     for address, port in reserved:
         matches = (NetIn(remote, (host_prefix(address),)), ProtocolIs(_TCP), PortIn(at, ((port, port),)))
         yield Rule(Accept(), matches, "this node's datastore")
