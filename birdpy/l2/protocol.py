@@ -14,6 +14,8 @@ from birdpy.addresses import format_address, parse_address
 from birdpy.l2.election import Standing
 
 LINE_MOST_BYTES = 1 << 24
+VERSION = 1
+"""Raised when a responder that runs must make way for a newer one."""
 
 
 class Vip(NamedTuple):
@@ -67,6 +69,7 @@ class InterfaceCounters(NamedTuple):
 class Status(NamedTuple):
     """How things stand; `error` where a request was not understood."""
 
+    version: int = VERSION
     pid: int = 0
     wanted: int = 0
     vips: tuple[OwnedVip, ...] = ()
@@ -119,6 +122,7 @@ def parse_status(line: bytes) -> Status:
     try:
         document = json.loads(line)
         return Status(
+            document["version"],
             document["pid"],
             document["wanted"],
             tuple(OwnedVip(*one) for one in document["vips"]),

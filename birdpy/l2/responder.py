@@ -23,6 +23,7 @@ from birdpy.l2.packets import parse_frame
 from birdpy.l2.port import Port
 from birdpy.l2.protocol import (
     LINE_MOST_BYTES,
+    VERSION,
     Ask,
     InterfaceCounters,
     OwnedVip,
@@ -240,7 +241,7 @@ class Responder:
             for segment in (place.segment for place in self._places.values())
             for one in (segment.counters,)
         ]
-        return Status(os.getpid(), len(self._vips), tuple(owned), tuple(counted))
+        return Status(VERSION, os.getpid(), len(self._vips), tuple(owned), tuple(counted))
 
     def _report(self) -> None:
         """One line for what has changed, however many addresses it concerns."""

@@ -36,6 +36,7 @@ from felixpy.resources.types import Broken
 
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole
+    from felixpy.agent.layer2 import Layer2Role
     from felixpy.agent.routing import RoutingRole
 
 _log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class _Process:
         self._status = StatusReader(settings, store, self._syncer, self._broken)
         self._answers = Answers(store, self._status, settings)
         self._agent: AgentRole | None = None
+        self._layer2: Layer2Role | None = None
         self._routing: RoutingRole | None = None
 
     async def run(self) -> None:
@@ -112,8 +114,10 @@ class _Process:
         gc.disable()
         if Role.AGENT in self._settings.roles:
             from felixpy.agent.agent import AgentRole
+            from felixpy.agent.layer2 import Layer2Role
 
             self._agent = AgentRole(self._settings, self._store, self._group)
+            self._layer2 = Layer2Role(self._settings, self._group)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.routing import RoutingRole
 
@@ -144,6 +148,8 @@ class _Process:
             self._services.update(decoded.ref, decoded.value)
             if self._agent is not None:
                 self._agent.update(decoded.ref, decoded.value)
+            if self._layer2 is not None:
+                self._layer2.update(decoded.ref, decoded.value)
             if self._routing is not None:
                 self._routing.update(decoded.ref, decoded.value)
         if not batch.in_sync:
@@ -151,6 +157,8 @@ class _Process:
         services = self._services.flush()
         if self._agent is not None:
             self._agent.flush(batch.revision, services)
+        if self._layer2 is not None:
+            self._layer2.flush(services)
         if self._routing is not None:
             self._routing.flush(services)
         self._answers.flush(batch.revision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 from birdpy.addresses import parse_address
 from birdpy.l2.election import Standing
 from birdpy.l2.protocol import Ask, OwnedVip, Replace, Request, Status, Vip, parse_status, render_request
+from birdpy.l2.supervisor import responder_argv, responder_environment
 from tests.support.netns import Namespace, add_bridge, link_namespaces
 from tests.support.process import Daemon
 from tests.support.wait import eventually
 
-ROOT = Path(__file__).parents[2]
 VIP4, VIP6 = "10.9.0.100", "fd09::100"
 
 
@@ -65,9 +64,12 @@ class Node(Station):
     def __init__(self, number: int, switch: Namespace, directory: Path) -> None:
         super().__init__(number, switch)
         self.socket_path = directory / f"n{number}.sock"
-        environment = {"PYTHONPATH": str(ROOT)}
-        argv = [sys.executable, "-S", "-m", "birdpy.l2", self.socket_path]
-        self.responder = Daemon(argv, directory / f"n{number}.log", netns=self.namespace.name, env=environment)
+        self.responder = Daemon(
+            responder_argv(self.socket_path),
+            directory / f"n{number}.log",
+            netns=self.namespace.name,
+            env=responder_environment(),
+        )
 
     def start(self) -> Node:
         self.responder.start().wait_ready(lambda: self.ask_status().pid == self.responder.pid)

@@ -1,0 +1,159 @@
+"""Layer 2 of the agent role: what the View says about Service addresses, told to the process that answers for them.
+
+In      resources and frontends; out: one responder (birdpy/l2) that contends for the addresses it should, told anew
+        whenever it is another process. Nothing is told before the first complete View, and nothing at all where there
+        is no address at layer 2. The responder outlives the agent, so answers go on while it restarts.
+Never   answers ARP or ND, and settles nothing between nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from birdpy.gobgp.process import listener_pid
+from birdpy.l2.election import Standing
+from birdpy.l2.protocol import (
+    LINE_MOST_BYTES,
+    VERSION,
+    ProtocolError,
+    Replace,
+    Request,
+    Status,
+    Update,
+    Vip,
+    parse_status,
+    render_request,
+)
+from birdpy.l2.supervisor import ResponderSettings, Supervisor
+from felixpy.addresses import Address
+from felixpy.agent.settings import Settings
+from felixpy.calc.layer2 import Layer2Calc, Layer2Vip
+from felixpy.calc.services import ServiceDelta
+from felixpy.resources.codec import Ref
+from felixpy.resources.types import Resource
+
+_log = logging.getLogger(__name__)
+
+SOCKET_NAME = "l2.sock"
+LOG_NAME = "l2.log"
+RECONNECT_S = 0.05
+ANSWER_TIMEOUT_S = 5.0
+
+
+class ResponderGone(Exception):
+    """The responder does not answer, or not as agreed."""
+
+
+class Layer2Role:
+    """Starts its tasks in `group`; fed by whoever reads the syncer."""
+
+    def __init__(self, settings: Settings, group: asyncio.TaskGroup) -> None:
+        self._calc = Layer2Calc(settings.node)
+        path = settings.run_dir / SOCKET_NAME
+        self._path = path
+        self._supervisor = Supervisor(ResponderSettings(path, settings.run_dir / LOG_NAME))
+        self._group = group
+        self._running = self._looked = False
+        self._changed = asyncio.Event()
+        self._pending: dict[Address, Layer2Vip | None] = {}
+        self._complaint = ""
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes one change of the View."""
+        self._calc.update(ref, value)
+
+    def flush(self, services: ServiceDelta) -> None:
+        """Everything so far has been given, and is in the kernel: tells the responder what came of it."""
+        self._calc.update_frontends(services)
+        delta = self._calc.flush()
+        self._pending.update(delta.puts)
+        self._pending.update(dict.fromkeys(delta.drops))
+        survived = not self._looked and listener_pid(self._path) != 0
+        self._looked = True
+        if not self._running and (self._calc.vips or survived):
+            self._running = True
+            self._group.create_task(self._supervisor.run())
+            self._group.create_task(self._feed())
+        if delta:
+            self._changed.set()
+
+    async def _feed(self) -> None:
+        """Tells one responder after the other, for ever."""
+        while True:
+            try:
+                await self._converse()
+            except (OSError, ProtocolError, ResponderGone) as error:
+                words = f"{type(error).__name__}: {error}"
+                if words != self._complaint:
+                    self._complaint = words
+                    _log.info("the responder is away: %s", words)
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _converse(self) -> None:
+        """Tells one responder everything, then what changes, until it is gone.
+
+        Raises  OSError, ProtocolError, ResponderGone.
+        """
+        reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_MOST_BYTES)
+        answer = asyncio.ensure_future(reader.readline())
+        try:
+            self._pending.clear()
+            self._changed.clear()
+            status = await _tell(writer, answer, Replace(_vips(self._calc.vips)))
+            if status.version != VERSION:
+                self._supervisor.end()
+                raise ResponderGone(f"it is of version {status.version}, not {VERSION}, and makes way for a new one")
+            self._complaint = ""
+            _log.info("layer 2: the responder %d has %d addresses", status.pid, status.wanted)
+            while True:
+                answer = asyncio.ensure_future(reader.readline())
+                await self._until_changed(answer)
+                await _tell(writer, answer, self._take_update())
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+            writer.close()
+
+    async def _until_changed(self, answer: asyncio.Future[bytes]) -> None:
+        """Waits for something to tell; an answer to nothing is the end of the connection."""
+        changed = asyncio.ensure_future(self._changed.wait())
+        awaited: list[asyncio.Future[Any]] = [changed, answer]
+        try:
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+        if answer.done():
+            raise ResponderGone("it has closed the connection")
+
+    def _take_update(self) -> Update:
+        pending, self._pending = self._pending, {}
+        self._changed.clear()
+        puts = {address: vip for address, vip in pending.items() if vip is not None}
+        return Update(_vips(puts), tuple(address for address, vip in pending.items() if vip is None))
+
+
+def _vips(vips: Mapping[Address, Layer2Vip]) -> tuple[Vip, ...]:
+    return tuple(Vip(address, Standing(vip.rank, vip.score), vip.interfaces) for address, vip in sorted(vips.items()))
+
+
+async def _tell(writer: asyncio.StreamWriter, answer: asyncio.Future[bytes], request: Request) -> Status:
+    """One request and its answer.
+
+    Raises  OSError, ProtocolError, ResponderGone.
+    """
+    writer.write(render_request(request))
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await writer.drain()
+            line = await answer
+    except TimeoutError:
+        raise ResponderGone("it does not answer") from None
+    if not line:
+        raise ResponderGone("it has closed the connection")
+    status = parse_status(line)
+    if status.error:
+        raise ResponderGone(status.error)
+    return status

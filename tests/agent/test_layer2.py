@@ -1,0 +1,236 @@
+"""Service addresses at layer 2 through the whole agent: two nodes and a client on one segment, by real packets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from birdpy.gobgp.process import listener_pid
+from birdpy.l2.protocol import Ask, Status, parse_status, render_request
+from felixpy.addresses import parse_address
+from felixpy.calc.layer2 import score_node
+from tests.agent.node import PORT, Node, resource
+from tests.support.etcd import Etcd
+from tests.support.netns import Namespace, add_bridge, link_namespaces
+from tests.support.packets import ask_tcp
+from tests.support.wait import eventually
+
+VIP, VIP6 = "10.9.0.100", "fd09::100"
+OURS = "/felixpy/resources"
+L2_KEY = f"{OURS}/metallb.io/v1beta1/l2advertisements/metallb-system/default"
+SLICE_KEY = f"{OURS}/discovery.k8s.io/v1/endpointslices/default"
+PODS = {"n1": ("10.65.0.2", "fd65::2"), "n2": ("10.65.1.2", "fd65:1::2")}
+
+
+@dataclass
+class World:
+    """Nodes n1 and n2 with a pod each, a client, and etcd on a machine of its own. A Service of policy Local."""
+
+    switch: Namespace
+    client: Namespace
+    etcd: Etcd
+    nodes: dict[str, Node]
+
+    def order(self, address: str = VIP) -> tuple[Node, Node]:
+        """The better node for the address, and the other."""
+        first, second = sorted(self.nodes, key=lambda name: score_node(name, parse_address(address), 0), reverse=True)
+        return self.nodes[first], self.nodes[second]
+
+    def put_slices(self, *names: str) -> None:
+        """The endpoints that are ready are those on these nodes."""
+        for family, index in (("IPv4", 0), ("IPv6", 1)):
+            endpoints = [
+                {"addresses": [PODS[name][index]], "nodeName": name, "conditions": {"ready": True}} for name in names
+            ]
+            body: dict[str, Any] = {
+                "metadata": {
+                    "name": f"web-{family.lower()}",
+                    "namespace": "default",
+                    "labels": {"kubernetes.io/service-name": "web"},
+                },
+                "addressType": family,
+                "endpoints": endpoints,
+                "ports": [{"name": "web", "protocol": "TCP", "port": PORT}],
+            }
+            self.etcd.put(f"{SLICE_KEY}/web-{family.lower()}", body)
+
+    def advertise(self, **spec: object) -> None:
+        """Writes the one L2Advertisement."""
+        self.etcd.put(L2_KEY, {"metadata": {"name": "default", "namespace": "metallb-system"}, "spec": spec})
+
+    def answers(self, address: str = VIP, wait_s: float = 0.5) -> str | None:
+        """The pod that answers the client at the address."""
+        said = ask_tcp(self.client, address, 80, wait_s=wait_s)
+        return said.split()[0] if said else None
+
+    def resolves(self, address: str = VIP) -> str:
+        """The neighbour entry after the client has asked anew."""
+        self.client.ip("neigh", "flush", "to", address)
+        self.answers(address)
+        return self.client.ip("neigh", "show", address)
+
+
+def status_of(node: Node) -> Status:
+    """What the node's responder says."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(5)
+        one.connect(str(node.run_dir / "l2.sock"))
+        one.sendall(render_request(Ask()))
+        return parse_status(one.makefile("rb").readline())
+
+
+def owns(node: Node, address: str = VIP) -> bool:
+    return any(one.owns for one in status_of(node).vips if one.address == address)
+
+
+def responder(node: Node) -> int:
+    return listener_pid(node.run_dir / "l2.sock")
+
+
+def build(switch: Namespace, client: Namespace, machine: Namespace, etcd: Etcd) -> World:
+    nodes = {
+        name: Node("agent", name, index == 1, etcd, "10.9.0.8") for index, name in enumerate(("n1", "n2"), start=1)
+    }
+    world = World(switch, client, etcd, nodes)
+    for number, namespace in ((1, nodes["n1"].namespace), (2, nodes["n2"].namespace), (8, machine), (9, client)):
+        addresses = [f"10.9.0.{number}/24", f"fd09::{number}/64"]
+        link_namespaces(switch, f"p{number}", namespace, "eth0", right_addresses=addresses)
+    add_bridge(switch, "br0", ["p1", "p2", "p8", "p9"])
+    service = {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer",
+            "clusterIPs": ["10.96.0.1", "fd96::1"],
+            "externalTrafficPolicy": "Local",
+            "ports": [{"name": "web", "port": 80, "protocol": "TCP"}],
+        },
+    }
+    etcd.put(f"{OURS}/core/v1/services/default/web", service)
+    for address in (VIP, VIP6):
+        grant = {"address": address, "services": ["default/web"], "pool": "default"}
+        etcd.put(f"/felixpy/grants/addresses/{address}", grant)
+    for number, (name, node) in enumerate(nodes.items(), start=1):
+        node.put("nodes", resource("Node", name, {"bgp": {"ipv4Address": f"10.9.0.{number}/24"}}))
+        node.pod(name, *PODS[name]).write()
+    return world
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[World]:
+    with (
+        Namespace.create("w") as switch,
+        Namespace.create("c") as client,
+        Namespace.create("e") as machine,
+        Etcd(machine, "0.0.0.0") as etcd,
+    ):
+        world = build(switch, client, machine, etcd)
+        try:
+            yield world
+        finally:
+            for node in world.nodes.values():
+                print(node.log())
+                node.close()
+
+
+@pytest.fixture
+def world(built: World) -> World:
+    """Both agents run, both nodes have endpoints, and each address is where it belongs."""
+    if not built.etcd.daemon.running:
+        built.etcd.start()
+    built.put_slices("n1", "n2")
+    built.advertise(ipAddressPools=["default"])
+    for node in built.nodes.values():
+        if not node.agent.running:
+            node.agent.start()
+    for address in (VIP, VIP6):
+        eventually(
+            lambda address=address: [owns(node, address) for node in built.order(address)] == [True, False],
+            within_s=30,
+            what=f"the better node owns {address}",
+        )
+    return built
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6])
+def test_a_client_reaches_the_pod_behind_the_owner(world: World, address: str) -> None:
+    eventually(lambda: world.answers(address) == world.order(address)[0].name)
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6])
+def test_the_other_node_takes_over_when_agent_and_responder_are_killed(world: World, address: str) -> None:
+    first, second = world.order(address)
+    eventually(lambda: world.answers(address) == first.name)
+    first.agent.kill()
+    os.kill(responder(first), signal.SIGKILL)
+    eventually(lambda: world.answers(address) == second.name, within_s=5)
+
+
+def test_answers_go_on_while_the_agent_is_away_and_when_it_is_back(world: World) -> None:
+    first, _ = world.order()
+    pid, turns = responder(first), status_of(first).interfaces[0].turns
+    taken_over = first.log().count("taking it over")
+    first.agent.kill()
+    assert "lladdr" in world.resolves()
+    first.agent.start()
+    eventually(lambda: first.log().count("taking it over") > taken_over)
+    eventually(lambda: f"the responder {pid} has 2 addresses" in first.log().rpartition("taking it over")[2])
+    assert responder(first) == pid
+    assert world.answers() == first.name
+    assert status_of(first).interfaces[0].turns == turns, "nobody took anything over"
+
+
+def test_a_responder_that_dies_is_replaced_and_told_again(world: World) -> None:
+    first, _ = world.order()
+    pid = responder(first)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: responder(first) not in (0, pid))
+    eventually(lambda: owns(first), within_s=15)
+    eventually(lambda: world.answers() == first.name)
+
+
+def test_without_etcd_nothing_moves_and_fail_over_works(world: World) -> None:
+    first, second = world.order()
+    world.etcd.kill()
+    eventually(lambda: "UNAVAILABLE" in first.log().upper())
+    assert world.answers() == first.name
+    first.agent.kill()
+    os.kill(responder(first), signal.SIGKILL)
+    eventually(lambda: world.answers() == second.name, within_s=5)
+
+
+def test_an_address_follows_its_endpoints(world: World) -> None:
+    first, second = world.order()
+    eventually(lambda: world.answers() == first.name)
+    world.put_slices(second.name)
+    eventually(lambda: world.answers() == second.name and owns(second))
+    assert VIP not in {one.address for one in status_of(first).vips if one.owns}
+
+
+def test_without_an_advertisement_nobody_answers(world: World) -> None:
+    eventually(lambda: world.answers())
+    world.etcd.delete(L2_KEY)
+    eventually(lambda: "lladdr" not in world.resolves())
+    assert not any(one.owns for node in world.nodes.values() for one in status_of(node).vips)
+
+
+def test_a_preferred_node_has_it(world: World) -> None:
+    _, second = world.order()
+    world.nodes[second.name].put(
+        "nodes", resource("Node", second.name, {"bgp": {"ipv4Address": "10.9.0.2/24"}}, {"edge": "yes"})
+    )
+    preference = {"weight": 100, "preference": {"matchLabels": {"edge": "yes"}}}
+    world.advertise(preferredNodeSelectors=[preference])
+    eventually(lambda: owns(second) and world.answers() == second.name, within_s=15)
+
+
+def test_no_responder_where_there_is_nothing_at_layer_2() -> None:
+    with Node("agent") as node:
+        node.agent.start()
+        eventually(lambda: "in sync" in node.log())
+        assert responder(node) == 0
