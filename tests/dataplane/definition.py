@@ -13,10 +13,13 @@ from math import inf
 
 from felixpy.addresses import Address, Prefix
 from felixpy.dataplane.packet import Packet
-from felixpy.dataplane.rules import CtState
+from felixpy.dataplane.rules import CtState, Side
 from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
+    Backend,
+    BackendPort,
+    EndpointSlice,
     EntityMatch,
     HostEndpoint,
     IcmpMatch,
@@ -174,9 +177,7 @@ def _matches(cluster: Cluster, packet: Packet, rule: PolicyRule) -> bool:
         return False
     if rule.not_icmp is not None and not (_is_icmp(packet) and not _icmp_is(packet, rule.not_icmp)):
         return False
-    return _entity(cluster, packet, rule.source, packet.source, packet.source_port) and _entity(
-        cluster, packet, rule.destination, packet.destination, packet.destination_port
-    )
+    return _side(cluster, packet, rule.source, "source") and _side(cluster, packet, rule.destination, "destination")
 
 
 def _exists(rule: PolicyRule, version: int) -> bool:
@@ -197,6 +198,24 @@ def _is_icmp(packet: Packet) -> bool:
 def _icmp_is(packet: Packet, match: IcmpMatch) -> bool:
     assert packet.icmp is not None
     return packet.icmp[0] == match.type and match.code in (None, packet.icmp[1])
+
+
+def _side(cluster: Cluster, packet: Packet, entity: EntityMatch, side: Side) -> bool:
+    if entity.service is None:
+        return _entity(cluster, packet, entity, packet.address(side), packet.port(side))
+    return any(
+        packet.address(side) in backend.addresses
+        and (side == "source" or any((one.protocol, one.port) == (packet.protocol, packet.port(side)) for one in ports))
+        for backend, ports in _behind(cluster, entity.service)
+    )
+
+
+def _behind(cluster: Cluster, service: Name) -> Iterator[tuple[Backend, tuple[BackendPort, ...]]]:
+    """What is behind a Service, ready or not, with the ports served there."""
+    for name, one in cluster[Table.SLICE].items():
+        assert isinstance(one, EndpointSlice)
+        if Name(name.namespace, one.service) == service:
+            yield from ((backend, group.ports) for group in one.groups for backend in group.backends)
 
 
 def _entity(cluster: Cluster, packet: Packet, entity: EntityMatch, address: Address, port: int) -> bool:
@@ -269,6 +288,7 @@ def find_profile(cluster: Cluster, name: str) -> Profile | None:
         return stored
     namespace = cluster[Table.NAMESPACE].get(Name("", name.removeprefix("kns."))) if name.startswith("kns.") else None
     if isinstance(namespace, Namespace):
-        labels = tuple((f"pcns.{label}", value) for label, value in namespace.labels)
+        own = (("projectcalico.org/name", name.removeprefix("kns.")), *namespace.labels)
+        labels = tuple((f"pcns.{label}", value) for label, value in own)
         return Profile(ALLOW_ALL.ingress, ALLOW_ALL.egress, labels)
     return ALLOW_ALL if name == "projectcalico-default-allow" else None

@@ -18,6 +18,10 @@ from felixpy.dataplane.rules import CtState
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
+    Backend,
+    BackendGroup,
+    BackendPort,
+    EndpointSlice,
     EntityMatch,
     HostEndpoint,
     IcmpMatch,
@@ -53,6 +57,7 @@ SELECTORS = tuple(
         "a in {'x', 'y'} && has(b)",
         "a == 'z' || b starts with 'y'",
         "pcns.env == 'x'",
+        "has(pcns.projectcalico.org/name)",
         "b not in {'x'}",
         "inherited == 'y'",
     )
@@ -129,6 +134,8 @@ class Maker:
                 "not_ports": lambda: self.some(RANGES[:5], 1),
                 "not_port_names": lambda: self.some(("web", "dns"), 1),
             }
+        if self.once_in(10) and not ported:
+            return EntityMatch(service=Name("ns1", self.pick(("web", "none"))))
         chosen = self.some(tuple(parts), 0, self.pick((0, 1, 1, 1, 2, 3)))
         return EntityMatch(**{name: parts[name]() for name in chosen})
 
@@ -193,6 +200,13 @@ class Maker:
     def namespace(self) -> Namespace:
         return Namespace(self.pick(((), (("env", "x"),))))
 
+    def slice(self) -> EndpointSlice:
+        """Some pods behind the Service web."""
+        addresses = self.some(tuple(map(parse_address, ("10.0.0.1", "10.0.0.2", "10.0.1.1", "fd00::2"))), 0, 3)
+        backends = tuple(Backend((address,), "", not self.once_in(4), True) for address in addresses)
+        ports = self.some((BackendPort("http", TCP, 80), BackendPort("dns", UDP, 53), BackendPort("alt", TCP, 8080)))
+        return EndpointSlice("web", (BackendGroup(backends, ports),))
+
     def cluster(self) -> Cluster:
         """A cluster, all tables there."""
         tables: Cluster = {table: {} for table in Table}
@@ -211,6 +225,8 @@ class Maker:
             (Table.TIER, "", "first", self.tier),
             (Table.TIER, "", "late", self.tier),
             (Table.NAMESPACE, "", "ns1", self.namespace),
+            (Table.SLICE, "ns1", "web-1", self.slice),
+            (Table.SLICE, "ns1", "web-2", self.slice),
         )
         for table, space, name, make in makers:
             if not self.once_in(4):

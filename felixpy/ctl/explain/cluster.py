@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from felixpy.addresses import Address, format_address
 from felixpy.calc.peers import node_addresses
+from felixpy.calc.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
@@ -94,32 +95,41 @@ class Cluster:
                 yield from ((Ref(table, name), value) for name, value in named.items())
         services = self.services_at(addresses)
         yield from ((Ref(Table.SERVICE, name), self.tables[Table.SERVICE][name]) for name in services)
-        held = {name for address in addresses for name in self.holders.get(address, ())}
-        devices = self._devices(node, held)
+        endpoints = self._endpoints_of(node, addresses)
+        pods = {pod_of(name, one) for name, one in endpoints.items()}
         words = [f'"{word}"'.encode() for word in (*map(format_address, addresses), *(name.name for name in services))]
-        for ref, pair in self.values.items():
+        for ref in self.values:
             if ref.table is Table.WORKLOAD:
-                matters = ref.name in held or self._shares_device(node, ref, devices)
+                matters = ref.name in endpoints
             elif ref.table is Table.POD:
-                matters = any(ref.name.namespace == name.namespace and ref.name.name in name.name for name in held)
+                matters = ref.name in pods
             elif ref.table in (Table.SLICE, Table.ENDPOINTS):
-                matters = any(word in pair.value for word in words)
+                matters = self._names(ref, words)
             else:
                 continue
             read = self._read(decoder, ref) if matters else None
             if read is not None:
                 yield ref, read
 
+    def _endpoints_of(self, node: str, addresses: Iterable[Address]) -> Mapping[Name, WorkloadEndpoint]:
+        """Those that hold the addresses, and those of `node` that claim the same interfaces."""
+        held = {name for address in addresses for name in self.holders.get(address, ())}
+        devices = self._devices(node, held)
+        return {
+            name: one
+            for name, one in self.tables[Table.WORKLOAD].items()
+            if isinstance(one, WorkloadEndpoint)
+            and (name in held or (one.node == node and self._names(Ref(Table.WORKLOAD, name), devices)))
+        }
+
     def _devices(self, node: str, names: Iterable[Name]) -> tuple[bytes, ...]:
         """The interfaces of those of the endpoints that are on `node`, as they stand in JSON."""
         found = (self.endpoint(name) for name in names)
         return tuple(f'"{one.interface}"'.encode() for one in found if one is not None and one.node == node)
 
-    def _shares_device(self, node: str, ref: Ref, devices: tuple[bytes, ...]) -> bool:
-        """Whether an endpoint claims the same interface as one that matters."""
-        one = self.tables[Table.WORKLOAD][ref.name]
-        local = isinstance(one, WorkloadEndpoint) and one.node == node
-        return local and any(device in self.values[ref].value for device in devices)
+    def _names(self, ref: Ref, words: Iterable[bytes]) -> bool:
+        """Whether the value at `ref` has one of the words."""
+        return any(word in self.values[ref].value for word in words)
 
     def _read(self, decoder: Decoder, ref: Ref) -> Resource | None:
         pair = self.values[ref]
