@@ -1,7 +1,7 @@
 """Which netfilter back end a host supports, why that one, and what becomes of the other's leftovers.
 
-In → out: what the operator asked for, and what the kernel and the installed programs can → a Backend: a driver and the
-reason in words. What the other back ends left behind is removed once the chosen one stands, never before.
+In → out: what the operator asked for, and what a trial in the kernel says → a Choice, with the reason in words. What
+the other back ends left behind is removed once the chosen one stands, never before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import BaseHook, Chain, Key, Op, Outcome, Put, Seen
 from felixpy.dataplane.rules import Accept, Rule
 from felixpy.dataplane.sets import VERSIONS, Version
-from felixpy.drivers.iptables import IptablesDriver, Programs, Variant
+from felixpy.drivers.iptables import IptablesDriver, Programs, Variant, shorten
 from felixpy.drivers.netlink.ipset import IpsetClient
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
@@ -29,7 +29,8 @@ PROBE_TABLE = "felixpy-probe"
 PROGRAM_TIMEOUT_S = 20
 _LEGACY_TABLES = (Path("/proc/thread-self/net/ip_tables_names"), Path("/proc/thread-self/net/ip6_tables_names"))
 """Empty or missing where nobody ever used the legacy variant, whose programs would make tables by looking."""
-_NOT_TRIED = "not tried"
+_TRIAL_BEGIN = f"*filter\n:{PREFIX}trial - [0:0]\n-A {PREFIX}trial -m comment --comment trial -j RETURN\nCOMMIT\n"
+_TRIAL_END = f"*filter\n:{PREFIX}trial - [0:0]\n-X {PREFIX}trial\nCOMMIT\n"
 _log = logging.getLogger(__name__)
 
 
@@ -48,19 +49,6 @@ class BackendUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class BackendFacts:
-    """What the host can: for each back end "" where it works, else why not.
-
-    `usual` is the variant that plain `iptables` is, None where there is none.
-    """
-
-    nftables: str
-    iptables_nft: str
-    iptables_legacy: str
-    usual: Variant | None
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """The back end (never AUTO or plain IPTABLES), and why it is that one."""
 
@@ -68,23 +56,25 @@ class Choice:
     reason: str
 
 
-def choose_backend(setting: BackendSetting, facts: BackendFacts) -> Choice:
-    """nftables where the kernel takes it; else iptables, in the variant that the host itself uses where that works.
+Trial = Callable[[BackendSetting], str]
+"""Whether a back end works here: "" where it does, else why not."""
+
+
+def choose_backend(setting: BackendSetting, usual: Variant | None, trial: Trial) -> Choice:
+    """nftables where the kernel takes it; else iptables, first in the variant that the host itself uses (`usual`).
+
+    Nothing is tried after the first that works.
 
     Raises  BackendUnavailable.
     """
-    lacks = {
-        BackendSetting.NFTABLES: facts.nftables,
-        BackendSetting.IPTABLES_NFT: facts.iptables_nft,
-        BackendSetting.IPTABLES_LEGACY: facts.iptables_legacy,
-    }
-    passed: list[str] = []
-    for candidate in _candidates(setting, facts.usual):
-        if not lacks[candidate]:
-            asked = "asked for" if setting is candidate else "the kernel takes it" if not passed else "; ".join(passed)
+    lacking: list[str] = []
+    for candidate in _candidates(setting, usual):
+        lack = trial(candidate)
+        if not lack:
+            asked = "asked for" if setting is candidate else "; ".join(lacking) or "it works here"
             return Choice(candidate, asked)
-        passed.append(f"{candidate}: {lacks[candidate]}")
-    raise BackendUnavailable("; ".join(passed))
+        lacking.append(f"no {candidate}: {lack}")
+    raise BackendUnavailable("; ".join(lacking))
 
 
 def _candidates(setting: BackendSetting, usual: Variant | None) -> Sequence[BackendSetting]:
@@ -100,17 +90,20 @@ def _candidates(setting: BackendSetting, usual: Variant | None) -> Sequence[Back
             return (setting,)
 
 
-def read_facts(setting: BackendSetting) -> BackendFacts:
-    """Tries the back ends that come into question in this network namespace; nothing of a trial stays.
+def try_backend(backend: BackendSetting) -> str:
+    """Puts a trial chain into the kernel of this network namespace and takes it out again; why it cannot, or ""."""
+    match backend:
+        case BackendSetting.NFTABLES:
+            return _try_nftables()
+        case BackendSetting.IPTABLES_NFT:
+            return _try_ipset() or _try_iptables(Variant.NFT)
+        case _:
+            return _try_ipset() or _try_iptables(Variant.LEGACY)
 
-    Where nftables works and may be had, iptables is not tried.
-    """
-    nftables = _try_nftables()
-    if setting is BackendSetting.NFTABLES or (setting is BackendSetting.AUTO and not nftables):
-        return BackendFacts(nftables, _NOT_TRIED, _NOT_TRIED, None)
-    usual = _variant_of(shutil.which("iptables-save") or "")
-    sets = _try_ipset()
-    return BackendFacts(nftables, sets or _try_iptables(Variant.NFT), sets or _try_iptables(Variant.LEGACY), usual)
+
+def find_usual() -> Variant | None:
+    """Which variant plain `iptables` is on this host."""
+    return _variant_of(shutil.which("iptables-save") or "")
 
 
 def find_programs(variant: Variant) -> Programs | None:
@@ -166,15 +159,15 @@ def _try_iptables(variant: Variant) -> str:
     if programs is None:
         return "not installed"
     for program in programs.restore.values():
-        text = "*filter\n:FORWARD - [0:0]\nCOMMIT\n"
-        try:
-            done = subprocess.run(
-                [program, "--noflush", "--test"], input=text, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-        if done.returncode:
-            return f"{Path(program).name} does not work ({' '.join(done.stderr.split())})"
+        for text in (_TRIAL_BEGIN, _TRIAL_END):
+            try:
+                done = subprocess.run(
+                    [program, "--noflush"], input=text, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                return str(error)
+            if done.returncode:
+                return f"{Path(program).name} does not work ({shorten(done.stderr)})"
     return ""
 
 
@@ -244,7 +237,7 @@ def open_netfilter(setting: BackendSetting, table: str = TABLE) -> NetfilterDriv
 
     Raises  BackendUnavailable.
     """
-    choice = choose_backend(setting, read_facts(setting))
+    choice = choose_backend(setting, find_usual(), try_backend)
     _log.info("packet rules by %s: %s", choice.backend, choice.reason)
     return NetfilterDriver(choice, table)
 

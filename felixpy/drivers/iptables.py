@@ -50,6 +50,7 @@ NFT_CHAINS_PER_CALL = 500
 TIMEOUT_S = 60
 LOCK_WAIT_S = 10
 """For the lock of the legacy variant, which is one for all network namespaces."""
+REASON_CHARACTERS = 200
 TABLE_ORDER = (Table.FILTER, Table.RAW, Table.MANGLE, Table.NAT)
 """Verdicts first: a packet must not be translated or marked for a chain that is not there."""
 
@@ -198,11 +199,12 @@ class IptablesDriver:
         done = self._run(argv, str(text))
         if done.returncode == 0:
             return None
-        reason = " ".join(line.strip() for line in done.stderr.splitlines() if "Try `" not in line)
+        reason = shorten(done.stderr)
         found = _LINE.search(reason)
         line = int(found[1]) - 1 if found else 0
-        owner = text.owners[line] if line < len(text.owners) else ""
-        return owner, f"{reason} ({text.lines[line]})" if owner else reason
+        if line < len(text.lines) and text.lines[line].startswith("-A "):
+            return text.owners[line], f"{reason} ({text.lines[line]})"
+        return "", reason
 
     def _read_tables(self) -> dict[Place, TableSeen]:
         return {
@@ -307,6 +309,12 @@ class IptablesDriver:
         stale = self._found.pop(it.name, frozenset())
         if is_expanded(it) and stale:
             self._ipset.remove(_kernel_set(it), stale - self._world.members(it.name).keys())
+
+
+def shorten(words: str) -> str:
+    """What a program said, on one line and without its advice."""
+    kept = " ".join(line.strip() for line in words.splitlines() if line.strip() and not line.startswith("Try `"))
+    return kept if len(kept) <= REASON_CHARACTERS else f"{kept[:REASON_CHARACTERS]}..."
 
 
 def _blame_all(faults: Mapping[str, Fault], pending: Iterable[int]) -> dict[int, str]:
