@@ -63,13 +63,18 @@ class BrokenResource(Struct, frozen=True, rename="camel"):
 
 
 class KernelStatus(Struct, frozen=True, rename="camel"):
-    """What should be in the kernel, and what of it is not. Not `started`: the datastore was not read yet."""
+    """What should be in the kernel, and what of it is not. Not `started`: the datastore was not read yet.
+
+    `unreached`: ways to other nodes, and tunnels, that cannot be as things stand in the datastore and on the host.
+    """
 
     started: bool
     endpoints: int = 0
     objects: int = 0
     failed: int = 0
     failures: tuple[Failure, ...] = ()
+    unreached: int = 0
+    unreached_ways: tuple[Failure, ...] = ()
 
 
 class SessionStatus(Struct, frozen=True, rename="camel"):
@@ -276,6 +281,8 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
     found = list(find_unprogrammed(status, 0))
     if status.cni_unready is not None:
         found.append(f"CNI: {status.cni_unready}")
+    if status.kernel is not None:
+        found += _failures("tunnels", status.kernel.unreached, status.kernel.unreached_ways)
     for session in status.bgp.sessions if status.bgp is not None else ():
         if not session.established:
             why = f": {session.last_error}" if session.last_error else ""

@@ -20,6 +20,7 @@ import msgspec
 from felixpy.addresses import format_address
 from felixpy.agent.clock import utc_now
 from felixpy.agent.settings import Role, Settings
+from felixpy.calc.tunnel_plan import Tunnel, Unreached, Way
 from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.objects import Outcome, Route
 from felixpy.datastore.model import DatastoreError, Event, Store
@@ -95,13 +96,17 @@ class StatusReader:
     @staticmethod
     def _kernel(agent: AgentRole) -> KernelStatus:
         dataplane = agent.dataplane
-        failed = dataplane.reconciler.failed
+        failed, unreached = dataplane.reconciler.failed, dataplane.graph.tunnels.intent.unreached
         return KernelStatus(
             started=dataplane.started,
             endpoints=len(dataplane.graph.policy.endpoint_names()),
             objects=len(dataplane.reconciler.desired),
             failed=len(failed),
             failures=_failures(failed.values()),
+            unreached=len(unreached),
+            unreached_ways=tuple(
+                Failure(*one) for one in islice(sorted(map(_unreached, unreached.items())), FAILURES_SHOWN)
+            ),
         )
 
     @staticmethod
@@ -217,6 +222,13 @@ def _known_roles(run_dir: Path) -> tuple[str, ...]:
 def _failures(outcomes: Iterable[Outcome]) -> tuple[Failure, ...]:
     shown = islice(outcomes, FAILURES_SHOWN)
     return tuple(Failure(describe_op(outcome.op), outcome.error or "") for outcome in shown)
+
+
+def _unreached(item: tuple[Way | Tunnel, Unreached]) -> tuple[str, str]:
+    """What does not work, and why."""
+    way, why = item
+    what = f"the tunnel {way}" if isinstance(way, Tunnel) else f"reach {way.node} through {way.tunnel} ({way.mode})"
+    return what, str(why)
 
 
 def _failure_of_gobgpd(words: str) -> Failure:

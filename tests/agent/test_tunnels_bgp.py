@@ -58,3 +58,14 @@ def test_a_pools_routes_come_from_bgp_or_from_its_blocks_never_from_both(cluster
         use(cluster)
         eventually(lambda: routes(cluster.n1, 177) and not routes(cluster.n1, 176), what="learned again")
         eventually(reach)
+
+
+def test_status_says_which_node_cannot_be_reached_and_why(cluster: Cluster) -> None:
+    use(cluster, vxlanMode="Always")
+    block = {"cidr": "10.64.9.0/26", "affinity": "host:ghost", "allocations": [None] * 64, "attributes": []}
+    cluster.etcd.put("/calico/ipam/v2/assignment/ipv4/block/10.64.9.0-26", block)
+    why = "reach ghost through vxlan.calico (Always): the node that holds the addresses has no Node resource"
+    eventually(lambda: f"n1, n2: tunnels: not done: {why}" in cluster.felixctl("status").err)
+    assert "blackhole 10.64.9.0/26" in cluster.n1.namespace.ip("route"), "what cannot be reached is dropped"
+    cluster.etcd.delete("/calico/ipam/v2/assignment/ipv4/block/10.64.9.0-26")
+    eventually(lambda: why not in cluster.felixctl("status").err)
