@@ -14,7 +14,7 @@ import msgspec
 
 from felixpy.addresses import Prefix
 from felixpy.resources import admin_documents as docs
-from felixpy.resources.documents import LabelExpression, LabelSelector
+from felixpy.resources.kube_documents import LabelExpression, LabelSelector
 from felixpy.resources.policies import NAMESPACE_PREFIX, ORCHESTRATOR_LABEL
 from felixpy.resources.scalars import FieldError, read_label_selector, read_prefixes, read_protocol
 from felixpy.resources.types import EntityMatch, Policy, PolicyRule, RuleAction

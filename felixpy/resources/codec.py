@@ -14,30 +14,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.resources import admin_documents, admin_policies, policies, routing, services
+from felixpy.resources import admin_documents, admin_policies, endpoints, policies, routing, services, settings
 from felixpy.resources import documents as docs
+from felixpy.resources import kube_documents as kube
 from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.scalars import (
     FieldError,
-    read_address,
     read_labels,
     read_mac,
     read_named_ports,
-    read_prefix,
-    read_prefixes,
-    read_protocol,
 )
 from felixpy.resources.types import (
     BlockAffinity,
     Broken,
-    ClusterInformation,
-    FailsafePort,
-    FelixConfiguration,
-    HostEndpoint,
     LabelPairs,
     Namespace,
-    NetworkSet,
-    Pod,
     Resource,
     ServiceAccount,
     WorkloadEndpoint,
@@ -112,71 +103,8 @@ INTERN_LIMIT = 200_000
 """Label sets remembered for sharing; past it the memory is started anew, so that churn cannot fill it."""
 
 
-def _read_host(doc: docs.HostEndpointDoc, name: Name) -> HostEndpoint:
-    spec = doc.spec
-    return HostEndpoint(
-        node=spec.node,
-        interface=spec.interface_name,
-        expected_addresses=tuple(
-            read_address(f"spec.expectedIPs[{index}]", text) for index, text in enumerate(spec.expected_ips or ())
-        ),
-        labels=read_labels(doc.metadata.labels),
-        profiles=tuple(spec.profiles or ()),
-        ports=read_named_ports("spec.ports", spec.ports),
-    )
-
-
-def _read_network_set(doc: docs.NetworkSetDoc, name: Name) -> NetworkSet:
-    labels = dict(doc.metadata.labels or {})
-    profiles: tuple[str, ...] = ()
-    if name.namespace:
-        labels["projectcalico.org/namespace"] = name.namespace
-        profiles = (f"kns.{name.namespace}",)
-    return NetworkSet(read_prefixes("spec.nets", doc.spec.nets), read_labels(labels), profiles)
-
-
-def _read_pod(doc: docs.PodDoc) -> Pod:
-    ports = [port for container in doc.spec.containers or () for port in container.ports or ()]
-    named = [docs.Port(port.name, port.protocol, port.container_port) for port in ports if port.name]
-    return Pod(
-        read_labels(doc.metadata.labels),
-        doc.spec.service_account_name,
-        read_named_ports("spec.containers.ports", named),
-    )
-
-
-def _read_felix(doc: docs.AnySpecDoc, name: Name) -> FelixConfiguration:
-    scalars = {key: value for key, value in doc.spec.items() if isinstance(value, str | int | float | bool)}
-    return FelixConfiguration(
-        tuple(sorted(scalars.items())),
-        _read_failsafe("spec.failsafeInboundHostPorts", doc.spec.get("failsafeInboundHostPorts")),
-        _read_failsafe("spec.failsafeOutboundHostPorts", doc.spec.get("failsafeOutboundHostPorts")),
-    )
-
-
-def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
-    """None where nothing is said; an empty list says that there is none."""
-    if ports is None:
-        return None
-    if not isinstance(ports, list):
-        raise FieldError(field, "is no list")
-    found = []
-    for index, port in enumerate(ports):
-        where = f"{field}[{index}]"
-        if not isinstance(port, dict) or not isinstance(port.get("port"), int) or not 0 < port["port"] <= 65535:
-            raise FieldError(where, "has no port between 1 and 65535")
-        protocol = read_protocol(f"{where}.protocol", port.get("protocol") or "TCP")
-        net = read_prefix(f"{where}.net", str(port["net"])) if port.get("net") else None
-        found.append(FailsafePort(protocol or 6, port["port"], net))
-    return tuple(found)
-
-
-def _read_cluster(doc: docs.ClusterInformationDoc, name: Name) -> ClusterInformation:
-    return ClusterInformation(doc.spec.cluster_guid, doc.spec.datastore_ready is not False)
-
-
 _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
-    ("projectcalico.org", "HostEndpoint"): (Table.HOST, docs.HostEndpointDoc, _read_host),
+    ("projectcalico.org", "HostEndpoint"): (Table.HOST, docs.HostEndpointDoc, endpoints.read_host),
     ("projectcalico.org", "GlobalNetworkPolicy"): (
         Table.GLOBAL_POLICY,
         docs.PolicyDoc,
@@ -189,7 +117,7 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
     ),
     ("networking.k8s.io", "NetworkPolicy"): (
         Table.KUBERNETES_POLICY,
-        docs.KubePolicyDoc,
+        kube.KubePolicyDoc,
         lambda doc, name: policies.read_kubernetes_policy(doc, name.namespace),
     ),
     ("policy.networking.k8s.io", "ClusterNetworkPolicy"): (
@@ -209,8 +137,12 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
     ),
     ("projectcalico.org", "Tier"): (Table.TIER, docs.TierDoc, lambda doc, name: policies.read_tier(doc)),
     ("projectcalico.org", "Profile"): (Table.PROFILE, docs.ProfileDoc, lambda doc, name: policies.read_profile(doc)),
-    ("projectcalico.org", "GlobalNetworkSet"): (Table.GLOBAL_NETWORK_SET, docs.NetworkSetDoc, _read_network_set),
-    ("projectcalico.org", "NetworkSet"): (Table.NETWORK_SET, docs.NetworkSetDoc, _read_network_set),
+    ("projectcalico.org", "GlobalNetworkSet"): (
+        Table.GLOBAL_NETWORK_SET,
+        docs.NetworkSetDoc,
+        endpoints.read_network_set,
+    ),
+    ("projectcalico.org", "NetworkSet"): (Table.NETWORK_SET, docs.NetworkSetDoc, endpoints.read_network_set),
     ("projectcalico.org", "IPPool"): (Table.POOL, docs.IpPoolDoc, lambda doc, name: routing.read_pool(doc)),
     ("projectcalico.org", "Node"): (Table.NODE, docs.NodeDoc, lambda doc, name: routing.read_node(doc)),
     ("projectcalico.org", "BGPConfiguration"): (
@@ -223,43 +155,43 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         docs.BgpPeerDoc,
         lambda doc, name: routing.read_bgp_peer(doc),
     ),
-    ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, _read_felix),
-    ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, _read_cluster),
+    ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, settings.read_felix),
+    ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, settings.read_cluster),
     ("core", "Namespace"): (
         Table.NAMESPACE,
-        docs.NamespaceDoc,
+        kube.NamespaceDoc,
         lambda doc, name: Namespace(read_labels(doc.metadata.labels)),
     ),
     ("core", "ServiceAccount"): (
         Table.SERVICE_ACCOUNT,
-        docs.ServiceAccountDoc,
+        kube.ServiceAccountDoc,
         lambda doc, name: ServiceAccount(read_labels(doc.metadata.labels)),
     ),
-    ("core", "Pod"): (Table.POD, docs.PodDoc, lambda doc, name: _read_pod(doc)),
-    ("core", "Service"): (Table.SERVICE, docs.ServiceDoc, lambda doc, name: services.read_service(doc)),
+    ("core", "Pod"): (Table.POD, kube.PodDoc, lambda doc, name: endpoints.read_pod(doc)),
+    ("core", "Service"): (Table.SERVICE, kube.ServiceDoc, lambda doc, name: services.read_service(doc)),
     ("core", "Endpoints"): (
         Table.ENDPOINTS,
-        docs.EndpointsDoc,
+        kube.EndpointsDoc,
         lambda doc, name: services.read_endpoints(doc, name.name),
     ),
     ("discovery.k8s.io", "EndpointSlice"): (
         Table.SLICE,
-        docs.EndpointSliceDoc,
+        kube.EndpointSliceDoc,
         lambda doc, name: services.read_slice(doc),
     ),
     ("metallb.io", "IPAddressPool"): (
         Table.ADDRESS_POOL,
-        docs.AddressPoolDoc,
+        kube.AddressPoolDoc,
         lambda doc, name: services.read_address_pool(doc),
     ),
     ("metallb.io", "BGPAdvertisement"): (
         Table.BGP_ADVERTISEMENT,
-        docs.BgpAdvertisementDoc,
+        kube.BgpAdvertisementDoc,
         lambda doc, name: services.read_bgp_advertisement(doc),
     ),
     ("metallb.io", "L2Advertisement"): (
         Table.L2_ADVERTISEMENT,
-        docs.L2AdvertisementDoc,
+        kube.L2AdvertisementDoc,
         lambda doc, name: services.read_l2_advertisement(doc),
     ),
 }

@@ -12,19 +12,9 @@ from dataclasses import replace
 from typing import Literal, cast
 
 from felixpy.addresses import Prefix
-from felixpy.resources.documents import (
-    Entity,
-    Icmp,
-    KubePeer,
-    KubePolicyDoc,
-    KubePolicyPort,
-    PolicyDoc,
-    ProfileDoc,
-    Rule,
-    ServiceRef,
-    TierDoc,
-)
+from felixpy.resources.documents import Entity, Icmp, PolicyDoc, ProfileDoc, Rule, ServiceRef, TierDoc
 from felixpy.resources.kinds import Name
+from felixpy.resources.kube_documents import KubePeer, KubePolicyDoc, KubePolicyPort
 from felixpy.resources.scalars import (
     FieldError,
     read_label_selector,

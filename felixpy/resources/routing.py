@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from felixpy.addresses import Address, Prefix
-from felixpy.resources.documents import (
-    BgpConfigurationDoc,
-    BgpPeerDoc,
-    BlockDoc,
-    IpPoolDoc,
-    NodeDoc,
-)
+from felixpy.resources.documents import BgpConfigurationDoc, BgpPeerDoc, BlockDoc, IpPoolDoc, NodeDoc
 from felixpy.resources.scalars import (
     FieldError,
     read_address,

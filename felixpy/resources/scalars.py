@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from felixpy.addresses import Address, Prefix, mask_address, parse_address, parse_prefix
-from felixpy.resources.documents import LabelSelector, Port
+from felixpy.resources.documents import Port
+from felixpy.resources.kube_documents import LabelSelector
 from felixpy.resources.types import LabelPairs, NamedPort, NodeAddress
 from felixpy.selector import All, And, Compare, Has, In, Not, Operator, Selector, parse_selector
 

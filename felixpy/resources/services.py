@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from felixpy.addresses import Address, Prefix, mask_address
-from felixpy.resources.documents import (
+from felixpy.resources.documents import GrantDoc
+from felixpy.resources.kinds import Name
+from felixpy.resources.kube_documents import (
     AddressPoolDoc,
     BgpAdvertisementDoc,
     EndpointsDoc,
     EndpointSliceDoc,
-    GrantDoc,
     L2AdvertisementDoc,
     LabelSelector,
     ServiceDoc,
     SlicePort,
 )
-from felixpy.resources.kinds import Name
 from felixpy.resources.scalars import (
     FieldError,
     read_address,

@@ -1,0 +1,42 @@
+"""FelixConfiguration and ClusterInformation: documents → types. Source: api/pkg/apis/projectcalico/v3 (felixconfig)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from felixpy.resources.documents import AnySpecDoc, ClusterInformationDoc
+from felixpy.resources.kinds import Name
+from felixpy.resources.scalars import FieldError, read_prefix, read_protocol
+from felixpy.resources.types import ClusterInformation, FailsafePort, FelixConfiguration
+
+
+def read_felix(doc: AnySpecDoc, name: Name) -> FelixConfiguration:
+    """Scalars as they stand, and the failsafe ports."""
+    scalars = {key: value for key, value in doc.spec.items() if isinstance(value, str | int | float | bool)}
+    return FelixConfiguration(
+        tuple(sorted(scalars.items())),
+        _read_failsafe("spec.failsafeInboundHostPorts", doc.spec.get("failsafeInboundHostPorts")),
+        _read_failsafe("spec.failsafeOutboundHostPorts", doc.spec.get("failsafeOutboundHostPorts")),
+    )
+
+
+def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
+    """None where nothing is said; an empty list says that there is none."""
+    if ports is None:
+        return None
+    if not isinstance(ports, list):
+        raise FieldError(field, "is no list")
+    found = []
+    for index, port in enumerate(ports):
+        where = f"{field}[{index}]"
+        if not isinstance(port, dict) or not isinstance(port.get("port"), int) or not 0 < port["port"] <= 65535:
+            raise FieldError(where, "has no port between 1 and 65535")
+        protocol = read_protocol(f"{where}.protocol", port.get("protocol") or "TCP")
+        net = read_prefix(f"{where}.net", str(port["net"])) if port.get("net") else None
+        found.append(FailsafePort(protocol or 6, port["port"], net))
+    return tuple(found)
+
+
+def read_cluster(doc: ClusterInformationDoc, name: Name) -> ClusterInformation:
+    """The cluster's identity; its data may be used unless it says otherwise."""
+    return ClusterInformation(doc.spec.cluster_guid, doc.spec.datastore_ready is not False)
