@@ -86,7 +86,7 @@ def test_nothing_stands_beside_services(scene: Scene) -> None:
     node.policy("good", "name == 'b'", order=1, ingress=[{"action": "Deny"}])
     eventually(lambda: not a.reaches(b))
     both = {"services": {"name": "web", "namespace": "default"}, "ports": [PORT]}
-    node.policy("bad", "name == 'b'", order=0, ingress=[{"action": "Allow", "destination": both}])
+    node.policy("bad", "name == 'b'", order=0, ingress=[{"action": "Allow", "protocol": "TCP", "destination": both}])
     eventually(lambda: "default.bad: spec.ingress[0].destination.services" in node.log())
     assert not a.reaches(b)
 
