@@ -44,7 +44,7 @@ class Wire:
     def run(self, duration_s: float, lost: Loss = nothing_lost) -> Wire:
         for _ in range(round(duration_s / STEP_S)):
             self.now += STEP_S
-            for number in [one for one in self.nodes if one not in self.silent]:
+            for number in [one for one in sorted(self.nodes, reverse=True) if one not in self.silent]:
                 self.deliver(number, self.nodes[number].tick(self.now), lost)
         return self
 
@@ -173,6 +173,48 @@ def test_an_owner_that_starts_anew_goes_on() -> None:
         assert wire.run(STEP_S).owners() == [0]
 
 
+def test_an_owner_takes_up_its_own_greater_term() -> None:
+    wire = Wire(1).start().run(2)
+    older = Question(VIP, mac_of(1), b"", True, Stamp(False, Claim(9, score_of(0))))
+    (frame,) = wire.nodes[0].hear(older, wire.now)
+    answer = parse_frame(frame)
+    assert answer is not None
+    assert answer.stamp == Stamp(True, Claim(9, score_of(0)))
+
+
+def test_two_interfaces_of_one_node_on_a_segment_do_not_contend_for_ever() -> None:
+    wire = Wire(2).start(0).run(2)
+    wire.nodes[1] = Segment(Interface("eth1", 3, mac_of(1)))
+    wire.nodes[1].want({VIP: Standing(0, score_of(0))}, (), wire.now)
+    assert wire.run(30).owners() == [0]
+    assert wire.nodes[1].counters.turns == 0
+
+
+def test_the_one_that_stays_tells_those_who_heard_the_other() -> None:
+    wire = Wire(2).start().run(10, lambda sender, receiver: True)
+    since = wire.now
+    (owner,) = wire.run(CHECK_S + 5).owners()
+    assert len(announcements(wire, since, owner)) >= 4
+
+
+def test_only_one_deputy_takes_over() -> None:
+    wire = Wire(3).start().run(2)
+    wire.silent = {0}
+    wire.run(3)
+    assert [wire.nodes[number].counters.turns for number in (1, 2)] == [1, 0]
+
+
+def test_an_answer_now_and_then_is_enough() -> None:
+    numbers = iter(range(10**6))
+
+    def half(sender: int, receiver: int) -> bool:
+        return sender == 0 and next(numbers) % 2 == 0
+
+    wire = Wire(2).start().run(2)
+    assert wire.run(20, half).owners() == [0]
+    assert wire.nodes[1].counters.turns == 0
+
+
 def test_an_address_that_is_no_longer_ours_is_answered_for_until_another_does() -> None:
     wire = Wire(2).start().run(2)
     wire.nodes[0].want({}, [VIP], wire.now)
@@ -186,7 +228,8 @@ def test_an_address_that_is_no_longer_ours_is_answered_for_until_another_does() 
 def test_an_address_that_nobody_has_any_more_is_left() -> None:
     wire = Wire(1).start().run(2)
     wire.nodes[0].want({}, [VIP], wire.now)
-    assert wire.run(LINGER_S + 0.1).owners() == []
+    assert wire.run(LINGER_S - 0.2).owners() == [0]
+    assert wire.run(0.3).owners() == []
     assert not wire.nodes[0].elections
 
 

@@ -171,6 +171,15 @@ def test_policy_local_lets_only_nodes_with_endpoints_contend() -> None:
     assert world.see(leaving).vip().nodes == (ME,)
 
 
+def test_a_service_without_endpoints_that_shares_the_address_adds_no_node() -> None:
+    local = slice_of("a/x-1", "x", backend("10.0.0.2", ME))
+    world = World(*served(external_policy=LOCAL), advertisement(), local)
+    world.see(grant(VIP, "a/x", "a/y"), service("a/y", service_of(port=443)))
+    assert world.vip().nodes == (ME,)
+    world.see(slice_of("a/y-1", "y", backend("10.0.0.1", OTHER)))
+    assert set(world.vip().nodes) == {ME, OTHER, "n3"}
+
+
 def test_an_endpoint_of_unknown_node_may_be_anywhere() -> None:
     world = World(*served(external_policy=LOCAL), advertisement(), slice_of("a/x-1", "x", backend("10.0.0.1", "")))
     assert world.silent() is Reason.NO_LOCAL_ENDPOINT
