@@ -4,15 +4,18 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup prepare venv cni gobgpd image lab lab-down test lint bench lock clean
+.PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench lock clean
 
 help: ## these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
-setup: ## Debian packages that the lab and the tests need (skipped where present)
-	@deploy/setup.sh
+setup: ## Debian packages that the lab needs (skipped where present)
+	@deploy/setup.sh lab
 
-prepare: setup
+setup-test: ## those that the tests need beside them
+	@deploy/setup.sh test
+
+prepare:
 	@$(MAKE) --no-print-directory --silent -j3 venv cni gobgpd
 
 venv: $(VENV)/.ready ## the virtual environment, from requirements.lock
@@ -35,7 +38,7 @@ build/gobgpd: deploy/gobgpd.sh
 image: ## felixpy/node:dev, for containerlab (needs docker)
 	@deploy/make-image.sh
 
-lab: prepare ## build the three-node lab, prove it, leave it running
+lab: setup prepare ## build the three-node lab, prove it, leave it running
 	@$(PY) -m tests.lab up containerlab/one-subnet.clab.yml
 
 lab-down: ## remove every trace of the lab
@@ -44,10 +47,10 @@ lab-down: ## remove every trace of the lab
 lint: venv ## ruff, mypy --strict and the import contracts
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
-test: prepare ## everything, in namespaces of its own
+test: setup-test prepare ## everything, in namespaces of its own
 	$(PYTEST) -n 2 --dist loadfile tests $(ARGS)
 
-bench: prepare ## the curves in tests/bench
+bench: setup-test prepare ## the curves in tests/bench
 	$(PY) -m tests.bench
 
 lock: ## pin every dependency anew (needs uv)

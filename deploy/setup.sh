@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the lab and the tests need; does nothing, and asks no mirror, where all are there.
+# setup.sh lab|test: installs the Debian packages that the lab needs, or those of the lab and the tests.
+# Does nothing, and asks no mirror, where all are there.
 set -euo pipefail
-packages=(etcd-server etcd-client gobgpd bird2 frr iptables ipset nftables conntrack tcpdump iproute2 iputils-ping
-    util-linux procps curl gcc libc6-dev make python3-venv python3-dev podman containernetworking-plugins
-    user-mode-linux kmod)
+packages=(etcd-server etcd-client gobgpd bird2 nftables tcpdump iproute2 iputils-ping util-linux procps curl
+    gcc libc6-dev make python3-venv)
+if [ "${1:-lab}" = test ]; then
+    packages+=(frr iptables ipset conntrack podman containernetworking-plugins user-mode-linux kmod)
+fi
 installed=" $(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null |
     awk '$2 == "installed" { printf "%s ", $1 }' || true)"
 missing=()
