@@ -33,7 +33,7 @@ def _resolve(host: str, port: int) -> Iterable[Reserved]:
         pass
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         _log.warning("%s does not resolve, so host endpoints may close it: %s", host, error)
         return []
     return [Reserved(parse_address(str(answer[4][0]).partition("%")[0]), port) for answer in answers]

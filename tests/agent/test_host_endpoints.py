@@ -18,7 +18,7 @@ OURS = "/felixpy/resources"
 KEPT = ("clusterinformations", "profiles/open", "tiers/default", "workloadendpoints")
 HOST4, HOST6, OUT4, OUT6 = "10.9.0.1", "fd09::1", "10.9.0.2", "fd09::2"
 POD4 = "10.65.0.2"
-SSH = 22
+SSH, BGP = 22, 179
 DENIED_S = 0.25
 
 
@@ -71,7 +71,7 @@ def shared() -> Iterator[World]:
             node.namespace.ip("route", "add", "default", "via", OUT4)
             pod = node.pod("a", POD4)
             pod.write()
-            with NameServer(node.namespace, "host", PORT, SSH), NameServer(outside, "out", PORT, SSH):
+            with NameServer(node.namespace, "host", PORT, SSH, BGP), NameServer(outside, "out", PORT, SSH, BGP):
                 node.agent.start()
                 yield World(node, outside, pod)
     finally:
@@ -247,6 +247,20 @@ def test_the_datastore_is_kept_whatever_the_failsafes_are(world: World) -> None:
     eventually(
         lambda: world.into_host() and not world.into_host(address=HOST6), what="the agent still hears of changes"
     )
+
+
+def test_bgp_with_nodes_and_peers_is_kept(world: World) -> None:
+    world.felix(failsafeInboundHostPorts=[], failsafeOutboundHostPorts=[])
+    world.host("up", interfaceName="up0")
+    eventually(lambda: not world.into_host(BGP) and not world.out_of_host(BGP))
+    node = {"bgp": {"ipv4Address": f"{OUT4}/24"}}
+    world.node.put("nodes", resource("Node", "other", node))
+    eventually(lambda: world.into_host(BGP) and world.out_of_host(BGP), what="another node")
+    assert not world.into_host(BGP, HOST6)
+    peer = {"peerIP": OUT6, "asNumber": 64512}
+    world.node.put("bgppeers", resource("BGPPeer", "tor", peer))
+    eventually(lambda: world.into_host(BGP, HOST6), what="a peer")
+    assert not world.into_host()
 
 
 def test_what_a_pod_may_send_its_host(world: World) -> None:
