@@ -8,6 +8,7 @@ one object. Source: libcalico-go/lib/backend/model; docs/architecture.md for the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from felixpy.resources.types import (
     Broken,
     LabelPairs,
     Namespace,
+    Pod,
     Resource,
     ServiceAccount,
     WorkloadEndpoint,
@@ -241,7 +243,9 @@ class Decoder:
         name = route.info.parse_name(text)
         if name is None:
             return Broken(text, "", "the key has another shape than keys of its kind")
-        return self._finish(text, Ref(route.table, name), value, route.decoder, lambda doc: route.reader(doc, name))
+        return self._finish(
+            text, Ref(route.table, name), value, route.decoder, lambda doc: self._shared_labels(route.reader(doc, name))
+        )
 
     def _finish(
         self,
@@ -273,12 +277,23 @@ class Decoder:
     def _share(self, value: Any) -> Any:
         return self._shared.setdefault(value, value)
 
+    def _shared_labels(self, value: Resource | None) -> Resource | None:
+        """Pods are as many as endpoints, and their labels repeat as much."""
+        if not isinstance(value, Pod):
+            return value
+        self._bound_shared()
+        labels: LabelPairs = self._share(value.labels)
+        return replace(value, labels=labels)
+
+    def _bound_shared(self) -> None:
+        if len(self._shared) > INTERN_LIMIT:
+            self._shared.clear()
+
     def _decode_workload(self, key: str, value: bytes | None) -> Decoded | Broken:
         namespace, _, last = key.removeprefix(self._workloads.prefix).partition("/")
         if not last or "/" in last:
             return Broken(key, "", "the key has another shape than keys of its kind")
-        if len(self._shared) > INTERN_LIMIT:
-            self._shared.clear()
+        self._bound_shared()
         ref = Ref(Table.WORKLOAD, Name(self._share(namespace), last))
         return self._finish(key, ref, value, self._endpoint, self._read_workload)
 

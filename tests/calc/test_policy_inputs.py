@@ -139,3 +139,13 @@ def test_peers_are_nodes_and_bgp_peers_at_every_port_that_is_used() -> None:
     node = Node(ipv4=NodeAddress(inside, parse_prefix("10.0.0.0/24")))
     derived = derive_peers([node], [BgpPeer(outside, 1179, None)], [BgpConfiguration(listen_port=2179)])
     assert derived == PeersIntent(frozenset({inside}), frozenset({inside, outside}), (179, 1179, 2179))
+
+
+def test_equal_labels_of_pods_are_kept_once() -> None:
+    body = json.dumps({"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": {}}).encode()
+    decoder = Decoder("n")
+    read = [decoder.decode(f"/felixpy/resources/core/v1/pods/ns1/{name}".encode(), body) for name in "pq"]
+    first, second = (one.value for one in read if isinstance(one, Decoded))
+    assert isinstance(first, Pod)
+    assert isinstance(second, Pod)
+    assert first.labels is second.labels
