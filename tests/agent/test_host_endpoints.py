@@ -18,7 +18,8 @@ OURS = "/felixpy/resources"
 KEPT = ("clusterinformations", "profiles/open", "tiers/default", "workloadendpoints")
 HOST4, HOST6, OUT4, OUT6 = "10.9.0.1", "fd09::1", "10.9.0.2", "fd09::2"
 POD4 = "10.65.0.2"
-SSH, BGP = 22, 179
+SSH, BGP, VXLAN = 22, 179, 4789
+SERVED = (PORT, SSH, BGP, VXLAN)
 DENIED_S = 0.25
 
 
@@ -71,7 +72,7 @@ def shared() -> Iterator[World]:
             node.namespace.ip("route", "add", "default", "via", OUT4)
             pod = node.pod("a", POD4)
             pod.write()
-            with NameServer(node.namespace, "host", PORT, SSH, BGP), NameServer(outside, "out", PORT, SSH, BGP):
+            with NameServer(node.namespace, "host", *SERVED), NameServer(outside, "out", *SERVED):
                 node.agent.start()
                 yield World(node, outside, pod)
     finally:
@@ -256,10 +257,13 @@ def test_bgp_with_nodes_and_peers_is_kept(world: World) -> None:
     node = {"bgp": {"ipv4Address": f"{OUT4}/24"}}
     world.node.put("nodes", resource("Node", "other", node))
     eventually(lambda: world.into_host(BGP) and world.out_of_host(BGP), what="another node")
+    assert ask_udp(world.outside, HOST4, VXLAN) == "host", "VXLAN of another node"
+    assert ask_udp(world.outside, HOST6, VXLAN, wait_s=DENIED_S) is None
     assert not world.into_host(BGP, HOST6)
     peer = {"peerIP": OUT6, "asNumber": 64512}
     world.node.put("bgppeers", resource("BGPPeer", "tor", peer))
     eventually(lambda: world.into_host(BGP, HOST6), what="a peer")
+    assert ask_udp(world.outside, HOST6, VXLAN, wait_s=DENIED_S) is None, "a peer is no node"
     assert not world.into_host()
 
 
