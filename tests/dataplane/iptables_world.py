@@ -1,0 +1,107 @@
+"""A small node as chains, sets and maps: what the goldens of iptables show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from felixpy.addresses import parse_address, parse_prefix
+from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.dataplane.base_chains import base_objects
+from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.iptables import Compiler, World
+from felixpy.dataplane.iptables_rules import Place, Table
+from felixpy.dataplane.iptables_text import TableSeen, render_changes
+from felixpy.dataplane.objects import Chain, Members, Object, Put, PutMembers, Set, SetType
+from felixpy.dataplane.rules import (
+    MARK_ACCEPT,
+    MARK_PASS,
+    Accept,
+    Drop,
+    FamilyIs,
+    Goto,
+    IcmpIs,
+    Jump,
+    Log,
+    MarkIs,
+    NetIn,
+    PortIn,
+    ProtocolIs,
+    Return,
+    Rule,
+    SetHas,
+    SetMark,
+)
+from felixpy.dataplane.service_chains import (
+    SETS,
+    encode_backend,
+    encode_slot,
+    pick_chain,
+    service_base_rules,
+    service_objects,
+)
+from felixpy.dataplane.sets import encode_port_key
+
+WEB = Frontend(parse_address("10.96.0.1"), 6, 80)
+RED = Set("s4-red", SetType.IPV4)
+HTTP = Set("p4-http", SetType.IPV4_PORT)
+POLICY = Chain(
+    "in-gnp/default.web",
+    (
+        Rule(Log("calico-packet"), (ProtocolIs(6), PortIn("destination", ((80, 80), (8000, 8010))))),
+        Rule(Goto("allow"), (FamilyIs(4), ProtocolIs(6), SetHas("source", RED.name, 4)), 'said "so"'),
+        Rule(Goto("allow"), (FamilyIs(4), SetHas("destination", HTTP.name, 4, ports=True))),
+        Rule(Drop(), (NetIn("source", (parse_prefix("10.1.0.0/16"), parse_prefix("10.3.0.0/16"))),)),
+        Rule(Goto("pass"), (NetIn("source", (parse_prefix("fd00::/8"), parse_prefix("fe80::/10")), negate=True),)),
+        Rule(Goto("allow"), (FamilyIs(6), IcmpIs(6, 128, 0))),
+    ),
+)
+ENDPOINT = (
+    Chain(
+        "to-cali1",
+        (
+            Rule(SetMark(0, MARK_ACCEPT | MARK_PASS)),
+            Rule(Jump(POLICY.name)),
+            Rule(Return(), (MarkIs(MARK_ACCEPT, MARK_ACCEPT),)),
+            Rule(Drop(), (), "no profile allows it"),
+        ),
+    ),
+    Chain("from-cali1", (Rule(Accept()),)),
+)
+SLOTS = tuple(encode_backend(BackendAddress(parse_address(f"10.65.0.{last}"), 8080)) for last in (2, 3))
+
+
+def small_objects() -> tuple[list[Object], Mapping[Set, Members]]:
+    """An endpoint with a policy, and a Service with two backends."""
+    pick = pick_chain(SETS[4].backends, 4, len(SLOTS), sticky=False)
+    fixed = (*base_objects(service_base_rules()), *service_objects(), Chain("tunnel-input"))
+    members: dict[Set, Members] = {
+        RED: {parse_address("10.65.0.2"): b""},
+        HTTP: {encode_port_key(parse_address("10.65.0.2"), 6, 80): b""},
+        FROM_ENDPOINTS: {b"cali1": b"goto from-cali1"},
+        TO_ENDPOINTS: {b"cali1": b"goto to-cali1"},
+        SETS[4].services: {encode_port_key(*WEB): f"goto {pick.name}".encode()},
+        SETS[4].backends: {encode_slot(WEB, slot): backend for slot, backend in enumerate(SLOTS)},
+        SETS[4].hairpins: {parse_address("10.65.0.2") * 2: b""},
+    }
+    return [RED, HTTP, *fixed, POLICY, *ENDPOINT, pick], members
+
+
+def small_world() -> World:
+    """The same, as all that is desired."""
+    objects, members = small_objects()
+    world = World()
+    for one in objects:
+        world.take(Put(one))
+    for target, held in members.items():
+        world.take(PutMembers(target, held))
+    return world
+
+
+def restore_text(world: World, version: int) -> str:
+    """What makes all tables of one family from nothing."""
+    compiled = Compiler().compile(world)
+    assert not compiled.faults, compiled.faults
+    places = [Place(4 if version == 4 else 6, table) for table in Table]
+    return "".join(
+        str(text) for place in places for text in render_changes(place.table, compiled.tables[place], TableSeen())
+    )
