@@ -58,7 +58,7 @@ def test_after_a_boot_what_was_before_it_goes_and_what_was_wired_since_stays(nod
         eventually(lambda: list(node.etcd.get_prefix(HANDLES)) == [f"{HANDLES}net.{again.container}"])
         assert [key.removeprefix(ENDPOINTS) for key in node.etcd.get_prefix(ENDPOINTS)] == ["n1-cni-cagain-eth0"]
         eventually(lambda: ping_ok(node.namespace, address))
-        assert "the machine was started anew" in node.log()
+        eventually(lambda: "the machine was started anew" in node.log())
 
 
 def test_a_device_that_is_missing_for_a_moment_costs_nothing(node: Node) -> None:
