@@ -1,0 +1,132 @@
+"""How fast Service addresses at layer 2 are answered for, and how long they are away when their owner dies.
+
+`python -m tests.bench layer2`: answers to who-has while both processors are busy; the cost of many addresses with two
+deputies; then fail-over, from the kill of the owner's responder to the first announcement of the next one, by packets.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from birdpy.addresses import parse_address
+from birdpy.l2.election import Standing
+from birdpy.l2.packets import ARP_ETHERTYPE, Assertion, parse_frame
+from birdpy.l2.protocol import Replace, Vip
+from tests.birdpy.l2_world import VIP4, Lan, Node, lan
+from tests.support.wait import eventually
+
+QUESTIONS = 2000
+FAIL_OVERS = 10
+ADDRESSES = (1, 100, 1000)
+OBSERVED_S = 10.0
+TICK_HZ = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as directory, lan(3, Path(directory)) as made:
+        made.start().contend(VIP4)
+        measure_answers(made, "idle")
+        with busy_processors():
+            measure_answers(made, "both processors busy")
+        measure_fail_over(made)
+        for count in ADDRESSES:
+            measure_cost(made, count)
+
+
+def measure_answers(made: Lan, words: str) -> None:
+    """The time from a question to its answer, seen by the client."""
+    with made.client.namespace.entered():
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ARP_ETHERTYPE))
+    with wire:
+        wire.bind(("eth0", ARP_ETHERTYPE))
+        wire.settimeout(1.0)
+        mac = wire.getsockname()[4]
+        question = b"\xff" * 6 + mac + bytes.fromhex("0806" "0001080006040001") + mac  # fmt: skip
+        question += parse_address("10.9.0.9") + bytes(6) + parse_address(VIP4) + bytes(18)
+        times = []
+        for _ in range(QUESTIONS):
+            begin = time.perf_counter()
+            wire.send(question)
+            while True:
+                heard = parse_frame(wire.recv(2048))
+                if isinstance(heard, Assertion) and heard.address == parse_address(VIP4):
+                    break
+            times.append((time.perf_counter() - begin) * 1e3)
+            time.sleep(0.001)
+    times.sort()
+    p50, p99, most = times[len(times) // 2], times[len(times) * 99 // 100], times[-1]
+    print(f"answer to who-has, {words}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {most:.2f} ms of {QUESTIONS}")
+
+
+@contextmanager
+def busy_processors() -> Iterator[None]:
+    """Twice as many busy processes as there are processors."""
+    argv = [sys.executable, "-S", "-c", "import signal\nsignal.alarm(120)\nwhile True: pass"]
+    processes = [subprocess.Popen(argv) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def measure_fail_over(made: Lan) -> None:
+    """From the kill of the owner's responder to the next owner's announcement."""
+    times = []
+    first, second, third = made.nodes
+    for _ in range(FAIL_OVERS):
+        made.contend(VIP4)
+        with made.client.namespace.entered():
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ARP_ETHERTYPE))
+        with wire:
+            wire.bind(("eth0", ARP_ETHERTYPE))
+            wire.settimeout(10.0)
+            os.kill(first.responder.pid, signal.SIGKILL)
+            begin = time.monotonic()
+            while True:
+                heard = parse_frame(wire.recv(2048))
+                if isinstance(heard, Assertion) and heard.mac.hex(":") in (second.mac, third.mac):
+                    break
+            times.append(time.monotonic() - begin)
+        first.responder.kill()
+        first.start()
+        eventually(lambda: second.owns(VIP4) or third.owns(VIP4))
+    print(
+        f"fail-over after kill -9: median {statistics.median(times):.2f} s, longest {max(times):.2f} s of {FAIL_OVERS}"
+    )
+
+
+def measure_cost(made: Lan, count: int) -> None:
+    """Processor time and probes with `count` addresses, all of one owner, and two deputies."""
+    vips = [parse_address(f"10.9.{number >> 8}.{number & 255}") for number in range(256, 256 + count)]
+    for rank, node in enumerate(made.nodes):
+        node.say(Replace(tuple(Vip(one, Standing(rank, 1000 - rank)) for one in vips)))
+    eventually(lambda: sum(one.owns for one in made.nodes[0].ask_status().vips) == count, within_s=30)
+    time.sleep(8)
+    before, probes = [cpu_s(node) for node in made.nodes], probed(made)
+    time.sleep(OBSERVED_S)
+    used = [(cpu_s(node) - one) / OBSERVED_S * 100 for node, one in zip(made.nodes, before, strict=True)]
+    sent = (probed(made) - probes) / OBSERVED_S
+    shares = ", ".join(f"{one:.1f}" for one in used)
+    print(f"{count} addresses: {sent:.0f} probes/s in all; processor share of owner and deputies: {shares} %")
+
+
+def probed(made: Lan) -> int:
+    return sum(one.probes for node in made.nodes for one in node.ask_status().interfaces)
+
+
+def cpu_s(node: Node) -> float:
+    """Processor time of the node's responder so far."""
+    fields = Path(f"/proc/{node.responder.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK_HZ
