@@ -21,6 +21,7 @@ from felixpy.resources import kube_documents as kube
 from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.scalars import (
     FieldError,
+    read_interface,
     read_labels,
     read_mac,
     read_named_ports,
@@ -324,7 +325,7 @@ class Decoder:
             raise FieldError("spec.interfaceName", "is missing")
         return WorkloadEndpoint(
             self._share(spec.node),
-            spec.interface_name,
+            read_interface("spec.interfaceName", spec.interface_name),
             tuple(addresses),
             labels,
             profiles,

@@ -9,7 +9,14 @@ from __future__ import annotations
 from felixpy.resources.documents import HostEndpointDoc, NetworkSetDoc, Port
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import PodDoc
-from felixpy.resources.scalars import FieldError, read_address, read_labels, read_named_ports, read_prefixes
+from felixpy.resources.scalars import (
+    FieldError,
+    read_address,
+    read_interface,
+    read_labels,
+    read_named_ports,
+    read_prefixes,
+)
 from felixpy.resources.types import HostEndpoint, NetworkSet, Pod
 
 
@@ -20,7 +27,7 @@ def read_host(doc: HostEndpointDoc, name: Name) -> HostEndpoint:
         raise FieldError("spec.interfaceName", "is missing, and so are expectedIPs")
     return HostEndpoint(
         node=spec.node,
-        interface=spec.interface_name,
+        interface=read_interface("spec.interfaceName", spec.interface_name) if spec.interface_name else "",
         expected_addresses=tuple(
             read_address(f"spec.expectedIPs[{index}]", text) for index, text in enumerate(spec.expected_ips or ())
         ),

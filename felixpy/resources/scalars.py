@@ -14,6 +14,10 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite
 """IANA numbers of the protocols that have names in policies."""
 
 
+INTERFACE_BYTES = 15
+"""Longest name of a device (IFNAMSIZ, linux/if.h)."""
+
+
 class FieldError(ValueError):
     """A value does not fit its field."""
 
@@ -85,6 +89,17 @@ def read_mac(field: str, text: str) -> bytes:
     if len(mac) != 6:
         raise FieldError(field, f"{text!r} is no MAC address")
     return mac
+
+
+def read_interface(field: str, text: str) -> str:
+    """A device's name, as the kernel takes it (net/core/dev.c, dev_valid_name)."""
+    if (
+        not 0 < len(text.encode()) <= INTERFACE_BYTES
+        or text in (".", "..")
+        or any(c in "/:" or c.isspace() or not c.isprintable() for c in text)
+    ):
+        raise FieldError(field, f"{text!r} cannot be the name of a device")
+    return text
 
 
 def read_as_number(field: str, value: int | str | None) -> int | None:
