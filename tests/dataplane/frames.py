@@ -1,6 +1,6 @@
 """Packets as frames on the wire, sent and seen through packet sockets: no program answers, no connection is made.
 
-A frame ends with a word of ours and 8 bytes that say which one it is. Source: RFC 791, 8200, 9293, 768, 792 and 4443;
+A frame ends with a word of ours and 8 bytes that say which one it is. Source: RFC 791, 8200, 9293, 768, 792, 4443, 826;
 packet(7).
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from struct import pack, unpack
 
+from felixpy.addresses import Address
 from felixpy.dataplane.packet import Packet
 from tests.support.netns import Namespace
 
@@ -24,6 +25,7 @@ _OURS = b"felixpy!"
 """Goes before the number: the kernel's own multicasts may end like one."""
 _PACKET_OUTGOING = 4
 _ALL_PROTOCOLS = 0x0003
+_ARP, _REQUEST, _REPLY = 0x0806, 1, 2
 
 
 def build_frame(packet: Packet, ident: int, source_mac: bytes, destination_mac: bytes) -> bytes:
@@ -36,6 +38,12 @@ def build_frame(packet: Packet, ident: int, source_mac: bytes, destination_mac: 
     else:
         head = pack("!IHBB", 6 << 28, len(payload), packet.protocol, 64) + packet.source + packet.destination
     return destination_mac + source_mac + pack("!H", ETHERNET[packet.version]) + head + payload
+
+
+def build_bell(node: Address, source: Address, source_mac: bytes) -> bytes:
+    """An ARP request for `node`'s address: no rule of ours sees it, and its answer comes after all that went before."""
+    head = b"\xff" * 6 + source_mac + pack("!HHHBBH", _ARP, 1, ETHERNET[4], 6, 4, _REQUEST)
+    return head + source_mac + source + bytes(6) + node
 
 
 def _transport(packet: Packet, data: bytes) -> bytes:
@@ -84,31 +92,36 @@ class Wires:
     def send(self, name: str, frame: bytes) -> None:
         self._sockets[name].send(frame)
 
-    def collect(self, last: int, within_s: float = 5.0) -> Mapping[int, str]:
-        """The frames that came out, by what they are called, until `last` did; and where.
+    def collect(self, within_s: float = 5.0) -> Mapping[int, str]:
+        """The frames that came out until the bell was answered, by what they are called; and where.
 
-        Raises  AssertionError when `last` does not come.
+        Raises  AssertionError when the bell is not answered.
         """
         found: dict[int, str] = {}
-        while last not in found:
+        answered = False
+        while not answered:
             ready, _, _ = select.select(list(self._sockets.values()), [], [], within_s)
-            assert ready, "the last frame does not arrive"
+            assert ready, "the bell is not answered"
             for name, one in self._sockets.items():
-                found.update((ident, name) for ident in _drain(one))
+                for frame in _drain(one):
+                    if frame[-16:-8] == _OURS:
+                        found[int.from_bytes(frame[-8:], "big")] = name
+                    answered |= frame[12:14] == pack("!H", _ARP) and frame[20:22] == pack("!H", _REPLY)
         return found
 
     def close(self) -> None:
         self._stack.close()
 
 
-def _drain(one: socket.socket) -> Iterator[int]:
+def _drain(one: socket.socket) -> Iterator[bytes]:
+    """The frames that wait, those that were sent here left out."""
     while True:
         try:
             frame, address = one.recvfrom(2048)
         except BlockingIOError:
             return
-        if address[2] != _PACKET_OUTGOING and frame[-16:-8] == _OURS:
-            yield int.from_bytes(frame[-8:], "big")
+        if address[2] != _PACKET_OUTGOING:
+            yield frame
 
 
 @contextmanager

@@ -194,6 +194,25 @@ class Maker:
         addresses = self.some(tuple(map(parse_address, ("192.0.2.7", "192.0.2.1", "2001:db8::7"))), 1)
         return HostEndpoint("n2", "*", addresses, self.labels(), self.some(PROFILES), self.ports())
 
+    def own_host(self) -> HostEndpoint:
+        """A host endpoint of the node itself, which the definition does not know."""
+        return HostEndpoint(NODE, self.pick(("eth0", "*")), (), self.labels(), self.some(PROFILES), self.ports())
+
+    def host_policy(self) -> Policy:
+        """A policy as host endpoints have them: before tracking, before translation, or for what passes through."""
+        how = self.pick(({"do_not_track": True}, {"pre_dnat": True}, {"apply_on_forward": True}))
+        return replace(self.policy(), **{"do_not_track": False, "apply_on_forward": True, **how})
+
+    def with_hosts(self, cluster: Cluster) -> Cluster:
+        """The cluster with one or two host endpoints on the node, and policies that may be for them."""
+        hosts = {Name("", f"own{number}"): self.own_host() for number in range(self.pick((1, 2)))}
+        policies = {Name("", f"host{number}"): self.host_policy() for number in range(self.pick((1, 2, 3)))}
+        return {
+            **cluster,
+            Table.HOST: {**cluster[Table.HOST], **hosts},
+            Table.GLOBAL_POLICY: {**cluster[Table.GLOBAL_POLICY], **policies},
+        }
+
     def network_set(self) -> NetworkSet:
         return NetworkSet(self.some(NETS, 0, 4), self.labels(), self.some(PROFILES))
 

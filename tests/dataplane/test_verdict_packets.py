@@ -18,18 +18,18 @@ from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import WorkloadEndpoint
-from tests.dataplane.definition import decide
-from tests.dataplane.frames import ICMP, ICMP6, TCP, UDP, Wires, build_frame, on_one_processor
+from tests.dataplane.frames import ICMP, ICMP6, TCP, UDP, Wires, build_bell, build_frame, on_one_processor
 from tests.dataplane.meaning_world import DEVICES, IPIP, NODE, OTHER, Cluster, Maker, resources_of
 from tests.dataplane.truth import describe, render_table
 from tests.support.netns import Namespace, link_namespaces
 
 CLUSTERS = 40
+HOST_CLUSTERS = 30
 CANDIDATES, PACKETS = 200, 50
 PODS = {f"cali{number}": (f"10.0.0.{number}", f"fd00::{number}") for number in (1, 2, 3)}
 GATEWAYS = ("198.51.100.254", "2001:db8::fe")
-BELL = 1 << 48
-"""What the last frame of a batch is called: it passes no workload, so that no policy stops it."""
+OWN = parse_address("198.51.100.1")
+"""The node's own address, which nobody here sends to."""
 SENDABLE = (TCP, UDP, ICMP, ICMP6, IPIP, OTHER)
 
 
@@ -57,12 +57,11 @@ class Ground:
 
     def send(self, packets: list[Packet]) -> list[str]:
         """The device that each packet comes out of, "" where it does not."""
-        bell = Packet(parse_address("198.51.100.9"), parse_address("198.51.100.10"), UDP, "eth0", 1, 1)
         with on_one_processor():
-            for ident, packet in enumerate((*packets, bell)):
-                called = BELL if packet is bell else ident
-                self.wires.send(packet.in_interface, build_frame(packet, called, mac(2), mac(1)))
-        found = self.wires.collect(BELL)
+            for ident, packet in enumerate(packets):
+                self.wires.send(packet.in_interface, build_frame(packet, ident, mac(2), mac(1)))
+            self.wires.send("eth0", build_bell(OWN, parse_address("198.51.100.77"), mac(2)))
+        found = self.wires.collect()
         return [found.get(ident, "") for ident in range(len(packets))]
 
 
@@ -81,6 +80,7 @@ def ground() -> Iterator[Ground]:
             for address in PODS.get(device, GATEWAYS if device == "eth0" else ()):
                 node.ip("route", "replace", address, "dev", device)
                 node.ip("neigh", "replace", address, "lladdr", mac(2).hex(":"), "dev", device)
+        node.add_address("eth0", f"{format_address(OWN)}/32")
         for gateway in GATEWAYS:
             node.ip("route", "replace", "default", "via", gateway, "dev", "eth0")
         node.sysctl(ipv4__conf__all__rp_filter=0)
@@ -150,21 +150,32 @@ def choose_packets(make: Maker, kernel: KernelState) -> list[Packet]:
     return [*telling, *others][:PACKETS]
 
 
-@pytest.mark.parametrize("seed", range(CLUSTERS))
-def test_the_kernel_does_what_verdict_says(ground: Ground, seed: int) -> None:
-    make = Maker(seed)
-    cluster = with_everyone(make.cluster(), make)
+def compare(ground: Ground, make: Maker, cluster: Cluster) -> None:
+    """Sends packets through a cluster's rules in the kernel, and fails with a truth table where verdict differs."""
     compiled = compile_node(NODE, resources_of(cluster))
     packets = choose_packets(make, compiled.kernel)
     ground.load(compiled)
     arrived = ground.send(packets)
-    rows = []
+    rows, wrong = [], []
     for packet, device in zip(packets, arrived, strict=True):
         done = verdict(compiled.kernel, packet)
-        policy = "allowed" if decide(cluster, NODE, packet).allowed else "denied"
-        rows.append((describe(packet), policy, done.packet.out_interface if done.accepted else "", device))
-    table = render_table(("packet", "policy", "verdict", "kernel"), rows)
-    assert all(said == seen for *_, said, seen in rows), f"\n{table}"
+        said = done.packet.out_interface if done.accepted else ""
+        rows.append((describe(packet), said, device))
+        if said != device:
+            wrong += [describe(packet), *(f"    {step}" for step in done.steps)]
+    assert not wrong, "\n".join(("", render_table(("packet", "verdict", "kernel"), rows), *wrong))
+
+
+@pytest.mark.parametrize("seed", range(CLUSTERS))
+def test_the_kernel_does_what_verdict_says(ground: Ground, seed: int) -> None:
+    make = Maker(seed)
+    compare(ground, make, with_everyone(make.cluster(), make))
+
+
+@pytest.mark.parametrize("seed", range(HOST_CLUSTERS))
+def test_and_with_host_endpoints(ground: Ground, seed: int) -> None:
+    make = Maker(seed)
+    compare(ground, make, make.with_hosts(with_everyone(make.cluster(), make)))
 
 
 def test_the_sample_holds_both_outcomes() -> None:
