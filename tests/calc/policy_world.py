@@ -120,7 +120,7 @@ rules = st.lists(
 ).map(tuple)
 policies = st.builds(
     Policy,
-    tier=st.sampled_from(("default", "first", "absent")),
+    tier=st.sampled_from(("default", "first", "absent", "kube-admin")),
     order=st.none() | st.sampled_from((1.0, 2.0)),
     selector=st.sampled_from(SELECTORS),
     applies_ingress=st.booleans(),
@@ -172,6 +172,7 @@ changes = st.one_of(
     change(Table.WORKLOAD, pod_names, endpoints),
     change(Table.GLOBAL_POLICY, global_names, policies),
     change(Table.NAMESPACED_POLICY, pod_names, policies),
+    change(Table.CLUSTER_POLICY, global_names, policies),
     change(Table.TIER, st.sampled_from((Name("", "default"), Name("", "first"))), tiers),
     change(Table.PROFILE, st.sampled_from((Name("", "pr1"), Name("", "pr2"))), made_profiles),
     change(Table.NAMESPACE, st.just(Name("", "ns1")), namespaces),
