@@ -11,6 +11,7 @@ import sys
 from felixpy.agent.settings import ConfigError, Settings, parse_settings
 from felixpy.drivers.backend import BackendUnavailable
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 
@@ -37,7 +38,7 @@ def _run(program: str) -> None:
 
 
 async def _serve(settings: Settings) -> int:
-    from felixpy.agent.process import AlreadyRunning, serve
+    from felixpy.agent.process import serve
 
     task = asyncio.ensure_future(serve(settings))
     loop = asyncio.get_running_loop()
@@ -47,13 +48,25 @@ async def _serve(settings: Settings) -> int:
         await task
     except asyncio.CancelledError:
         return 0
-    except AlreadyRunning as error:
-        print(f"felixpy: {error}", file=sys.stderr)
-        return 1
-    except ExceptionGroup as group:
-        refused = group.subgroup(BackendUnavailable)
-        if refused is None:
+    except Exception as error:
+        words = _explain(error)
+        if not words:
             raise
-        print(f"felixpy: no back end for packet rules: {refused.exceptions[0]}", file=sys.stderr)
-        return 1
+        print(f"felixpy: {'; '.join(words)}", file=sys.stderr)
+        return EXIT_FAILED
     return 0
+
+
+def _explain(error: Exception) -> list[str]:
+    """What a person can act on, in words; nothing for what only a programmer can."""
+    from felixpy.agent.process import AlreadyRunning
+    from felixpy.datastore.local import LocalEtcdError
+    from felixpy.datastore.remembered import MemoryBroken
+
+    known = (AlreadyRunning, BackendUnavailable, ConfigError, LocalEtcdError, MemoryBroken)
+    if isinstance(error, known):
+        return [str(error)]
+    if isinstance(error, ExceptionGroup):
+        words = [_explain(one) for one in error.exceptions]
+        return [one for some in words for one in some] if all(words) else []
+    return []

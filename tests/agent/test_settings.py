@@ -68,3 +68,21 @@ def test_the_program_says_it_and_ends_with_2() -> None:
     done = subprocess.run([PROGRAM, "--node", "n1"], capture_output=True, text=True, env={})
     assert done.returncode == 2
     assert done.stderr == "felixpy: --etcd is not given: URL[,URL...], or `local` for an etcd of our own\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--gobgpd", "/nowhere/gobgpd"], "--gobgpd: there is no program '/nowhere/gobgpd'"),
+        (["--roles", "controllers", "--etcd", "local"], "there is no program 'etcd' for --etcd local"),
+        (["--roles", "controllers", "--state-file", "/etc/hostname"], "/etc/hostname: "),
+    ],
+)
+def test_what_cannot_run_ends_with_words_and_no_traceback(flags: list[str], said: str, tmp_path: Path) -> None:
+    argv = [PROGRAM, "--etcd", "http://127.0.0.1:1", "--node", "n1", "--run-dir", str(tmp_path), *flags]
+    done = subprocess.run(argv, capture_output=True, text=True, env={"PATH": "/nowhere"}, timeout=20)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("felixpy: ")
+    assert said in last
+    assert "Traceback" not in done.stderr
