@@ -157,7 +157,7 @@ def test_the_default_that_decided(explain: Asker) -> None:
     said = explain("client", "web-2", "tcp/81")
     assert said.code == 1
     assert said.lines[0] == "Denied: default/client (10.0.1.1) → default/web-2 (10.0.1.2), tcp/81"
-    assert said.lines[-1].strip() == "end of tier default denies"
+    assert said.lines[-1].strip() == "denies: end of tier default"
 
 
 def test_across_nodes_each_judges_its_own_endpoint(explain: Asker) -> None:
@@ -208,10 +208,26 @@ def test_what_a_service_does_not_serve_is_refused(explain: Asker) -> None:
     assert (said.code, said.lines[0].partition(":")[0], said.lines[-1].strip()) == (
         1,
         "Refused",
-        "no such port refuses",
+        "refuses: no such port",
     )
     explain.etcd.delete_prefix("/felixpy/resources/discovery.k8s.io/")
-    assert explain("client", "web").lines[-1].strip() == "no endpoint refuses"
+    assert explain("client", "web").lines[-1].strip() == "refuses: no endpoint"
+
+
+def test_a_node_without_endpoint_is_silent_where_the_policy_is_local(explain: Asker) -> None:
+    key = "/felixpy/resources/core/v1/services/default/web"
+    service = json.loads(explain.etcd.get(key) or "")
+    service["spec"] |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    explain.etcd.put(key, service)
+    grant = {"address": "203.0.113.1", "pool": "p", "services": ["default/web"]}
+    explain.etcd.put("/felixpy/grants/addresses/203.0.113.1", grant)
+    put_node(explain.etcd, "n3", "192.0.2.3")
+    silent = explain("198.51.100.7", "203.0.113.1", "--via", "n3")
+    assert silent.lines[-1].strip() == "denies: no endpoint is ready on this node, and the traffic policy is Local"
+    served = explain("198.51.100.7", "203.0.113.1", "--via", "n2")
+    assert served.lines[0] == (
+        "Denied: 198.51.100.7 → Service default/web (203.0.113.1) → default/web-1 (10.0.2.1), tcp/80"
+    )
 
 
 def test_from_outside_and_to_outside(explain: Asker) -> None:
@@ -222,7 +238,7 @@ def test_from_outside_and_to_outside(explain: Asker) -> None:
 
 
 def test_a_pod_and_its_own_host(explain: Asker) -> None:
-    assert explain("client", "n1", "tcp/22").lines[-1].strip() == "workload to its host denies"
+    assert explain("client", "n1", "tcp/22").lines[-1].strip() == "denies: workload to its host"
     assert explain("n1", "client", "tcp/22").lines[-1].strip() == "n1: nothing here decides about it"
 
 
@@ -233,7 +249,7 @@ def test_what_a_pod_sends_to_itself_meets_no_rule(explain: Asker) -> None:
 def test_the_past(explain: Asker) -> None:
     before = str(explain.etcd.revision)
     run("delete", "-f", "-", stdin=APPLIED, environment={"FELIXPY_ETCD": explain.etcd.url})
-    assert explain("client", "web-2", "tcp/8080").lines[-1].strip() == "no profile allows it denies"
+    assert explain("client", "web-2", "tcp/8080").lines[-1].strip() == "denies: no profile allows it"
     assert explain("client", "web-2", "tcp/8080", "--at-revision", before).out == ALLOWED
     assert explain("client", "web-2", "--at-revision", str(10**9)).code == 3
 

@@ -60,6 +60,8 @@ def command(
     cluster = read_cluster(snapshot.items)
     for broken in cluster.broken[:MOST_BROKEN]:
         print_warning(f"counts as missing: {broken}")
+    if len(cluster.broken) > MOST_BROKEN:
+        print_warning(f"and {len(cluster.broken) - MOST_BROKEN} others")
     try:
         parties = find_party(cluster, source, namespace), find_party(cluster, destination, namespace)
         flows = explain_flows(cluster, *parties, asked, via)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from felixpy.addresses import format_address
 from felixpy.calc.intent import HostEndpointIntent, PolicyId, RuleTerms, TierIntent
+from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
 from felixpy.dataplane.compiled import CompiledNode
 from felixpy.dataplane.endpoint_chains import Direction
@@ -34,6 +35,7 @@ from felixpy.dataplane.rules import (
     Reject,
     SourceNat,
 )
+from felixpy.dataplane.service_chains import OUTSIDE_CHAIN
 from felixpy.dataplane.verdict import Step
 
 FIELDS: Mapping[Direction, str] = {"in": "ingress", "out": "egress"}
@@ -141,8 +143,8 @@ class _Reader:
         direction = self._scope.direction if scoped else None
         match step.action:
             case Drop():
-                words = step.rule.comment or _UNSAID.get(step.chain, "what belongs to no connection")
-                yield Statement(Said.DENIES, scope, direction, default=words)
+                unsaid = Reason.NO_LOCAL_ENDPOINT if step.chain in _NOWHERE else "what belongs to no connection"
+                yield Statement(Said.DENIES, scope, direction, default=step.rule.comment or unsaid)
             case Reject():
                 yield Statement(Said.REFUSES, scope, direction, default=step.rule.comment)
             case Accept() if scoped:
@@ -158,12 +160,8 @@ class _Reader:
                 pass
 
 
-_UNSAID = {
-    "nat-prerouting": "no endpoint is ready on this node, and the traffic policy is Local",
-    "svc-outside": "no endpoint is ready on this node, and the traffic policy is Local",
-    "nat-output": "no endpoint is ready on this node, and the traffic policy is Local",
-}
-"""What a drop without comment means: a verdict map's own."""
+_NOWHERE = ("nat-prerouting", "nat-output", OUTSIDE_CHAIN)
+"""Chains in which a drop without words is a Service's own."""
 
 
 def _said(step: Step) -> Said:

@@ -79,7 +79,8 @@ def describe_traffic(packet: Packet) -> str:
 def _render_statement(cluster: Cluster, statement: Statement) -> Iterator[Line]:
     tier = f"tier {statement.tier}: " if statement.tier else ""
     where = f"{_owner(cluster, statement)} {statement.field}".rstrip()
-    yield Line(f"    {tier}{where} {statement.said}", _COLORS.get(statement.said, ""))
+    words = f"{statement.said}: {where}" if statement.default else f"{where} {statement.said}"
+    yield Line(f"    {tier}{words}", _COLORS.get(statement.said, ""))
     written = written_rule(cluster, statement)
     if written is not None:
         yield Line(f"        {_flow_yaml(written)}")
