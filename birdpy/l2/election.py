@@ -4,8 +4,10 @@ In      this node's standing, what is heard on the segment, the time → what to
 Never   sends, reads a clock, or needs a datastore: nodes that hear each other settle it between them.
 Rules   A deputy asks the owner PROBE_INTERVAL_S apart, as a client would; after some silences it takes over with a
         greater claim. An owner that hears a greater one yields at once, and one that hears a lesser one announces
-        itself. The best-ranked node takes its address back when it has been well for PREEMPT_AFTER_S, and sooner from
-        an owner that may no longer be one. Claims order by term, then score: two owners never yield to each other.
+        itself. The best-ranked node takes its address back when it has been well for PREEMPT_AFTER_S; an owner that
+        says it is leaving is followed at once. Claims order by term, then score: two owners never yield to each other.
+        What nodes believe about each other's right to an address never makes one take it, so that nodes whose news
+        are of different age do not fight.
 Source  RFC 5227 §2.4 (ongoing conflict detection), RFC 5798 §6 (roles of a virtual router).
 """
 
@@ -22,8 +24,6 @@ DEPUTIES = 2
 """How many nodes probe at full rate; the others, RESERVE_INTERVAL_S apart, are for when these fail with the owner."""
 RESERVE_INTERVAL_S = 3.0
 PREEMPT_AFTER_S = 5.0
-HANDOVER_AFTER_S = 1.0
-"""The same where the owner ranks above the best one, so is out of the choice; as long as the news of it may take."""
 REFRESH_S = 60.0
 CHECK_S = 3.0
 """How often an owner asks whether there is another, with its claim: two who were apart meet again within this."""
@@ -77,6 +77,7 @@ class Election:
         "_defend_at",
         "_greatest",
         "_heard_any",
+        "_left_at",
         "_next_at",
         "_owner_claim",
         "_owner_mac",
@@ -84,6 +85,7 @@ class Election:
         "_settled_at",
         "_silences",
         "foreign_mac",
+        "leaving",
         "owns",
         "standing",
     )
@@ -91,6 +93,8 @@ class Election:
     def __init__(self, standing: Standing, now: float) -> None:
         self.standing = standing
         self.owns = False
+        self.leaving = False
+        """Whether an owner waits for another to take the address."""
         self.foreign_mac = b""
         """A device outside this protocol that was heard to have the address."""
         self._greatest = _NOBODY
@@ -99,6 +103,8 @@ class Election:
         self._heard_any = False
         self._awaiting = False
         self._silences = 0
+        self._left_at: float | None = None
+        """Since when the owner is known to be leaving."""
         self._next_at = now
         self._settled_at = now
         """Since when nothing has changed about who is best, or who owns."""
@@ -126,8 +132,16 @@ class Election:
         """Other nodes came or went, or are preferred now."""
         if standing.rank == 0 and self.standing.rank:
             self._settled_at = now
+        self.leaving = False
         self.standing = standing
         return self._take_over(now) if self.owns and self._owner_claim.score != standing.score else []
+
+    def leave(self) -> list[Action]:
+        """This node may no longer have the address: others are told, and answers go on until one has it."""
+        if not self.owns:
+            return []
+        self.leaving = True
+        return [Probe(None, self._stamp())]
 
     def announce_anew(self, now: float) -> list[Action]:
         """The address is now elsewhere on this node."""
@@ -155,7 +169,7 @@ class Election:
         return [Answer(heard, self._stamp())] if self.owns and isinstance(heard, Question) else []
 
     def _stamp(self) -> Stamp:
-        return Stamp(self.owns, self._owner_claim)
+        return Stamp(self.owns, self._owner_claim, self.leaving)
 
     def _weigh(self, stamp: Stamp, heard: Heard, now: float) -> list[Action]:
         claim = stamp.claim
@@ -179,6 +193,11 @@ class Election:
             self._settled_at = now
         self._owner_claim, self._owner_mac, self._heard_any = claim, mac, True
         self._awaiting, self._silences = False, 0
+        if not stamp.leaving:
+            self._left_at = None
+        elif self._left_at is None:
+            self._left_at = now
+            self._next_at = min(self._next_at, now + self.standing.rank * PROBE_INTERVAL_S)
         return []
 
     def _meet_foreign(self, mac: bytes, now: float) -> list[Action]:
@@ -189,7 +208,8 @@ class Election:
         return [Announce(self._stamp())]
 
     def _yield(self, claim: Claim, mac: bytes | None, now: float) -> None:
-        self.owns = False
+        self.owns = self.leaving = False
+        self._left_at = None
         self._owner_claim, self._owner_mac, self._heard_any = claim, mac, True
         self._awaiting, self._silences = False, 0
         self._burst = ()
@@ -230,14 +250,15 @@ class Election:
 
     def _may_preempt(self, now: float) -> bool:
         """Whether the address is ours although another has it, and answers."""
-        theirs, ours = self._owner_claim.score, self.standing.score
-        if self.standing.rank or not self._heard_any or theirs == ours:
-            return False
-        return now - self._settled_at >= (HANDOVER_AFTER_S if theirs > ours else PREEMPT_AFTER_S)
+        if self._left_at is not None:
+            return now - self._left_at >= self.standing.rank * PROBE_INTERVAL_S
+        lesser = self._heard_any and self._owner_claim.score < self.standing.score
+        return lesser and not self.standing.rank and now - self._settled_at >= PREEMPT_AFTER_S
 
     def _take_over(self, now: float) -> list[Action]:
         term = min(max(self._greatest.term, self._owner_claim.term) + 1, TERM_MOST)
         self.owns = True
+        self._left_at = None
         self._owner_claim = Claim(term, self.standing.score)
         self._owner_mac = None
         self._awaiting, self._silences = False, 0

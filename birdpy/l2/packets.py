@@ -26,6 +26,7 @@ _ARP = Struct("!HHBBH6s4s6s4s")
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 _MAGIC = b"flx2"
 _CLAIM = Struct("!4sBxIQ")
+_OWNS, _LEAVING = 1, 2
 _IPV6 = Struct("!IHBB16s16s")
 _ND = Struct("!BBHI16s")
 _SOLICITATION, _ADVERTISEMENT = 135, 136
@@ -44,10 +45,14 @@ class Claim(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What a frame of ours says: the sender has the address by `claim`, or (`owns` False) knows of that claim."""
+    """What a frame of ours says: the sender has the address by `claim`, or (`owns` False) knows of that claim.
+
+    `leaving`: it has the address only until another takes it.
+    """
 
     owns: bool
     claim: Claim
+    leaving: bool = False
 
 
 class Question(NamedTuple):
@@ -203,14 +208,16 @@ def _option(stamp: Stamp) -> bytes:
 
 
 def _render_stamp(stamp: Stamp) -> bytes:
-    return _CLAIM.pack(_MAGIC, stamp.owns, stamp.claim.term, stamp.claim.score)
+    return _CLAIM.pack(_MAGIC, stamp.owns * _OWNS | stamp.leaving * _LEAVING, stamp.claim.term, stamp.claim.score)
 
 
 def _parse_stamp(data: bytes, start: int) -> Stamp | None:
     if len(data) < start + _CLAIM.size:
         return None
-    magic, owns, term, score = _CLAIM.unpack_from(data, start)
-    return Stamp(owns == 1, Claim(term, score)) if magic == _MAGIC else None
+    magic, flags, term, score = _CLAIM.unpack_from(data, start)
+    if magic != _MAGIC:
+        return None
+    return Stamp(bool(flags & _OWNS), Claim(term, score), bool(flags & _LEAVING))
 
 
 def _checksum(data: bytes) -> int:

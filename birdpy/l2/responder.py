@@ -53,7 +53,7 @@ class _Place:
 
 
 class Responder:
-    """Serves until told to end by SIGTERM.
+    """Serves until told to end by SIGTERM; then other nodes may take its addresses before it goes.
 
     Raises  OSError when the socket or netlink cannot be had.
     """
@@ -68,11 +68,18 @@ class Responder:
         self._listener = listen(path)
         self._poll.register(self._links.fileno(), _READ)
         self._poll.register(self._listener.fileno(), _READ)
+        self._end, waker = socket.socketpair()
+        waker.setblocking(False)
+        self._waker = waker
+        self._poll.register(self._end.fileno(), _READ)
+        self._ending = False
         self._take_links()
 
     def serve(self) -> None:
-        """Never returns."""
-        while True:
+        """Returns when told to end, and nobody waits for an answer any more."""
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.set_wakeup_fd(self._waker.fileno())
+        while not self._ending or any(place.segment.elections for place in self._places.values()):
             for descriptor, _ in self._poll.poll(self._timeout_s()):
                 self._handle(descriptor)
             now = time.monotonic()
@@ -102,6 +109,20 @@ class Responder:
         elif descriptor == self._links.fileno():
             self._links.read()
             self._take_links()
+        elif descriptor == self._end.fileno():
+            self._leave()
+
+    def _leave(self) -> None:
+        """Takes no more requests, and contends for nothing any more."""
+        self._end.recv(1)
+        if self._ending:
+            return
+        self._ending = True
+        self._poll.unregister(self._listener.fileno())
+        self._listener.close()
+        for descriptor in tuple(self._peers):
+            self._part(descriptor)
+        self._obey(Replace(()))
 
     def _take_links(self) -> None:
         usable = self._links.usable
@@ -275,7 +296,6 @@ def _say(words: str) -> None:
 
 def main() -> None:
     """`python -m birdpy.l2 SOCKET`."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)

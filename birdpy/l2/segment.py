@@ -73,24 +73,26 @@ class Segment:
         """Addresses to contend for from now on, with this node's standing, and addresses to leave."""
         frames: list[bytes] = []
         for address in drop:
-            self._leave(address, now)
+            frames += self._leave(address, now)
         for address, standing in put.items():
-            self._leaving.pop(address, None)
+            left = self._leaving.pop(address, None) is not None
             election = self.elections.get(address)
             if election is None:
                 self.elections[address] = Election(standing, now)
                 self._queue(address, now)
-            elif election.standing != standing:
+            elif left or election.standing != standing:
                 frames += self._act(address, election, election.owns, election.set_standing(standing, now))
         return frames
 
-    def _leave(self, address: bytes, now: float) -> None:
+    def _leave(self, address: bytes, now: float) -> list[bytes]:
         election = self.elections.get(address)
-        if election is not None and election.owns:
-            self._leaving.setdefault(address, now + LINGER_S)
-            self._queue(address, now + LINGER_S)
-        else:
+        if election is None or not election.owns:
             self.elections.pop(address, None)
+            return []
+        if address in self._leaving:
+            return []
+        self._leaving[address] = now + LINGER_S
+        return self._act(address, election, True, election.leave())
 
     def move(self, interface: Interface, now: float) -> list[bytes]:
         """The interface has another address: everybody is told, at another Ethernet address."""

@@ -217,12 +217,31 @@ def test_an_answer_now_and_then_is_enough() -> None:
 
 def test_an_address_that_is_no_longer_ours_is_answered_for_until_another_does() -> None:
     wire = Wire(2).start().run(2)
-    wire.nodes[0].want({}, [VIP], wire.now)
-    wire.want(1, 0)
+    wire.deliver(0, wire.nodes[0].want({}, [VIP], wire.now))
     assert wire.owners() == [0]
-    wire.run(LINGER_S)
+    for _ in range(round(LINGER_S / STEP_S)):
+        assert wire.run(STEP_S).owners(), "somebody answers at any time"
     assert wire.owners() == [1]
     assert VIP not in wire.nodes[0].elections
+
+
+def test_the_next_deputy_follows_where_the_best_one_is_dead() -> None:
+    wire = Wire(3).start().run(2)
+    wire.silent = {1}
+    wire.nodes[0].want({}, [VIP], wire.now)
+    wire.run(1.5)
+    assert wire.owners() == [2], "it was told, and waits for no silence"
+
+
+def test_nodes_whose_news_are_of_different_age_do_not_fight() -> None:
+    """Node 0 joins; node 1 has not heard of it, and believes that it is the best itself."""
+    wire = Wire(2).start(1).run(2)
+    wire.want(1, 0)
+    wire.start(0)
+    assert wire.run(10).owners() == [0]
+    turns = [node.counters.turns for node in wire.nodes.values()]
+    assert wire.run(60).owners() == [0]
+    assert [node.counters.turns for node in wire.nodes.values()] == turns
 
 
 def test_an_address_that_nobody_has_any_more_is_left() -> None:

@@ -92,6 +92,16 @@ def test_two_halves_have_an_owner_each_and_one_when_they_meet(two: Lan) -> None:
     eventually(lambda: first.mac in two.client.neighbour(VIP4))
 
 
+def test_an_owner_that_is_told_to_end_hands_over_first(two: Lan) -> None:
+    first, second = two.nodes
+    eventually(lambda: two.client.resolves_to(VIP4, first))
+    os.kill(first.responder.pid, signal.SIGTERM)
+    while first.responder.running:
+        two.client.namespace.ip("neigh", "flush", "to", VIP4)
+        eventually(lambda: "lladdr" in (two.client.ask(VIP4), two.client.neighbour(VIP4))[1], within_s=1)
+    assert second.owns(VIP4)
+
+
 def test_an_address_is_never_on_an_interface(two: Lan) -> None:
     for node in two.nodes:
         assert VIP4 not in node.namespace.ip("address")
