@@ -292,11 +292,20 @@ ANY_OP = st.one_of(
 )
 
 
+START: list[Op] = [
+    Put(Chain("base", tuple(DISPATCHES), NAT)),
+    Put(PICK),
+    Put(Chain("a", (Rule(Accept()),))),
+    *(PutMembers(SERVICES, {encode_port_key(*vip): b"goto pick"}) for vip in VIPS),
+    PutMembers(FROM_ENDPOINTS, {b"cali1": b"goto a"}),
+]
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(ANY_OP, max_size=12))
-def test_a_compilation_after_changes_is_one_from_scratch(ops: list[Op]) -> None:
+@given(st.sampled_from([0, len(START)]), st.lists(ANY_OP, max_size=12))
+def test_a_compilation_after_changes_is_one_from_scratch(given_first: int, ops: list[Op]) -> None:
     world, compiler = World(), Compiler()
-    for op in ops:
+    for op in [*START[:given_first], *ops]:
         world.take(op)
         assert compiler.compile(world) == Compiler().compile(world)
 

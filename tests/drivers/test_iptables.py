@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from socket import AF_INET, SOCK_DGRAM, socket
 
 import pytest
 
-from felixpy.addresses import parse_address
+from felixpy.addresses import parse_address, parse_prefix
 from felixpy.dataplane.nftables import chain_digests
 from felixpy.dataplane.objects import (
     BaseHook,
@@ -31,7 +32,9 @@ from felixpy.dataplane.rules import (
     Dispatch,
     Jump,
     Match,
+    NetIn,
     NoTrack,
+    PortIn,
     ProtocolIs,
     Rule,
     ServiceKnown,
@@ -140,6 +143,44 @@ def test_every_action_is_accepted(driver: IptablesDriver, name: str) -> None:
     chain = Chain("c", (Rule(action, matches, name),), hook or FORWARD)
     assert not any(apply(driver, *ops, Put(chain)))
     assert driver.read().objects[chain.key] == ChainSeen("c", chain_digests(chain), hook or FORWARD)
+
+
+ADDRESSES = [f"127.0.0.{last}" for last in (1, 2, 3)]
+MANY_PORTS = tuple((port, port) for port in range(5000, 5040, 2))
+
+
+def sends(namespace: Namespace, source: str, destination: str, port: int) -> bool:
+    """Whether a datagram gets out of the host itself."""
+    with namespace.entered(), socket(AF_INET, SOCK_DGRAM) as sender:
+        sender.bind((source, 0))
+        try:
+            sender.sendto(b"?", (destination, port))
+        except PermissionError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("negate", [(False, False), (True, False), (False, True), (True, True)])
+def test_lists_of_alternatives_mean_what_they_say(
+    namespace: Namespace, driver: IptablesDriver, negate: tuple[bool, bool]
+) -> None:
+    sources, destinations = (tuple(map(parse_prefix, some)) for some in (ADDRESSES[:2], ADDRESSES[1:]))
+    matches = NetIn("source", sources, negate[0]), NetIn("destination", destinations, negate[1])
+    output = Chain("output", (Rule(DropPacket(), matches),), BaseHook("filter", "output", 0))
+    assert apply(driver, Put(output)) == [None]
+    for source in ADDRESSES:
+        for destination in ADDRESSES:
+            matched = ((source in ADDRESSES[:2]) != negate[0], (destination in ADDRESSES[1:]) != negate[1])
+            assert sends(namespace, source, destination, 9) != all(matched), (source, destination)
+
+
+@pytest.mark.parametrize("negate", [False, True])
+def test_more_ports_than_a_match_holds(namespace: Namespace, driver: IptablesDriver, negate: bool) -> None:
+    matches = ProtocolIs(17), PortIn("destination", MANY_PORTS, negate)
+    output = Chain("output", (Rule(DropPacket(), matches),), BaseHook("filter", "output", 0))
+    assert apply(driver, Put(output)) == [None]
+    got_out = {port for port in range(5000, 5040) if sends(namespace, "127.0.0.1", "127.0.0.1", port)}
+    assert got_out == set(range(5000 if negate else 5001, 5040, 2))
 
 
 def test_what_has_no_form_holds_back_only_what_needs_it(namespace: Namespace, driver: IptablesDriver) -> None:
