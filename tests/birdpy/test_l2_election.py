@@ -225,6 +225,13 @@ def test_an_address_that_is_no_longer_ours_is_answered_for_until_another_does() 
     assert VIP not in wire.nodes[0].elections
 
 
+def test_only_the_best_deputy_follows_one_that_leaves() -> None:
+    wire = Wire(3).start().run(2)
+    wire.deliver(0, wire.nodes[0].want({}, [VIP], wire.now))
+    wire.run(LINGER_S)
+    assert [wire.nodes[number].counters.turns for number in (1, 2)] == [1, 0]
+
+
 def test_the_next_deputy_follows_where_the_best_one_is_dead() -> None:
     wire = Wire(3).start().run(2)
     wire.silent = {1}
