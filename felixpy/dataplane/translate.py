@@ -17,6 +17,7 @@ from felixpy.calc.rule_terms import sets_of
 from felixpy.dataplane.base_chains import pool_sets
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.endpoint_chains import render_endpoint
+from felixpy.dataplane.forwarding import render_forwarding
 from felixpy.dataplane.host_chains import Guards, Reserved, peer_members
 from felixpy.dataplane.hosts import HostTranslator
 from felixpy.dataplane.objects import Members, Set
@@ -67,6 +68,7 @@ class Translator:
         self._hosts.translate(delta, changes)
         self._tunnels.translate(delta.tunnels, changes)
         if delta.pools is not None:
+            self.ledger.put("forwarding", render_forwarding(delta.pools), changes)
             for target, prefixes in pool_sets(delta.pools).items():
                 self._put_prefixes(target, prefixes, changes)
         if delta.peers is not None:

@@ -149,3 +149,15 @@ def test_a_node_without_resource_gets_one() -> None:
         body = eventually(lambda: node.etcd.get("/calico/resources/v3/projectcalico.org/nodes/n1"))
         assert '"ipv4Address":"10.9.0.5/24"' in body
         assert "used towards the default route" in node.log()
+
+
+def test_a_node_with_pools_forwards(node: Node) -> None:
+    def forwards() -> list[str]:
+        return node.namespace.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").split()
+
+    node.namespace.sysctl(ipv4__ip_forward=0, ipv6__conf__all__forwarding=0)
+    node.agent.start()
+    node.put("ippools", resource("IPPool", "four", {"cidr": "10.64.0.0/16"}))
+    eventually(lambda: forwards() == ["1", "0"])
+    node.put("ippools", resource("IPPool", "six", {"cidr": "fd64::/48"}))
+    eventually(lambda: forwards() == ["1", "1"])
