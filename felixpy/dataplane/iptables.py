@@ -18,14 +18,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from felixpy.dataplane.iptables_names import chain_kernel_name
-from felixpy.dataplane.iptables_rules import (
-    Inexpressible,
-    Place,
-    Table,
-    drop_targets,
-    render_rule,
-)
+from felixpy.dataplane.iptables_rules import drop_targets, render_rule
 from felixpy.dataplane.iptables_services import render_balance
+from felixpy.dataplane.iptables_terms import Inexpressible, Place, Table
 from felixpy.dataplane.nftables import COMMENT_BYTES, printable
 from felixpy.dataplane.objects import (
     BaseHook,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple, Protocol, assert_never
+from typing import assert_never
 
 from felixpy.addresses import format_address, version_of
 from felixpy.dataplane.iptables_names import chain_kernel_name, set_kernel_name
+from felixpy.dataplane.iptables_terms import Inexpressible, Lookup, Place, Table
 from felixpy.dataplane.nftables import distinct_nets, distinct_ranges, printable
 from felixpy.dataplane.objects import Members
 from felixpy.dataplane.packet import PORTED
@@ -54,7 +54,6 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.dataplane.sets import Version
 
 MULTIPORT_SLOTS = 15
 """Ports of one multiport match; a range takes two (XT_MULTI_PORTS, linux/netfilter/xt_multiport.h)."""
@@ -63,36 +62,6 @@ LOG_PREFIX_BYTES = 63
 _ANY_ICMP_TYPE = 255
 _ICMP = {4: 1, 6: 58}
 _TCP = 6
-
-
-class Table(StrEnum):
-    """A table of iptables, in the order in which an incoming packet meets them."""
-
-    RAW = "raw"
-    MANGLE = "mangle"
-    NAT = "nat"
-    FILTER = "filter"
-
-
-class Place(NamedTuple):
-    """A table of one family."""
-
-    version: Version
-    table: Table
-
-
-class Inexpressible(Exception):
-    """A rule that iptables has no form for; the text says what of it."""
-
-
-class Lookup(Protocol):
-    """What a rule's text depends on beside the rule."""
-
-    def members(self, set_name: str) -> Members:
-        """The members of a set or map."""
-
-    def frontend(self, map_name: str, key: bytes, chain: str) -> str | None:
-        """The kernel's chain for one frontend, where `chain` does nothing but balance; else None."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from felixpy.addresses import format_address
-from felixpy.dataplane.iptables_rules import Inexpressible
+from felixpy.dataplane.iptables_terms import Inexpressible
 from felixpy.dataplane.rules import Balance
 
 CLUSTER_GROUPS = 32

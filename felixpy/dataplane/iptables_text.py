@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from felixpy.dataplane.iptables import OWNER, TableBody
 from felixpy.dataplane.iptables_names import PREFIX
-from felixpy.dataplane.iptables_rules import Table
+from felixpy.dataplane.iptables_terms import Table
 
 FOREIGN = ""
 """Instead of a digest: a rule that is not ours."""

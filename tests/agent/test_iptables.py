@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from felixpy.agent.agent import LOOK_AGAIN_S
 from tests.agent import test_policy_packets as scenarios
 from tests.agent.conftest import Scene
 from tests.agent.node import Node
+from tests.support.packets import FlowMeter
 from tests.support.wait import eventually
 
 LEGACY = [
@@ -86,6 +88,30 @@ def test_a_restart_changes_nothing_and_repairs_what_was_done_meanwhile(
     node.agent.start()
     eventually(lambda: not a.reaches(b), what="the jump is back")
     assert save_rules(node) == saved
+
+
+@pytest.mark.parametrize("backend", ["iptables-legacy", "iptables-nft"], indirect=True)
+def test_a_killed_agent_loses_no_packet(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Allow", "protocol": "UDP"}])
+    eventually(lambda: not a.reaches(b))
+    with FlowMeter(a.namespace, b.namespace, b.addresses[0]) as flow:
+        node.agent.kill()
+        node.agent.start()
+        eventually(lambda: node.log().count("kernel, start") == 2)
+        assert not a.reaches(b)
+        report = flow.stop()
+    assert (report.sent > 300, report.lost) == (True, 0)
+
+
+@pytest.mark.parametrize("backend", ["iptables-legacy"], indirect=True)
+def test_what_others_did_is_found_by_looking(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("closed", "name == 'b'", ingress=[])
+    eventually(lambda: not a.reaches(b))
+    node.namespace.run("iptables-legacy", "-I", "FORWARD", "1", "-j", "ACCEPT")
+    assert a.reaches(b)
+    eventually(lambda: not a.reaches(b), within_s=3 * LOOK_AGAIN_S, what="our rule comes first again")
 
 
 def save_rules(node: Node) -> list[str]:

@@ -44,6 +44,7 @@ def test_what_is_not_said_has_its_default() -> None:
         (["--etcd", "http://10.0.0.1:2379"], "--node"),
         (["--etcd", "ftp://x", "--node", "n1"], "--etcd"),
         ([*BASE, "--roles", "agent,cook"], "--roles: 'cook'"),
+        ([*BASE, "--backend", "pf"], "--backend: 'pf'"),
         ([*BASE, "--default-pool", "10.0.0.0/99"], "--default-pool"),
         ([*BASE, "--node-address", "nic=eth0"], "--node-address"),
         ([*BASE, "--config", "/nowhere"], "--config /nowhere"),

@@ -9,7 +9,7 @@ from felixpy.calc.frontends import BackendAddress, Frontend
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
 from felixpy.dataplane.iptables import Compiler, World
-from felixpy.dataplane.iptables_rules import Place, Table
+from felixpy.dataplane.iptables_terms import Place, Table
 from felixpy.dataplane.iptables_text import TableSeen, render_changes
 from felixpy.dataplane.objects import Chain, Members, Object, Put, PutMembers, Set, SetType
 from felixpy.dataplane.rules import (

@@ -14,7 +14,8 @@ from felixpy.calc.frontends import BackendAddress, Frontend
 from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS
 from felixpy.dataplane.iptables import Compiler, World
 from felixpy.dataplane.iptables_names import CHAIN_CHARACTERS, SET_CHARACTERS, chain_kernel_name, set_kernel_name
-from felixpy.dataplane.iptables_rules import Inexpressible, Place, Table, render_rule
+from felixpy.dataplane.iptables_rules import render_rule
+from felixpy.dataplane.iptables_terms import Inexpressible, Place, Table
 from felixpy.dataplane.iptables_text import TableSeen, parse_save, render_changes, seen_after
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Drop, DropMembers, Op, Put, PutMembers, Set, SetType
 from felixpy.dataplane.rules import (
