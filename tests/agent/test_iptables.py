@@ -60,11 +60,11 @@ def test_an_agent_takes_over_from_the_other_back_end(node: Node, monkeypatch: py
     }
     for backend in ("iptables-legacy", "nftables", "iptables-nft", "iptables-legacy", "nftables"):
         monkeypatch.setenv("FELIXPY_BACKEND", backend)
-        agent = node.make_agent().start()
+        node.agent = node.make_agent().start()
         eventually(lambda now=backend: [one for one, has in held.items() if has()] == [now], what=backend)
-        assert a.asks("10.65.0.3") == "b"
+        eventually(lambda: a.asks("10.65.0.3") == "b", what="routes come after rules")
         assert not a.reaches(b)
-        agent.stop()
+        node.agent.stop()
     assert node.namespace.run("ipset", "list", "-n") == ""
 
 
