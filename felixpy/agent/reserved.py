@@ -21,7 +21,7 @@ def find_reserved(etcd: EtcdSettings | None, environment: Mapping[str, str]) -> 
     """Sorted, each once. An etcd of our own and one behind a UNIX socket need none."""
     servers = {(one.host, one.port) for one in (etcd.endpoints if etcd is not None else ()) if not one.path}
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
-    if host and port.isdigit():
+    if host and port.isdecimal():
         servers.add((host, int(port)))
     return tuple(sorted({found for host, port in servers for found in _resolve(host, port)}))
 

@@ -269,6 +269,10 @@ class Decoder:
             return Broken(key, "", f"not JSON: {error}")
         except RecursionError:
             return Broken(key, "", "nested too deeply")
+        except (
+            Exception
+        ) as error:  # whatever a reader did not foresee must end here: the value would come back for ever
+            return Broken(key, "", f"{type(error).__name__}: {error}")
 
     def ref_of(self, key: str) -> Ref | None:
         """The identity that a key stands for, without its value; None for keys that are not read."""
@@ -340,11 +344,11 @@ class Decoder:
         parts = key.removeprefix(IPAM_PREFIX).split("/")
         if len(parts) == 4 and parts[0] == "assignment" and parts[2] == "block":
             try:
-                parse_block_name(parts[3])
+                cidr = parse_block_name(parts[3])
             except ValueError as error:
                 return Broken(key, "", str(error))
             ref = Ref(Table.BLOCK, Name("", parts[3]))
-            return self._finish(key, ref, value, self._block, routing.read_block)
+            return self._finish(key, ref, value, self._block, lambda doc: routing.read_block(doc, cidr))
         if len(parts) == 5 and parts[0] == "host" and parts[3] == "block":
             ref = Ref(Table.AFFINITY, Name(parts[1], parts[4]))
             return self._finish(key, ref, value, self._affinity, _read_affinity)

@@ -213,7 +213,7 @@ def _ports(field: str, ports: Iterable[str | int] | None) -> tuple[tuple[tuple[i
     names: list[str] = []
     for index, port in enumerate(ports or ()):
         first, colon, last = str(port).partition(":")
-        if first.isdigit() and (last.isdigit() if colon else True):
+        if first.isdecimal() and (last.isdecimal() if colon else True):
             low, high = int(first), int(last) if colon else int(first)
             if not low <= high <= 65535:
                 raise FieldError(f"{field}[{index}]", f"{port!r} is no port range")
@@ -301,7 +301,7 @@ def _kube_ports(
         protocol = read_protocol(f"{field}[{index}].protocol", port.protocol)
         if port.port is None:
             read.append((protocol, (), ()))
-        elif isinstance(port.port, int) or port.port.isdigit():
+        elif isinstance(port.port, int) or port.port.isdecimal():
             low = int(port.port)
             high = port.end_port if port.end_port is not None else low
             if not 0 < low <= high <= 65535:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from felixpy.addresses import Address, Prefix
 from felixpy.resources.documents import BgpConfigurationDoc, BgpPeerDoc, BlockDoc, IpPoolDoc, NodeDoc
 from felixpy.resources.scalars import (
@@ -18,6 +20,7 @@ from felixpy.resources.types import BgpConfiguration, BgpPeer, Block, EncapMode,
 
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 HOST_AFFINITY = "host:"
+BGP_PORT = 179
 
 
 def read_pool(doc: IpPoolDoc) -> IpPool:
@@ -66,11 +69,14 @@ def read_node(doc: NodeDoc) -> Node:
     )
 
 
-def read_block(doc: BlockDoc) -> Block | None:
-    """None for a block that is marked deleted."""
+def read_block(doc: BlockDoc, cidr: Prefix) -> Block | None:
+    """The block of a key; None for one that is marked deleted."""
     if doc.deleted:
         return None
-    cidr = read_prefix("cidr", doc.cidr)
+    if read_prefix("cidr", doc.cidr) != cidr:
+        raise FieldError("cidr", f"{doc.cidr} is not the block of the key, {cidr}")
+    if len(doc.allocations) > 1 << (len(cidr.address) * 8 - cidr.length):
+        raise FieldError("allocations", f"there are {len(doc.allocations)}, more than {cidr} has addresses")
     owner = doc.affinity or ""
     node = owner.removeprefix(HOST_AFFINITY) if owner.startswith(HOST_AFFINITY) else ""
     attributes = doc.attributes or []
@@ -112,13 +118,22 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
     )
 
 
-def _split_port(text: str) -> tuple[str, int]:
+def _split_port(field: str, text: str) -> tuple[str, int]:
     """`10.0.0.1`, `10.0.0.1:1790`, `fd00::1` or `[fd00::1]:1790` → address text and port (179 when not given)."""
     if text.startswith("["):
-        host, _, port = text[1:].partition("]:")
-        return host.rstrip("]"), int(port or 179)
-    host, colon, port = text.partition(":")
-    return (host, int(port)) if colon and ":" not in port and port.isdigit() else (text, 179)
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise FieldError(field, f"{text!r} is no address and port")
+        port = rest[1:]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    if not port:
+        return host, BGP_PORT
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise FieldError(field, f"{port!r} is no port")
+    return host, int(port)
 
 
 def _seconds(field: str, text: str | None) -> int | None:
@@ -127,7 +142,7 @@ def _seconds(field: str, text: str | None) -> int | None:
         return None
     total, number = 0, ""
     for letter in text:
-        if letter.isdigit():
+        if letter.isdecimal():
             number += letter
         elif letter in "hms" and number:
             total += int(number) * {"h": 3600, "m": 60, "s": 1}[letter]
@@ -139,12 +154,23 @@ def _seconds(field: str, text: str | None) -> int | None:
     return total
 
 
+def _secret(password: dict[str, Any] | None) -> str:
+    """`name/key` of the Secret that holds the password; "" without one."""
+    reference = (password or {}).get("secretKeyRef")
+    if reference is None:
+        return ""
+    if not isinstance(reference, dict) or not isinstance(reference.get("name"), str):
+        raise FieldError("spec.password.secretKeyRef", "names no Secret")
+    if not isinstance(reference.get("key"), str):
+        raise FieldError("spec.password.secretKeyRef", "names no key of the Secret")
+    return f"{reference['name']}/{reference['key']}"
+
+
 def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
     spec = doc.spec
-    host, port = _split_port(spec.peer_ip) if spec.peer_ip else ("", 179)
+    host, port = _split_port("spec.peerIP", spec.peer_ip) if spec.peer_ip else ("", BGP_PORT)
     if not host and not spec.peer_selector:
         raise FieldError("spec", "gives neither peerIP nor peerSelector")
-    secret = (spec.password or {}).get("secretKeyRef") or {}
     return BgpPeer(
         peer_address=read_address("spec.peerIP", host) if host else None,
         peer_port=port,
@@ -159,6 +185,6 @@ def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
         keepalive_s=_seconds("spec.keepaliveTime", spec.keepalive_time),
         allow_local_as=spec.allow_local_as or 0,
         reachable_by=_optional("spec.reachableBy", spec.reachable_by),
-        password_secret=f"{secret['name']}/{secret['key']}" if secret else "",
+        password_secret=_secret(spec.password),
         max_restart_s=_seconds("spec.maxRestartTime", spec.max_restart_time),
     )

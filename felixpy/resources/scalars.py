@@ -72,7 +72,7 @@ def read_protocol(field: str, value: str | int | None) -> int | None:
         return None
     if isinstance(value, str) and value.lower() in PROTOCOLS:
         return PROTOCOLS[value.lower()]
-    number = int(value) if isinstance(value, int) or value.isdigit() else -1
+    number = int(value) if isinstance(value, int) or value.isdecimal() else -1
     if not 1 <= number <= 255:
         raise FieldError(field, f"{value!r} is no protocol (a name, or 1 to 255)")
     return number
@@ -107,7 +107,7 @@ def read_as_number(field: str, value: int | str | None) -> int | None:
     if value is None:
         return None
     high, dot, low = str(value).partition(".")
-    if not (high.isdigit() and (low.isdigit() if dot else True)):
+    if not (high.isdecimal() and (low.isdecimal() if dot else True)):
         raise FieldError(field, f"{value!r} is no AS number")
     number = (int(high) << 16) + int(low) if dot else int(high)
     if not 0 <= number < 1 << 32:

@@ -15,11 +15,10 @@ from felixpy.calc.intent import HostEndpointIntent, PolicyId, RuleTerms, TierInt
 from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
 from felixpy.dataplane.compiled import CompiledNode
-from felixpy.dataplane.endpoint_chains import Direction
+from felixpy.dataplane.endpoint_chains import Direction, endpoint_chain
 from felixpy.dataplane.host_chains import host_chain, places_of
 from felixpy.dataplane.policy_chains import (
     PASS_CHAIN,
-    chain_name,
     policy_chain,
     profile_chain,
     rendered_from,
@@ -179,8 +178,8 @@ def _said(step: Step) -> Said:
 def _scopes(compiled: CompiledNode) -> Iterator[tuple[str, _Scope]]:
     for endpoint in compiled.endpoints.values():
         device = endpoint.interface
-        yield chain_name("from", device), _Scope(device, "out", endpoint.tiers)
-        yield chain_name("to", device), _Scope(device, "in", endpoint.tiers)
+        yield endpoint_chain("out", device), _Scope(device, "out", endpoint.tiers)
+        yield endpoint_chain("in", device), _Scope(device, "in", endpoint.tiers)
     for name, host in compiled.hosts.items():
         for place in places_of(host):
             words = f"host endpoint {name} ({place.stage})"

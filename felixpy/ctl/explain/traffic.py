@@ -15,11 +15,11 @@ def parse_traffic(text: str, source_port: int = SOURCE_PORT) -> Traffic:
     Raises  ValueError in words for the person who typed it.
     """
     first, slash, second = text.lower().partition("/")
-    if not slash and first.isdigit():
+    if not slash and first.isdecimal():
         return Traffic(TCP, _port(text, first), source_port=source_port)
     if second in PROTOCOLS and first not in PROTOCOLS:
         first, second = second, first
-    protocol = PROTOCOLS.get(first, int(first) if first.isdigit() else 0)
+    protocol = PROTOCOLS.get(first, int(first) if first.isdecimal() else 0)
     if not 0 < protocol < 256:
         raise ValueError(f"{text!r} is no PROTOCOL/PORT: {first!r} is no protocol (a name, or 1 to 255)")
     if protocol in (ICMP, ICMP6):
@@ -34,12 +34,12 @@ def parse_traffic(text: str, source_port: int = SOURCE_PORT) -> Traffic:
 
 
 def _port(text: str, word: str) -> int:
-    if not word.isdigit() or int(word) > 65535:
+    if not word.isdecimal() or int(word) > 65535:
         raise ValueError(f"{text!r} is no PROTOCOL/PORT: {word!r} is no port (0 to 65535)")
     return int(word)
 
 
 def _type(text: str, word: str) -> int:
-    if not word.isdigit() or int(word) > 255:
+    if not word.isdecimal() or int(word) > 255:
         raise ValueError(f"{text!r} is no PROTOCOL/PORT: {word!r} is no ICMP type (0 to 255)")
     return int(word)

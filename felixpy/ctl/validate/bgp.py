@@ -38,7 +38,7 @@ def check_peer_address(text: str) -> str:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     parse_address(host)
-    if host != text and not (port.isdigit() and 1 <= int(port) <= 65535):
+    if host != text and not (port.isdecimal() and 1 <= int(port) <= 65535):
         raise ValueError(f"{text!r} has no valid port")
     return text
 

@@ -108,7 +108,7 @@ def check_community(text: str) -> str:
 
 def protocol_number(value: object) -> int | None:
     """The number of a protocol as written (name or number); None when it is none."""
-    if isinstance(value, str) and not value.isdigit():
+    if isinstance(value, str) and not value.isdecimal():
         return PROTOCOLS.get(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or not 1 <= int(value) <= 255:
         return None
@@ -128,7 +128,7 @@ def check_port(value: object) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"must be a port, a range 'a:b' or a name, not {describe(value)}")
     first, colon, last = str(value).partition(":")
-    if first.isdigit() and (last.isdigit() or not colon):
+    if first.isdecimal() and (last.isdecimal() or not colon):
         low, high = int(first), int(last) if colon else int(first)
         if not 1 <= low <= 65535 or not 1 <= high <= 65535:
             raise ValueError(f"{value} is out of range: ports are 1-65535")
@@ -148,7 +148,7 @@ def check_asn(value: object) -> int | str:
         high, dot, low = value.partition(".")
         parts = [high, low] if dot else [high]
         limit = 1 << 16 if dot else 1 << 32
-        if all(part.isdigit() and int(part) < limit for part in parts) and any(int(part) for part in parts):
+        if all(part.isdecimal() and int(part) < limit for part in parts) and any(int(part) for part in parts):
             return value
     raise ValueError(f"{describe(value)} is no AS number: 1-4294967295")
 
