@@ -31,11 +31,12 @@ from felixpy.resources.view import View
 
 ROUNDS = 150
 TEXTS = (
-    "", "x", "²", "٣", "1.2.3.4", "1.2.3.²", "10.0.0.0/8", "1.2.3.4/33", "::1/128", "fd00::/8", "10.0.0.1:x", "[::1]:x",
-    "[::1]",    "a == 'b'", "all()", "!", "tcp", "TCP", "99999999999", "-1", "1m", "1s²", "Always", "Allow", "Deny", "Pass", "Log",
-    "In", "NotIn", "Exists", "ee:ee:ee:ee:ee:ee", "a/b", "default", "Local", "Cluster", "LoadBalancer", "ClusterIP",
-    "10.0.0.1-10.0.0.9", "10.0.0.9-10.0.0.1", "::1-10.0.0.1", "1:2", "4200000001:100", "a:b", "host:n1", "host:x",
-    "0.0.0.0/0",    "80:90", "90:80", "Ingress", "Egress", "eth0", "IPv4", "IPv6", "n1",
+    "", "x", "²", "٣", "1.2.3.4", "1.2.3.²", "10.0.0.0/8", "1.2.3.4/33", "::1/128", "fd00::/8", "10.0.0.1:x",
+    "[::1]:x", "[::1]", "a == 'b'", "all()", "!", "tcp", "TCP", "99999999999", "-1", "1m", "1s²", "Always",
+    "Allow", "Deny", "Pass", "Log", "In", "NotIn", "Exists", "ee:ee:ee:ee:ee:ee", "a/b", "default", "Local",
+    "Cluster", "LoadBalancer", "ClusterIP", "10.0.0.1-10.0.0.9", "10.0.0.9-10.0.0.1", "::1-10.0.0.1", "1:2",
+    "4200000001:100", "a:b", "host:n1", "host:x", "0.0.0.0/0", "80:90", "90:80", "Ingress", "Egress", "eth0",
+    "IPv4", "IPv6", "n1",
 )  # fmt: skip
 NUMBERS = (0, 1, -1, 4, 6, 99, 255, 256, 65535, 65536, 1 << 32, 1 << 63, -(1 << 40))
 KEYS = (
