@@ -1,7 +1,8 @@
 """The bgp role: what this node announces and learns, between the View, gobgpd (through birdpy) and the kernel's routes.
 
 In: resources; out: an intent for the speaker, and learned routes in the kernel under their own protocol number. Routes
-of an earlier run stay until the neighbours have spoken: only a complete table sweeps.
+of an earlier run stay until the neighbours have spoken: only a complete table sweeps. What others take away, or what
+goes with its device, is put back as the kernel tells.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import assert_never
 
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.fib import LearnedRoute, RouteDelta
@@ -25,6 +27,17 @@ from felixpy.calc.bgp import NoSpeaker, derive_bgp
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, Hop, Key, Kind, Route, Seen
+from felixpy.drivers.netlink.monitor import (
+    AddressChanged,
+    KernelEvent,
+    LinkChanged,
+    NeighbourChanged,
+    NextHopChanged,
+    NftChanged,
+    Overrun,
+    RouteChanged,
+    watch_kernel,
+)
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.reconcile import Reconciler
 from felixpy.resources.codec import Ref, Table
@@ -35,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 _TABLES = frozenset({Table.NODE, Table.BGP_CONFIGURATION, Table.BGP_PEER, Table.POOL})
 NO_GOBGPD = "none"
+GATHER_S = 0.05
+"""Kernel events so close together cost one repair."""
 
 
 class LearnedRoutes(RouteDriver):
@@ -64,6 +79,9 @@ class RoutingRole:
         self._keys: dict[BgpPrefix, Key] = {}
         self._adopted = False
         self._pruned = False
+        self._down: set[str] = set()
+        self._reread = False
+        self._repair: asyncio.TimerHandle | None = None
         survived = bool(self._driver.read().objects)
         self.role = BgpRole(
             RoleSettings(
@@ -74,6 +92,7 @@ class RoutingRole:
         )
         group.create_task(self.role.run())
         group.create_task(self._follow_routes())
+        group.create_task(self._follow_kernel(watch_kernel({self._driver.port_id})))
 
     @property
     def announce(self) -> AnnounceCalc:
@@ -134,10 +153,48 @@ class RoutingRole:
             self._adopted, self._pruned = True, delta.complete
         self._applier.apply("BGP")
 
-    def devices_changed(self) -> None:
-        """A device or address came: next hops that could not be reached may be now."""
-        if self._reconciler.retry():
-            self._applier.apply("devices changed")
+    async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
+        """Undoes what others do to learned routes."""
+        async for event in events:
+            if self._adopted and self._notice(event) and self._repair is None:
+                self._repair = asyncio.get_running_loop().call_later(GATHER_S, self._repair_routes)
+
+    def _notice(self, event: KernelEvent) -> bool:
+        """Whether there may be something to repair.
+
+        Of routes that go with their device or its address the kernel tells nothing: only reading finds them.
+        """
+        match event:
+            case RouteChanged(key=key):
+                if not self._reconciler.wants(key):
+                    return False
+                self._reconciler.touch((key,))
+                return True
+            case LinkChanged(name=name, up=up, gone=gone):
+                if up and not gone:
+                    back = name in self._down
+                    self._down.discard(name)
+                    self._reread |= back
+                    return back or self._reconciler.retry()
+                if gone:
+                    self._down.discard(name)
+                else:
+                    self._down.add(name)
+                return False
+            case NextHopChanged(gone=False) | NeighbourChanged() | NftChanged():
+                return False
+            case AddressChanged() | NextHopChanged() | Overrun():
+                self._reread = True
+                return True
+            case _:
+                assert_never(event)
+
+    def _repair_routes(self) -> None:
+        self._repair = None
+        if self._reread:
+            self._reread = False
+            self._reconciler.adopt(prune=self._pruned)
+        self._applier.apply("kernel changed")
 
 
 def learned_route(route: LearnedRoute) -> Route:

@@ -1,0 +1,46 @@
+"""Learned routes come back when others take them, or their device, away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.agent.cluster import ADDRESSES, Cluster, two_nodes
+from tests.support.wait import eventually
+
+BLOCK = "10.64.9.0/26"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes that speak BGP; n2 has a block, which n1 has learned."""
+    with two_nodes("bgp") as made:
+        block = {"cidr": BLOCK, "affinity": "host:n2", "allocations": [None] * 64, "attributes": []}
+        made.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
+        made.start()
+        eventually(lambda: learned(made), within_s=20, what="n1 learns the block")
+        yield made
+
+
+def learned(cluster: Cluster) -> str:
+    """What n1 has learned, as `ip` shows it."""
+    return cluster.n1.namespace.ip("route", "show", "proto", "177", BLOCK)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        [("route", "flush", "proto", "177")],
+        [("route", "replace", BLOCK, "dev", "lo", "proto", "177", "metric", "1024")],
+        [("link", "set", "eth0", "down"), ("link", "set", "eth0", "up")],
+        [("address", "flush", "dev", "eth0"), ("address", "add", f"{ADDRESSES['n1']}/24", "dev", "eth0")],
+    ],
+    ids=["flush", "replace", "link flap", "address flap"],
+)
+def test_a_learned_route_that_was_lost_comes_back(cluster: Cluster, damage: list[tuple[str, ...]]) -> None:
+    right = learned(cluster)
+    assert ADDRESSES["n2"] in right
+    for command in damage:
+        cluster.n1.namespace.ip(*command)
+    eventually(lambda: learned(cluster) == right, within_s=2, what="the route is as before")
