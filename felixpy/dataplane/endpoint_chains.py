@@ -63,9 +63,11 @@ class EndpointObjects:
 
 
 def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> EndpointObjects:
-    """All of one endpoint's objects."""
+    """All of one endpoint's objects; none where its device's name is not a workload's, as no packet would be judged."""
     device = endpoint.interface
-    leaving, reaching = chain_name("from", device), chain_name("to", device)
+    if not options.is_workload(device):
+        return EndpointObjects((), {})
+    leaving, reaching = endpoint_chain("out", device), endpoint_chain("in", device)
     key = device.encode()
     routes = tuple(
         Route(host_prefix(address), ROUTE_PROTOCOL_WORKLOAD, device=device, link_scope=len(address) == 4)
@@ -83,6 +85,11 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
             TO_ENDPOINTS: {key: f"goto {reaching}".encode()},
         },
     )
+
+
+def endpoint_chain(direction: Direction, device: str) -> str:
+    """The name of one of an endpoint's chains, which no fixed chain has, whatever the device is called."""
+    return chain_name("ep-from" if direction == "out" else "ep-to", device)
 
 
 def device_sysctls(device: str, lengths: set[int]) -> tuple[Sysctl, ...]:

@@ -57,7 +57,7 @@ POLICY = Chain(
 )
 ENDPOINT = (
     Chain(
-        "to-cali1",
+        "ep-to-cali1",
         (
             Rule(SetMark(0, MARK_ACCEPT | MARK_PASS)),
             Rule(Jump(POLICY.name)),
@@ -65,7 +65,7 @@ ENDPOINT = (
             Rule(Drop(), (), "no profile allows it"),
         ),
     ),
-    Chain("from-cali1", (Rule(Accept()),)),
+    Chain("ep-from-cali1", (Rule(Accept()),)),
 )
 SLOTS = tuple(encode_backend(BackendAddress(parse_address(f"10.65.0.{last}"), 8080)) for last in (2, 3))
 
@@ -77,8 +77,8 @@ def small_objects() -> tuple[list[Object], Mapping[Set, Members]]:
     members: dict[Set, Members] = {
         RED: {parse_address("10.65.0.2"): b""},
         HTTP: {encode_port_key(parse_address("10.65.0.2"), 6, 80): b""},
-        FROM_ENDPOINTS: {b"cali1": b"goto from-cali1"},
-        TO_ENDPOINTS: {b"cali1": b"goto to-cali1"},
+        FROM_ENDPOINTS: {b"cali1": b"goto ep-from-cali1"},
+        TO_ENDPOINTS: {b"cali1": b"goto ep-to-cali1"},
         SETS[4].services: {encode_port_key(*WEB): f"goto {pick.name}".encode()},
         SETS[4].backends: {encode_slot(WEB, slot): backend for slot, backend in enumerate(SLOTS)},
         SETS[4].hairpins: {parse_address("10.65.0.2") * 2: b""},

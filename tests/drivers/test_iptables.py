@@ -228,8 +228,8 @@ def test_rules_of_others_stay(namespace: Namespace, driver: IptablesDriver, prog
 
 
 DAMAGES = {
-    "a rule in our chain": ("-A", "fpx-to-cali1", "-j", "ACCEPT"),
-    "a rule taken out": ("-D", "fpx-to-cali1", "4"),
+    "a rule in our chain": ("-A", "fpx-ep-to-cali1", "-j", "ACCEPT"),
+    "a rule taken out": ("-D", "fpx-ep-to-cali1", "4"),
     "a chain emptied": ("-F", "fpx-from-workload"),
     "a rule before ours": ("-I", "FORWARD", "1", "-j", "ACCEPT"),
     "the jump taken out": ("-F", "FORWARD"),
