@@ -30,11 +30,11 @@ _OUTSIDE = {4: "192.0.2.1", 6: "2001:db8::1"}
 _DISCARD_PORT = 9
 
 
-async def ensure_node(store: Store, node: str, rules: Sequence[AddressRule]) -> bool:
-    """Makes the Node resource where there is none and the host has an address; whether it did."""
+async def ensure_node(store: Store, node: str, rules: Sequence[AddressRule], quiet: bool = False) -> bool:
+    """Makes the Node resource where there is none; whether there is one now. A host without address gets none yet."""
     key = _NODES.key(Name("", node)).encode()
     if await store.get(key) is not None:
-        return False
+        return True
     bgp: dict[str, str] = {}
     addresses = read_addresses()
     for version, field in ((4, "ipv4Address"), (6, "ipv6Address")):
@@ -43,12 +43,13 @@ async def ensure_node(store: Store, node: str, rules: Sequence[AddressRule]) -> 
             bgp[field] = str(found.host)
             _log.info("this node's IPv%d address is %s on %s: %s", version, found.host, found.host.device, found.why)
         else:
-            _log.info("this node has no IPv%d address: %s", version, found)
+            _log.log(logging.DEBUG if quiet else logging.INFO, "this node has no IPv%d address: %s", version, found)
     if not bgp:
         return False
     meta = {"name": node, "uid": str(uuid.uuid4()), "creationTimestamp": utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")}
     value = msgspec.json.encode({"kind": "Node", "apiVersion": CALICO, "metadata": meta, "spec": {"bgp": bgp}})
-    return (await store.transact([Expect(key, 0)], [Write(key, value)])).succeeded
+    await store.transact([Expect(key, 0)], [Write(key, value)])
+    return True
 
 
 def read_addresses() -> tuple[HostAddress, ...]:

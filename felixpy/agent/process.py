@@ -13,7 +13,7 @@ import logging
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from felixpy.agent.answers import Answers, StatusReader
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from felixpy.agent.routing import RoutingRole
 
 _log = logging.getLogger(__name__)
+
+
+CHORE_FIRST_S, CHORE_MOST_S = 1.0, 30.0
+"""Between two attempts at what this node has to write for itself."""
 
 
 class AlreadyRunning(Exception):
@@ -95,6 +99,7 @@ class _Process:
         self._decoder = Decoder(settings.node)
         self._services = ServiceCalc(settings.node)
         self._settled = False
+        self._chores = asyncio.Event()
         self._broken: dict[bytes, Broken] = {}
         memory = ClusterMemory(settings.state_file)
         prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
@@ -111,7 +116,6 @@ class _Process:
         The collector of cycles rests while the snapshot is read, which makes many objects and no garbage; what the
         snapshot left is then kept out of its sight for good.
         """
-        gc.disable()
         if Role.AGENT in self._settings.roles:
             from felixpy.agent.agent import AgentRole
             from felixpy.agent.layer2 import Layer2Role
@@ -129,6 +133,7 @@ class _Process:
         self._status.agent, self._status.routing = self._agent, self._routing
         self._group.create_task(self._answers.serve())
         self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())
+        self._group.create_task(self._do_chores())
         self._group.create_task(self._syncer.run())
         async for batch in self._syncer:
             self._take(batch)
@@ -182,25 +187,39 @@ class _Process:
         _log.log(level, "datastore: %s%s", state.phase, detail)
         if self._agent is not None:
             self._agent.datastore_state(state)
-        if state.phase is Phase.FROZEN and state.reason is FreezeReason.UNINITIALISED:
-            self._group.create_task(self._initialise())
-        if state.phase is Phase.IN_SYNC:
-            self._group.create_task(self._ensure_own())
+        if not self._settled:
+            (gc.disable if state.phase is Phase.SYNCING else gc.enable)()
+        self._chores.set()
 
-    async def _initialise(self) -> None:
-        try:
+    async def _do_chores(self) -> NoReturn:
+        """Makes what is needed and nobody has written: the cluster, the default pools, our Node. Until it is there."""
+        wait_s = CHORE_FIRST_S
+        while True:
+            await self._chores.wait()
+            self._chores.clear()
+            try:
+                done = await self._ensure_all(quiet=wait_s > CHORE_FIRST_S)
+            except DatastoreError as error:
+                _log.warning("what this node needs cannot be made now: %s", error)
+                done = False
+            if done:
+                wait_s = CHORE_FIRST_S
+            else:
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, CHORE_MOST_S)
+                self._chores.set()
+
+    async def _ensure_all(self, quiet: bool) -> bool:
+        """Whether nothing is left to make in the state that the datastore is in."""
+        settings, state = self._settings, self._syncer.state
+        if state.phase is Phase.FROZEN and state.reason is FreezeReason.UNINITIALISED:
             if await initialise_cluster(self._store, utc_now()):
                 _log.info("the datastore was empty: it is a cluster now")
-        except DatastoreError as error:
-            _log.warning("the datastore cannot be initialised: %s", error)
-
-    async def _ensure_own(self) -> None:
-        """Makes what this node needs and nobody has written: the default pools, and its own Node."""
-        settings = self._settings
-        try:
-            if await ensure_pools(self._store, settings.default_pools, utc_now()):
-                _log.info("made the default pools: %s", ", ".join(map(str, settings.default_pools)))
-            if settings.roles & {Role.AGENT, Role.BGP}:
-                await ensure_node(self._store, settings.node, settings.node_address)
-        except DatastoreError as error:
-            _log.warning("the node's own resources cannot be made: %s", error)
+            return True
+        if state.phase is not Phase.IN_SYNC:
+            return True
+        if await ensure_pools(self._store, settings.default_pools, utc_now()):
+            _log.info("made the default pools: %s", ", ".join(map(str, settings.default_pools)))
+        if settings.roles & {Role.AGENT, Role.BGP}:
+            return await ensure_node(self._store, settings.node, settings.node_address, quiet)
+        return True

@@ -55,6 +55,10 @@ async def lead(store: Store, key: bytes, node: str, work: Work, ttl_s: int = LEA
             _log.log(logging.DEBUG if failures else logging.WARNING, "election of %s: %s", key.decode(), error)
             failures = min(failures + 1, 16)
             await asyncio.sleep(random.uniform(0, longest))
+        except Exception:
+            _log.exception("the work of %s failed unforeseen; it is left to others for a while", key.decode())
+            failures = min(failures + 1, 16)
+            await asyncio.sleep(RETRY_MOST_S)
 
 
 async def _until_vacant(store: Store, key: bytes) -> None:
