@@ -25,6 +25,7 @@ from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Ori
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.host_chains import NODES
 from felixpy.dataplane.objects import Chain, DataType, Key, Members, Object, Set, SetType
 from felixpy.dataplane.rules import (
     MARK_FROM_WORKLOAD,
@@ -33,12 +34,14 @@ from felixpy.dataplane.rules import (
     CtDestinationTranslated,
     CtState,
     CtStateIn,
+    DestinationIsLocal,
     Dispatch,
     Drop,
     Hairpin,
     Jump,
     MarkIs,
     Masquerade,
+    Match,
     NetIn,
     ProtocolIs,
     Reject,
@@ -120,6 +123,7 @@ def service_objects() -> tuple[Object, ...]:
         for rule in (_dispatch(version, SETS[version].services_outside), _mark_known(version))
     )
     return (
+        *NODES.values(),
         *(one for version in VERSIONS for one in SETS[version].all()),
         Chain(OUTSIDE_CHAIN, outside),
         Chain(MASQUERADE_CHAIN, (Rule(SetMark(0, MARK_MASQUERADE)), Rule(Masquerade()))),
@@ -155,17 +159,22 @@ def service_base_rules() -> Mapping[str, tuple[Rule, ...]]:
 def _refusals(version: Version) -> tuple[Rule, ...]:
     """What was not translated is not served: a reset for TCP, port unreachable for the rest.
 
-    Except what conntrack finds invalid: a reset for a stray segment would end the connection that it strayed from.
+    Except what conntrack finds invalid: a reset for a stray segment would end the connection that it strayed from. A
+    Service may have a host's own address: that host, or another node, answers on the ports that are not the Service's.
     """
     unserved = ServiceKnown(SETS[version].unserved.name, version)
-    address = SetHas("destination", SETS[version].addresses.name, version)
+    address: tuple[Match, ...] = (
+        SetHas("destination", SETS[version].addresses.name, version),
+        SetHas("destination", NODES[version].name, version, negate=True),
+        DestinationIsLocal(negate=True),
+    )
     return (
         Rule(Drop(), (_INVALID, unserved)),
-        Rule(Drop(), (_INVALID, address)),
+        Rule(Drop(), (_INVALID, *address)),
         Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), unserved), "no endpoint"),
         Rule(Reject(), (unserved,), "no endpoint"),
-        Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), address), "no such port"),
-        Rule(Reject(), (address,), "no such port"),
+        Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), *address), "no such port"),
+        Rule(Reject(), address, "no such port"),
     )
 
 

@@ -223,6 +223,15 @@ def test_a_port_that_no_service_has_is_refused(place: Place, services: ServiceNo
     assert asked == {"client": "refused", "pod1": "refused", "node": "refused"}
 
 
+def test_a_service_at_the_node_s_own_address_leaves_its_other_ports_alone(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(), *BOTH))
+    place.node.ip("address", "add", f"{VIP}/32", "dev", "lo")
+    with NameServer(place.node, "sshd", 2222):
+        assert set(ask(place.client, VIP, times=8)) != {"refused"}
+        assert (ask_tcp(place.client, VIP, 2222) or "").split()[:1] == ["sshd"]
+    assert ask_one(place.client, VIP6, 2222) == "refused", "an address that no host has"
+
+
 def test_the_node_itself_reaches_local_and_remote_backends(place: Place, services: ServiceNode) -> None:
     services.see(*vip(service_of(), *BOTH))
     assert {answer.split()[0] for answer in ask(place.node, VIP, times=40)} == {"pod1", "remote"}
