@@ -24,6 +24,7 @@ from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Event, Store
 from felixpy.datastore.syncer import Phase, SyncState
 from felixpy.drivers.driver import KernelDriver
+from felixpy.drivers.netlink.conntrack import Conntrack
 from felixpy.drivers.netlink.monitor import (
     AddressChanged,
     KernelEvent,
@@ -56,7 +57,11 @@ class AgentRole:
     def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
         driver = KernelDriver(backend=settings.backend)
         self._dataplane = Dataplane(
-            settings.node, driver, driver.read_interfaces, find_reserved(settings.etcd, os.environ)
+            settings.node,
+            driver,
+            driver.read_interfaces,
+            Conntrack().forget,
+            find_reserved(settings.etcd, os.environ),
         )
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(

@@ -7,6 +7,7 @@ Nothing is written before the first complete desired state. One log line per app
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from felixpy.agent.applier import Applier
@@ -19,6 +20,7 @@ from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import Guards, Reserved
 from felixpy.dataplane.objects import Key, Kind, Link, Members, Object, Set
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
+from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.dataplane.translate import Translator, endpoint_owner
 from felixpy.dataplane.tunnel_objects import carriers
 from felixpy.reconcile import Driver, Reconciler
@@ -28,6 +30,7 @@ from felixpy.resources.types import Resource
 
 REPAIR_PAUSE_S = 0.05
 """From the first sign of someone else's change to its repair: a flush of many objects is one repair."""
+_log = logging.getLogger(__name__)
 
 
 class Dataplane:
@@ -38,6 +41,7 @@ class Dataplane:
         node: str,
         driver: Driver,
         read_interfaces: Callable[[], Interfaces],
+        forget: Callable[[Forget], int],
         reserved: tuple[Reserved, ...] = (),
     ) -> None:
         self.graph = Graph(node)
@@ -45,6 +49,8 @@ class Dataplane:
         self.reconciler = Reconciler(driver, self._members_of)
         self._applier = Applier("kernel", self.reconciler, self._notify)
         self._services = ServiceTables()
+        self._flows = StaleFlows()
+        self._forget = forget
         self.revision = 0
         self._guards: Guards | None = None
         self._read_interfaces = read_interfaces
@@ -82,6 +88,7 @@ class Dataplane:
         """Makes the kernel what the View up to `revision` asks for."""
         changes = self._translate()
         changes.merge(self._services.update(services))
+        self._flows.update_frontends(services)
         self.reconciler.want(changes)
         if not self._started:
             self.reconciler.adopt()
@@ -89,8 +96,26 @@ class Dataplane:
             self._applier.apply("start")
         elif changes:
             self._applier.apply("change")
+        self._forget_stale()
         self.revision = max(self.revision, revision)
         self._notify()
+
+    def _forget_stale(self) -> None:
+        """Has the kernel forget connections that nobody stands for any more; their routes and translations are gone."""
+        stale = self._flows.take()
+        if not stale:
+            return
+        try:
+            count = self._forget(stale)
+        except OSError as error:
+            _log.warning("connections not forgotten: %s", error)
+        else:
+            _log.info(
+                "%d connections forgotten: of %d addresses, %d UDP frontends",
+                count,
+                len(stale.addresses),
+                len(stale.udp),
+            )
 
     def _translate(self) -> Changes:
         """What the kernel should hold otherwise than after the last time."""
@@ -99,6 +124,7 @@ class Dataplane:
             self._interfaces_read = True
             self.graph.put_interfaces(self._read_interfaces())
         delta = self.graph.flush()
+        self._flows.update_endpoints(delta.policy.endpoints)
         changes = Changes()
         self.translator.translate(delta, changes)
         if self.translator.guards != self._guards:
