@@ -196,9 +196,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class BgpIntent:
-    """All that a speaker should be now. Neighbours by address, advertisements by prefix."""
+    """All that a speaker should be now. Neighbours by address, advertisements by prefix.
 
-    speaker: Speaker
+    `speaker` None: there is to be none. One that runs becomes mute, with no neighbour and nothing to announce.
+    """
+
+    speaker: Speaker | None
     neighbors: Mapping[bytes, Neighbor] = field(default_factory=dict)
     advertisements: Mapping[Prefix, Advertisement] = field(default_factory=dict)
     policy: Policy = Policy()

@@ -174,6 +174,7 @@ class BgpRole:
         while self._intent is None:
             await self._work.wait()
         await driver.read()
+        await self._wait_for_speaker(driver)
         fresh = driver.actual.speaker is None
         self._driver = driver
         restarting = fresh and (bool(self._fib.routes) or self.settings.forwarding_survived)
@@ -185,6 +186,13 @@ class BgpRole:
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
             group.create_task(self._settle(driver, since))
+
+    async def _wait_for_speaker(self, driver: GobgpDriver) -> None:
+        """Where there is no speaker and is to be none, nobody will confirm a route of an earlier run."""
+        while driver.actual.speaker is None and (self._intent is None or self._intent.speaker is None):
+            self._mailbox.post(self._fib.sweep())
+            self._work.clear()
+            await self._work.wait()
 
     async def _reconcile_forever(self, driver: GobgpDriver) -> None:
         backoff_s = RETRY_FIRST_S

@@ -151,10 +151,13 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
 
     Where the speaker itself differs it is only one, and the rest follows when gobgpd is back.
     """
+    speaker = wanted.speaker
+    if speaker is None:
+        return _plan_silence(actual)
     if actual.speaker is None:
-        start: list[Operation] = [StartSpeaker(wanted.speaker), SetPolicy(wanted.policy)]
+        start: list[Operation] = [StartSpeaker(speaker), SetPolicy(wanted.policy)]
         return [*start, *_plan_announcements(wanted, actual), *map(AddNeighbor, wanted.neighbors.values())]
-    if not same_speaker(wanted.speaker, actual.speaker):
+    if not same_speaker(speaker, actual.speaker):
         return [ReplaceProcess()]
     operations = _plan_withdrawals(wanted, actual)
     refreshes: list[Refresh] = []
@@ -170,7 +173,7 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
                 refreshes.append(Refresh(address, direction))
     operations += [refresh for refresh in refreshes if refresh.address not in begin_anew]
     operations += _plan_announcements(wanted, actual)
-    operations += _plan_neighbors(wanted, actual, begin_anew)
+    operations += _plan_neighbors(wanted.neighbors, actual, begin_anew, speaker)
     return operations
 
 
@@ -205,18 +208,26 @@ def _plan_announcements(wanted: BgpIntent, actual: Actual) -> list[Operation]:
     return [Announce(new)] if new else []
 
 
-def _plan_neighbors(wanted: BgpIntent, actual: Actual, begin_anew: Collection[bytes]) -> list[Operation]:
+def _plan_silence(actual: Actual) -> list[Operation]:
+    """The policy stays, so that nothing more gets out while the sessions end."""
+    withdrawn: list[Operation] = [Withdraw(tuple(actual.advertisements))] if actual.advertisements else []
+    return [*withdrawn, *map(RemoveNeighbor, actual.neighbors)]
+
+
+def _plan_neighbors(
+    wanted: Mapping[bytes, Neighbor], actual: Actual, begin_anew: Collection[bytes], speaker: Speaker
+) -> list[Operation]:
     """`begin_anew`: sessions that must begin again, since version 3 takes nothing back on a soft reset."""
-    removed: list[Operation] = [RemoveNeighbor(a) for a in actual.neighbors if a not in wanted.neighbors]
+    removed: list[Operation] = [RemoveNeighbor(a) for a in actual.neighbors if a not in wanted]
     added: list[Operation] = []
-    for address, neighbor in wanted.neighbors.items():
+    for address, neighbor in wanted.items():
         found = actual.neighbors.get(address)
         if found is None:
             added.append(AddNeighbor(neighbor))
         elif address in begin_anew or _needs_new_session(neighbor, found):
             removed.append(RemoveNeighbor(address))
             added.append(AddNeighbor(neighbor))
-        elif not same_neighbor(neighbor, found, wanted.speaker):
+        elif not same_neighbor(neighbor, found, speaker):
             added.append(UpdateNeighbor(neighbor))
     return removed + added
 

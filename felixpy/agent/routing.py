@@ -18,6 +18,7 @@ from typing import assert_never
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.fib import LearnedRoute, RouteDelta
 from birdpy.gobgp.supervisor import GobgpdSettings
+from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
 from felixpy.addresses import Address, Prefix
 from felixpy.agent.applier import Applier
@@ -126,6 +127,7 @@ class RoutingRole:
             if plan is not self._silent:
                 _log.warning("no BGP: %s", plan)
             self._silent = plan
+            self.role.set_intent(BgpIntent(speaker=None))
             return
         self._silent = None
         self.role.set_filter(plan.route_filter)

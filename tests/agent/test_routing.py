@@ -1,4 +1,4 @@
-"""Learned routes come back when others take them, or their device, away."""
+"""Learned routes come back when others take them, or their device, away; a node that is none falls silent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.agent.cluster import ADDRESSES, Cluster, two_nodes
+from tests.agent.node import resource
 from tests.support.wait import eventually
 
 BLOCK = "10.64.9.0/26"
@@ -44,3 +45,18 @@ def test_a_learned_route_that_was_lost_comes_back(cluster: Cluster, damage: list
     for command in damage:
         cluster.n1.namespace.ip(*command)
     eventually(lambda: learned(cluster) == right, within_s=2, what="the route is as before")
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "away"])
+def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, restart: bool) -> None:
+    cluster.n1.put("bgppeers", resource("BGPPeer", "n2", {"node": "n1", "peerIP": ADDRESSES["n2"], "asNumber": 64512}))
+    eventually(lambda: learned(cluster), what="n1 peers with n2 whether it is a node or not")
+    if restart:
+        cluster.n2.agent.kill()
+    cluster.n2.drop("nodes", "n2")
+    if restart:
+        assert learned(cluster)
+        cluster.n2.agent.start()
+    eventually(lambda: not learned(cluster), within_s=15, what="n2 is silent")
+    cluster.n2.put("nodes", resource("Node", "n2", {"bgp": {"ipv4Address": f"{ADDRESSES['n2']}/24"}}))
+    eventually(lambda: learned(cluster), within_s=30, what="n2 is back")

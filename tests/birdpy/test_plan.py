@@ -70,6 +70,16 @@ def test_another_as_is_another_process_and_nothing_else() -> None:
     assert plan(replace(INTENT, speaker=replace(INTENT.speaker, asn=1)), held(INTENT), 4) == [ReplaceProcess()]
 
 
+def test_without_a_speaker_all_is_taken_back_and_no_policy_is_opened_for_it() -> None:
+    mute = BgpIntent(speaker=None)
+    assert plan(mute, held(replace(INTENT, policy=CLOSED_TO_2)), 4) == [
+        Withdraw((BLOCK,)),
+        RemoveNeighbor(N2),
+        RemoveNeighbor(N3),
+    ]
+    assert plan(mute, Actual(), 4) == []
+
+
 def test_withdrawn_before_anything_is_announced() -> None:
     moved = replace(INTENT, advertisements={OTHER: Advertisement(OTHER)})
     assert plan(moved, held(INTENT), 4) == [Withdraw((BLOCK,)), Announce((Advertisement(OTHER),))]

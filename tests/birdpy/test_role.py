@@ -177,6 +177,35 @@ async def test_a_restarted_agent_changes_nothing_but_what_changed_meanwhile(rout
         end_gobgpd(a)
 
 
+async def test_a_speaker_that_is_to_be_none_is_stripped_and_becomes_one_again(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        async with running(a, intent_of(a, b, BLOCK)) as (_, kernel):
+            await settled(kernel, THEIRS)
+            await until(lambda: kernel_has(b, BLOCK))
+        async with running(a, BgpIntent(speaker=None)) as (role, kernel):
+            await until(lambda: not kernel_has(b, BLOCK))
+            assert "Established" not in b.birdc("show", "protocols")
+            role.set_intent(intent_of(a, b, BLOCK))
+            await settled(kernel, THEIRS)
+            await until(lambda: kernel_has(b, BLOCK))
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_fresh_gobgpd_waits_to_be_told_what_it_is(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        async with running(a, BgpIntent(speaker=None)) as (role, kernel):
+            await settled(kernel)
+            role.set_intent(intent_of(a, b, BLOCK))
+            await settled(kernel, THEIRS)
+    finally:
+        end_gobgpd(a)
+
+
 async def test_killed_gobgpd_comes_back_without_a_lost_route(routers: list[Router]) -> None:
     a, b = routers[:2]
     try:
