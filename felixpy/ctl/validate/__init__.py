@@ -11,6 +11,7 @@ from importlib import import_module
 
 from felixpy.ctl.manifests import Json, Manifest, Problem, Severity
 from felixpy.ctl.validate.shape import Shape, check_shape
+from felixpy.ctl.validate.unheeded import find_unheeded
 from felixpy.resources.kinds import CALICO
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -45,7 +46,7 @@ def check(manifest: Manifest) -> tuple[Problem, ...]:
     """Every problem of one object, errors and warnings."""
     problems = check_shape(_shape_of(manifest), dict(manifest.body))
     if not any(problem.severity is Severity.ERROR for problem in problems):
-        problems += (*_unenforced(manifest), *_without_service(manifest))
+        problems += (*_unenforced(manifest), *_without_service(manifest), *find_unheeded(manifest))
     return tuple(problems)
 
 
