@@ -1,8 +1,9 @@
 """Which connections the kernel should forget: those of addresses whose holder went, and UDP ones of lost backends.
 
-In: deltas of local endpoints and of frontends; out: a Forget for each batch. An established connection passes without
-a look at policy, so the next holder of an address would get what its predecessor was let have. UDP has no end, so a
-client that goes on sending would keep the translation to a backend that is gone for ever; TCP ends by itself.
+In: deltas of local endpoints and of frontends, and routes found at the start; out: a Forget for each batch. An
+established connection passes without a look at policy, so the next holder of an address would get what its predecessor
+was let have. UDP has no end, so a client that goes on sending would keep the translation to a backend that is gone for
+ever; TCP ends by itself.
 Of a frontend it says which backends still hold, not which went: that is right whatever was missed before. Pure.
 Source: net/netfilter/nf_conntrack_core.c; kubernetes issues 126130 and 139628.
 """
@@ -16,6 +17,7 @@ from felixpy.addresses import Address
 from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent
 from felixpy.calc.intent import EndpointIntent
 from felixpy.calc.services import ServiceDelta
+from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Object, Route
 from felixpy.resources.kinds import Name
 
 _UDP = 17
@@ -73,15 +75,23 @@ class StaleFlows:
             if before - after or (after and not before):
                 self._udp[frontend] = after
 
-    def forget_addresses(self, addresses: Iterable[Address]) -> None:
-        """Adds addresses that had a holder which no delta tells of: it went while nobody looked."""
-        self._addresses.update(addresses)
+    def forget_routes(self, outdated: Iterable[Object]) -> None:
+        """Takes what is to be replaced or dropped of the kernel as found: whose routes are among it went unseen."""
+        self._addresses.update(
+            one.destination.address for one in outdated if isinstance(one, Route) and _is_workload(one)
+        )
 
     def take(self) -> Forget:
         """What became stale since the last time."""
         taken = Forget(frozenset(self._addresses), self._udp)
         self._addresses, self._udp = set(), {}
         return taken
+
+
+def _is_workload(route: Route) -> bool:
+    """Routes to tunnels have a gateway or a next hop object, and blackholes no device."""
+    direct = route.device is not None and route.gateway is None and route.nexthop_id is None
+    return direct and route.destination.is_host and route.protocol == ROUTE_PROTOCOL_WORKLOAD
 
 
 def _backends_of(intent: FrontendIntent | None) -> frozenset[BackendAddress]:

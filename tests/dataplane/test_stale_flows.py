@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from felixpy.addresses import parse_address
+from dataclasses import replace
+from typing import Any
+
+from felixpy.addresses import parse_address, parse_prefix
 from felixpy.calc.intent import EndpointIntent
 from felixpy.calc.services import ServiceCalc
+from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, ROUTE_PROTOCOL_WORKLOAD, DeviceAddress, Route, RouteType
 from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.resources.kinds import Name
 from tests.calc.service_world import ME, TCP, UDP, Change, at, backend, grant, service, service_of, slice_of, to
@@ -43,6 +47,23 @@ def test_another_pod_under_the_same_name() -> None:
     flows = StaleFlows()
     flows.update_endpoints({ONE: pod("10.0.0.1", mac=b"\2\0\0\0\0\1")})
     flows.update_endpoints({ONE: pod("10.0.0.1", mac=b"\2\0\0\0\0\2")})
+    assert flows.take() == addresses("10.0.0.1")
+
+
+def route(prefix: str, **fields: Any) -> Route:
+    return Route(parse_prefix(prefix), ROUTE_PROTOCOL_WORKLOAD, **fields)
+
+
+def test_routes_found_at_the_start_that_lead_to_nobody() -> None:
+    flows = StaleFlows()
+    pod_route = route("10.0.0.1/32", device="cali1")
+    borrowed = route("10.0.0.2/32", device="vxlan.calico", gateway=parse_address("10.0.9.0"))
+    grouped = route("10.0.0.4/32", nexthop_id=7)
+    block = route("10.0.0.0/26", type=RouteType.BLACKHOLE)
+    learned = replace(route("10.0.0.5/32", device="cali1"), protocol=ROUTE_PROTOCOL_LEARNED)
+    flows.forget_routes(
+        (pod_route, borrowed, grouped, block, learned, DeviceAddress("cali1", parse_prefix("10.0.0.6")))
+    )
     assert flows.take() == addresses("10.0.0.1")
 
 
