@@ -8,7 +8,7 @@ It must never ask for a read or a write before the first complete desired state 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -81,6 +81,10 @@ class Reconciler:
     def failed(self) -> Mapping[Key, Outcome]:
         """What is desired and does not hold, with why."""
         return self._failed
+
+    def outdated(self) -> Iterator[Object]:
+        """What is in the kernel and is to be replaced or dropped."""
+        return (self._actual[key] for key in self._dirty if key in self._actual)
 
     def holds(self, keys: Iterable[Key]) -> bool:
         """Whether all of these objects are in the kernel as desired."""

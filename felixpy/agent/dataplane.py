@@ -92,6 +92,7 @@ class Dataplane:
         self.reconciler.want(changes)
         if not self._started:
             self.reconciler.adopt()
+            self._flows.forget_routes(self.reconciler.outdated())
             self._started = True
             self._applier.apply("start")
         elif changes:

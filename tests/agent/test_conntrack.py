@@ -109,6 +109,22 @@ def test_the_next_pod_with_an_address_is_not_reached_by_old_connections(guarded:
     assert len(connections(node, "tcp", b.addresses[0])) == len(others), "connections of others go on"
 
 
+def test_a_pod_that_went_while_the_agent_was_away(guarded: Scene) -> None:
+    node, a = guarded.node, guarded.a
+    first = node.pod("first", ADDRESS)
+    first.write()
+    eventually(lambda: a.reaches(first))
+    with Client(a, ADDRESS) as client:
+        assert client.asks() == "first"
+        node.agent.stop()
+        node.etcd.delete(first.key)
+        node.agent.start()
+        eventually(lambda: ADDRESS not in node.namespace.ip("route"), what="its route goes")
+        second = follow(first, "guarded")
+        eventually(lambda: a.reaches(second), what="TCP is allowed")
+        assert client.asks() == "", "UDP is not"
+
+
 def put_service(node: Node, *backends: str) -> None:
     """A UDP Service in front of addresses."""
     port = {"name": "", "protocol": "UDP", "port": PORT}
