@@ -90,6 +90,15 @@ class Reconciler:
         """Whether all of these objects are in the kernel as desired."""
         return all(key not in self._dirty and key in self._actual for key in keys)
 
+    def holds_members(self, members: Iterable[tuple[Set, bytes]]) -> bool:
+        """Whether none of these members is still to be put, or was refused."""
+        return not any(
+            key in change.added
+            for target, key in members
+            for change in (self._members.get(target), self._failed_members.get(target))
+            if change is not None
+        )
+
     def wants(self, key: Key) -> bool:
         """Whether an object is desired."""
         return key in self._desired
@@ -106,17 +115,24 @@ class Reconciler:
                 self._desired[key] = one
             self._dirty.add(key)
         for target, change in changes.members.items():
-            held = self._members.get(target) or self._failed_members.pop(target, None)
-            if held is not None:
-                change = combine(held, change)
-            self._members[target] = change
+            self._take_up(target)
+            held = self._members.get(target)
+            self._members[target] = change if held is None else combine(held, change)
+
+    def _take_up(self, target: Set) -> None:
+        """Has a set's members that failed tried again, before what was wanted since."""
+        failed = self._failed_members.pop(target, None)
+        if failed is not None:
+            since = self._members.get(target)
+            self._members[target] = failed if since is None else combine(failed, since)
 
     def retry(self) -> bool:
         """Takes up again what failed; whether there is anything."""
-        self._dirty.update(self._failed)
-        self._members.update(self._failed_members)
         some = bool(self._failed or self._failed_members)
-        self._failed, self._failed_members = {}, {}
+        self._dirty.update(self._failed)
+        self._failed = {}
+        for target in tuple(self._failed_members):
+            self._take_up(target)
         return some
 
     def touch(self, keys: Iterable[Key]) -> None:
@@ -193,11 +209,18 @@ class Reconciler:
         op = outcome.op
         key = key_of(op)
         if outcome.error is not None:
+            if isinstance(op, PutMembers) and outcome.refused:
+                op = PutMembers(op.set, outcome.refused)
+                outcome = replace(outcome, op=op)
             report.failed.append(outcome)
             self._failed[key] = outcome
             self._dirty.discard(key)
-            if isinstance(op, PutMembers | DropMembers) and op.set in self._members:
-                self._failed_members[op.set] = self._members.pop(op.set)
+            if isinstance(op, PutMembers):
+                self._failed_members.setdefault(op.set, MemberChange()).added.update(op.members)
+                self._done(op.set, added=True)
+            elif isinstance(op, DropMembers):
+                self._failed_members.setdefault(op.set, MemberChange()).removed.update(op.members)
+                self._done(op.set, added=False)
             return
         match op:
             case Put(one):
@@ -214,6 +237,8 @@ class Reconciler:
                 self._done(target, added=False)
 
     def _done(self, target: Set, added: bool) -> None:
+        if target not in self._failed_members:
+            self._failed.pop(target.key, None)
         change = self._members.get(target)
         if change is None:
             return

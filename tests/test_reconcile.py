@@ -39,12 +39,13 @@ from felixpy.reconcile import Reconciler, same
 
 
 class MemoryKernel:
-    """Holds what it is told; refuses the keys in `refuses`."""
+    """Holds what it is told; refuses the keys in `refuses`, and the members in `refuses_members`."""
 
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
         self.members: dict[str, dict[bytes, bytes]] = {}
         self.refuses: set[Key] = set()
+        self.refuses_members: set[bytes] = set()
         self.ops: list[Op] = []
 
     def read(self, wanted: Iterable[Key]) -> Seen:
@@ -66,7 +67,11 @@ class MemoryKernel:
             case PutMembers(target, members):
                 if target.key in self.refuses:
                     return Outcome(op, "refused", 22)
-                self.members.setdefault(target.name, {}).update(members)
+                refused = {key: data for key, data in members.items() if key in self.refuses_members}
+                taken = {key: data for key, data in members.items() if key not in refused}
+                self.members.setdefault(target.name, {}).update(taken)
+                if refused:
+                    return Outcome(op, "refused", 22, refused)
             case DropMembers(target, members):
                 for member in members:
                     self.members.get(target.name, {}).pop(member, None)
@@ -181,6 +186,22 @@ def test_members_that_failed_are_not_forgotten(desk: Desk) -> None:
     desk.kernel.refuses.clear()
     desk.apply()
     assert desk.kernel.members[IPS.name].keys() == {b"\x0a\0\0\1", b"\x0a\0\0\2"}
+
+
+def test_a_refused_member_waits_and_holds_back_no_other(desk: Desk) -> None:
+    bad, good = b"\x0a\0\0\1", b"\x0a\0\0\2"
+    desk.kernel.refuses_members.add(bad)
+    desk.want(IPS, add=bad)
+    desk.want(add=good)
+    assert not desk.reconciler.holds_members([(IPS, good)]), "not before it is put"
+    desk.apply()
+    assert desk.reconciler.holds_members([(IPS, good)])
+    assert not desk.reconciler.holds_members([(IPS, good), (IPS, bad)])
+    assert [outcome.op for outcome in desk.reconciler.failed.values()] == [PutMembers(IPS, {bad: b""})]
+    desk.kernel.refuses_members.clear()
+    assert desk.reconciler.retry()
+    assert desk.apply() == [PutMembers(IPS, {bad: b""})]
+    assert desk.reconciler.holds_members([(IPS, bad)])
 
 
 def test_a_member_that_comes_and_goes_before_an_apply_is_no_member(desk: Desk) -> None:

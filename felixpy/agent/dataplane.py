@@ -248,7 +248,8 @@ class Dataplane:
     def holds(self, endpoint: Name) -> bool:
         """Whether an endpoint is known, and all of it is in the kernel."""
         keys = self.translator.ledger.keys_of(endpoint_owner(endpoint))
-        return bool(keys) and self.reconciler.holds(keys)
+        entries = self.translator.entries_of(endpoint)
+        return bool(keys) and self.reconciler.holds(keys) and self.reconciler.holds_members(entries)
 
     async def wait_programmed(self, endpoint: Name, revision: int) -> None:
         """Returns when the endpoint as of `revision` (or later) is in the kernel, routes and policy.

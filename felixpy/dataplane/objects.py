@@ -331,11 +331,15 @@ Op = Put | Drop | PutMembers | DropMembers
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an op: `error` is None when it holds in the kernel, else the errno and text of why not."""
+    """What became of an op: `error` is None when it holds in the kernel, else the errno and text of why not.
+
+    `refused`: which members of a PutMembers are not in, where the others are.
+    """
 
     op: Op
     error: str | None = None
     errno: int = 0
+    refused: Members = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,10 @@ class Translator:
         for name, endpoint in endpoints.items():
             self._render_endpoint(name, endpoint, changes)
 
+    def entries_of(self, name: Name) -> tuple[tuple[Set, bytes], ...]:
+        """An endpoint's entries in maps: the map and the key of each."""
+        return self._entries.get(name, ())
+
     def set_members(self, target: Set) -> Members | None:
         """All that a set should hold now; None for a set that is not an IP set of ours."""
         if target in self._prefixes:

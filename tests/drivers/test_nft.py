@@ -268,3 +268,19 @@ def test_log_prefix_and_comment_of_any_length_are_taken(driver: NftDriver) -> No
     chain = Chain("c", (Rule(Log("ü" * 200), (ProtocolIs(6),), comment="ü" * 200),))
     assert apply(driver, *put(chain)) == [None]
     assert driver.read().objects[chain.key] == seen_as(chain)
+
+
+def test_one_bad_entry_of_a_map_keeps_no_other_out(driver: NftDriver) -> None:
+    hub = Chain("hub", (Rule(Dispatch("in_interface", "dispatch")),))
+    base = Chain("forward", (Rule(Jump("hub")),), FORWARD)
+    apply(driver, *put(base, hub, A, DISPATCH))
+    good = {b"cali%d" % number: b"goto a" for number in range(50)}
+    bad = {b"caliLoop": b"goto hub", b"caliVoid": b"goto nowhere"}
+    (outcome,) = driver.apply([PutMembers(DISPATCH, bad | good)])
+    assert outcome.error
+    assert outcome.refused == bad
+    assert driver.read().members == {DISPATCH.name: good}
+    lost = Chain("lost", (Rule(Jump("nowhere")),))
+    outcomes = driver.apply([Put(lost), PutMembers(DISPATCH, {b"caliLost": b"goto lost", b"caliNew": b"goto a"})])
+    assert outcomes[1].refused == {b"caliLost": b"goto lost"}
+    assert driver.read().members == {DISPATCH.name: {**good, b"caliNew": b"goto a"}}

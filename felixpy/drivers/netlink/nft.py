@@ -2,7 +2,8 @@
 
 In → out: `read()` → Seen; ops on sets, members and chains → Outcomes. What the kernel refuses is left out, with what
 needs it, and the rest goes again: a failed object holds back only those that need it, and what holds, holds from one
-instant on. The table's name is the mark of ownership; nothing outside it is read or touched.
+instant on; only the good ones of a map's refused entries follow later. The table's name is the mark of ownership;
+nothing outside it is read or touched.
 Source: net/netfilter/nfnetlink.c (nfnetlink_rcv_batch reports every failed message of a batch, and does none of it).
 """
 
@@ -19,6 +20,7 @@ from felixpy.dataplane.objects import (
     BaseHook,
     Chain,
     ChainSeen,
+    DataType,
     Drop,
     DropMembers,
     Key,
@@ -59,6 +61,8 @@ ROUNDS = 16
 """Transactions per apply: each but the last leaves out what failed, so this is how deep failures may hang together."""
 PATIENT_ROUNDS = 12
 """Rounds that look for the one op that fails validation; after them, all that are refused are left out."""
+PARTS = 256
+"""Transactions that look for the bad entries of a map: enough for ten of them among 10,000."""
 
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _GENERIC = Struct(">BBH")
@@ -116,6 +120,36 @@ class NftDriver:
 
         Raises  OSError only when the kernel does not answer, or the transaction exceeds `SEND_BUFFER_BYTES`.
         """
+        outcomes = self._apply_together(ops)
+        lost = {_name_of(outcome.op) for outcome in outcomes if outcome.error and isinstance(outcome.op, Put)}
+        return tuple(self._apply_in_parts(it, lost) if _may_hold_in_part(it, lost) else it for it in outcomes)
+
+    def _apply_in_parts(self, outcome: Outcome, lost: AbstractSet[tuple[Kind, str]]) -> Outcome:
+        """Puts what can be put of a map's entries: one bad verdict has the kernel refuse all that come with it."""
+        assert isinstance(outcome.op, PutMembers)
+        target, members = outcome.op.set, outcome.op.members
+        refused = {key: data for key, data in members.items() if needs(PutMembers(target, {key: data})) & lost}
+        parts = [{key: data for key, data in members.items() if key not in refused}]
+        last = outcome
+        for _ in range(PARTS):
+            if not parts:
+                break
+            part = parts.pop()
+            (tried,) = self._apply_together([PutMembers(target, part)])
+            if tried.error is None:
+                continue
+            last = tried
+            if len(part) == 1:
+                refused.update(part)
+            else:
+                parts += _halves(part)
+        for part in parts:
+            refused.update(part)
+        if not refused:
+            return Outcome(outcome.op)
+        return Outcome(outcome.op, last.error, last.errno, refused)
+
+    def _apply_together(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         pending = dict(enumerate(ops))
         detours = self._foresee(pending)
         outcomes: dict[int, Outcome] = {}
@@ -286,6 +320,21 @@ def _without_echoes(refusals: Mapping[int | None, _Refusal]) -> dict[int | None,
         if refusal.failure.errno in _VALIDATION:
             heard.add(refusal.failure.errno)
     return kept
+
+
+def _may_hold_in_part(outcome: Outcome, lost: AbstractSet[tuple[Kind, str]]) -> bool:
+    """Whether a refused map may have entries that the kernel takes."""
+    match outcome:
+        case Outcome(op=PutMembers(set=Set(data=DataType.VERDICT) as target, members=members), error=str()):
+            return len(members) > 1 and (Kind.SET, target.name) not in lost
+        case _:
+            return False
+
+
+def _halves(members: Members) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    entries = list(members.items())
+    middle = len(entries) // 2
+    return dict(entries[:middle]), dict(entries[middle:])
 
 
 def _judge(op: Op, failure: Failure, blamed: AbstractSet[tuple[Kind, str]]) -> Outcome:
