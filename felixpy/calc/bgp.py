@@ -1,13 +1,14 @@
 """BGP resources and announcements → what this node's speaker should be (birdpy's values). Pure.
 
-Policy: only what this node originates goes to neighbours of other ASes, and nothing learned from those goes on to the
-mesh, so that no node becomes a transit; a route reflector passes on everything to its clients.
+Policy: in the mesh every node tells its own neighbours of other ASes only what it originates. Without the mesh, and at
+a route reflector, they are told other nodes' blocks too, of the pools that are exported. Nothing learned from them goes
+on to other nodes, so that no node becomes a transit; but a route reflector passes on everything to its clients.
 Source: Calico's BGPConfiguration and BGPPeer (api/pkg/apis/projectcalico/v3), confd's bgp_processor.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -21,6 +22,7 @@ from birdpy.intent import (
     Match,
     Neighbor,
     Policy,
+    PrefixRange,
     RouteOrigin,
     Speaker,
     Statement,
@@ -81,7 +83,7 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
         speaker=Speaker(router.asn, _router_id(node, me), own.listen_port or default.listen_port or 179),
         neighbors=neighbors,
         advertisements=dict(sorted(advertisements.items())),
-        policy=_policy(router, neighbors),
+        policy=Policy(exports=tuple(_exports(router, neighbors, _passed_on(tables, router, mesh)))),
     )
     connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
     route_filter = RouteFilter(
@@ -170,13 +172,42 @@ def _peer(name: str, peer: BgpPeer, tables: Tables) -> topology.Peer:
     )
 
 
-def _policy(router: topology.Node, neighbors: Mapping[bytes, Neighbor]) -> Policy:
+@dataclass(frozen=True, slots=True)
+class _PassedOn:
+    """Which blocks that other nodes taught go to other ASes: none but those of `exported`, nor any of `hidden`."""
+
+    exported: tuple[BgpPrefix, ...] = ()
+    hidden: tuple[BgpPrefix, ...] = ()
+
+
+def _passed_on(tables: Tables, router: topology.Node, mesh: topology.Mesh) -> _PassedOn:
+    if mesh.enabled and router.cluster_id is None:
+        return _PassedOn()
+    pools = [pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool)]
+    hidden, exported = (
+        tuple(sorted(BgpPrefix(*pool.cidr) for pool in pools if pool.disable_bgp_export is closed))
+        for closed in (True, False)
+    )
+    return _PassedOn(exported, hidden)
+
+
+def _exports(router: topology.Node, neighbors: Mapping[bytes, Neighbor], passed_on: _PassedOn) -> Iterator[Statement]:
     external = tuple(sorted(address for address, one in neighbors.items() if one.asn != (one.local_asn or router.asn)))
     internal = tuple(sorted(neighbors.keys() - set(external)))
-    exports: list[Statement] = []
     if external:
+        for accept, prefixes in ((False, passed_on.hidden), (True, passed_on.exported)):
+            for ranges in _by_family(PrefixRange(one, one.length, len(one.address) * 8) for one in prefixes):
+                yield Statement(Match(external, prefixes=ranges, origin=RouteOrigin.INTERNAL), accept)
         for origin in (RouteOrigin.INTERNAL, RouteOrigin.EXTERNAL):
-            exports.append(Statement(Match(neighbors=external, origin=origin), accept=False))
+            yield Statement(Match(external, origin=origin), accept=False)
     if internal and router.cluster_id is None:
-        exports.append(Statement(Match(neighbors=internal, origin=RouteOrigin.EXTERNAL), accept=False))
-    return Policy(exports=tuple(exports))
+        yield Statement(Match(internal, origin=RouteOrigin.EXTERNAL), accept=False)
+
+
+def _by_family(ranges: Iterable[PrefixRange]) -> Iterator[tuple[PrefixRange, ...]]:
+    """A statement holds prefixes of one family."""
+    given = tuple(ranges)
+    for size in (4, 16):
+        one_family = tuple(one for one in given if len(one.prefix.address) == size)
+        if one_family:
+            yield one_family

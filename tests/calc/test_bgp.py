@@ -1,0 +1,74 @@
+"""Who may be told what: the speaker's policy out of pools, peers and the kind of the node; judged path by path."""
+
+from __future__ import annotations
+
+import pytest
+
+from birdpy.addresses import Prefix, parse_address, parse_prefix
+from birdpy.intent import BgpIntent, RouteOrigin, Statement
+from felixpy.calc.bgp import BgpPlan, derive_bgp
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import BgpConfiguration, BgpPeer, Node
+from felixpy.resources.view import View
+from tests.calc.tunnel_world import ME, NODES, Change, node_address, pool
+
+TOR, OTHER_TOR, NEAR = "192.0.2.254", "192.0.2.253", "192.0.2.2"
+NO_MESH: Change = (Ref(Table.BGP_CONFIGURATION, Name("", "default")), BgpConfiguration(mesh=False))
+REFLECTOR: Change = (
+    Ref(Table.NODE, Name("", ME)),
+    Node(ipv4=node_address("192.0.2.1/24"), route_reflector_cluster_id="1.0.0.1"),
+)
+
+
+def peer(name: str, address: str, asn: int = 65000) -> Change:
+    return Ref(Table.BGP_PEER, Name("", name)), BgpPeer(parse_address(address), 179, asn)
+
+
+def intent_of(*changes: Change) -> BgpIntent:
+    view = View()
+    for change in (*NODES, *changes):
+        view.put(*change)
+    plan = derive_bgp(view.tables, ME, ())
+    assert isinstance(plan, BgpPlan)
+    return plan.intent
+
+
+def applies(statement: Statement, prefix: Prefix, neighbor: str, origin: RouteOrigin) -> bool:
+    match = statement.match
+    if match.neighbors is not None and parse_address(neighbor) not in match.neighbors:
+        return False
+    if match.origin not in (None, origin):
+        return False
+    return match.prefixes is None or any(
+        prefix.address.startswith(one.prefix.address[: one.prefix.length // 8])
+        and one.shortest <= prefix.length <= one.longest
+        for one in match.prefixes
+    )
+
+
+def tells(intent: BgpIntent, text: str, neighbor: str, origin: RouteOrigin) -> bool:
+    """Whether a path goes out: the first verdict wins. (Pools here end at whole bytes.)"""
+    verdicts = (one.accept for one in intent.policy.exports if applies(one, parse_prefix(text), neighbor, origin))
+    return next((verdict for verdict in verdicts if verdict is not None), True)
+
+
+@pytest.mark.parametrize("passes_on", [NO_MESH, REFLECTOR], ids=["no mesh", "reflector"])
+def test_blocks_of_other_nodes_reach_the_tor_where_no_mesh_would_tell_it(passes_on: Change) -> None:
+    intent = intent_of(
+        peer("tor", TOR),
+        passes_on,
+        pool("a", "10.0.0.0/16"),
+        pool("hidden", "10.1.0.0/16", disable_bgp_export=True),
+        pool("six", "fd00::/48"),
+    )
+    told = ("10.0.3.0/26", "10.1.3.0/26", "fd00::/122", "172.16.0.0/12")
+    assert [text for text in told if tells(intent, text, TOR, RouteOrigin.INTERNAL)] == ["10.0.3.0/26", "fd00::/122"]
+    assert not tells(intent, "10.0.3.0/26", TOR, RouteOrigin.EXTERNAL), "no transit"
+
+
+def test_in_the_mesh_the_tor_is_told_of_this_nodes_own_alone() -> None:
+    intent = intent_of(peer("tor", TOR), pool("a", "10.0.0.0/16"))
+    told = [origin for origin in RouteOrigin if tells(intent, "10.0.3.0/26", TOR, origin)]
+    assert told == [RouteOrigin.LOCAL]
+    assert not tells(intent, "10.0.3.0/26", NEAR, RouteOrigin.EXTERNAL)
