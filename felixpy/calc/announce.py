@@ -1,12 +1,12 @@
 """Which prefixes this node announces to its BGP neighbours, why, and why not.
 
-In: address blocks and their affinities, pools, this node's labels, grants, BGPAdvertisements, and the frontends that
-services.py derives: one truth for forwarding and announcing. Out: announcements by prefix, and the reason of every
-address or block that is held here and stays silent. Never talks BGP, and knows no neighbour.
+In: address blocks and their affinities, pools, this node's labels, grants, advertisements (advertisements.py), and the
+frontends that services.py derives: one truth for forwarding and announcing. Out: announcements by prefix, and the
+reason of every address or block that is held here and stays silent. Never talks BGP, and knows no neighbour.
 `AnnounceCalc` follows changes at their own cost; `derive_announcements` is the same from scratch.
 Source: confd/pkg/backends/calico/routes.go and bird_aggr.cfg.template (blocks); metallb speaker/bgp_controller.go
-(VIPs; without any BGPAdvertisement every granted address is announced, since a BGP node that holds back what it was
-given helps nobody).
+(VIPs; without any BGPAdvertisement or L2Advertisement every granted address is announced, since a BGP node that holds
+back what it was given helps nobody).
 """
 
 from __future__ import annotations
@@ -17,16 +17,26 @@ from enum import StrEnum
 from typing import TypeVar
 
 from felixpy.addresses import Address, Prefix, host_prefix, mask_address
+from felixpy.calc.advertisements import Subjects, Terms, covers, derive_terms
 from felixpy.calc.frontends import Frontend, FrontendIntent
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import ServiceDelta, Tables, derive_services
 from felixpy.resources.codec import Ref, Table, parse_block_name
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpAdvertisement, Block, BlockAffinity, Grant, IpPool, LabelPairs, Node, Resource
-from felixpy.selector import compile_selector
+from felixpy.resources.types import (
+    AddressPool,
+    BgpAdvertisement,
+    Block,
+    BlockAffinity,
+    CommunityAliases,
+    Grant,
+    IpPool,
+    LabelPairs,
+    Node,
+    Resource,
+    Service,
+)
 
-EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""A node with this label announces no Service address, whatever the value."""
 PENDING = "pending"
 
 _K = TypeVar("_K")
@@ -63,28 +73,6 @@ class AnnounceDelta:
         return bool(self.puts or self.drops)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for all Service addresses of this node: whether it may announce any, and the advertisements for it.
-
-    `advertisements` None means that nobody wrote any.
-    """
-
-    excluded: bool
-    advertisements: tuple[BgpAdvertisement, ...] | None
-
-
-def derive_terms(labels: LabelPairs, advertisements: Collection[BgpAdvertisement]) -> Terms:
-    """The part of the advertisements that concerns a node with these labels."""
-    named = dict(labels)
-    chosen = tuple(
-        one
-        for one in advertisements
-        if not one.node_selectors or any(compile_selector(selector)(named) for selector in one.node_selectors)
-    )
-    return Terms(EXCLUDE_LABEL in named, chosen if advertisements else None)
-
-
 def derive_block(
     prefix: Prefix, block: Block, state: str, pools: Iterable[IpPool], node: str
 ) -> tuple[Announcement, ...] | Silent:
@@ -104,9 +92,12 @@ def derive_block(
 
 
 def derive_address(
-    grant: Grant, intents: Collection[FrontendIntent], terms: Terms
+    grant: Grant, intents: Collection[FrontendIntent], terms: Terms, subjects: Subjects
 ) -> tuple[Announcement, ...] | Silent:
-    """What a granted address means here: announced where some frontend of it takes connections from outside."""
+    """What a granted address means here: announced where some frontend of it takes connections from outside.
+
+    A prefix with an unresolved community is held back, whoever else advertises it: what was to go with it is not known.
+    """
     unserved = find_unserved(intents)
     if unserved is not None:
         return unserved
@@ -114,10 +105,14 @@ def derive_address(
         return Silent(Reason.NODE_EXCLUDED)
     if terms.advertisements is None:
         return (Announcement(host_prefix(grant.address), Why.SERVICE),)
-    matching = [one for one in terms.advertisements if not one.pools or grant.pool in one.pools]
-    if not matching:
+    held, made = (
+        [_advertise(grant.address, one) for one in some if covers(one, grant, subjects)]
+        for some in (terms.unresolved, terms.advertisements)
+    )
+    if not held and not made:
         return Silent(Reason.NOT_ADVERTISED)
-    return tuple(_advertise(grant.address, one) for one in matching)
+    prefixes = {one.prefix for one in held}
+    return tuple(one for one in made if one.prefix not in prefixes) or Silent(Reason.UNKNOWN_COMMUNITY)
 
 
 def find_unserved(intents: Collection[FrontendIntent]) -> Silent | None:
@@ -173,7 +168,13 @@ class AnnounceCalc:
         self._grants: dict[Name, Grant] = {}
         self._grants_at: dict[Address, set[Name]] = {}
         self._frontends_at: dict[Address, dict[Frontend, FrontendIntent]] = {}
+        self._grants_of: dict[Name, set[Name]] = {}
         self._advertisements: dict[Name, BgpAdvertisement] = {}
+        self._aliases: dict[Name, CommunityAliases] = {}
+        self._layer2: set[Name] = set()
+        self._pool_labels: dict[str, LabelPairs] = {}
+        self._services: dict[Name, Service] = {}
+        self._subjects = Subjects(self._pool_labels, self._services)
         self._labels: LabelPairs = ()
         self._terms = derive_terms((), ())
         self._dirty: set[Source] = set()
@@ -211,6 +212,18 @@ class AnnounceCalc:
             case Table.BGP_ADVERTISEMENT:
                 _set(self._advertisements, ref.name, value if isinstance(value, BgpAdvertisement) else None)
                 self._update_terms()
+            case Table.COMMUNITY:
+                _set(self._aliases, ref.name, value if isinstance(value, CommunityAliases) else None)
+                self._update_terms()
+            case Table.L2_ADVERTISEMENT:
+                (self._layer2.discard if value is None else self._layer2.add)(ref.name)
+                self._update_terms()
+            case Table.ADDRESS_POOL:
+                _set(self._pool_labels, ref.name.name, value.labels if isinstance(value, AddressPool) else None)
+                self._dirty.update((Table.GRANT, name) for name in self._grants)
+            case Table.SERVICE:
+                _set(self._services, ref.name, value if isinstance(value, Service) else None)
+                self._dirty.update((Table.GRANT, name) for name in self._grants_of.get(ref.name, ()))
             case Table.NODE if ref.name.name == self.node:
                 self._labels = value.labels if isinstance(value, Node) else ()
                 self._update_terms()
@@ -237,13 +250,19 @@ class AnnounceCalc:
             self._grants_at[old.address].discard(name)
             if not self._grants_at[old.address]:
                 del self._grants_at[old.address]
+            for service in set(old.services):
+                self._grants_of[service].discard(name)
+                if not self._grants_of[service]:
+                    del self._grants_of[service]
         if grant is not None:
+            for service in grant.services:
+                self._grants_of.setdefault(service, set()).add(name)
             self._grants[name] = grant
             self._grants_at.setdefault(grant.address, set()).add(name)
         self._dirty.add((Table.GRANT, name))
 
     def _update_terms(self) -> None:
-        terms = derive_terms(self._labels, [self._advertisements[name] for name in sorted(self._advertisements)])
+        terms = derive_terms(self._labels, _rows(self._advertisements), _rows(self._aliases), bool(self._layer2))
         if terms != self._terms:
             self._terms = terms
             self._dirty.update((Table.GRANT, name) for name in self._grants)
@@ -306,7 +325,8 @@ class AnnounceCalc:
         grant = self._grants.get(name)
         if grant is None:
             return ()
-        return derive_address(grant, granted_intents(grant, self._frontends_at.get(grant.address, {})), self._terms)
+        intents = granted_intents(grant, self._frontends_at.get(grant.address, {}))
+        return derive_address(grant, intents, self._terms, self._subjects)
 
 
 def granted_intents(grant: Grant, frontends: Mapping[Frontend, FrontendIntent]) -> tuple[FrontendIntent, ...]:
@@ -321,13 +341,25 @@ def _set(table: dict[_K, _V], key: _K, value: _V | None) -> None:
         table[key] = value
 
 
+def _rows(table: Mapping[Name, _V]) -> list[_V]:
+    """In the order of their names."""
+    return [table[name] for name in sorted(table)]
+
+
 def derive_announcements(tables: Tables, node: str) -> tuple[Mapping[Prefix, Announcement], Mapping[Prefix, Silent]]:
     """All announcements of `node` by prefix, and all that stays silent, from scratch."""
     this = tables.get(Table.NODE, {}).get(Name("", node))
-    advertisements = [
-        one for _, one in sorted(tables.get(Table.BGP_ADVERTISEMENT, {}).items()) if isinstance(one, BgpAdvertisement)
-    ]
-    terms = derive_terms(this.labels if isinstance(this, Node) else (), advertisements)
+    terms = derive_terms(
+        this.labels if isinstance(this, Node) else (),
+        [one for one in _rows(tables.get(Table.BGP_ADVERTISEMENT, {})) if isinstance(one, BgpAdvertisement)],
+        [one for one in _rows(tables.get(Table.COMMUNITY, {})) if isinstance(one, CommunityAliases)],
+        bool(tables.get(Table.L2_ADVERTISEMENT)),
+    )
+    address_pools, services = tables.get(Table.ADDRESS_POOL, {}), tables.get(Table.SERVICE, {})
+    subjects = Subjects(
+        {name.name: one.labels for name, one in address_pools.items() if isinstance(one, AddressPool)},
+        {name: one for name, one in services.items() if isinstance(one, Service)},
+    )
     pools = [pool for pool in tables.get(Table.POOL, {}).values() if isinstance(pool, IpPool)]
     at: dict[Address, dict[Frontend, FrontendIntent]] = {}
     for frontend, intent in derive_services(tables, node).items():
@@ -341,7 +373,7 @@ def derive_announcements(tables: Tables, node: str) -> tuple[Mapping[Prefix, Ann
             found.append((prefix, derive_block(prefix, block, state, pools, node)))
     for grant in tables.get(Table.GRANT, {}).values():
         if isinstance(grant, Grant):
-            made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms)
+            made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms, subjects)
             found.append((host_prefix(grant.address), made))
     by_prefix: dict[Prefix, list[Announcement]] = {}
     silent: dict[Prefix, Silent] = {}

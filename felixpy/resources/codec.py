@@ -70,6 +70,7 @@ class Table(StrEnum):
     ADDRESS_POOL = "IPAddressPool"
     BGP_ADVERTISEMENT = "BGPAdvertisement"
     L2_ADVERTISEMENT = "L2Advertisement"
+    COMMUNITY = "Community"
     GRANT = "Grant"
 
 
@@ -196,6 +197,11 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         Table.L2_ADVERTISEMENT,
         kube.L2AdvertisementDoc,
         lambda doc, name: services.read_l2_advertisement(doc),
+    ),
+    ("metallb.io", "Community"): (
+        Table.COMMUNITY,
+        kube.CommunityDoc,
+        lambda doc, name: services.read_communities(doc),
     ),
 }
 

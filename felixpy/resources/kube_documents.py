@@ -144,6 +144,8 @@ class AddressPoolDoc(Doc):
 
 class BgpAdvertisementSpec(Doc):
     ip_address_pools: list[str] | None = field(default=None, name="ipAddressPools")
+    ip_address_pool_selectors: list[LabelSelector] | None = field(default=None, name="ipAddressPoolSelectors")
+    service_selectors: list[LabelSelector] | None = None
     aggregation_length: int = 32
     aggregation_length_v6: int = field(default=128, name="aggregationLengthV6")
     local_pref: int | None = None
@@ -155,6 +157,20 @@ class BgpAdvertisementSpec(Doc):
 class BgpAdvertisementDoc(Doc):
     metadata: Meta
     spec: BgpAdvertisementSpec = field(default_factory=BgpAdvertisementSpec)
+
+
+class CommunityAliasDoc(Doc):
+    name: str
+    value: str
+
+
+class CommunitySpec(Doc):
+    communities: list[CommunityAliasDoc] | None = None
+
+
+class CommunityDoc(Doc):
+    metadata: Meta
+    spec: CommunitySpec = field(default_factory=CommunitySpec)
 
 
 class PreferenceDoc(Doc):

@@ -10,6 +10,7 @@ from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import (
     AddressPoolDoc,
     BgpAdvertisementDoc,
+    CommunityDoc,
     EndpointsDoc,
     EndpointSliceDoc,
     L2AdvertisementDoc,
@@ -33,6 +34,7 @@ from felixpy.resources.types import (
     BackendGroup,
     BackendPort,
     BgpAdvertisement,
+    CommunityAliases,
     EndpointSlice,
     Grant,
     L2Advertisement,
@@ -200,17 +202,48 @@ def read_address_pool(doc: AddressPoolDoc) -> AddressPool:
 
 def read_bgp_advertisement(doc: BgpAdvertisementDoc) -> BgpAdvertisement:
     spec = doc.spec
+    for field, length, most in (
+        ("spec.aggregationLength", spec.aggregation_length, 32),
+        ("spec.aggregationLengthV6", spec.aggregation_length_v6, 128),
+    ):
+        if not 1 <= length <= most:
+            raise FieldError(field, f"{length} is not between 1 and {most}")
+    if spec.local_pref is not None and not 0 <= spec.local_pref < 1 << 32:
+        raise FieldError("spec.localPref", f"{spec.local_pref} is not between 0 and 2^32 - 1")
     return BgpAdvertisement(
         pools=tuple(spec.ip_address_pools or ()),
         aggregation4=spec.aggregation_length,
         aggregation6=spec.aggregation_length_v6,
         local_pref=spec.local_pref,
-        communities=tuple(spec.communities or ()),
-        node_selectors=tuple(
-            read_label_selector(f"spec.nodeSelectors[{index}]", one)
-            for index, one in enumerate(spec.node_selectors or ())
+        communities=tuple(
+            read_community(f"spec.communities[{index}]", word) if ":" in word else word
+            for index, word in enumerate(spec.communities or ())
         ),
+        node_selectors=_selectors("spec.nodeSelectors", spec.node_selectors),
         peers=tuple(spec.peers or ()),
+        pool_selectors=_selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors),
+        service_selectors=_selectors("spec.serviceSelectors", spec.service_selectors),
+    )
+
+
+def read_community(field: str, text: str) -> str:
+    """`65000:100`, or a large one (`65000:1:2`, before which `large:` may stand); RFC 1997, RFC 8092."""
+    parts = text.removeprefix("large:").split(":")
+    bits = {2: 16, 3: 32}.get(len(parts), 0)
+    plain = len(parts) == 2 and text.startswith("large:")
+    if plain or not all(part.isascii() and part.isdigit() and len(part) <= 10 for part in parts):
+        raise FieldError(field, f"{text!r} is no community such as 65000:100 or large:65000:100:1")
+    if not all(int(part) < 1 << bits for part in parts):
+        raise FieldError(field, f"{text!r} is no community: a part does not fit in {bits} bits")
+    return ":".join(str(int(part)) for part in parts)
+
+
+def read_communities(doc: CommunityDoc) -> CommunityAliases:
+    return CommunityAliases(
+        tuple(
+            (one.name, read_community(f"spec.communities[{index}].value", one.value))
+            for index, one in enumerate(doc.spec.communities or ())
+        )
     )
 
 

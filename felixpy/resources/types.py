@@ -415,7 +415,10 @@ class AddressPool:
 
 @dataclass(frozen=True, slots=True)
 class BgpAdvertisement:
-    """A MetalLB BGPAdvertisement; empty selections mean all."""
+    """A MetalLB BGPAdvertisement; empty selections mean all. A pool is selected by name or by `pool_selectors`.
+
+    `communities` are numbers with colons, or names that a Community gives; `peers` are names of BGPPeers.
+    """
 
     pools: tuple[str, ...] = ()
     aggregation4: int = 32
@@ -424,6 +427,15 @@ class BgpAdvertisement:
     communities: tuple[str, ...] = ()
     node_selectors: tuple[Selector, ...] = ()
     peers: tuple[str, ...] = ()
+    pool_selectors: tuple[Selector, ...] = ()
+    service_selectors: tuple[Selector, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommunityAliases:
+    """A MetalLB Community: names of communities, each with its number."""
+
+    values: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +489,7 @@ Resource = (
     | EndpointSlice
     | AddressPool
     | BgpAdvertisement
+    | CommunityAliases
     | L2Advertisement
     | Grant
 )

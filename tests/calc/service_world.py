@@ -17,9 +17,11 @@ from felixpy.resources.types import (
     BgpConfiguration,
     Block,
     BlockAffinity,
+    CommunityAliases,
     EndpointSlice,
     Grant,
     IpPool,
+    L2Advertisement,
     Node,
     Resource,
     Service,
@@ -199,7 +201,7 @@ _nodes = st.builds(
     ),
 )
 _advertisements = st.builds(
-    lambda name, pools, length, selector, pref, communities: (
+    lambda name, pools, length, selector, pref, communities, pool_selector, service_selector: (
         Ref(Table.BGP_ADVERTISEMENT, Name("metallb-system", name)),
         BgpAdvertisement(
             tuple(pools),
@@ -208,6 +210,8 @@ _advertisements = st.builds(
             pref,
             tuple(communities),
             (parse_selector(selector),) if selector else (),
+            pool_selectors=(parse_selector(pool_selector),) if pool_selector else (),
+            service_selectors=(parse_selector(service_selector),) if service_selector else (),
         ),
     ),
     st.sampled_from(["one", "two"]),
@@ -215,11 +219,20 @@ _advertisements = st.builds(
     st.sampled_from([32, 24]),
     st.sampled_from(["", "has(rack)", "!has(rack)"]),
     st.sampled_from([None, 100, 200]),
-    st.lists(st.sampled_from(["65000:1", "65000:2"]), max_size=1),
+    st.lists(st.sampled_from(["65000:1", "65000:2", "quiet"]), max_size=1),
+    st.sampled_from(["", "", "has(tier)"]),
+    st.sampled_from(["", "", "!all()", "!has(service.kubernetes.io/service-proxy-name)"]),
 )
 _address_pools = st.builds(
-    lambda name: (Ref(Table.ADDRESS_POOL, Name("metallb-system", name)), AddressPool(())),
+    lambda name, labels: (Ref(Table.ADDRESS_POOL, Name("metallb-system", name)), AddressPool((), labels=labels)),
     st.sampled_from(["default", "gold"]),
+    st.sampled_from([(), (("tier", "gold"),)]),
+)
+_others_of_metallb = st.sampled_from(
+    [
+        (Ref(Table.COMMUNITY, Name("metallb-system", "names")), CommunityAliases((("quiet", "65535:65281"),))),
+        (Ref(Table.L2_ADVERTISEMENT, Name("metallb-system", "l2")), L2Advertisement()),
+    ]
 )
 
 
@@ -241,5 +254,6 @@ SERVICE_CHANGES = _or_gone(
     )
 )
 ANNOUNCE_CHANGES = st.one_of(
-    SERVICE_CHANGES, _or_gone(st.one_of(_blocks(), _affinities, _pools, _nodes, _advertisements, _address_pools))
+    SERVICE_CHANGES,
+    _or_gone(st.one_of(_blocks(), _affinities, _pools, _nodes, _advertisements, _address_pools, _others_of_metallb)),
 )

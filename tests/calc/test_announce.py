@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.calc.announce import EXCLUDE_LABEL, AnnounceCalc, Announcement, Why, derive_announcements
+from felixpy.calc.advertisements import EXCLUDE_LABEL
+from felixpy.calc.announce import AnnounceCalc, Announcement, Why, derive_announcements
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceCalc
-from felixpy.resources.codec import Decoder, Ref, Table
+from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpAdvertisement, Block, BlockAffinity, Broken, IpPool, Node
+from felixpy.resources.types import (
+    AddressPool,
+    BgpAdvertisement,
+    Block,
+    BlockAffinity,
+    Broken,
+    CommunityAliases,
+    IpPool,
+    L2Advertisement,
+    Node,
+)
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
 from tests.calc.service_world import (
@@ -72,6 +85,10 @@ def node(*labels: str) -> Change:
 
 def advertisement(name: str, **values: object) -> Change:
     return Ref(Table.BGP_ADVERTISEMENT, Name("metallb-system", name)), BgpAdvertisement(**values)  # type: ignore[arg-type]
+
+
+def metallb(table: Table, name: str, value: AddressPool | CommunityAliases | L2Advertisement | None) -> Change:
+    return Ref(table, Name("metallb-system", name)), value
 
 
 def served(**policy: object) -> tuple[Change, ...]:
@@ -159,6 +176,67 @@ def test_advertisements_narrow_by_pool_and_node(
     world = World(*served(), advertisement("one", **values), node(*labels))
     assert (VIP in world.announce.announcements) == announced
     assert announced or world.silent() == {"203.0.113.1/32": Reason.NOT_ADVERTISED}
+
+
+@pytest.mark.parametrize(
+    ("values", "announced"),
+    [
+        ({"pool_selectors": (parse_selector("tier == 'gold'"),)}, True),
+        ({"pool_selectors": (parse_selector("tier == 'tin'"),)}, False),
+        ({"pools": ("default",), "pool_selectors": (parse_selector("tier == 'tin'"),)}, True),
+        ({"service_selectors": (parse_selector("has(public)"),)}, True),
+        ({"service_selectors": (parse_selector("!has(public)"),)}, False),
+    ],
+)
+def test_advertisements_select_pools_and_services_by_label(values: dict[str, object], announced: bool) -> None:
+    pool = metallb(Table.ADDRESS_POOL, "default", AddressPool((), labels=(("tier", "gold"),)))
+    world = World(*served(label="public"), advertisement("one", **values), pool)
+    assert (VIP in world.announce.announcements) == announced
+
+
+def test_an_advertisement_waits_for_the_numbers_of_its_communities() -> None:
+    world = World(*served(), advertisement("one", communities=("quiet", "65000:1")), advertisement("open"))
+    assert world.silent() == {"203.0.113.1/32": Reason.UNKNOWN_COMMUNITY}
+    assert not world.announced(), "nor does the other one announce what may be meant to stay inside"
+    aliases = CommunityAliases((("quiet", "65535:65281"),))
+    world.see(metallb(Table.COMMUNITY, "names", aliases))
+    assert world.announce.announcements[VIP].communities == ("65000:1", "65535:65281")
+    assert world.see(metallb(Table.COMMUNITY, "names", None)).delta.drops == {VIP}
+
+
+def test_with_layer2_advertisements_alone_nothing_goes_over_bgp() -> None:
+    layer2 = metallb(Table.L2_ADVERTISEMENT, "l2", L2Advertisement())
+    world = World(*served(), layer2)
+    assert world.silent() == {"203.0.113.1/32": Reason.NOT_ADVERTISED}
+    assert world.see(advertisement("one")).announced() == {"203.0.113.1/32": Why.SERVICE}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"aggregationLength": 33}, "spec.aggregationLength"),
+        ({"aggregationLength": 0}, "spec.aggregationLength"),
+        ({"aggregationLengthV6": 129}, "spec.aggregationLengthV6"),
+        ({"localPref": -1}, "spec.localPref"),
+        ({"communities": ["65000:1", "4200000001:100"]}, "spec.communities[1]"),
+        ({"communities": ["a:b"]}, "spec.communities[0]"),
+        ({"communities": ["large:1:2"]}, "spec.communities[0]"),
+        ({"communities": ["large:1:2:4294967296"]}, "spec.communities[0]"),
+    ],
+)
+def test_a_value_that_bgp_cannot_carry_is_named(spec: dict[str, object], field: str) -> None:
+    key = b"/felixpy/resources/metallb.io/v1beta1/bgpadvertisements/metallb-system/one"
+    found = Decoder(ME).decode(key, json.dumps({"metadata": {"name": "one"}, "spec": spec}).encode())
+    assert isinstance(found, Broken)
+    assert found.field == field
+
+
+def test_communities_are_read_as_numbers_whatever_their_form() -> None:
+    spec = {"communities": [{"name": "quiet", "value": "65535:65281"}, {"name": "far", "value": "large:64512:01:2"}]}
+    key = b"/felixpy/resources/metallb.io/v1beta1/communities/metallb-system/names"
+    found = Decoder(ME).decode(key, json.dumps({"metadata": {"name": "names"}, "spec": spec}).encode())
+    assert isinstance(found, Decoded)
+    assert found.value == CommunityAliases((("quiet", "65535:65281"), ("far", "64512:1:2")))
 
 
 def test_several_advertisements_give_several_prefixes_with_their_own_attributes() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address
-from felixpy.calc.announce import EXCLUDE_LABEL
+from felixpy.calc.advertisements import EXCLUDE_LABEL
 from felixpy.calc.layer2 import Layer2Calc, Layer2Vip, derive_layer2, score_node
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceCalc
