@@ -100,6 +100,12 @@ def derive_neighbors(me: Node, nodes: Iterable[Node], peers: Iterable[Peer], mes
     return {address: found[address] for address in sorted(found) if address not in own}
 
 
+def find_peer_addresses(me: Node, nodes: Iterable[Node], peers: Iterable[Peer]) -> Mapping[str, frozenset[bytes]]:
+    """The addresses that each peer, by its name, means for `me`, whichever peer's settings their sessions have."""
+    by_name = {node.name: node for node in nodes}
+    return {peer.name: frozenset(one.address for one in _neighbors_of_peer(me, by_name, peer)) for peer in peers}
+
+
 def mesh_side_is_passive(own: bytes, remote: bytes) -> bool:
     """Whether `own` waits for `remote` to connect.
 

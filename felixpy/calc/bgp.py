@@ -2,7 +2,8 @@
 
 Policy: in the mesh every node tells its own neighbours of other ASes only what it originates. Without the mesh, and at
 a route reflector, they are told other nodes' blocks too, of the pools that are exported. Nothing learned from them goes
-on to other nodes, so that no node becomes a transit; but a route reflector passes on everything to its clients.
+on to other nodes, so that no node becomes a transit; but a route reflector passes on everything to its clients. What is
+announced to some peers goes to no other neighbour, the mesh included.
 Source: Calico's BGPConfiguration and BGPPeer (api/pkg/apis/projectcalico/v3), confd's bgp_processor.go.
 """
 
@@ -78,12 +79,18 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
         _peer(name.name, peer, tables) for name, peer in tables[Table.BGP_PEER].items() if isinstance(peer, BgpPeer)
     ]
     neighbors = topology.derive_neighbors(router, nodes.values(), peers, mesh)
+    announced = tuple(announced)
     advertisements = {one.prefix: one for one in map(_advertisement, announced)}
+    told = topology.find_peer_addresses(router, nodes.values(), peers)
+    exports = (
+        *_restrict(announced, frozenset(neighbors), told),
+        *_exports(router, neighbors, _passed_on(tables, router, mesh)),
+    )
     intent = BgpIntent(
         speaker=Speaker(router.asn, _router_id(node, me), own.listen_port or default.listen_port or 179),
         neighbors=neighbors,
         advertisements=dict(sorted(advertisements.items())),
-        policy=Policy(exports=tuple(_exports(router, neighbors, _passed_on(tables, router, mesh)))),
+        policy=Policy(exports=exports),
     )
     connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
     route_filter = RouteFilter(
@@ -170,6 +177,22 @@ def _peer(name: str, peer: BgpPeer, tables: Tables) -> topology.Peer:
         allow_own_asn=peer.allow_local_as,
         settings=settings,
     )
+
+
+def _restrict(
+    announced: Iterable[Announcement], neighbors: frozenset[bytes], addresses: Mapping[str, frozenset[bytes]]
+) -> Iterator[Statement]:
+    """Keeps what is for some peers from all other neighbours; a peer that is not there yet is told nothing."""
+    prefixes_for: dict[frozenset[bytes], list[PrefixRange]] = {}
+    for one in announced:
+        if one.peers:
+            told = frozenset(address for name in one.peers for address in addresses.get(name, ()))
+            prefix = BgpPrefix(*one.prefix)
+            prefixes_for.setdefault(neighbors - told, []).append(PrefixRange(prefix, prefix.length, prefix.length))
+    for others, prefixes in sorted(prefixes_for.items(), key=lambda item: sorted(item[0])):
+        if others:
+            for ranges in _by_family(sorted(prefixes, key=lambda one: one.prefix)):
+                yield Statement(Match(tuple(sorted(others)), prefixes=ranges, origin=RouteOrigin.LOCAL), accept=False)
 
 
 @dataclass(frozen=True, slots=True)

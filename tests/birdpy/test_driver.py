@@ -32,6 +32,7 @@ from tests.support.wait import eventually_async
 
 BLOCK = parse_prefix("10.64.1.0/26")
 OTHER = parse_prefix("10.64.2.0/26")
+THIRD = parse_prefix("10.64.3.0/26")
 BLOCK6 = parse_prefix("fd64:1::/122")
 
 
@@ -140,6 +141,24 @@ async def test_a_tighter_export_policy_withdraws_from_whom_it_names(star: Star) 
     await make_so(driver, star.intent(star.a, BLOCK, OTHER, policy=Policy(exports=(Statement(narrow, False),))))
     await sees(second, {BLOCK: (star.a.address,)})
     await sees(third, both)
+    assert (await third.read_sessions())[star.a.address].up_since == up_since
+
+
+async def test_a_prefix_for_some_comes_and_goes_without_a_session(star: Star) -> None:
+    driver, second, third = star.drivers
+    via = (star.a.address,)
+    up_since = (await third.read_sessions())[star.a.address].up_since
+
+    def told(*prefixes: Prefix) -> BgpIntent:
+        """These, and all but the first not for c."""
+        ranges = tuple(PrefixRange(prefix, 26, 26) for prefix in prefixes[1:])
+        not_c = Statement(Match((star.c.address,), prefixes=ranges, origin=RouteOrigin.LOCAL), False)
+        return star.intent(star.a, *prefixes, policy=Policy(exports=(not_c,)))
+
+    for prefixes in ((BLOCK, OTHER), (BLOCK, OTHER, THIRD), (BLOCK, THIRD), (BLOCK,)):
+        await make_so(driver, told(*prefixes))
+        await sees(second, dict.fromkeys(prefixes, via))
+        await sees(third, {BLOCK: via})
     assert (await third.read_sessions())[star.a.address].up_since == up_since
 
 

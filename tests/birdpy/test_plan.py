@@ -33,6 +33,7 @@ from birdpy.intent import (
     Neighbor,
     Policy,
     PrefixRange,
+    RouteOrigin,
     Speaker,
     Statement,
 )
@@ -99,6 +100,20 @@ def test_a_password_updates_one_neighbour() -> None:
 def test_a_policy_refreshes_only_the_neighbours_it_treats_otherwise() -> None:
     changed = replace(INTENT, policy=CLOSED_TO_2)
     assert plan(changed, held(INTENT), 4) == [SetPolicy(CLOSED_TO_2), Refresh(N2, Direction.EXPORT)]
+
+
+@pytest.mark.parametrize("generation", [3, 4])
+def test_a_prefix_that_comes_or_goes_with_its_statement_touches_no_session(generation: Literal[3, 4]) -> None:
+    closed = Statement(
+        Match(neighbors=(N2,), prefixes=(PrefixRange(OTHER, 26, 26),), origin=RouteOrigin.LOCAL), accept=False
+    )
+    advertisements = {prefix: Advertisement(prefix) for prefix in (BLOCK, OTHER)}
+    more = replace(INTENT, advertisements=advertisements, policy=Policy(exports=(closed,)))
+    assert plan(more, held(INTENT), generation) == [SetPolicy(more.policy), Announce((Advertisement(OTHER),))]
+    assert plan(INTENT, held(more), generation) == [Withdraw((OTHER,)), SetPolicy(Policy())]
+    opened = replace(more, policy=Policy())
+    anew = [Refresh] if generation == 4 else [RemoveNeighbor, AddNeighbor]
+    assert kinds(plan(opened, held(more), generation)) == [SetPolicy, *anew], "what stays announced is told anew"
 
 
 def test_version_3_begins_a_session_anew_to_take_routes_back() -> None:

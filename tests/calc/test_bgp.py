@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from birdpy.addresses import Prefix, parse_address, parse_prefix
 from birdpy.intent import BgpIntent, RouteOrigin, Statement
+from felixpy.addresses import parse_prefix as prefix_of
+from felixpy.calc.announce import Announcement, Why
 from felixpy.calc.bgp import BgpPlan, derive_bgp
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
@@ -25,11 +29,11 @@ def peer(name: str, address: str, asn: int = 65000) -> Change:
     return Ref(Table.BGP_PEER, Name("", name)), BgpPeer(parse_address(address), 179, asn)
 
 
-def intent_of(*changes: Change) -> BgpIntent:
+def intent_of(*changes: Change, announced: Iterable[Announcement] = ()) -> BgpIntent:
     view = View()
     for change in (*NODES, *changes):
         view.put(*change)
-    plan = derive_bgp(view.tables, ME, ())
+    plan = derive_bgp(view.tables, ME, announced)
     assert isinstance(plan, BgpPlan)
     return plan.intent
 
@@ -72,3 +76,24 @@ def test_in_the_mesh_the_tor_is_told_of_this_nodes_own_alone() -> None:
     told = [origin for origin in RouteOrigin if tells(intent, "10.0.3.0/26", TOR, origin)]
     assert told == [RouteOrigin.LOCAL]
     assert not tells(intent, "10.0.3.0/26", NEAR, RouteOrigin.EXTERNAL)
+
+
+@pytest.mark.parametrize(
+    ("peers", "told"),
+    [
+        ((), [TOR, OTHER_TOR, NEAR]),
+        (("tor",), [TOR]),
+        (("tor", "other"), [TOR, OTHER_TOR]),
+        (("same tor again",), [TOR]),
+        (("nobody",), []),
+    ],
+)
+def test_what_is_for_some_peers_goes_to_no_one_else(peers: tuple[str, ...], told: list[str]) -> None:
+    world = (peer("tor", TOR), peer("other", OTHER_TOR), peer("same tor again", TOR))
+    vip, six = (Announcement(prefix_of(text), Why.SERVICE, peers=peers) for text in ("203.0.113.1", "2001:db8::1"))
+    plain = Announcement(prefix_of("203.0.113.2"), Why.SERVICE)
+    intent = intent_of(*world, announced=(vip, six, plain))
+    everyone = [TOR, OTHER_TOR, NEAR]
+    for text in ("203.0.113.1", "2001:db8::1"):
+        assert [one for one in everyone if tells(intent, text, one, RouteOrigin.LOCAL)] == told
+    assert all(tells(intent, "203.0.113.2", one, RouteOrigin.LOCAL) for one in everyone)
