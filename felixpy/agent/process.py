@@ -144,10 +144,10 @@ class _Process:
             if self._agent is not None:
                 self._agent.observe(event)
             decoded = self._decoder.decode(event.key, event.value)
+            if event.value is None or not isinstance(decoded, Broken):
+                self._broken.pop(event.key, None)
             if isinstance(decoded, Broken):
-                decoded = self._report(event.key, decoded)
-            elif event.key in self._broken:
-                del self._broken[event.key]
+                decoded = self._report(event.key, decoded) if event.value is not None else None
             if decoded is None:
                 continue
             self._services.update(decoded.ref, decoded.value)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import assert_never
 
 from birdpy.addresses import Prefix as BgpPrefix
-from birdpy.fib import LearnedRoute, RouteDelta
+from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
 from birdpy.gobgp.supervisor import GobgpdSettings
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
@@ -202,11 +202,12 @@ class RoutingRole:
 def learned_route(route: LearnedRoute) -> Route:
     """The kernel's form of a learned route; several next hops share the traffic evenly."""
     destination = Prefix(Address(route.prefix.address), route.prefix.length)
+    metric = 0 if destination.version == 6 and route.metric == NORMAL_METRIC else route.metric
     if len(route.next_hops) == 1:
         gateway = Address(route.next_hops[0])
-        return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=gateway, metric=route.metric)
+        return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=gateway, metric=metric)
     hops = tuple(Hop(Address(hop), None) for hop in route.next_hops)
-    return Route(destination, ROUTE_PROTOCOL_LEARNED, hops=hops, metric=route.metric)
+    return Route(destination, ROUTE_PROTOCOL_LEARNED, hops=hops, metric=metric)
 
 
 def _gobgpd(settings: Settings) -> GobgpdSettings | None:

@@ -62,9 +62,14 @@ async def lead(store: Store, key: bytes, node: str, work: Work, ttl_s: int = LEA
 
 
 async def _until_vacant(store: Store, key: bytes) -> None:
+    """Waits until nobody leads. A key without a lease is nobody's: a copied datastore has keys and no leases."""
     snapshot = await store.snapshot([key])
-    if any(pair.key == key for pair in snapshot.items):
-        await _until_changed(store, key, snapshot.revision + 1)
+    for pair in snapshot.items:
+        if pair.key == key and not pair.lease:
+            _log.warning("%s has no lease, so nobody leads: it is removed", key.decode())
+            await store.transact([Expect(key, pair.mod_revision)], [Write(key, None)])
+        elif pair.key == key:
+            await _until_changed(store, key, snapshot.revision + 1)
 
 
 async def _until_changed(store: Store, key: bytes, start_revision: int) -> None:

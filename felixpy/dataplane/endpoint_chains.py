@@ -52,6 +52,8 @@ _NOT_PASSED = MarkIs(0, MARK_PASS)
 ACCEPTED = MarkIs(MARK_ACCEPT, MARK_ACCEPT)
 _IPIP = 4
 _UDP = 17
+POD_METRIC6 = 256
+"""Of a pod's IPv6 route: without one it would have the kernel's 1024, and so the key of a learned route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,13 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
     leaving, reaching = endpoint_chain("out", device), endpoint_chain("in", device)
     key = device.encode()
     routes = tuple(
-        Route(host_prefix(address), ROUTE_PROTOCOL_WORKLOAD, device=device, link_scope=len(address) == 4)
+        Route(
+            host_prefix(address),
+            ROUTE_PROTOCOL_WORKLOAD,
+            device=device,
+            link_scope=len(address) == 4,
+            metric=0 if len(address) == 4 else POD_METRIC6,
+        )
         for address in endpoint.addresses
     )
     return EndpointObjects(

@@ -142,15 +142,21 @@ def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
         version=cast("Literal[4, 6] | None", rule.ip_version),
         protocol=protocol,
         not_protocol=read_protocol(f"{field}.notProtocol", rule.not_protocol),
-        icmp=_icmp(rule.icmp),
-        not_icmp=_icmp(rule.not_icmp),
+        icmp=_icmp(f"{field}.icmp", rule.icmp),
+        not_icmp=_icmp(f"{field}.notICMP", rule.not_icmp),
         source=_entity(f"{field}.source", source, namespace),
         destination=_entity(f"{field}.destination", destination, namespace),
     )
 
 
-def _icmp(icmp: Icmp | None) -> IcmpMatch | None:
-    return None if icmp is None or icmp.type is None else IcmpMatch(icmp.type, icmp.code)
+def _icmp(field: str, icmp: Icmp | None) -> IcmpMatch | None:
+    if icmp is None or (icmp.type is None and icmp.code is None):
+        return None
+    if icmp.type is None:
+        raise FieldError(f"{field}.code", "needs a type beside it")
+    if not (0 <= icmp.type <= 254 and 0 <= (icmp.code or 0) <= 255):
+        raise FieldError(field, f"there is no ICMP type {icmp.type} with code {icmp.code}")
+    return IcmpMatch(icmp.type, icmp.code)
 
 
 def _entity(field: str, entity: Entity, namespace: str) -> EntityMatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.agent.conftest import Scene
-from tests.agent.node import PORT, Node, resource
+from tests.agent.node import PORT, PROGRAM, Node, resource
 from tests.support.wait import eventually
 
 FROM_A = {"source": {"selector": "name == 'a'"}}
@@ -126,6 +126,16 @@ def test_a_broken_object_is_named_once_and_harms_nothing(scene: Scene) -> None:
     assert node.log().count("default.bad: ") == 1
     node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "default.flip", {"selector": "name = 'b'"}))
     eventually(lambda: a.reaches(b), what="a policy that breaks counts as missing")
+
+
+def test_what_is_broken_and_deleted_is_broken_no_more(scene: Scene) -> None:
+    node = scene.node
+    odd = "/calico/resources/v3/projectcalico.org/nodes/"
+    node.etcd.put(odd, "{}")
+    eventually(lambda: f"{odd}: " in node.log())
+    node.etcd.delete(odd)
+    status = [PROGRAM.with_name("felixctl"), "status", "--local", "--run-dir", str(node.run_dir), "-o", "json"]
+    eventually(lambda: '"broken": 0' in node.namespace.run(*status) or '"broken":0' in node.namespace.run(*status))
 
 
 def test_an_empty_datastore_becomes_a_cluster() -> None:

@@ -192,3 +192,17 @@ async def test_two_controllers_that_both_believe_to_lead_never_give_twice(store:
     await eventually_async(settled)
     assert not [task for task in tasks if task.done()]
     assert (await observe_all(store)).next_step() is None, "a third would find something to do"
+
+
+async def test_a_leader_s_key_without_a_lease_leads_nobody(store: Store, start: Start) -> None:
+    cluster = Cluster(store)
+    await cluster.initialise()
+    await cluster.put_pool("default", "203.0.113.0/30")
+    await store.put(LEADER_KEY, b'{"node":"gone"}')
+    start(serve_controllers(store, "n1", 2))
+    await cluster.put_service("a/1")
+
+    async def served() -> bool:
+        return bool((await cluster.addresses()).get("a/1"))
+
+    await eventually_async(served)

@@ -126,9 +126,9 @@ print(json.dumps({"sent": n}))
 
 
 def _python(namespace: Namespace, program: str, *arguments: str) -> subprocess.Popen[str]:
-    return namespace.popen(
-        sys.executable, "-I", "-S", "-c", program, *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
+    """A small program in a namespace; it keeps no terminal or pipe of ours open."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return namespace.popen(sys.executable, "-I", "-S", "-c", program, *arguments, **pipes)
 
 
 def _answer(namespace: Namespace, program: str, *arguments: str) -> str | None:
