@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from felixpy.addresses import parse_address
-from felixpy.dataplane.nftables import chain_digests
+from felixpy.dataplane.nftables import TABLE, chain_digests
 from felixpy.dataplane.objects import (
     BaseHook,
     Chain,
@@ -29,7 +29,8 @@ from felixpy.dataplane.objects import (
 from felixpy.dataplane.rules import Accept, Dispatch, Jump, Log, Masquerade, ProtocolIs, Return, Rule, SetHas
 from felixpy.dataplane.rules import Drop as DropPacket
 from felixpy.drivers.netlink.nft import NftDriver
-from felixpy.drivers.netlink.socket import in_namespace
+from felixpy.drivers.netlink.nft_encode import MSG_GETSETELEM
+from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.support.netns import Namespace
 
 FORWARD = BaseHook("filter", "forward", 0, "drop")
@@ -284,3 +285,26 @@ def test_one_bad_entry_of_a_map_keeps_no_other_out(driver: NftDriver) -> None:
     outcomes = driver.apply([Put(lost), PutMembers(DISPATCH, {b"caliLost": b"goto lost", b"caliNew": b"goto a"})])
     assert outcomes[1].refused == {b"caliLost": b"goto lost"}
     assert driver.read().members == {DISPATCH.name: {**good, b"caliNew": b"goto a"}}
+
+
+class _Interrupted(NetlinkSocket):
+    """Before it asks for the members of a set, someone deletes the last set that there is."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__(NETLINK_NETFILTER)
+        self._namespace = namespace
+        self._done = False
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        if kind & 0xFF == MSG_GETSETELEM and not self._done:
+            self._done = True
+            self._namespace.run("nft", "delete", "set", "inet", TABLE, "hosts")
+        return super().dump(kind, body)
+
+
+def test_a_set_that_goes_during_the_read_takes_nothing_else_with_it(driver: NftDriver, namespace: Namespace) -> None:
+    apply(driver, *put(A, DISPATCH, HOSTS), PutMembers(DISPATCH, {b"cali1": b"goto a"}))
+    socket = in_namespace(namespace.path, lambda: _Interrupted(namespace))
+    with NftDriver(socket=socket) as other:
+        seen = other.read()
+    assert seen == Seen({A.key: seen_as(A), DISPATCH.key: DISPATCH}, {DISPATCH.name: {b"cali1": b"goto a"}})

@@ -103,16 +103,13 @@ class NftDriver:
         """
         objects: dict[Key, Object] = {}
         members: dict[str, Members] = {}
-        try:
-            for it in self._read_sets():
+        for it in self._read_sets():
+            held = self._read_members(it)
+            if held is not None:
                 objects[it.key] = it
-                members[it.name] = self._read_members(it)
-            for chain in self._read_chains():
-                objects[chain.key] = chain
-        except NetlinkError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            return Seen()
+                members[it.name] = held
+        for chain in self._read_chains():
+            objects[chain.key] = chain
         return Seen(objects, members)
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
@@ -278,24 +275,38 @@ class NftDriver:
     def _dump(self, kind: int, body: bytes = b"") -> Iterator[bytes]:
         return iter(self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body))
 
+    def _dump_where_there(self, kind: int, body: bytes) -> list[bytes] | None:
+        """None where what is asked about is not there (any more)."""
+        try:
+            return self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+
     def _dump_chains(self) -> Iterator[ChainFound]:
         return (chain for body in self._dump(MSG_GETCHAIN) if (chain := parse_chain(body)).table == self._table)
 
     def _read_sets(self) -> Iterator[Set]:
-        for body in self._dump(MSG_GETSET, encode_table(self._table)):
+        """Nothing where there is no table."""
+        for body in self._dump_where_there(MSG_GETSET, encode_table(self._table)) or ():
             it = parse_set(body, ATTRIBUTES_AT)
             if it is not None:
                 yield it
 
-    def _read_members(self, it: Set) -> Members:
-        return parse_members(it, self._dump(MSG_GETSETELEM, encode_set_key(self._table, it.name)), ATTRIBUTES_AT)
+    def _read_members(self, it: Set) -> Members | None:
+        """None where the set has gone meanwhile."""
+        bodies = self._dump_where_there(MSG_GETSETELEM, encode_set_key(self._table, it.name))
+        return None if bodies is None else parse_members(it, iter(bodies), ATTRIBUTES_AT)
 
     def _read_chains(self) -> Iterator[ChainSeen]:
         """Rules are asked for chain by chain: the time of a dump of all grows with the square of their number."""
         chains = tuple(self._dump_chains())
         self._hooks = {chain.name: chain.hook for chain in chains if chain.hook is not None}
         for chain in chains:
-            bodies = self._dump(MSG_GETRULE, encode_chain_of_rules(self._table, chain.name))
+            bodies = self._dump_where_there(MSG_GETRULE, encode_chain_of_rules(self._table, chain.name))
+            if bodies is None:
+                continue
             yield ChainSeen(chain.name, tuple(map(parse_rule, bodies)), chain.hook)
 
 
