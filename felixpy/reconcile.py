@@ -71,6 +71,13 @@ class Reconciler:
         self._members: dict[Set, MemberChange] = {}
         self._failed: dict[Key, Outcome] = {}
         self._failed_members: dict[Set, MemberChange] = {}
+        self._stale = False
+        self._prune = True
+
+    @property
+    def stale(self) -> bool:
+        """Whether the kernel must be read before anything is written, and so nothing is known to hold."""
+        return self._stale
 
     @property
     def desired(self) -> Mapping[Key, Object]:
@@ -88,7 +95,7 @@ class Reconciler:
 
     def holds(self, keys: Iterable[Key]) -> bool:
         """Whether all of these objects are in the kernel as desired."""
-        return all(key not in self._dirty and key in self._actual for key in keys)
+        return not self._stale and all(key not in self._dirty and key in self._actual for key in keys)
 
     def holds_members(self, members: Iterable[tuple[Set, bytes]]) -> bool:
         """Whether none of these members is still to be put, or was refused."""
@@ -104,7 +111,10 @@ class Reconciler:
         return key in self._desired
 
     def want(self, changes: Changes) -> None:
-        """Takes over what the desired state became."""
+        """Takes over what the desired state became.
+
+        What a set holds that is wanted again before it was dropped is not known, so the next apply reads it.
+        """
         for key, one in changes.objects.items():
             if one is None:
                 dropped = self._desired.pop(key, None)
@@ -112,6 +122,8 @@ class Reconciler:
                     self._members.pop(dropped, None)
                     self._failed_members.pop(dropped, None)
             else:
+                if isinstance(one, Set) and key not in self._desired and key in self._actual:
+                    self._stale = True
                 self._desired[key] = one
             self._dirty.add(key)
         for target, change in changes.members.items():
@@ -126,14 +138,16 @@ class Reconciler:
             since = self._members.get(target)
             self._members[target] = failed if since is None else combine(failed, since)
 
-    def retry(self) -> bool:
-        """Takes up again what failed; whether there is anything."""
-        some = bool(self._failed or self._failed_members)
-        self._dirty.update(self._failed)
-        self._failed = {}
-        for target in tuple(self._failed_members):
+    def retry(self, keys: Collection[Key] | None = None) -> bool:
+        """Takes up again what failed, or of it what has one of `keys`; whether there is anything."""
+        again = set(self._failed) if keys is None else self._failed.keys() & set(keys)
+        self._dirty |= again
+        for key in again:
+            del self._failed[key]
+        targets = [target for target in self._failed_members if keys is None or target.key in keys]
+        for target in targets:
             self._take_up(target)
-        return some
+        return bool(again or targets)
 
     def touch(self, keys: Iterable[Key]) -> None:
         """Marks objects as not known to hold any more (a device came back, a route was taken away)."""
@@ -142,11 +156,18 @@ class Reconciler:
             self._failed.pop(key, None)
             self._dirty.add(key)
 
+    def distrust(self, prune: bool = True) -> None:
+        """Has the next apply adopt the kernel first."""
+        self._stale, self._prune = True, prune
+
     def adopt(self, prune: bool = True) -> None:
         """Reads the kernel: what is right stays, what differs or is missing becomes dirty.
 
         So does, with `prune`, what is ours and not desired.
+
+        Raises  OSError when the kernel does not answer; the next apply tries again.
         """
+        self.distrust(prune)
         seen = self._driver.read(tuple(self._desired))
         self._actual, self._failed, self._failed_members = {}, {}, {}
         self._dirty = set(self._desired)
@@ -163,6 +184,7 @@ class Reconciler:
         for one in sets:
             there = seen.members.get(one.name, {}) if one.key not in self._dirty else {}
             self._compare_members(one, wanted_members.get(one, {}), there)
+        self._stale = False
 
     def _compare_members(self, target: Set, wanted: Members, there: Members) -> None:
         added = {key: data for key, data in wanted.items() if there.get(key) != data}
@@ -173,14 +195,21 @@ class Reconciler:
             self._members.pop(target, None)
 
     def apply(self) -> Report:
-        """Makes the kernel what is desired, as far as it lets us."""
+        """Makes the kernel what is desired, as far as it lets us; reads it first where that is due.
+
+        Raises  OSError when the kernel does not answer: what it did is not known, so the next apply reads it.
+        """
+        if self._stale:
+            self.adopt(self._prune)
         ops = self._difference()
         if not ops:
             return Report()
         report = Report(len(ops), describe_op(ops[0]), describe_op(ops[-1]))
+        self._stale = True
         for run in sort_ops(ops):
             for outcome in self._driver.apply(run):
                 self._settle(outcome, report)
+        self._stale = False
         return report
 
     def _difference(self) -> list[Op]:

@@ -46,14 +46,21 @@ class MemoryKernel:
         self.members: dict[str, dict[bytes, bytes]] = {}
         self.refuses: set[Key] = set()
         self.refuses_members: set[bytes] = set()
+        self.silent = False
         self.ops: list[Op] = []
 
     def read(self, wanted: Iterable[Key]) -> Seen:
+        self._answer()
         seen = {key: _as_read(one) for key, one in self.objects.items()}
         return Seen(seen, {name: dict(members) for name, members in self.members.items()})
 
     def apply(self, ops: Sequence[Op]) -> Sequence[Outcome]:
+        self._answer()
         return [self._apply(op) for op in ops]
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise TimeoutError("no answer from the kernel")
 
     def _apply(self, op: Op) -> Outcome:
         self.ops.append(op)
@@ -63,6 +70,9 @@ class MemoryKernel:
                     return Outcome(op, "refused", 22)
                 self.objects[one.key] = one
             case Drop(key, _):
+                if key in self.refuses:
+                    return Outcome(op, "busy", 16)
+                self.members.pop(str(key.id[0]), None)
                 self.objects.pop(key, None)
             case PutMembers(target, members):
                 if target.key in self.refuses:
@@ -202,6 +212,47 @@ def test_a_refused_member_waits_and_holds_back_no_other(desk: Desk) -> None:
     assert desk.reconciler.retry()
     assert desk.apply() == [PutMembers(IPS, {bad: b""})]
     assert desk.reconciler.holds_members([(IPS, bad)])
+
+
+def test_a_set_that_comes_back_before_its_drop_holds_no_old_member(desk: Desk) -> None:
+    old, new = b"\x0a\0\0\1", b"\x0a\0\0\2"
+    desk.want(IPS, add=old)
+    desk.apply()
+    desk.kernel.refuses.add(IPS.key)
+    desk.want(drop=[IPS.key])
+    desk.apply()
+    desk.kernel.refuses.clear()
+    desk.wanted.clear()
+    desk.want(IPS, add=new)
+    desk.apply()
+    assert desk.kernel.members[IPS.name].keys() == {new}
+
+
+def test_after_a_silence_the_kernel_is_read_before_it_is_written(desk: Desk) -> None:
+    leftover = Route(parse_prefix("10.0.0.9/32"), ROUTE_PROTOCOL_WORKLOAD, device="cali9")
+    desk.want(CHAIN)
+    desk.apply()
+    desk.kernel.silent = True
+    desk.want(ROUTE)
+    with pytest.raises(TimeoutError):
+        desk.apply()
+    assert not desk.reconciler.holds([CHAIN.key]), "nobody knows"
+    with pytest.raises(TimeoutError):
+        desk.reconciler.adopt()
+    desk.kernel.silent = False
+    desk.kernel.objects = {leftover.key: leftover}
+    desk.apply()
+    assert desk.kernel.objects == {CHAIN.key: CHAIN, ROUTE.key: ROUTE}
+    assert desk.reconciler.holds([CHAIN.key, ROUTE.key])
+
+
+def test_only_what_is_named_is_tried_again(desk: Desk) -> None:
+    desk.kernel.refuses |= {ROUTE.key, CHAIN.key}
+    desk.want(CHAIN, ROUTE)
+    desk.apply()
+    assert desk.reconciler.retry([ROUTE.key])
+    assert desk.apply() == [Put(ROUTE)]
+    assert desk.reconciler.failed.keys() == {ROUTE.key, CHAIN.key}
 
 
 def test_a_member_that_comes_and_goes_before_an_apply_is_no_member(desk: Desk) -> None:

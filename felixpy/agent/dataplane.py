@@ -7,6 +7,7 @@ Nothing is written before the first complete desired state. One log line per app
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
@@ -18,7 +19,19 @@ from felixpy.calc.tunnel_plan import HostDevices
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import Guards, Reserved
-from felixpy.dataplane.objects import Key, Kind, Link, Members, Object, Set
+from felixpy.dataplane.objects import (
+    Key,
+    Kind,
+    Link,
+    Members,
+    Neighbour,
+    Object,
+    Outcome,
+    Put,
+    Route,
+    Set,
+    Sysctl,
+)
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.dataplane.translate import Translator, endpoint_owner
@@ -30,6 +43,7 @@ from felixpy.resources.types import Resource
 
 REPAIR_PAUSE_S = 0.05
 """From the first sign of someone else's change to its repair: a flush of many objects is one repair."""
+READ_AGAIN_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +61,7 @@ class Dataplane:
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members, reserved)
         self.reconciler = Reconciler(driver, self._members_of)
-        self._applier = Applier("kernel", self.reconciler, self._notify)
+        self._applier = Applier("kernel", self.reconciler, self._notify, self._awaits_device)
         self._services = ServiceTables()
         self._flows = StaleFlows()
         self._forget = forget
@@ -63,6 +77,7 @@ class Dataplane:
         self._lost: set[str] = set()
         self._repair: asyncio.TimerHandle | None = None
         self._adopt_first = False
+        self._reading_again: asyncio.TimerHandle | None = None
         self._waiting: dict[asyncio.Future[None], tuple[Name, int]] = {}
 
     @property
@@ -91,15 +106,24 @@ class Dataplane:
         self._flows.update_frontends(services)
         self.reconciler.want(changes)
         if not self._started:
-            self.reconciler.adopt()
-            self._flows.forget_routes(self.reconciler.outdated())
-            self._started = True
-            self._applier.apply("start")
+            self._start()
         elif changes:
             self._applier.apply("change")
         self._forget_stale()
         self.revision = max(self.revision, revision)
         self._notify()
+
+    def _start(self) -> None:
+        """Takes over what is in the kernel; one that does not answer is asked again, and not written to before."""
+        try:
+            self.reconciler.adopt()
+        except OSError as error:
+            _log.warning("the kernel cannot be read, which is tried again: %s", error)
+            self._read_later()
+            return
+        self._flows.forget_routes(self.reconciler.outdated())
+        self._started = True
+        self._applier.apply("start")
 
     def _forget_stale(self) -> None:
         """Has the kernel forget connections that nobody stands for any more; their routes and translations are gone."""
@@ -122,8 +146,7 @@ class Dataplane:
         """What the kernel should hold otherwise than after the last time."""
         self._unflushed = False
         if self.graph.hosts.needs_addresses and not self._interfaces_read:
-            self._interfaces_read = True
-            self.graph.put_interfaces(self._read_interfaces())
+            self._take_interfaces()
         delta = self.graph.flush()
         self._flows.update_endpoints(delta.policy.endpoints)
         changes = Changes()
@@ -135,6 +158,27 @@ class Dataplane:
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)
         return changes
+
+    def _take_interfaces(self) -> None:
+        try:
+            self.graph.put_interfaces(self._read_interfaces())
+        except OSError as error:
+            _log.warning("the addresses of the host cannot be read, which is tried again: %s", error)
+            self._read_later()
+        else:
+            self._interfaces_read = True
+
+    def _read_later(self) -> None:
+        if self._reading_again is None:
+            self._reading_again = asyncio.get_running_loop().call_later(READ_AGAIN_S, self._read_again)
+
+    def _read_again(self) -> None:
+        self._reading_again = None
+        if self._started:
+            self.interface_changed("")
+        else:
+            self._start()
+            self._forget_stale()
 
     def interface_changed(self, device: str) -> None:
         """A device of the host or one of its addresses came, changed or went: other host endpoints may govern it."""
@@ -238,8 +282,18 @@ class Dataplane:
         if not self._started:
             return
         if adopt:
-            self.reconciler.adopt()
+            self.reconciler.distrust()
         self._applier.apply(why)
+
+    def _awaits_device(self, outcome: Outcome) -> bool:
+        """Whether an op failed for want of an endpoint's device, of which an event will tell."""
+        match outcome:
+            case Outcome(op=Put(object=Route() | Neighbour() as one), errno=errno.ENODEV | errno.ENETDOWN):
+                return one.device in self._devices
+            case Outcome(op=Put(object=Sysctl(path=path)), errno=errno.ENOENT):
+                return not self._devices.keys().isdisjoint(path.split("/"))
+            case _:
+                return False
 
     @staticmethod
     def _on_device(keys: Iterable[Key]) -> list[Key]:

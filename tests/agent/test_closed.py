@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from felixpy.agent.dataplane import Dataplane
+from felixpy.calc.services import ServiceDelta
 from tests.agent.conftest import Scene
+from tests.agent.test_applier import until
+from tests.fakes.kernel import FakeKernel
 from tests.support.wait import eventually
 
 
@@ -17,3 +21,26 @@ def test_an_endpoint_of_an_unfit_device_closes_nobody_else(scene: Scene) -> None
     assert f"ep-from-{c.device}" in chains
     assert "ep-from-workload" not in chains
     assert '"workload"' not in scene.node.nft("list", "map", "inet", "felixpy", "from-endpoint")
+
+
+async def test_a_kernel_that_is_silent_at_the_start_is_neither_written_nor_the_end() -> None:
+    kernel = FakeKernel()
+    dataplane = Dataplane("n1", kernel, dict, lambda _: 0)
+    kernel.unreachable = True
+    dataplane.flush(1, ServiceDelta({}))
+    assert not dataplane.started
+    kernel.unreachable = False
+    await until(lambda: dataplane.started)
+    assert "filter-forward" in kernel.netfilter.chains
+
+
+async def test_a_repair_that_the_kernel_does_not_answer_is_not_lost() -> None:
+    kernel = FakeKernel()
+    dataplane = Dataplane("n1", kernel, dict, lambda _: 0)
+    dataplane.flush(1, ServiceDelta({}))
+    kernel.flush_netfilter()
+    kernel.unreachable = True
+    dataplane.kernel_changed("a flush")
+    await until(lambda: dataplane.reconciler.stale)
+    kernel.unreachable = False
+    await until(lambda: "filter-forward" in kernel.netfilter.chains)
