@@ -8,7 +8,7 @@ same from scratch. Source: RFC 4271 §9.1, RFC 9494 §4.5; Calico's local_pref t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -201,12 +201,16 @@ class Fib:
         return self._settle(touched)
 
     def set_filter(self, route_filter: RouteFilter) -> RouteDelta:
-        """Another filter: every known path is judged anew."""
-        if route_filter == self.route_filter:
-            return RouteDelta({}, frozenset(), self.phase is Phase.LIVE)
-        self.route_filter = route_filter
-        refused = [prefix for prefix in self.unconfirmed if not route_filter.admits(prefix)]
-        return self._settle([*self.paths, *refused])
+        """Another filter: the known paths are judged anew; where only prefixes of ours came or went, those to them."""
+        before, self.route_filter = self.route_filter, route_filter
+        known: Iterable[Prefix] = self.paths
+        waiting: Iterable[Prefix] = self.unconfirmed
+        if replace(before, own_prefixes=route_filter.own_prefixes) == route_filter:
+            changed = before.own_prefixes ^ route_filter.own_prefixes
+            known = changed & self.paths.keys()
+            waiting = changed & self.unconfirmed
+        refused = [prefix for prefix in waiting if not route_filter.admits(prefix)]
+        return self._settle([*known, *refused])
 
     def _settle(self, prefixes: Iterable[Prefix]) -> RouteDelta:
         put: dict[Prefix, LearnedRoute] = {}
