@@ -1,11 +1,13 @@
 """Profiles as they count: stored ones, and those that Namespaces and ServiceAccounts stand for. Pure.
 
+Where both are there under one name, the stored profile's rules count, and the labels of both; its own win.
 Source: libcalico-go/lib/backend/k8s/conversion (namespace and service account profiles, their labels).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
@@ -26,6 +28,8 @@ ALLOW_ALL_PROFILE = "projectcalico-default-allow"
 """A profile that Calico makes up on reading and never stores."""
 NAME_LABEL = "projectcalico.org/name"
 """Under the prefix, the label with the name of the namespace or service account itself."""
+NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+"""The label with its name that a Kubernetes API server gives every namespace."""
 PROFILE_TABLES = (Table.PROFILE, Table.NAMESPACE, Table.SERVICE_ACCOUNT)
 
 _ALLOW_ALL = Profile((PolicyRule(RuleAction.ALLOW),), (PolicyRule(RuleAction.ALLOW),))
@@ -33,7 +37,8 @@ _ALLOW_ALL = Profile((PolicyRule(RuleAction.ALLOW),), (PolicyRule(RuleAction.ALL
 
 def namespace_profile(name: str, namespace: Namespace) -> Profile:
     """The profile that a namespace stands for: allows all, and gives its labels under `pcns.`."""
-    return Profile(_ALLOW_ALL.ingress, _ALLOW_ALL.egress, _inherited(NAMESPACE_PREFIX, name, namespace.labels))
+    labels = (*namespace.labels, (NAMESPACE_NAME_LABEL, name))
+    return Profile(_ALLOW_ALL.ingress, _ALLOW_ALL.egress, _inherited(NAMESPACE_PREFIX, name, labels))
 
 
 def service_account_profile(name: str, account: ServiceAccount) -> Profile:
@@ -67,8 +72,16 @@ def as_profile(ref: Ref, value: Resource | None) -> Profile | None:
             return None
 
 
+def merge_profiles(stored: Profile | None, implied: Profile | None) -> Profile | None:
+    """A profile as it counts: the stored one, which also gives the labels of what the implied one stands for."""
+    if stored is None or implied is None:
+        return stored or implied
+    labels = {**dict(implied.labels_to_apply), **dict(stored.labels_to_apply)}
+    return replace(stored, labels_to_apply=tuple(sorted(labels.items())))
+
+
 class Profiles:
-    """Every profile by name; a stored one goes before what a namespace or service account of that name stands for."""
+    """Every profile by name, whether stored or stood for by a namespace or service account."""
 
     def __init__(self) -> None:
         self._stored: dict[str, Profile] = {}
@@ -86,16 +99,20 @@ class Profiles:
 
     def get(self, name: str) -> Profile | None:
         """A profile as it counts; None where there is none of that name."""
-        found = self._stored.get(name) or self._implied.get(name)
+        found = merge_profiles(self._stored.get(name), self._implied.get(name))
         return _ALLOW_ALL if found is None and name == ALLOW_ALL_PROFILE else found
 
 
 def derive_profiles(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[str, Profile]:
     """Every profile that counts, from scratch."""
-    profiles: dict[str, Profile] = {ALLOW_ALL_PROFILE: _ALLOW_ALL}
-    for table in reversed(PROFILE_TABLES):
-        for name, value in tables[table].items():
-            profile = as_profile(Ref(table, name), value)
-            if profile is not None:
-                profiles[profile_name(Ref(table, name))] = profile
-    return profiles
+    stored, implied = (
+        {
+            profile_name(ref): profile
+            for table in several
+            for ref in (Ref(table, name) for name in tables[table])
+            if (profile := as_profile(ref, tables[table][ref.name])) is not None
+        }
+        for several in ((Table.PROFILE,), (Table.NAMESPACE, Table.SERVICE_ACCOUNT))
+    )
+    merged = {name: merge_profiles(stored.get(name), implied.get(name)) for name in {**implied, **stored}}
+    return {ALLOW_ALL_PROFILE: _ALLOW_ALL, **{name: one for name, one in merged.items() if one is not None}}

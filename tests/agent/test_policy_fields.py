@@ -208,6 +208,29 @@ def test_labels_of_pods_namespaces_and_service_accounts(scene: Scene) -> None:
     eventually(lambda: not a.reaches(b), what="a policy for endpoints of that service account")
 
 
+def test_a_namespace_selector_where_the_namespaces_profile_is_stored_too(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.put("profiles", resource("Profile", "kns.default", {"ingress": [{"action": "Allow"}], "egress": []}))
+    put_core(node, "namespaces", "default", {})
+    a.write(K8S, ("kns.default",))
+    b.write({**K8S, "app": "web"})
+    eventually(lambda: not a.reaches(b), what="the stored profile's rules count: nothing leaves")
+    node.put("profiles", resource("Profile", "kns.default", {"egress": [{"action": "Allow"}]}))
+    team = {"namespaceSelector": {"matchLabels": {"team": "red"}}}
+    spec: Json = {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": [team]}]}
+    key = f"{OURS}/networking.k8s.io/v1/networkpolicies/default/web"
+    node.etcd.put(key, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
+    eventually(lambda: "knp/default/web" in node.nft("list", "ruleset") and not a.reaches(b), what="no team")
+    put_core(node, "namespaces", "default", {"team": "red"})
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="by the namespace's label")
+    put_core(node, "namespaces", "default", {})
+    eventually(lambda: not a.reaches(b), what="the label is gone")
+    named = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}}
+    spec["ingress"] = [{"from": [named]}]
+    node.etcd.put(key, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
+    eventually(lambda: a.reaches(b), what="by its name")
+
+
 def test_a_tier_of_staged_policies_only(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.put("tiers", resource("Tier", "first", {"order": 1, "defaultAction": "Deny"}))

@@ -174,7 +174,7 @@ changes = st.one_of(
     change(Table.NAMESPACED_POLICY, pod_names, policies),
     change(Table.CLUSTER_POLICY, global_names, policies),
     change(Table.TIER, st.sampled_from((Name("", "default"), Name("", "first"))), tiers),
-    change(Table.PROFILE, st.sampled_from((Name("", "pr1"), Name("", "pr2"))), made_profiles),
+    change(Table.PROFILE, st.sampled_from([Name("", one) for one in ("pr1", "pr2", "kns.ns1")]), made_profiles),
     change(Table.NAMESPACE, st.just(Name("", "ns1")), namespaces),
     change(Table.GLOBAL_NETWORK_SET, global_names, network_sets),
     change(Table.POD, st.sampled_from((Name("ns1", "pod1"), Name("ns1", "pod2"))), pods),

@@ -125,13 +125,22 @@ def test_what_namespaces_and_service_accounts_stand_for() -> None:
     profiles.put(Ref(Table.SERVICE_ACCOUNT, Name("ns1", "sa1")), ServiceAccount((("role", "y"),)))
     namespace, account = profiles.get("kns.ns1"), profiles.get("ksa.ns1.sa1")
     assert namespace is not None
-    assert namespace.labels_to_apply == (("pcns.env", "x"), ("pcns.projectcalico.org/name", "ns1"))
+    names = (("pcns.kubernetes.io/metadata.name", "ns1"), ("pcns.projectcalico.org/name", "ns1"))
+    assert namespace.labels_to_apply == (("pcns.env", "x"), *names)
     assert namespace.ingress
     assert account == Profile((), (), (("pcsa.projectcalico.org/name", "sa1"), ("pcsa.role", "y")))
-    stored = Profile(labels_to_apply=(("a", "b"),))
-    profiles.put(Ref(Table.PROFILE, Name("", "kns.ns1")), stored)
-    assert profiles.get("kns.ns1") == stored, "a stored one goes first"
     assert profiles.get("kns.ns2") is None
+
+
+def test_a_stored_profile_keeps_the_labels_of_its_namespace() -> None:
+    profiles = Profiles()
+    profiles.put(Ref(Table.NAMESPACE, Name("", "ns1")), Namespace((("env", "x"), ("zone", "z"))))
+    profiles.put(Ref(Table.PROFILE, Name("", "kns.ns1")), Profile(labels_to_apply=(("a", "b"), ("pcns.env", "own"))))
+    names = (("pcns.kubernetes.io/metadata.name", "ns1"), ("pcns.projectcalico.org/name", "ns1"))
+    labels = (("a", "b"), ("pcns.env", "own"), *names, ("pcns.zone", "z"))
+    assert profiles.get("kns.ns1") == Profile((), (), labels), "its own rules, and its own labels before inherited ones"
+    profiles.put(Ref(Table.NAMESPACE, Name("", "ns1")), None)
+    assert profiles.get("kns.ns1") == Profile(labels_to_apply=(("a", "b"), ("pcns.env", "own")))
 
 
 def test_peers_are_nodes_and_bgp_peers_at_every_port_that_is_used() -> None:

@@ -282,13 +282,14 @@ def labels_of(cluster: Cluster, own: LabelPairs, profiles: tuple[str, ...]) -> d
 
 
 def find_profile(cluster: Cluster, name: str) -> Profile | None:
-    """A stored profile; a namespace's, which allows all and gives its labels; the default one, which allows all."""
+    """A stored profile with its namespace's labels; a namespace's, which allows all, as the default one does."""
     stored = cluster[Table.PROFILE].get(Name("", name))
-    if isinstance(stored, Profile):
-        return stored
     namespace = cluster[Table.NAMESPACE].get(Name("", name.removeprefix("kns."))) if name.startswith("kns.") else None
     if isinstance(namespace, Namespace):
-        own = (("projectcalico.org/name", name.removeprefix("kns.")), *namespace.labels)
-        labels = tuple((f"pcns.{label}", value) for label, value in own)
-        return Profile(ALLOW_ALL.ingress, ALLOW_ALL.egress, labels)
+        named = {word: name.removeprefix("kns.") for word in ("projectcalico.org/name", "kubernetes.io/metadata.name")}
+        labels = {f"pcns.{label}": value for label, value in (*namespace.labels, *named.items())}
+        own = stored if isinstance(stored, Profile) else ALLOW_ALL
+        return Profile(own.ingress, own.egress, tuple({**labels, **dict(own.labels_to_apply)}.items()))
+    if isinstance(stored, Profile):
+        return stored
     return ALLOW_ALL if name == "projectcalico-default-allow" else None

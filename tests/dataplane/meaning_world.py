@@ -240,6 +240,7 @@ class Maker:
             (Table.NETWORK_SET, "ns1", "s2", self.network_set),
             (Table.PROFILE, "", "pr1", self.profile),
             (Table.PROFILE, "", "pr2", self.profile),
+            (Table.PROFILE, "", "kns.ns1", self.profile),
             (Table.TIER, "", "default", self.tier),
             (Table.TIER, "", "first", self.tier),
             (Table.TIER, "", "late", self.tier),
