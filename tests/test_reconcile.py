@@ -301,14 +301,16 @@ def _route(gateway: str = "", device: str | None = None) -> Route:
     return Route(parse_prefix("10.1.0.0/16"), ROUTE_PROTOCOL_LEARNED, gateway=via, device=device)
 
 
-def test_policy_is_there_before_the_route_and_goes_after_it() -> None:
+def test_policy_is_there_before_all_that_forwards_and_goes_after_the_route() -> None:
     sysctl = Sysctl("net/ipv4/conf/cali1/proxy_arp", "1")
     puts = sort_ops([Put(ROUTE), Put(CHAIN), PutMembers(IPS, {}), Put(sysctl), Put(IPS), Put(Link("vxlan.calico"))])
     assert [{_kind(op) for op in run} for run in puts] == [
-        {Kind.LINK}, {Kind.SYSCTL}, {Kind.SET, Kind.CHAIN}, {Kind.ROUTE},
+        {Kind.SET, Kind.CHAIN}, {Kind.LINK}, {Kind.SYSCTL}, {Kind.ROUTE},
     ]  # fmt: skip
-    drops = sort_ops([Drop(Link("vxlan.calico").key), Drop(CHAIN.key), Drop(ROUTE.key)])
-    assert [{_kind(op) for op in run} for run in drops] == [{Kind.ROUTE}, {Kind.CHAIN}, {Kind.LINK}]
+    drops = sort_ops([Drop(Link("vxlan.calico").key), Put(ROUTE), Drop(CHAIN.key), Drop(ROUTE.key)])
+    assert [(type(run[0]), _kind(run[0])) for run in drops] == [
+        (Drop, Kind.ROUTE), (Drop, Kind.CHAIN), (Put, Kind.ROUTE), (Drop, Kind.LINK),
+    ]  # fmt: skip
 
 
 def _kind(op: Op) -> Kind:

@@ -1,6 +1,7 @@
 """What is put before what, as data. Puts run down the table, drops run up it; nothing is referenced before it exists.
 
-Rules come before routes: when the route to a pod appears, its policy is already there. Pure.
+Rules come before all else: when the node forwards, a tunnel comes up or a pod's route appears, the policy is already
+there. Pure.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ from collections.abc import Iterable
 from felixpy.dataplane.objects import Drop, DropMembers, Kind, Op, Put, PutMembers
 
 PUT_ORDER: tuple[Kind, ...] = (
+    Kind.SET,
+    Kind.CHAIN,
     Kind.LINK,
     Kind.SYSCTL,
     Kind.ADDRESS,
     Kind.NEIGHBOUR,
     Kind.FDB,
-    Kind.SET,
-    Kind.CHAIN,
     Kind.NEXTHOP,
     Kind.IP_RULE,
     Kind.ROUTE,
 )
 """A device's sysctls exist only once the device does."""
 
-DROPPED_AFTER_PUTS = frozenset({Kind.NEXTHOP})
-"""Routes that lead elsewhere from now on have been put by then, so that none is lost with the old next hop."""
+DROPPED_BEFORE_NETFILTER = frozenset({Kind.IP_RULE, Kind.ROUTE})
+"""What leads packets to a pod goes before its policy. All else goes after the puts: routes that lead elsewhere from now
+on have been put by then, so that none is lost with its old device or next hop."""
 
 NETFILTER = frozenset({Kind.SET, Kind.CHAIN})
 """Kinds that one transaction holds: their order inside it is the driver's."""
@@ -44,27 +46,17 @@ def kind_of(op: Op) -> Kind:
 
 
 def sort_ops(ops: Iterable[Op]) -> list[list[Op]]:
-    """Ops in runs to apply one after the other; all netfilter ops are one run.
-
-    Drops of what depends on netfilter objects (routes and the like) come before that run, its puts of them after.
-    """
-    middle = _RANK[Kind.CHAIN]
-    before: dict[int, list[Op]] = {}
-    netfilter: list[Op] = []
-    after: dict[int, list[Op]] = {}
-    last: dict[int, list[Op]] = {}
+    """Ops in runs to apply one after the other; all netfilter ops are one run."""
+    runs: dict[tuple[int, int], list[Op]] = {}
     for op in ops:
-        kind = kind_of(op)
-        rank = _RANK[kind]
-        if kind in NETFILTER:
-            netfilter.append(op)
-        elif isinstance(op, Drop):
-            (before if rank > middle and kind not in DROPPED_AFTER_PUTS else last).setdefault(-rank, []).append(op)
-        else:
-            (before if rank < middle else after).setdefault(rank + (100 if rank < middle else 0), []).append(op)
-    runs = [before[rank] for rank in sorted(before)]
-    if netfilter:
-        runs.append(netfilter)
-    runs += [after[rank] for rank in sorted(after)]
-    runs += [last[rank] for rank in sorted(last)]
-    return runs
+        runs.setdefault(_place(op), []).append(op)
+    return [runs[place] for place in sorted(runs)]
+
+
+def _place(op: Op) -> tuple[int, int]:
+    kind = kind_of(op)
+    if kind in NETFILTER:
+        return 1, 0
+    if not isinstance(op, Drop):
+        return 2, _RANK[kind]
+    return 0 if kind in DROPPED_BEFORE_NETFILTER else 3, -_RANK[kind]
