@@ -71,7 +71,7 @@ class Dataplane:
         self._interfaces_read = False
         self._unflushed = False
         self._started = False
-        self._devices: dict[str, str] = {}
+        self._devices: dict[str, set[str]] = {}
         self._indexes: dict[str, int] = {}
         self._device_of: dict[Name, str] = {}
         self._lost: set[str] = set()
@@ -221,12 +221,15 @@ class Dataplane:
             self._lost.discard(device)
 
     def _note_device(self, name: Name, device: str | None) -> None:
+        """Several endpoints may name one device: each is put again when it comes."""
         old = self._device_of.pop(name, None)
-        if old is not None and self._devices.get(old) == endpoint_owner(name):
-            del self._devices[old]
+        if old is not None:
+            self._devices[old].discard(endpoint_owner(name))
+            if not self._devices[old]:
+                del self._devices[old]
         if device is not None:
             self._device_of[name] = device
-            self._devices[device] = endpoint_owner(name)
+            self._devices.setdefault(device, set()).add(endpoint_owner(name))
 
     def _notify(self) -> None:
         """Wakes those who wait for an endpoint that now holds."""
@@ -246,17 +249,17 @@ class Dataplane:
         if not gone:
             self._indexes[device] = index
         self._carrier_changed(device, lost=gone or not up or known != index)
-        owner = self._devices.get(device)
-        if owner is None or not self._started:
+        owners = self._devices.get(device)
+        if owners is None or not self._started:
             return
-        keys = self._on_device(self.translator.ledger.keys_of(owner))
+        keys = self._on_device(owners)
         if gone or not up or known != index:
             self.reconciler.touch(keys)
         if up and not gone and not self.reconciler.holds(keys):
-            self._put_again(owner, f"device {device}")
+            self._put_again(owners, f"device {device}")
 
-    def _put_again(self, owner: str, why: str) -> None:
-        self.reconciler.touch(self._on_device(self.translator.ledger.keys_of(owner)))
+    def _put_again(self, owners: Collection[str], why: str) -> None:
+        self.reconciler.touch(self._on_device(owners))
         self._applier.apply(why)
 
     def kernel_changed(self, what: str) -> None:
@@ -295,8 +298,8 @@ class Dataplane:
             case _:
                 return False
 
-    @staticmethod
-    def _on_device(keys: Iterable[Key]) -> list[Key]:
+    def _on_device(self, owners: Iterable[str]) -> list[Key]:
+        keys = (key for owner in owners for key in self.translator.ledger.keys_of(owner))
         return [key for key in keys if key.kind in (Kind.ROUTE, Kind.SYSCTL, Kind.NEIGHBOUR)]
 
     def holds(self, endpoint: Name) -> bool:
@@ -311,7 +314,7 @@ class Dataplane:
         Its device must be there by now: what failed for want of it is put again at once.
         """
         if self.revision >= revision and not self.holds(endpoint):
-            self._put_again(endpoint_owner(endpoint), "wired")
+            self._put_again((endpoint_owner(endpoint),), "wired")
         if self.revision >= revision and self.holds(endpoint):
             return
         waiter = asyncio.get_running_loop().create_future()

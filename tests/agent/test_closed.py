@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from felixpy.addresses import parse_address
 from felixpy.agent.dataplane import Dataplane
 from felixpy.calc.services import ServiceDelta
+from felixpy.resources.codec import Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import WorkloadEndpoint
 from tests.agent.conftest import Scene
 from tests.agent.test_applier import until
 from tests.fakes.kernel import FakeKernel
@@ -44,3 +48,20 @@ async def test_a_repair_that_the_kernel_does_not_answer_is_not_lost() -> None:
     await until(lambda: dataplane.reconciler.stale)
     kernel.unreachable = False
     await until(lambda: "filter-forward" in kernel.netfilter.chains)
+
+
+async def test_what_two_endpoints_want_on_one_device_is_put_when_it_comes() -> None:
+    kernel = FakeKernel()
+    dataplane = Dataplane("n1", kernel, dict, lambda _: 0)
+    names = (Name("default", "a"), Name("default", "b"))
+    for number, name in enumerate(names):
+        endpoint = WorkloadEndpoint("n1", "cali1", (parse_address(f"10.65.0.{number}"),), (), ())
+        dataplane.update(Ref(Table.WORKLOAD, name), endpoint)
+    dataplane.flush(1, ServiceDelta({}))
+    dataplane.update(Ref(Table.WORKLOAD, Name("default", "c")), endpoint)
+    dataplane.flush(2, ServiceDelta({}))
+    dataplane.update(Ref(Table.WORKLOAD, Name("default", "c")), None)
+    dataplane.flush(3, ServiceDelta({}))
+    kernel.add_device("cali1")
+    dataplane.device_changed("cali1", 7, up=True, gone=False)
+    assert [dataplane.holds(name) for name in names] == [True, True]
