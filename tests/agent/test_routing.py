@@ -1,4 +1,4 @@
-"""Learned routes come back when others take them, or their device, away; a node that is none falls silent."""
+"""What is learned comes back when others take it away; what is told stops with the node, and goes to whom it is for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tests.agent.cluster import ADDRESSES, Cluster, two_nodes
 from tests.agent.node import resource
 from tests.support.wait import eventually
 
-BLOCK = "10.64.9.0/26"
+BLOCK, VIP = "10.64.9.0/26", "172.30.0.1"
+OURS = "/felixpy/resources"
+METALLB = f"{OURS}/metallb.io/v1beta1"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +26,9 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
-def learned(cluster: Cluster) -> str:
+def learned(cluster: Cluster, prefix: str = BLOCK) -> str:
     """What n1 has learned, as `ip` shows it."""
-    return cluster.n1.namespace.ip("route", "show", "proto", "177", BLOCK)
+    return cluster.n1.namespace.ip("route", "show", "proto", "177", prefix)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,34 @@ def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, re
     eventually(lambda: not learned(cluster), within_s=15, what="n2 is silent")
     cluster.n2.put("nodes", resource("Node", "n2", {"bgp": {"ipv4Address": f"{ADDRESSES['n2']}/24"}}))
     eventually(lambda: learned(cluster), within_s=30, what="n2 is back")
+
+
+def test_a_service_address_goes_to_the_peers_that_are_named_and_waits_for_its_communities(cluster: Cluster) -> None:
+    put = cluster.etcd.put
+    cluster.n2.put(
+        "bgppeers", resource("BGPPeer", "to-n1", {"node": "n2", "peerIP": ADDRESSES["n1"], "asNumber": 64512})
+    )
+    ports = [{"port": 80, "protocol": "TCP"}]
+    spec = {"type": "LoadBalancer", "ports": ports, "externalTrafficPolicy": "Local"}
+    put(f"{OURS}/core/v1/services/a/web", {"metadata": {"name": "web", "namespace": "a"}, "spec": spec})
+    meta = {"name": "web-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}}
+    endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n2", "conditions": {"ready": True}}]
+    slices = f"{OURS}/discovery.k8s.io/v1/endpointslices/a"
+    put(f"{slices}/web-1", {"metadata": meta, "endpoints": endpoints, "ports": ports})
+    put(f"/felixpy/grants/addresses/{VIP}", {"address": VIP, "services": ["a/web"], "pool": "p"})
+    eventually(lambda: learned(cluster, VIP), within_s=30, what="without advertisements everybody is told")
+    advertise(cluster, peers=["nobody"])
+    eventually(lambda: not learned(cluster, VIP), within_s=30, what="n1 is not named")
+    advertise(cluster, peers=["to-n1"])
+    eventually(lambda: learned(cluster, VIP), within_s=30, what="n1 is named")
+    advertise(cluster, peers=["to-n1"], communities=["quiet"])
+    eventually(lambda: not learned(cluster, VIP), within_s=30, what="nobody knows what quiet is")
+    aliases = {"communities": [{"name": "quiet", "value": "64512:7"}]}
+    put(f"{METALLB}/communities/m/names", {"metadata": {"name": "names", "namespace": "m"}, "spec": aliases})
+    eventually(lambda: learned(cluster, VIP), within_s=30, what="quiet has a number")
+
+
+def advertise(cluster: Cluster, **spec: list[str]) -> None:
+    """Writes the one BGPAdvertisement."""
+    body = {"metadata": {"name": "one", "namespace": "m"}, "spec": spec}
+    cluster.etcd.put(f"{METALLB}/bgpadvertisements/m/one", body)
