@@ -16,6 +16,7 @@ from hashlib import blake2b
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.addresses import parse_address
 from birdpy.fib import RouteFilter
 from birdpy.intent import (
     Advertisement,
@@ -135,10 +136,11 @@ def _router(name: str, node: Node, asn: int, port: int) -> topology.Node:
 
 def _cluster_id(text: str) -> bytes:
     """A cluster id as four bytes; text of another form is hashed, so that equal texts stay equal."""
-    parts = text.split(".")
-    if len(parts) == 4 and all(part.isdigit() and int(part) < 256 for part in parts):
-        return bytes(int(part) for part in parts)
-    return blake2b(text.encode(), digest_size=4).digest()
+    try:
+        address = parse_address(text)
+    except ValueError:
+        address = b""
+    return address if len(address) == 4 else blake2b(text.encode(), digest_size=4).digest()
 
 
 def _router_id(name: str, node: Node) -> bytes:

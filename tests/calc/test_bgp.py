@@ -15,6 +15,7 @@ from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import BgpConfiguration, BgpPeer, Node
 from felixpy.resources.view import View
+from felixpy.selector import parse_selector
 from tests.calc.tunnel_world import ME, NODES, Change, node_address, pool
 
 TOR, OTHER_TOR, NEAR = "192.0.2.254", "192.0.2.253", "192.0.2.2"
@@ -97,3 +98,13 @@ def test_what_is_for_some_peers_goes_to_no_one_else(peers: tuple[str, ...], told
     for text in ("203.0.113.1", "2001:db8::1"):
         assert [one for one in everyone if tells(intent, text, one, RouteOrigin.LOCAL)] == told
     assert all(tells(intent, "203.0.113.2", one, RouteOrigin.LOCAL) for one in everyone)
+
+
+@pytest.mark.parametrize("text", ["1.2.3.²", "1.2.3.999", "rack seven", "9" * 5000 + ".1.1.1", "fd00::1"])
+def test_any_text_can_be_a_cluster_id(text: str) -> None:
+    clients = BgpPeer(None, 179, None, peer_selector=parse_selector("all()"))
+    reflector = Node(ipv4=node_address("192.0.2.1/24"), route_reflector_cluster_id=text)
+    intent = intent_of((REFLECTOR[0], reflector), (Ref(Table.BGP_PEER, Name("", "all")), clients))
+    reflection = intent.neighbors[parse_address(NEAR)].reflection
+    assert reflection is not None
+    assert len(reflection.cluster_id) == 4
