@@ -57,8 +57,8 @@ from felixpy.dataplane.rules import (
 
 MULTIPORT_SLOTS = 15
 """Ports of one multiport match; a range takes two (XT_MULTI_PORTS, linux/netfilter/xt_multiport.h)."""
-LOG_PREFIX_BYTES = 63
-"""Of an NFLOG target's prefix (linux/netfilter/xt_NFLOG.h)."""
+LOG_PREFIX_BYTES = 29
+"""Of a LOG target's prefix less its NUL (linux/netfilter/xt_LOG.h)."""
 _ANY_ICMP_TYPE = 255
 _ICMP = {4: 1, 6: 58}
 _TCP = 6
@@ -321,9 +321,9 @@ def _targets(action: Action, sought: _Sought, place: Place) -> tuple[str, ...]:
             return (f"-g {chain_kernel_name(chain)}",)
         case SetMark(value, mask):
             return (_set_mark(value, mask | value),)
-        case Log(_, group):
+        case Log():
             prefix = printable(action.prefix, LOG_PREFIX_BYTES).replace("\\", "/")
-            return (f"-j NFLOG --nflog-group {group}" + (f' --nflog-prefix "{prefix}"' if prefix else ""),)
+            return ("-j LOG" + (f' --log-prefix "{prefix}"' if prefix else "") + " --log-level 5",)
         case NoTrack():
             return (_only(Table.RAW, table, "-j CT --notrack"),)
         case Masquerade(random):

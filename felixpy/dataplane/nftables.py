@@ -189,7 +189,7 @@ def _render_action(action: Action) -> str:
             return _render_set_mark(action)
         case Log():
             prefix = log_prefix(action)
-            return f'log prefix "{prefix}" group {action.group}' if prefix else f"log group {action.group}"
+            return f'log prefix "{prefix}" level notice' if prefix else "log level notice"
         case NoTrack():
             return "notrack"
         case Masquerade():

@@ -114,7 +114,7 @@ def _action(action: RuleAction, log_prefix: str) -> Action:
         case RuleAction.PASS:
             return Goto(PASS_CHAIN)
         case RuleAction.LOG:
-            return Log(log_prefix)
+            return Log(f"{log_prefix}: ")
         case _:
             assert_never(action)
 

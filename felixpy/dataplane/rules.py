@@ -234,10 +234,9 @@ class SetMark:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A copy to nflog `group` with `prefix` (at most 127 bytes); the packet goes on."""
+    """A line in the kernel's log, level notice, that begins with `prefix` (at most 127 bytes); the packet goes on."""
 
     prefix: str
-    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)

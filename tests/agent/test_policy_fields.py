@@ -231,6 +231,16 @@ def test_a_namespace_selector_where_the_namespaces_profile_is_stored_too(scene: 
     eventually(lambda: a.reaches(b), what="by its name")
 
 
+def test_log_writes_to_the_kernels_log_and_decides_nothing(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("seen", "name == 'b'", ingress=[{"action": "Log", "protocol": "TCP"}, {"action": "Deny"}])
+    eventually(lambda: 'log prefix "calico-packet: " level notice' in node.nft("list", "ruleset"))
+    eventually(lambda: not a.reaches(b), what="the rule after it decides")
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", {"logPrefix": "mine"}))
+    node.policy("seen", "name == 'b'", ingress=[{"action": "Log"}, {"action": "Allow"}])
+    eventually(lambda: 'log prefix "mine: " level notice' in node.nft("list", "ruleset") and a.reaches(b))
+
+
 def test_a_tier_of_staged_policies_only(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.put("tiers", resource("Tier", "first", {"order": 1, "defaultAction": "Deny"}))

@@ -47,7 +47,7 @@ HTTP = Set("p4-http", SetType.IPV4_PORT)
 POLICY = Chain(
     "in-gnp/default.web",
     (
-        Rule(Log("calico-packet"), (ProtocolIs(6), PortIn("destination", ((80, 80), (8000, 8010))))),
+        Rule(Log("calico-packet: "), (ProtocolIs(6), PortIn("destination", ((80, 80), (8000, 8010))))),
         Rule(Goto("allow"), (FamilyIs(4), ProtocolIs(6), SetHas("source", RED.name, 4)), 'said "so"'),
         Rule(Goto("allow"), (FamilyIs(4), SetHas("destination", HTTP.name, 4, ports=True))),
         Rule(Drop(), (NetIn("source", (parse_prefix("10.1.0.0/16"), parse_prefix("10.3.0.0/16"))),)),

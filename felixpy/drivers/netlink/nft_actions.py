@@ -28,7 +28,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.drivers.netlink.codec import attribute_be16, attribute_be32, attribute_text, attribute_u8
+from felixpy.drivers.netlink.codec import attribute_be32, attribute_text, attribute_u8
 from felixpy.drivers.netlink.nft_expressions import (
     ADDRESS_BYTES,
     FIRST,
@@ -57,6 +57,7 @@ from felixpy.drivers.netlink.nft_expressions import (
 _REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
 _NAT_SOURCE, _NAT_DESTINATION = 0, 1
 _NAT_RANDOM_FULLY = 16
+_LOG_NOTICE = 5
 _NUMGEN_RANDOM = 1
 _HASH_JENKINS = 0
 _SCRATCH_WORDS = 5
@@ -88,8 +89,7 @@ def encode_action(action: Action) -> bytes:
             return _set_mark(action)
         case Log():
             prefix = log_prefix(action)
-            group = attribute_be16(1, action.group)
-            return expression("log", *((attribute_text(2, prefix),) if prefix else ()), group)
+            return expression("log", *((attribute_text(2, prefix),) if prefix else ()), attribute_be32(5, _LOG_NOTICE))
         case NoTrack():
             return expression("notrack")
         case Masquerade():
