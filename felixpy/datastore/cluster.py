@@ -18,13 +18,17 @@ CLUSTER_INFORMATION_KEY = b"/calico/resources/v3/projectcalico.org/clusterinform
 
 
 class FreezeReason(StrEnum):
-    """Why a datastore is not obeyed."""
+    """Why a datastore is not obeyed. The texts are part of the state file's format."""
 
     UNINITIALISED = "the datastore holds no cluster yet, and this node has never obeyed one"
     EMPTY = "the datastore holds no cluster any more"
     NOT_READY = "the datastore is marked as not ready"
     OTHER_CLUSTER = "the datastore holds another cluster than this node last obeyed"
     ROLLED_BACK = "the datastore is older than what this node last obeyed"
+
+
+DOUBTS = frozenset({FreezeReason.EMPTY, FreezeReason.OTHER_CLUSTER, FreezeReason.ROLLED_BACK})
+"""Reasons after which only its history, or a person, can show a datastore to be the one that was obeyed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,14 @@ class Remembered:
     """The datastore that was last obeyed: Calico's GUID, etcd's own id, the newest revision seen.
 
     The mark is a put of its history, the value as its digest. An etcd that was restored from a backup and has since
-    passed `revision` has another put, or none, at that revision.
+    passed `revision` has another put, or none, at that revision. `frozen` is the doubt that the node froze with since.
     """
 
     guid: str
     cluster_id: int
     revision: int
     mark: Mark | None = None
+    frozen: FreezeReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ def judge_cluster(remembered: Remembered | None, seen: Seen) -> Obey | Freeze:
     """Whether to obey `seen`.
 
     A cluster that was moved to another etcd without loss (same GUID, not older) is obeyed, but read as a whole.
+    A node that has frozen with a doubt stays frozen, whatever the revision, until the remembered mark is found in the
+    datastore's history: a mark that is compacted, or that there never was, proves nothing then.
     """
     if not seen.guid:
         return Freeze(FreezeReason.EMPTY if remembered else FreezeReason.UNINITIALISED)
@@ -92,6 +99,8 @@ def judge_cluster(remembered: Remembered | None, seen: Seen) -> Obey | Freeze:
         return Freeze(FreezeReason.OTHER_CLUSTER)
     if seen.revision < remembered.revision or seen.mark_kept is False:
         return Freeze(FreezeReason.ROLLED_BACK)
+    if remembered.frozen and not seen.mark_kept:
+        return Freeze(remembered.frozen)
     return Obey(continues=seen.cluster_id == remembered.cluster_id)
 
 

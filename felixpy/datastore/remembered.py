@@ -1,17 +1,21 @@
 """The node's state file: which cluster it last obeyed, and how far. Must outlive the agent, and better the machine.
 
-In: a path; out: `Remembered` or None. A file that cannot be read as ours raises: starting without memory would obey
-any datastore.
+In: a path; out: `Remembered` or None. `ClusterMemory` is the file, `MemoryKeeper` keeps it for a process. A file that
+cannot be read as ours raises: starting without memory would obey any datastore.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from pathlib import Path
 
 import msgspec
 
 from felixpy.datastore.cluster import Remembered
+
+_log = logging.getLogger(__name__)
 
 
 class MemoryBroken(Exception):
@@ -49,3 +53,46 @@ class ClusterMemory:
     def forget(self) -> None:
         """Back to the first run."""
         self._path.unlink(missing_ok=True)
+
+
+class MemoryKeeper:
+    """Keeps the state file as the process knows it: off the event loop, one write at a time, only what changed.
+
+    A write that fails is logged, once per cause, and made up for by the next `keep`. A write that has begun outlives
+    the cancellation of its caller, and the next one waits for it.
+    """
+
+    def __init__(self, memory: ClusterMemory) -> None:
+        self._memory = memory
+        self._stored: Remembered | None = None
+        self._turn = asyncio.Lock()
+        self._failure = ""
+
+    async def read(self) -> Remembered | None:
+        """What was written last; None on the first run.
+
+        Raises  MemoryBroken; OSError when the file is there and cannot be read.
+        """
+        self._stored = await asyncio.to_thread(self._memory.read)
+        return self._stored
+
+    async def keep(self, remembered: Remembered | None) -> None:
+        """Makes the file say `remembered`; None makes it a first run."""
+        if remembered != self._stored or self._turn.locked():
+            await asyncio.shield(self._store(remembered))
+
+    async def _store(self, remembered: Remembered | None) -> None:
+        async with self._turn:
+            if remembered == self._stored:
+                return
+            try:
+                if remembered is None:
+                    await asyncio.to_thread(self._memory.forget)
+                else:
+                    await asyncio.to_thread(self._memory.write, remembered)
+            except OSError as error:
+                if self._failure != str(error):
+                    _log.warning("what this node remembers is not written, which is tried again: %s", error)
+                self._failure = str(error)
+            else:
+                self._stored, self._failure = remembered, ""

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from felixpy.datastore.cluster import (
     CLUSTER_INFORMATION_KEY,
+    DOUBTS,
     Freeze,
     FreezeReason,
     Mark,
@@ -47,7 +48,7 @@ from felixpy.datastore.model import (
     Unavailable,
     Write,
 )
-from felixpy.datastore.remembered import ClusterMemory
+from felixpy.datastore.remembered import ClusterMemory, MemoryKeeper
 
 HEARTBEAT_KEY = b"/felixpy/heartbeat"
 
@@ -79,7 +80,7 @@ class SyncSettings:
     longest_wait_s: float = 10.0
     quiet_s: float = 30.0
     answer_s: float = 5.0
-    remember_s: float = 30.0
+    remember_s: float = 1.0
     frozen_check_s: float = 30.0
 
 
@@ -104,7 +105,7 @@ class Syncer:
         self.state = SyncState(Phase.CONNECTING)
         self._store = store
         self._prefixes = tuple(prefixes)
-        self._memory = memory
+        self._memory = MemoryKeeper(memory)
         self._settings = settings
         self._on_state = on_state
         self._mailbox = Mailbox()
@@ -114,14 +115,12 @@ class Syncer:
         self._complete = False
         self._resumable = False
         self._trusted = False
-        self._rolled_back = False
         self._remembered: Remembered | None = None
         self._last_put: Event | None = None
         self._seen: Seen | None = None
         self._accepted = asyncio.Event()
         self._failures = 0
         self._heard_at = 0.0
-        self._remembered_at = 0.0
 
     def __aiter__(self) -> AsyncIterator[Batch]:
         return self
@@ -134,21 +133,26 @@ class Syncer:
 
         An empty datastore, once accepted, counts as not initialised. One that is not ready cannot be accepted.
         """
-        if self.state.reason not in (FreezeReason.EMPTY, FreezeReason.OTHER_CLUSTER, FreezeReason.ROLLED_BACK):
+        if self.state.reason not in DOUBTS:
             return False
         seen = self._seen
         self._remembered = Remembered(seen.guid, seen.cluster_id, seen.revision) if seen and seen.guid else None
-        self._trusted, self._rolled_back, self._position, self._last_put = False, False, 0, None
-        self._memory.forget()
+        self._trusted, self._position, self._last_put = False, 0, None
         self._accepted.set()
         return True
 
     async def run(self) -> NoReturn:
-        """Reads and watches for ever, and tries again for ever.
+        """Reads and watches for ever, and tries again for ever; when cancelled, notes how far it came.
 
-        Raises  MemoryBroken or OSError when the node's memory cannot be read or written.
+        Raises  MemoryBroken or OSError when the node's memory cannot be read.
         """
-        self._remembered = await asyncio.to_thread(self._memory.read)
+        self._remembered = await self._memory.read()
+        try:
+            await self._obey_and_follow()
+        finally:
+            await self._remember(self._up_to_date())
+
+    async def _obey_and_follow(self) -> NoReturn:
         while True:
             try:
                 seen = await self._until_obeyed()
@@ -164,6 +168,7 @@ class Syncer:
             except DatastoreError as error:
                 reason = error.reason if isinstance(error, Unavailable) else None
                 self._enter(SyncState(Phase.UNAVAILABLE, reason, str(error)))
+            await self._remember(self._up_to_date())
             await self._wait_after_failure()
 
     async def _wait_after_failure(self) -> None:
@@ -179,21 +184,21 @@ class Syncer:
     async def _until_obeyed(self) -> Seen:
         while True:
             self._accepted.clear()
-            remembered = self._up_to_date()
+            await self._remember(remembered := self._up_to_date())
             seen, mark = await look_at_cluster(self._store, remembered)
-            if self._rolled_back and seen.mark_kept is None:
-                seen = replace(seen, mark_kept=False)
+            if self._accepted.is_set():
+                continue
             self._seen = seen
             match judge_cluster(remembered, seen):
                 case Obey(continues):
-                    self._rolled_back = False
                     self._trusted = self._trusted and continues
                     self._resumable = self._resumable and continues
                     await self._remember(Remembered(seen.guid, seen.cluster_id, seen.revision, mark))
                     return seen
                 case Freeze(reason):
                     self._resumable = False
-                    self._rolled_back = reason is FreezeReason.ROLLED_BACK
+                    if remembered and reason in DOUBTS:
+                        await self._remember(replace(remembered, frozen=reason))
                     self._enter(SyncState(Phase.FROZEN, reason))
                     await self._until_cluster_changes(seen.revision + 1)
 
@@ -238,19 +243,16 @@ class Syncer:
 
     async def _follow(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        await first_of(self._read_stream(), self._check_stream())
+        await first_of(self._read_stream(), self._check_stream(), self._keep_memory())
 
     async def _read_stream(self) -> None:
         watched = (*self._prefixes, HEARTBEAT_KEY)
         async with aclosing(self._store.watch(watched, self._position + 1)) as batches:
             async for events in batches:
-                await self._take(events)
+                self._take(events)
 
-    async def _take(self, events: Sequence[Event]) -> None:
-        """Hands over one response's events, unless they say that the datastore is no longer to be obeyed.
-
-        No await between noting and handing over: the stream's end may cancel this.
-        """
+    def _take(self, events: Sequence[Event]) -> None:
+        """Hands over one response's events, unless they say that the datastore is no longer to be obeyed."""
         for event in reversed(events):
             if event.key == CLUSTER_INFORMATION_KEY:
                 self._judge_change(event)
@@ -267,8 +269,6 @@ class Syncer:
             self._mailbox.put(data, self._position, in_sync=True)
         self._moved.set()
         self._heard_at, self._failures = asyncio.get_running_loop().time(), 0
-        if self._heard_at - self._remembered_at > self._settings.remember_s:
-            await self._remember(self._up_to_date())
 
     def _judge_change(self, event: Event) -> None:
         assert self._remembered is not None
@@ -287,10 +287,14 @@ class Syncer:
         return replace(remembered, revision=max(self._position, remembered.revision))
 
     async def _remember(self, remembered: Remembered | None) -> None:
-        self._remembered_at = asyncio.get_running_loop().time()
-        if remembered is not None and remembered != self._remembered:
-            await asyncio.to_thread(self._memory.write, remembered)
-            self._remembered = remembered
+        self._remembered = remembered
+        await self._memory.keep(remembered)
+
+    async def _keep_memory(self) -> NoReturn:
+        """Bounds what a process that is killed forgets to the last `remember_s`."""
+        while True:
+            await self._remember(self._up_to_date())
+            await asyncio.sleep(self._settings.remember_s)
 
     async def _check_stream(self) -> NoReturn:
         """Raises Unavailable when an event that must come does not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from felixpy.datastore.remembered import ClusterMemory, MemoryBroken
 from tests.datastore.world import cluster_information
 
 KNOWN = Remembered("guid-1", cluster_id=7, revision=100)
+DOUBTED = replace(KNOWN, frozen=FreezeReason.ROLLED_BACK)
+MISSED = replace(KNOWN, frozen=FreezeReason.EMPTY)
+STRAYED = replace(KNOWN, frozen=FreezeReason.OTHER_CLUSTER)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,18 @@ KNOWN = Remembered("guid-1", cluster_id=7, revision=100)
         (KNOWN, Seen("guid-1", True, 7, 99), Freeze(FreezeReason.ROLLED_BACK)),
         (KNOWN, Seen("guid-1", True, 7, 500, mark_kept=False), Freeze(FreezeReason.ROLLED_BACK)),
         (KNOWN, Seen("guid-1", True, 7, 500, mark_kept=True), Obey(continues=True)),
+        (KNOWN, Seen("guid-1", True, 7, 500, mark_kept=None), Obey(continues=True)),
+        (DOUBTED, Seen("guid-1", True, 7, 99, mark_kept=True), Freeze(FreezeReason.ROLLED_BACK)),
+        (DOUBTED, Seen("guid-1", True, 7, 100, mark_kept=None), Freeze(FreezeReason.ROLLED_BACK)),
+        (DOUBTED, Seen("guid-1", True, 7, 500, mark_kept=None), Freeze(FreezeReason.ROLLED_BACK)),
+        (DOUBTED, Seen("guid-1", True, 7, 500, mark_kept=False), Freeze(FreezeReason.ROLLED_BACK)),
+        (DOUBTED, Seen("guid-1", True, 7, 100, mark_kept=True), Obey(continues=True)),
+        (DOUBTED, Seen("", False, 7, 500), Freeze(FreezeReason.EMPTY)),
+        (DOUBTED, Seen("guid-1", False, 7, 500, mark_kept=True), Freeze(FreezeReason.NOT_READY)),
+        (MISSED, Seen("guid-1", True, 7, 500, mark_kept=None), Freeze(FreezeReason.EMPTY)),
+        (MISSED, Seen("guid-1", True, 8, 500, mark_kept=True), Obey(continues=False)),
+        (STRAYED, Seen("guid-1", True, 7, 500, mark_kept=None), Freeze(FreezeReason.OTHER_CLUSTER)),
+        (STRAYED, Seen("guid-1", True, 7, 500, mark_kept=True), Obey(continues=True)),
     ],
 )
 def test_judgement(remembered: Remembered | None, seen: Seen, verdict: Obey | Freeze) -> None:
@@ -61,8 +77,29 @@ def test_a_node_remembers_what_it_wrote_and_nothing_at_first(tmp_path: Path) -> 
     assert memory.read() is None
     memory.write(KNOWN)
     assert memory.read() == KNOWN
+    memory.write(DOUBTED)
+    assert memory.read() == DOUBTED
     memory.forget()
     assert memory.read() is None
+
+
+def test_a_state_file_without_a_doubt_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cluster.json").write_bytes(b'{"guid": "guid-1", "cluster_id": 7, "revision": 100, "mark": null}')
+    assert ClusterMemory(tmp_path / "cluster.json").read() == KNOWN
+
+
+@pytest.mark.parametrize("reason", FreezeReason)
+def test_the_texts_in_the_state_file_stay(tmp_path: Path, reason: FreezeReason) -> None:
+    texts = {
+        FreezeReason.UNINITIALISED: "the datastore holds no cluster yet, and this node has never obeyed one",
+        FreezeReason.EMPTY: "the datastore holds no cluster any more",
+        FreezeReason.NOT_READY: "the datastore is marked as not ready",
+        FreezeReason.OTHER_CLUSTER: "the datastore holds another cluster than this node last obeyed",
+        FreezeReason.ROLLED_BACK: "the datastore is older than what this node last obeyed",
+    }
+    text = f'{{"guid": "guid-1", "cluster_id": 7, "revision": 100, "frozen": "{texts[reason]}"}}'
+    (tmp_path / "cluster.json").write_text(text)
+    assert ClusterMemory(tmp_path / "cluster.json").read() == replace(KNOWN, frozen=reason)
 
 
 def test_a_broken_memory_is_not_a_first_run(tmp_path: Path) -> None:

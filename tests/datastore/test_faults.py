@@ -12,7 +12,7 @@ import pytest
 from felixpy.datastore.client import EtcdStore
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.model import Write
-from felixpy.datastore.syncer import Phase
+from felixpy.datastore.syncer import Phase, SyncSettings
 from tests.datastore.world import copied, initialise, is_true, opened, pool, proxied
 from tests.support.etcd import Etcd, free_port
 from tests.support.process import Daemon
@@ -114,6 +114,34 @@ async def test_a_restored_backup_is_not_obeyed(own_etcd: Etcd, tmp_path: Path) -
         assert copy.pools == {"a": "2"}
         assert copy.syncer.accept()
         await copy.holds(a="1", b="3")
+
+
+async def test_a_restored_backup_is_not_obeyed_by_a_restarted_node(own_etcd: Etcd, tmp_path: Path) -> None:
+    backup, state_file, killed = tmp_path / "backup", tmp_path / "cluster.json", tmp_path / "killed.json"
+    async with opened(own_etcd.url) as store:
+        async with copied(store, state_file, SyncSettings()) as copy:
+            await initialise(store)
+            await copy.reaches(Phase.IN_SYNC)
+            subprocess.run(
+                ["etcdctl", "--endpoints", own_etcd.url, "snapshot", "save", backup], check=True, capture_output=True
+            )
+            for number in range(30):
+                await store.put(pool("a"), b"%d" % number)
+            await copy.holds(a="29")
+            own_etcd.stop()
+            restore(own_etcd, backup)
+            own_etcd.start()
+            await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
+            shutil.copy(state_file, killed)
+        for passed in (False, True):
+            for left in (state_file, killed):
+                async with copied(store, left) as restarted:
+                    await restarted.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
+                    assert restarted.batches == []
+            if not passed:
+                for _ in range(60):
+                    await store.put(pool("b"), b"")
+                await store.compact(await store.put(pool("b"), b""))
 
 
 def restore(etcd: Etcd, backup: Path) -> None:

@@ -20,7 +20,9 @@ from felixpy.resources.kinds import WATCHED_PREFIXES
 from tests.support.wait import eventually_async
 
 PREFIXES = tuple(prefix.encode() for prefix in WATCHED_PREFIXES)
-FAST = SyncSettings(first_wait_s=0.02, longest_wait_s=0.2, quiet_s=0.5, answer_s=0.5, remember_s=0, frozen_check_s=0.5)
+FAST = SyncSettings(
+    first_wait_s=0.02, longest_wait_s=0.2, quiet_s=0.5, answer_s=0.5, remember_s=0.05, frozen_check_s=0.5
+)
 
 
 def pool(name: str) -> bytes:
