@@ -151,7 +151,7 @@ class RoutingRole:
                 changes.objects[self._keys.pop(prefix)] = None
         self._reconciler.want(changes)
         if not self._adopted or (delta.complete and not self._pruned):
-            self._reconciler.adopt(prune=delta.complete)
+            self._reconciler.distrust(prune=delta.complete)
             self._adopted, self._pruned = True, delta.complete
         self._applier.apply("BGP")
 
@@ -195,7 +195,7 @@ class RoutingRole:
         self._repair = None
         if self._reread:
             self._reread = False
-            self._reconciler.adopt(prune=self._pruned)
+            self._reconciler.distrust(prune=self._pruned)
         self._applier.apply("kernel changed")
 
 
