@@ -77,7 +77,9 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
     router = nodes[node]
     mesh = topology.Mesh(enabled=default.mesh is not False)
     peers = [
-        _peer(name.name, peer, tables) for name, peer in tables[Table.BGP_PEER].items() if isinstance(peer, BgpPeer)
+        _peer(name.name, peer, tables)
+        for name, peer in tables[Table.BGP_PEER].items()
+        if isinstance(peer, BgpPeer) and _is_understood(peer)
     ]
     neighbors = topology.derive_neighbors(router, nodes.values(), peers, mesh)
     announced = tuple(announced)
@@ -100,6 +102,11 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
         excluded=_tunnelled(tables),
     )
     return BgpPlan(intent, route_filter)
+
+
+def _is_understood(peer: BgpPeer) -> bool:
+    """Whether all that guards the session can be kept: passwords and BGPFilters cannot yet, so it stays closed."""
+    return not (peer.password_secret or peer.filters)
 
 
 def _tunnelled(tables: Tables) -> tuple[BgpPrefix, ...]:

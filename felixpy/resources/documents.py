@@ -222,6 +222,7 @@ class BgpPeerSpec(Doc):
     allow_local_as: int | None = field(default=None, name="numAllowedLocalASNumbers")
     reachable_by: str = ""
     password: dict[str, Any] | None = None
+    filters: list[str] | None = None
 
 
 class BgpPeerDoc(Doc):

@@ -186,5 +186,6 @@ def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
         allow_local_as=spec.allow_local_as or 0,
         reachable_by=_optional("spec.reachableBy", spec.reachable_by),
         password_secret=_secret(spec.password),
+        filters=tuple(spec.filters or ()),
         max_restart_s=_seconds("spec.maxRestartTime", spec.max_restart_time),
     )

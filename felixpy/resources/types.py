@@ -236,6 +236,7 @@ class BgpPeer:
     allow_local_as: int = 0
     reachable_by: Address | None = None
     password_secret: str = ""
+    filters: tuple[str, ...] = ()
     max_restart_s: int | None = None
 
 

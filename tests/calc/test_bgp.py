@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from birdpy.addresses import Prefix, parse_address, parse_prefix
@@ -12,7 +13,9 @@ from felixpy.addresses import parse_prefix as prefix_of
 from felixpy.calc.announce import Announcement, Why
 from felixpy.calc.bgp import BgpPlan, derive_bgp
 from felixpy.resources.codec import Ref, Table
+from felixpy.resources.documents import BgpPeerDoc
 from felixpy.resources.kinds import Name
+from felixpy.resources.routing import read_bgp_peer
 from felixpy.resources.types import BgpConfiguration, BgpPeer, Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
@@ -108,3 +111,17 @@ def test_any_text_can_be_a_cluster_id(text: str) -> None:
     reflection = intent.neighbors[parse_address(NEAR)].reflection
     assert reflection is not None
     assert len(reflection.cluster_id) == 4
+
+
+@pytest.mark.parametrize(
+    "guard", [{"filters": ["no-default"]}, {"password": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+)
+def test_a_peer_whose_guard_cannot_be_kept_gets_no_session(guard: dict[str, object]) -> None:
+    spec = {"peerIP": TOR, "asNumber": 65000}
+    open_peer, guarded = (
+        read_bgp_peer(msgspec.convert({"metadata": {"name": "tor"}, "spec": one}, BgpPeerDoc))
+        for one in (spec, spec | guard)
+    )
+    ref = Ref(Table.BGP_PEER, Name("", "tor"))
+    assert parse_address(TOR) in intent_of((ref, open_peer)).neighbors
+    assert parse_address(TOR) not in intent_of((ref, guarded)).neighbors
