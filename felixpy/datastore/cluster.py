@@ -46,7 +46,7 @@ class Seen:
 
 
 class Mark(NamedTuple):
-    """One put, in so far as it tells one history from another."""
+    """One put or deletion, in so far as it tells one history from another; the digest of a deletion is empty."""
 
     key: bytes
     mod_revision: int
@@ -57,8 +57,8 @@ class Mark(NamedTuple):
 class Remembered:
     """The datastore that was last obeyed: Calico's GUID, etcd's own id, the newest revision seen.
 
-    The mark is a put of its history, the value as its digest. An etcd that was restored from a backup and has since
-    passed `revision` has another put, or none, at that revision. `frozen` is the doubt that the node froze with since.
+    The mark is an event of its history, the value as its digest. An etcd that was restored from a backup and has since
+    passed `revision` has another event at that revision. `frozen` is the doubt that the node froze with since.
     """
 
     guid: str
@@ -104,9 +104,9 @@ def judge_cluster(remembered: Remembered | None, seen: Seen) -> Obey | Freeze:
     return Obey(continues=seen.cluster_id == remembered.cluster_id)
 
 
-def make_mark(key: bytes, value: bytes, mod_revision: int) -> Mark:
-    """The mark that a put leaves."""
-    return Mark(key, mod_revision, blake2b(value, digest_size=8).digest())
+def make_mark(key: bytes, value: bytes | None, mod_revision: int) -> Mark:
+    """The mark that a put leaves, or a deletion, which has no value."""
+    return Mark(key, mod_revision, b"" if value is None else blake2b(value, digest_size=8).digest())
 
 
 class _Spec(msgspec.Struct, rename="camel"):

@@ -116,7 +116,7 @@ class Syncer:
         self._resumable = False
         self._trusted = False
         self._remembered: Remembered | None = None
-        self._last_put: Event | None = None
+        self._last_event: Event | None = None
         self._seen: Seen | None = None
         self._accepted = asyncio.Event()
         self._failures = 0
@@ -137,7 +137,7 @@ class Syncer:
             return False
         seen = self._seen
         self._remembered = Remembered(seen.guid, seen.cluster_id, seen.revision) if seen and seen.guid else None
-        self._trusted, self._position, self._last_put = False, 0, None
+        self._trusted, self._position, self._last_event = False, 0, None
         self._accepted.set()
         return True
 
@@ -235,7 +235,7 @@ class Syncer:
                     changed = []
         changed.extend(Event(key, None, revision) for key in self._known.keys() - found.keys())
         self._mailbox.put(changed, revision, in_sync=True)
-        self._known, self._position, self._last_put = found, revision, event_of(newest[0]) if newest else None
+        self._known, self._position, self._last_event = found, revision, event_of(newest[0]) if newest else None
         self._complete = self._resumable = self._trusted = True
 
     def _is_news(self, pair: KeyValue) -> bool:
@@ -264,7 +264,7 @@ class Syncer:
             else:
                 self._known[event.key] = event.mod_revision
         self._position = events[-1].mod_revision
-        self._last_put = next((event for event in reversed(events) if event.value is not None), self._last_put)
+        self._last_event = events[-1]
         if data:
             self._mailbox.put(data, self._position, in_sync=True)
         self._moved.set()
@@ -279,11 +279,11 @@ class Syncer:
 
     def _up_to_date(self) -> Remembered | None:
         """What is remembered, with what the watch has brought since."""
-        remembered, put = self._remembered, self._last_put
+        remembered, last = self._remembered, self._last_event
         if remembered is None:
             return None
-        if put is not None and put.value is not None:
-            remembered = replace(remembered, mark=make_mark(put.key, put.value, put.mod_revision))
+        if last is not None:
+            remembered = replace(remembered, mark=make_mark(last.key, last.value, last.mod_revision))
         return replace(remembered, revision=max(self._position, remembered.revision))
 
     async def _remember(self, remembered: Remembered | None) -> None:
@@ -359,12 +359,20 @@ async def look_at_cluster(store: Store, remembered: Remembered | None) -> tuple[
 
 async def _keeps(store: Store, mark: Mark) -> bool | None:
     try:
-        past = await store.snapshot([mark.key], mark.mod_revision)
+        marks = await _marks_at(store, mark.key, mark.mod_revision)
+        if mark.digest:
+            return mark in marks
+        return not marks and bool(await _marks_at(store, mark.key, mark.mod_revision - 1))
     except Compacted:
         return None
     except FutureRevision:
         return False
-    return any(make_mark(pair.key, pair.value, pair.mod_revision) == mark for pair in past.items)
+
+
+async def _marks_at(store: Store, key: bytes, revision: int) -> list[Mark]:
+    """The mark of the put that made `key` what it was at `revision`; none where there was no such key."""
+    past = await store.snapshot([key], revision)
+    return [make_mark(pair.key, pair.value, pair.mod_revision) for pair in past.items if pair.key == key]
 
 
 async def first_of(*coroutines: Coroutine[None, None, None]) -> None:

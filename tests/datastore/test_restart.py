@@ -73,6 +73,33 @@ async def test_a_rollback_that_was_passed_outlives_the_process(state_file: Path,
         await copy.holds(a="1", b="9")
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_deletion_that_was_lost_is_missed_whatever_comes_after(state_file: Path, restarted: bool) -> None:
+    store = await cluster_at(a="1", b="1")
+    async with copied(store, state_file) as copy:
+        await copy.holds(a="1", b="1")
+        await store.delete(pool("b"))
+        await copy.holds(a="1")
+        store.roll_back(store.revision - 1)
+        for _ in range(5):
+            await store.put(pool("c"), b"1")
+        await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
+        assert copy.pools == {"a": "1"}
+    if restarted:
+        await stays_frozen(store, state_file, FreezeReason.ROLLED_BACK)
+
+
+async def test_a_deletion_that_was_kept_is_known(state_file: Path) -> None:
+    store = await cluster_at(a="1", b="1")
+    async with copied(store, state_file) as copy:
+        await copy.holds(a="1", b="1")
+        await store.delete(pool("b"))
+        await copy.holds(a="1")
+    await stays_frozen(MemoryStore(), state_file, FreezeReason.EMPTY)
+    async with copied(store, state_file) as copy:
+        await copy.holds(a="1")
+
+
 async def test_a_rollback_while_the_node_is_stopped_is_found(state_file: Path) -> None:
     store = await cluster_at(a="1")
     async with copied(store, state_file, RARELY) as copy:
@@ -97,7 +124,7 @@ async def test_a_killed_node_remembers_the_last_event_of_a_burst(state_file: Pat
 
 async def test_a_lost_connection_is_when_a_node_notes_how_far_it_came(state_file: Path) -> None:
     store = await cluster_at()
-    async with copied(store, state_file, RARELY) as copy:
+    async with copied(store, state_file, replace(RARELY, first_wait_s=1e6, longest_wait_s=1e6)) as copy:
         await copy.reaches(Phase.IN_SYNC)
         last = await store.put(pool("a"), b"1")
         await copy.holds(a="1")
