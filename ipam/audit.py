@@ -43,6 +43,7 @@ class Problem(StrEnum):
     LEAKED = "the address is allocated and nothing alive uses it"
     NOT_ALLOCATED = "the address is in use and not allocated"
     OUTSIDE_POOLS = "the address is allocated outside every pool"
+    EMPTY_OUTSIDE_POOLS = "the block is empty and outside every pool"
     NO_HANDLE = "the address is allocated and its handle does not exist"
     NO_ADDRESS = "the handle exists and holds no address"
     COUNT_WRONG = "the handle counts other addresses than the blocks do"
@@ -196,6 +197,8 @@ def _check_blocks(snapshot: _Snapshot) -> Iterator[Finding]:
                 yield Finding(Problem.OUTSIDE_POOLS, key, text, handle_id)
             if handle_id and HANDLES_PREFIX + handle_id not in snapshot.handles:
                 yield Finding(Problem.NO_HANDLE, key, text, handle_id)
+        if not in_pool and block.is_empty:
+            yield Finding(Problem.EMPTY_OUTSIDE_POOLS, key, str(block.cidr), block.affinity or "")
         free = set(block.unallocated)
         for ordinal, index in enumerate(block.allocations):
             if index is None and ordinal not in free:

@@ -78,14 +78,18 @@ def derive_block(
 ) -> tuple[Announcement, ...] | Silent:
     """What one block means here: itself where it is ours, else those of its addresses that this node holds.
 
-    Empty where the block does not concern this node. `state` is that of our affinity to it, "" when there is none.
+    Empty where the block does not concern this node. One of no pool, as a deleted pool leaves it, is announced
+    while addresses of it are held. `state` is that of our affinity to it, "" when there is none.
     """
     ours = block.affinity == node
     held = () if ours else tuple(address for address, holder in block.borrowed if holder == node)
     if not (ours or held):
         return ()
-    if any(pool.disable_bgp_export and pool.cidr.contains(prefix.address) for pool in pools):
+    around = [pool for pool in pools if pool.cidr.contains(prefix.address)]
+    if any(pool.disable_bgp_export for pool in around):
         return Silent(Reason.EXPORT_DISABLED)
+    if not around and not block.used:
+        return Silent(Reason.NO_POOL)
     if not ours:
         return tuple(Announcement(host_prefix(address), Why.BORROWED) for address in held)
     return Silent(Reason.AFFINITY_PENDING) if state == PENDING else (Announcement(prefix, Why.BLOCK),)

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     UNKNOWN_COMMUNITY = "its BGPAdvertisement names a community that no Community resource gives a number"
     NOT_LAYER2 = "no L2Advertisement selects the pool on this node"
     AFFINITY_PENDING = "the block's affinity is not confirmed"
+    NO_POOL = "the block is empty, and no pool has it"
     EXPORT_DISABLED = "the pool is not exported (disableBGPExport)"
 
 

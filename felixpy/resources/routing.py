@@ -89,7 +89,7 @@ def read_block(doc: BlockDoc, cidr: Prefix) -> Block | None:
         holder = (attributes[index].secondary or {}).get("node", "")
         if holder and holder != node:
             borrowed.append((address_in(cidr, ordinal), holder))
-    return Block(node, tuple(borrowed))
+    return Block(node, tuple(borrowed), any(index is not None for index in doc.allocations))
 
 
 def address_in(prefix: Prefix, ordinal: int) -> Address:

@@ -274,11 +274,12 @@ class Block:
     """An IPAM block, as far as routing reads it: who has it, and which of its addresses others have borrowed.
 
     `affinity` is a node's name, "" when the block has none (or belongs to a virtual owner).
-    `borrowed` maps other nodes' addresses inside it.
+    `borrowed` maps other nodes' addresses inside it; `used` says whether anybody holds an address of it.
     """
 
     affinity: str
     borrowed: tuple[tuple[Address, str], ...] = ()
+    used: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ METALLB = f"{OURS}/metallb.io/v1beta1"
 def cluster() -> Iterator[Cluster]:
     """Two nodes that speak BGP; n2 has a block, which n1 has learned."""
     with two_nodes("bgp") as made:
-        block = {"cidr": BLOCK, "affinity": "host:n2", "allocations": [None] * 64, "attributes": []}
+        block = {"cidr": BLOCK, "affinity": "host:n2", "allocations": [0, *[None] * 63], "attributes": [{}]}
         made.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
         made.start()
         eventually(lambda: learned(made), within_s=20, what="n1 learns the block")

@@ -176,7 +176,9 @@ def _blocks(draw: st.DrawFn) -> Change:
         (Address(parse_address(first)[:3] + bytes([parse_address(first)[3] + index])), holder)
         for index, holder in enumerate(borrowed)
     )
-    return Ref(Table.BLOCK, Name("", text)), Block(draw(st.sampled_from([ME, OTHER, ""])), pairs)
+    return Ref(Table.BLOCK, Name("", text)), Block(
+        draw(st.sampled_from([ME, OTHER, ""])), pairs, bool(pairs) or draw(st.booleans())
+    )
 
 
 _affinities = st.builds(

@@ -124,6 +124,25 @@ def test_a_pool_that_is_not_exported_keeps_its_blocks_silent() -> None:
     assert len(world.see((pool, IpPool(parse_prefix("10.0.0.0/16"), 26))).announced()) == 2
 
 
+def test_a_block_of_a_deleted_pool_is_announced_while_addresses_of_it_are_held() -> None:
+    pool = Ref(Table.POOL, Name("", "p"))
+    empty = Ref(Table.BLOCK, Name("", "10.0.0.0-26")), Block(ME, used=False)
+    world = World(empty, block("10.0.0.64-26", ME), (pool, IpPool(parse_prefix("10.0.0.0/16"), 26)))
+    assert len(world.announced()) == 2
+    assert world.see((pool, None)).delta.drops == {parse_prefix("10.0.0.0/26")}
+    assert world.silent() == {"10.0.0.0/26": Reason.NO_POOL}
+    assert world.announced() == {"10.0.0.64/26": Why.BLOCK}
+
+
+@pytest.mark.parametrize(("allocations", "used"), [([None, None], False), ([None, 0], True)])
+def test_a_block_is_used_while_an_address_of_it_is_held(allocations: list[int | None], used: bool) -> None:
+    key = b"/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-31"
+    body = {"cidr": "10.0.0.0/31", "affinity": f"host:{ME}", "allocations": allocations, "attributes": [{}]}
+    found = Decoder(ME).decode(key, json.dumps(body).encode())
+    assert isinstance(found, Decoded)
+    assert found.value == Block(ME, used=used)
+
+
 def test_a_service_address_is_announced_where_any_node_has_an_endpoint() -> None:
     assert World(*served()).announced() == {"203.0.113.1/32": Why.SERVICE}
 

@@ -162,3 +162,34 @@ def test_one_address_is_released_unless_it_is_in_use(felixctl: Felixctl, store: 
     assert felixctl("ipam", "release", "--ip", pods["a"]).out == f"{pods['a']} released\n"
     assert felixctl("ipam", "release", "--ip", pods["a"]).code == 1, "it is free"
     assert felixctl("ipam", "release").code == 2
+
+
+def test_a_deleted_pools_empty_blocks_go_with_it(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    leak(store, "n2", "c")
+    assert felixctl("ipam", "release", "--ip", pods["c"]).code == 0
+    assert "/calico/ipam/v2/assignment/ipv4/block/10.64.0.16-28" in store.get_prefix("/calico/ipam/")
+
+    done = felixctl("delete", "ippool", "default-pool")
+
+    assert done.out == "IPPool default-pool deleted\nIPPool default-pool: empty blocks released: 1\n"
+    stays = "block 10.64.0.0/28 of n1 stays, as 2 of its addresses are in use"
+    assert (done.code, done.err) == (0, f"warning: IPPool default-pool: {stays}\n")
+    left = [key for key in store.get_prefix("/calico/ipam/v2/") if "/handle/" not in key and "config" not in key]
+    assert {key.rpartition("/")[2] for key in left} == {"10.64.0.0-28"}, "the block in use and its claim"
+
+
+def test_a_block_that_another_pool_has_too_stays(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    put(store, "ippools", "wide", "IPPool", {**POOL, "cidr": "10.64.0.0/16"})
+    done = felixctl("delete", "ippool", "default-pool")
+    assert (done.code, done.out, done.err) == (0, "IPPool default-pool deleted\n", "")
+    assert felixctl("ipam", "check").code == 0
+
+
+def test_an_empty_block_of_no_pool_is_a_finding(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    for node, pod in (("n1", "a"), ("n1", "b"), ("n2", "c")):
+        leak(store, node, pod)
+        felixctl("ipam", "release", "--ip", pods[pod])
+    store.delete(f"{CALICO}/ippools/default-pool")
+    said = felixctl("ipam", "check")
+    assert said.code == 1
+    assert "the block is empty and outside every pool:\n  10.64.0.0/28 (host:n1)\n" in said.out

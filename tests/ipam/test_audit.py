@@ -59,6 +59,13 @@ async def test_each_problem_is_found(used, spoil, found):
     assert problems(used) == {found}
 
 
+async def test_an_empty_block_outside_every_pool_is_found(cluster):
+    await cluster.node().claim(BLOCK)
+    assert problems(cluster) == set()
+    cluster.write(pool_key("default"), None)
+    assert problems(cluster) == {Problem.EMPTY_OUTSIDE_POOLS}
+
+
 async def test_overlapping_blocks_are_found(used):
     small = used.read(block_key(BLOCK)).replace(b"10.0.0.0/26", b"10.0.0.0/25")
     doubled = small.replace(b"[0,1,", b"[0,1," + b"null," * 64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, with_store
+from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warning, with_store
 from felixpy.ctl.intake import DEFAULT_NAMESPACE, Skipped
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
 from felixpy.ctl.selection import Found, kinds_named, select
@@ -100,9 +100,29 @@ async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
     deleted = [one for one in found if await store.delete(one.key.encode())]
     for one in deleted:
         click.echo(f"{one} {click.style('deleted', fg='yellow')}")
+        if one.info.kind == "IPPool":
+            await _release_blocks(store, one)
     if not deleted and not ignore_not_found:
         print_error(f"error: {target} is not found")
     return 0 if deleted or ignore_not_found else 1
+
+
+async def _release_blocks(store: Store, pool: Found) -> None:
+    from felixpy.ctl.pool_blocks import release_blocks
+    from ipam.addresses import parse_prefix
+
+    spec = pool.body.get("spec")
+    try:
+        cidr = parse_prefix(str(spec.get("cidr"))) if isinstance(spec, dict) else None
+    except ValueError:
+        cidr = None
+    if cidr is None:
+        return
+    left = await release_blocks(store, cidr)
+    if left.released:
+        click.echo(f"{pool}: empty blocks released: {left.released}")
+    for why in left.kept:
+        print_warning(f"{pool}: {why}")
 
 
 async def _members(store: Store, tier: str) -> list[Found]:

@@ -24,6 +24,7 @@ from felixpy.ctl.ipam_audit import (
 )
 from felixpy.ctl.ipam_view import PoolView, count_used, derive_pools, find_address, find_borrowed, owner_name
 from felixpy.ctl.manifests import Json
+from felixpy.ctl.pool_blocks import RELEASER
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Store
 from ipam.addresses import Address, format_address, parse_address
@@ -34,7 +35,6 @@ from ipam.model import node_owner
 from ipam.releasing import Receipt
 from ipam.request import IpamError
 
-RELEASER = "felixctl"
 RELEASES_AT_ONCE = 100
 """Addresses that one transaction gives back; each may need a block, a claim and a handle of its own."""
 
