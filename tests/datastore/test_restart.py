@@ -73,14 +73,17 @@ async def test_a_rollback_that_was_passed_outlives_the_process(state_file: Path,
         await copy.holds(a="1", b="9")
 
 
+@pytest.mark.parametrize("lost", [1, 2], ids=["deletion", "with its put"])
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_a_deletion_that_was_lost_is_missed_whatever_comes_after(state_file: Path, restarted: bool) -> None:
+async def test_a_deletion_that_was_lost_is_missed_whatever_comes_after(
+    state_file: Path, restarted: bool, lost: int
+) -> None:
     store = await cluster_at(a="1", b="1")
     async with copied(store, state_file) as copy:
         await copy.holds(a="1", b="1")
         await store.delete(pool("b"))
         await copy.holds(a="1")
-        store.roll_back(store.revision - 1)
+        store.roll_back(store.revision - lost)
         for _ in range(5):
             await store.put(pool("c"), b"1")
         await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
