@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from felixpy.ctl.connect import print_error, print_warning
-from felixpy.ctl.files import read_files
+from felixpy.ctl.files import NoText, read_files
 from felixpy.ctl.intake import Intake, take_in
 from felixpy.ctl.manifests import Document, Manifest, Problem, Report, Severity, Source
 from felixpy.ctl.yaml_text import YamlError, parse_documents
@@ -29,8 +29,8 @@ def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
                 broken.append(Report("", Source(error.place), Problem((), error.why)))
     except OSError as error:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"a file is no UTF-8 text: {error.reason} at byte {error.start}") from None
+    except NoText as error:
+        raise click.UsageError(str(error)) from None
     intake = take_in(documents, namespace)
     return replace(intake, reports=(*broken, *intake.reports))
 

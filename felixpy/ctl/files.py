@@ -10,17 +10,28 @@ SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "stdin"
 
 
+class NoText(ValueError):
+    """A file is no UTF-8 text; says which, and where."""
+
+
 def read_files(names: Sequence[str], recursive: bool) -> Iterator[tuple[str, str]]:
     """Name and text of each file, directories in the order of their files' names.
 
-    Raises  OSError when one cannot be read; UnicodeDecodeError when one is no UTF-8.
+    Raises  OSError when one cannot be read; NoText.
     """
     for name in names:
         if name == "-":
-            yield STDIN, sys.stdin.read()
+            yield STDIN, _decode(STDIN, sys.stdin.buffer.read())
         elif (path := Path(name)).is_dir():
             for inner in sorted(path.rglob("*") if recursive else path.glob("*")):
                 if inner.suffix in SUFFIXES and inner.is_file():
-                    yield str(inner), inner.read_text(encoding="utf-8")
+                    yield str(inner), _decode(str(inner), inner.read_bytes())
         else:
-            yield name, path.read_text(encoding="utf-8")
+            yield name, _decode(name, path.read_bytes())
+
+
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise NoText(f"{name}: is no UTF-8 text: {error.reason} at byte {error.start}") from None

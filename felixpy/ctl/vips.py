@@ -12,6 +12,7 @@ import msgspec
 
 from felixpy.addresses import Address, format_address, parse_prefix
 from felixpy.calc.announce import Why
+from felixpy.controllers.vips import wants_address
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Table
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
@@ -56,13 +57,14 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """One address of a Service; `address` None where it has none, `refusal` then says why."""
+    """One address of a Service; `address` None where it has none, and `refusal` or `waiting` then says why."""
 
     service: Name
     address: Address | None
     pool: str = ""
     refusal: str = ""
     reach: Reach = Reach((), {})
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,9 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
                 services[decoded.ref.name] = service
             case _:
                 pass
-    uses = (PoolUse(name.name, _count_used(grants, name.name), _count(pool)) for name, pool in sorted(pools.items()))
+    uses = (
+        PoolUse(name.name, _count_used(grants, name.name, pool), _count(pool)) for name, pool in sorted(pools.items())
+    )
     return Balance(tuple(uses), tuple(_derive_addresses(services, grants, conditions, nodes)))
 
 
@@ -118,7 +122,11 @@ def _derive_addresses(
         for grant in held.get(name, ()):
             yield ServiceAddress(name, grant.address, grant.pool, refusal, derive_reach(grant.address, nodes))
         if name not in held:
-            yield ServiceAddress(name, None, "", refusal or NOT_DECIDED)
+            yield ServiceAddress(name, None, refusal=refusal, waiting="" if refusal else _why_waiting(services[name]))
+
+
+def _why_waiting(service: Service) -> str:
+    return NOT_DECIDED if wants_address(service) else f"left to class {service.class_name}"
 
 
 def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Reach:
@@ -148,8 +156,13 @@ def _read_condition(value: bytes) -> Condition:
     return conditions[0] if conditions else Condition()
 
 
-def _count_used(grants: Iterable[Grant], pool: str) -> int:
-    return sum(grant.pool == pool for grant in grants)
+def _count_used(grants: Iterable[Grant], name: str, pool: AddressPool) -> int:
+    """How many of its addresses are held; one that was given out before the pool shrank is none of its own."""
+    return sum(grant.pool == name and any(_holds(one, grant.address) for one in pool.ranges) for grant in grants)
+
+
+def _holds(one: AddressRange, address: Address) -> bool:
+    return len(address) == len(one.first) and one.first <= address <= one.last
 
 
 def _count(pool: AddressPool) -> int:

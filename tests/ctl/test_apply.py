@@ -74,6 +74,13 @@ def test_a_broken_file_does_not_hold_up_the_others(felixctl: Felixctl, store: Et
     assert deep.lines[-1] == "Namespace x created"
 
 
+def test_a_file_that_is_no_text_is_named(felixctl: Felixctl, store: Etcd, tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    answer = felixctl("apply", "-f", str(tmp_path))
+    assert answer.code == 2
+    assert f"{tmp_path}/binary.yaml: is no UTF-8 text: invalid start byte at byte 0" in answer.err
+
+
 def test_a_kind_that_we_do_not_hold_is_listed_and_skipped(felixctl: Felixctl, store: Etcd) -> None:
     text = f"{POLICY}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: nginx}}\n"
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from felixpy.addresses import format_address, parse_address
 from felixpy.ctl.cells import align_rows, format_duration, list_some, render_bar
 from felixpy.ctl.node_text import NO_ANSWER, render_nodes, render_problems, survey_tree
-from felixpy.ctl.vips import derive_balance, derive_reach
+from felixpy.ctl.vips import NOT_DECIDED, derive_balance, derive_reach
 from felixpy.datastore.model import KeyValue
+from felixpy.resources.codec import grant_key
 from felixpy.status import (
     AnnouncedPrefix,
     Ask,
@@ -178,6 +179,31 @@ def test_a_pool_counts_what_it_may_give(first: int, length: int) -> None:
     assert derive_balance([pool([text], False)], {}).pools[0].size == len(addresses)
     good = [one for one in addresses if one[3] not in (0, 255)]
     assert derive_balance([pool([text], True)], {}).pools[0].size == len(good)
+
+
+def pair(key: str, body: dict[str, object]) -> KeyValue:
+    return KeyValue(key.encode(), json.dumps(body).encode(), 1)
+
+
+def test_an_address_that_the_pool_has_no_more_is_not_counted() -> None:
+    grants = (
+        pair(grant_key(one), {"address": one, "services": ["default/a"], "pool": "p"})
+        for one in ("10.0.0.1", "10.0.0.9", "fd00::1")
+    )
+    use = derive_balance([pool(["10.0.0.0-10.0.0.3"], False), *grants], {}).pools[0]
+    assert (use.used, use.size) == (1, 4)
+
+
+def test_why_a_service_has_no_address() -> None:
+    services = (
+        pair(
+            f"/felixpy/resources/core/v1/services/default/{name}",
+            {"metadata": {"name": name, "namespace": "default"}, "spec": {"type": "LoadBalancer", **spec}},
+        )
+        for name, spec in (("ours", {}), ("theirs", {"loadBalancerClass": "foo"}))
+    )
+    ours, theirs = derive_balance(services, {}).addresses
+    assert (ours.waiting, theirs.waiting) == (NOT_DECIDED, "left to class foo")
 
 
 def test_who_announces_an_address_and_who_does_not() -> None:

@@ -52,7 +52,7 @@ def _render(balance: Balance) -> list[str]:
 def _cells(one: ServiceAddress) -> tuple[str, ...]:
     address = NOTHING if one.address is None else format_address(one.address)
     why = f"refused: {one.refusal}" if one.refusal else ""
-    silent = "; ".join(filter(None, (why, _silent_words(one.reach))))
+    silent = "; ".join(filter(None, (why or one.waiting, _silent_words(one.reach))))
     announced = list_some(one.reach.announced_by) or NOTHING
     return str(one.service), address, one.pool or NOTHING, announced, silent or NOTHING
 
@@ -69,6 +69,7 @@ def _tree(balance: Balance, found: Survey) -> Body:
             "address": None if one.address is None else format_address(one.address),
             "pool": one.pool,
             "refusal": one.refusal,
+            "waiting": one.waiting,
             "announcedBy": list(one.reach.announced_by),
             "silent": [{"reason": reason, "nodes": list(names)} for reason, names in one.reach.silent.items()],
         }
