@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from felixpy.agent.applier import Applier
+from felixpy.agent.forgetter import Forgetter
 from felixpy.calc.graph import Graph
 from felixpy.calc.hosts import Interfaces
 from felixpy.calc.services import ServiceDelta
@@ -64,7 +65,7 @@ class Dataplane:
         self._applier = Applier("kernel", self.reconciler, self._notify, self._awaits_device)
         self._services = ServiceTables()
         self._flows = StaleFlows()
-        self._forget = forget
+        self._forgetter = Forgetter(self._flows.take, forget)
         self.revision = 0
         self._guards: Guards | None = None
         self._read_interfaces = read_interfaces
@@ -109,7 +110,7 @@ class Dataplane:
             self._start()
         elif changes:
             self._applier.apply("change")
-        self._forget_stale()
+        self._forgetter.start()
         self.revision = max(self.revision, revision)
         self._notify()
 
@@ -124,23 +125,6 @@ class Dataplane:
         self._flows.forget_routes(self.reconciler.outdated())
         self._started = True
         self._applier.apply("start")
-
-    def _forget_stale(self) -> None:
-        """Has the kernel forget connections that nobody stands for any more; their routes and translations are gone."""
-        stale = self._flows.take()
-        if not stale:
-            return
-        try:
-            count = self._forget(stale)
-        except OSError as error:
-            _log.warning("connections not forgotten: %s", error)
-        else:
-            _log.info(
-                "%d connections forgotten: of %d addresses, %d UDP frontends",
-                count,
-                len(stale.addresses),
-                len(stale.udp),
-            )
 
     def _translate(self) -> Changes:
         """What the kernel should hold otherwise than after the last time."""
@@ -178,7 +162,7 @@ class Dataplane:
             self.interface_changed("")
         else:
             self._start()
-            self._forget_stale()
+            self._forgetter.start()
 
     def interface_changed(self, device: str) -> None:
         """A device of the host or one of its addresses came, changed or went: other host endpoints may govern it."""
