@@ -1,6 +1,8 @@
 """Has stale connections forgotten beside the event loop: the kernel walks its whole table, 10 ms when it is empty.
 
-One walk at a time; what becomes stale meanwhile goes with the next one, so that a hundred pods cost two.
+A walk begins a moment after the first pod went, and one at a time: a hundred pods that go together cost two, and the
+grace periods that setting a link down waits for are not stretched for each of them. Addresses are given out again
+longest free first (ipam), so that the moment is not seen.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from functools import partial
 
 from felixpy.dataplane.stale_flows import Forget
 
+WALK_AFTER_S = 0.05
+
 _log = logging.getLogger(__name__)
 
 
@@ -21,18 +25,23 @@ class Forgetter:
     def __init__(self, take: Callable[[], Forget], forget: Callable[[Forget], int]) -> None:
         self._take = take
         self._forget = forget
-        self._running: asyncio.Future[int] | None = None
+        self._awaited = False
 
     def start(self) -> None:
-        """Begins, unless it is under way or nothing is stale; routes and translations must be gone by now."""
-        if self._running is not None:
-            return
+        """Something may be stale; routes and translations of it must be gone by now."""
+        if not self._awaited:
+            self._awaited = True
+            asyncio.get_running_loop().call_later(WALK_AFTER_S, self._walk)
+
+    def _walk(self) -> None:
         if stale := self._take():
-            self._running = asyncio.get_running_loop().run_in_executor(None, self._forget, stale)
-            self._running.add_done_callback(partial(self._finish, stale))
+            running = asyncio.get_running_loop().run_in_executor(None, self._forget, stale)
+            running.add_done_callback(partial(self._finish, stale))
+        else:
+            self._awaited = False
 
     def _finish(self, stale: Forget, ended: asyncio.Future[int]) -> None:
-        self._running = None
+        self._awaited = False
         if ended.cancelled():
             return
         of = f"of {len(stale.addresses)} addresses, {len(stale.udp)} UDP frontends"
