@@ -152,11 +152,8 @@ async def test_tls_on_one_side_only(secure_url: str, etcd: Etcd, authority: Auth
 
 async def test_a_closed_store_ends_its_watches(etcd: Etcd) -> None:
     async with opened(etcd.url) as store:
-        await store.put(b"/t/a", b"")
-        batches = store.watch([b"/t/"], 0)
-        waiting = asyncio.ensure_future(anext(batches))
-        await store.put(b"/t/b", b"")
-        await waiting
+        batches = store.watch([b"/t/"], await store.put(b"/t/a", b""))
+        await anext(batches)
         waiting = asyncio.ensure_future(anext(batches))
         await asyncio.sleep(0)
         await store.close()
