@@ -21,6 +21,7 @@ from felixpy.agent.clock import utc_now
 from felixpy.agent.control import ControlServer
 from felixpy.agent.node_resource import ensure_node
 from felixpy.agent.settings import Role, Settings
+from felixpy.calc.options import Options
 from felixpy.calc.services import ServiceCalc
 from felixpy.datastore.client import open_store
 from felixpy.datastore.cluster import FreezeReason
@@ -37,6 +38,7 @@ from felixpy.resources.types import Broken
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.layer2 import Layer2Role
+    from felixpy.agent.observed import Observed, Source
     from felixpy.agent.routing import RoutingRole
 
 _log = logging.getLogger(__name__)
@@ -109,6 +111,8 @@ class _Process:
         self._agent: AgentRole | None = None
         self._layer2: Layer2Role | None = None
         self._routing: RoutingRole | None = None
+        self._sources: list[Source] = []
+        self._observed: Observed | None = None
 
     async def run(self) -> None:
         """Reads and acts until cancelled.
@@ -134,6 +138,7 @@ class _Process:
         self._group.create_task(self._answers.serve())
         self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())
         self._group.create_task(self._do_chores())
+        self._open_pages()
         self._group.create_task(self._syncer.run())
         async for batch in self._syncer:
             self._take(batch)
@@ -167,11 +172,24 @@ class _Process:
         if self._routing is not None:
             self._routing.flush(services)
         self._answers.flush(batch.revision)
+        self._open_pages()
         if not self._settled:
             self._settled = True
             gc.collect()
             gc.freeze()
             gc.enable()
+
+    def _open_pages(self) -> None:
+        """Listens for those who watch over this node, where that is wanted; nothing of it is loaded before."""
+        options = self._agent.dataplane.graph.options if self._agent is not None else Options()
+        wanted = self._settings.metrics or options.metrics_at or options.health_at
+        if self._observed is None and wanted is not None:
+            from felixpy.agent.http import HttpServer
+            from felixpy.agent.observed import Observed
+
+            self._observed = Observed(self._status, self._sources, HttpServer(self._group), self._settings.metrics)
+        if self._observed is not None:
+            self._observed.listen(options)
 
     def _report(self, key: bytes, broken: Broken) -> Decoded | None:
         """Says once that a value is broken; it counts as missing from now on."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from felixpy.addresses import Prefix, parse_prefix
+from felixpy.agent.listener import Listener
 from felixpy.calc.node_address import AddressRule, parse_rule
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 from felixpy.drivers.backend import BackendSetting
@@ -49,6 +50,7 @@ class Settings:
     gobgpd: str = ""
     backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
+    metrics: Listener | None = None
 
 
 _FLAGS: Mapping[str, str] = {
@@ -61,6 +63,7 @@ _FLAGS: Mapping[str, str] = {
     "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
+    "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
     "log-level": "debug, info, warning or error (info)",
     "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
     "etcd-cert-file": "our client certificate (PEM)",
@@ -101,6 +104,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         gobgpd=value("gobgpd"),
         backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=value("log-level", "info").upper(),
+        metrics=_listener(value("metrics")),
     )
 
 
@@ -162,6 +166,15 @@ def _backend(text: str) -> BackendSetting:
         return BackendSetting(text)
     except ValueError as error:
         raise ConfigError(f"--backend: {error}; there are {', '.join(BackendSetting)}") from None
+
+
+def _listener(text: str) -> Listener | None:
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) <= 65535:
+        raise ConfigError(f"--metrics: {text!r} is not [HOST]:PORT")
+    return Listener(host.removeprefix("[").removesuffix("]"), int(port))
 
 
 def _address_rule(text: str) -> AddressRule:

@@ -1,4 +1,4 @@
-"""What FelixConfiguration says of this node's policy, with Calico's defaults where it says nothing. Pure.
+"""What FelixConfiguration says of this node, with Calico's defaults where it says nothing. Pure.
 
 Source: felix/config/config_params.go (names, defaults); the node's own configuration goes before the global one.
 """
@@ -33,10 +33,10 @@ DEFAULT_FAILSAFE_OUT = (*_ports(_UDP, 53, 67), *_ports(_TCP, 179, 2379, 2380, 54
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How policy is enforced on this node.
+    """How policy is enforced on this node, and where it is watched over.
 
     `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
-    host endpoints always let in and out.
+    host endpoints always let in and out. `metrics_at` and `health_at`: host and port of their pages, None for neither.
     """
 
     interface_prefixes: tuple[str, ...] = ("cali",)
@@ -48,6 +48,8 @@ class Options:
     drop_invalid: bool = True
     vxlan_port: int = 4789
     log_prefix: str = "calico-packet"
+    metrics_at: tuple[str, int] | None = None
+    health_at: tuple[str, int] | None = None
 
     def is_workload(self, interface: str) -> bool:
         """Whether an interface's name says that it is a workload's."""
@@ -73,6 +75,8 @@ def derive_options(common: FelixConfiguration | None, own: FelixConfiguration | 
         drop_invalid=not _get(values, "disableConntrackInvalidCheck", False),
         vxlan_port=_get(values, "vxlanPort", DEFAULTS.vxlan_port),
         log_prefix=_get(values, "logPrefix", DEFAULTS.log_prefix),
+        metrics_at=_page(values, "prometheusMetrics", "", 9091),
+        health_at=_page(values, "health", "localhost", 9099),
     )
 
 
@@ -92,6 +96,12 @@ def _get(values: Mapping[str, object], name: str, default: _Value) -> _Value:
     """The value where it is of the default's type; the codec has named those that are not."""
     value = values.get(name)
     return value if isinstance(value, type(default)) else default
+
+
+def _page(values: Mapping[str, object], what: str, host: str, port: int) -> tuple[str, int] | None:
+    if not _get(values, f"{what}Enabled", False):
+        return None
+    return _get(values, f"{what}Host", host), _get(values, f"{what}Port", port)
 
 
 def _prefixes(values: Mapping[str, object]) -> tuple[str, ...]:

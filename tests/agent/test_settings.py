@@ -46,6 +46,8 @@ def test_what_is_not_said_has_its_default() -> None:
         ([*BASE, "--roles", "agent,cook"], "--roles: 'cook'"),
         ([*BASE, "--backend", "pf"], "--backend: 'pf'"),
         ([*BASE, "--default-pool", "10.0.0.0/99"], "--default-pool"),
+        ([*BASE, "--metrics", "9091"], "--metrics"),
+        ([*BASE, "--metrics", "[::1]:0"], "--metrics"),
         ([*BASE, "--node-address", "nic=eth0"], "--node-address"),
         ([*BASE, "--config", "/nowhere"], "--config /nowhere"),
     ],

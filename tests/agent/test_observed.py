@@ -1,0 +1,112 @@
+"""What Prometheus and a kubelet ask of a node, over HTTP as they do."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.agent.node import Node, resource
+from tests.support.wait import eventually
+
+BAD = resource("GlobalNetworkPolicy", "default.bad", {"selector": "name =", "order": 1})
+
+
+@dataclass(frozen=True)
+class Page:
+    status: int
+    body: str
+
+    def figures(self) -> dict[str, float]:
+        """Each sample without labels, by name, as Prometheus's own parser reads it."""
+        families = text_string_to_metric_families(self.body)
+        return {one.name: one.value for family in families for one in family.samples if not one.labels}
+
+
+def fetch(node: Node, path: str, *flags: str, at: str = "127.0.0.1:9091") -> Page | None:
+    """The page; None where nobody answers."""
+    argv = node.namespace.enter_argv(["curl", "-s", "-m", "5", "-w", "\n%{http_code}", *flags, f"http://{at}{path}"])
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    body, _, status = done.stdout.rpartition("\n")
+    return None if done.returncode else Page(int(status), body)
+
+
+def configure(node: Node, **spec: object) -> None:
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", dict(spec)))
+
+
+@pytest.fixture
+def watched(node: Node) -> Node:
+    """Its agent runs, and listens on all addresses where --metrics says."""
+    node.agent = node.make_agent("--metrics", ":9091")
+    node.agent.start()
+    eventually(lambda: (page := fetch(node, "/readiness")) and page.status == 200, what="ready")
+    return node
+
+
+def test_figures_follow_what_the_node_holds(watched: Node) -> None:
+    first = fetch(watched, "/metrics")
+    assert first is not None
+    before = first.figures()
+    assert (before["felixpy_datastore_in_sync"], before["felix_active_local_endpoints"]) == (1, 0)
+    assert before["process_resident_memory_bytes"] > 1e6
+    watched.pod("a", "10.65.0.2").write()
+    watched.put("globalnetworkpolicies", BAD)
+    wanted = {"felix_active_local_endpoints": 1.0, "felixpy_broken_resources": 1.0}
+    eventually(lambda: (page := fetch(watched, "/metrics")) and wanted.items() <= page.figures().items())
+
+
+def test_readiness_names_what_is_wrong(watched: Node) -> None:
+    watched.put("globalnetworkpolicies", BAD)
+    page = eventually(lambda: (page := fetch(watched, "/readiness")) and page.status == 503 and page)
+    assert page is not None
+    assert "globalnetworkpolicies/default.bad" in page.body
+    alive = fetch(watched, "/liveness")
+    assert alive is not None
+    assert alive.status == 200
+
+
+def test_felix_configuration_opens_moves_and_closes_the_pages(node: Node) -> None:
+    node.agent.start()
+    configure(node, prometheusMetricsEnabled=True, healthEnabled=True)
+    eventually(lambda: fetch(node, "/metrics"), what="metrics at Calico's default port")
+    eventually(lambda: fetch(node, "/liveness", at="127.0.0.1:9099"), what="health at Calico's default port")
+    configure(node, prometheusMetricsEnabled=True, prometheusMetricsPort=9999, prometheusMetricsHost="127.0.0.1")
+    eventually(lambda: fetch(node, "/metrics", at="127.0.0.1:9999"), what="metrics at the new port")
+    eventually(lambda: fetch(node, "/metrics") is None and fetch(node, "/liveness", at="127.0.0.1:9099") is None)
+    configure(node)
+    eventually(lambda: fetch(node, "/metrics", at="127.0.0.1:9999") is None, what="nobody listens")
+
+
+def test_a_port_that_is_taken_is_tried_again(node: Node) -> None:
+    taker = subprocess.Popen(
+        node.namespace.enter_argv(["python3", "-m", "http.server", "9091", "--bind", "0.0.0.0"]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: fetch(node, "/"), what="the other program listens")
+        node.agent = node.make_agent("--metrics", "127.0.0.1:9091")
+        node.agent.start()
+        eventually(lambda: "cannot listen at 127.0.0.1:9091" in node.log())
+    finally:
+        taker.kill()
+        taker.wait()
+    eventually(lambda: (page := fetch(node, "/metrics")) and "felixpy_" in page.body, within_s=20)
+
+
+@pytest.mark.parametrize(
+    ("path", "flags", "status"),
+    [
+        ("/nowhere", (), 404),
+        ("/metrics", ("-X", "POST", "-d", "x=1"), 405),
+        ("/metrics", ("-H", f"X: {'y' * 40_000}"), 431),
+        ("/metrics", ("-H", "Transfer-Encoding: nonsense"), 501),
+    ],
+)
+def test_a_bad_request_gets_its_error(watched: Node, path: str, flags: tuple[str, ...], status: int) -> None:
+    page = fetch(watched, path, *flags)
+    assert page is not None
+    assert page.status == status
