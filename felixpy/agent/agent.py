@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import assert_never
 
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
-from felixpy.agent.dataplane import Dataplane
+from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
 from felixpy.agent.node_facts import NodeFacts
 from felixpy.agent.reserved import find_reserved
 from felixpy.agent.settings import Settings
@@ -54,7 +54,14 @@ _IPAM_PREFIXES = tuple(
 class AgentRole:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
-    def __init__(self, settings: Settings, store: Store, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        group: asyncio.TaskGroup,
+        host_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._host_changed = host_changed
         driver = KernelDriver(backend=settings.backend)
         self._dataplane = Dataplane(
             settings.node,
@@ -107,8 +114,15 @@ class AgentRole:
 
     def _put_devices(self) -> None:
         """Tells the data plane what the tunnels lie on, where there are tunnels."""
-        if self._dataplane.graph.tunnels.needs_devices:
-            self._dataplane.put_devices(self._backend.underlay.devices())
+        if not self._dataplane.graph.tunnels.needs_devices:
+            return
+        try:
+            devices = self._backend.underlay.devices()
+        except OSError as error:
+            _log.warning("the host's devices cannot be read, which is tried again: %s", error)
+            asyncio.get_running_loop().call_later(READ_AGAIN_S, self._put_devices)
+        else:
+            self._dataplane.put_devices(devices)
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or not."""
@@ -150,5 +164,6 @@ class AgentRole:
                     self._dataplane.object_changed(address.key, None if gone else address)
                     self._dataplane.interface_changed(device)
                     self._put_devices()
+                    self._host_changed()
                 case _:
                     assert_never(event)

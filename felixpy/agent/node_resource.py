@@ -1,7 +1,7 @@
 """This node's Node resource: made where there is none, with the address that the host uses.
 
-In: the datastore and the host's devices; out: a Node as Calico writes it. One that exists is never changed here: an
-address that someone wrote stays. Source: node/pkg/lifecycle/startup of Calico.
+In: the datastore and the host's devices; out: a Node as Calico writes it. An address that someone wrote stays; one that
+was found here (an annotation says so) follows the host. Source: node/pkg/lifecycle/startup of Calico.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import msgspec
 
 from felixpy.addresses import Address, parse_address
 from felixpy.agent.clock import utc_now
-from felixpy.calc.node_address import AddressRule, Chosen, HostAddress, Method, choose_address
+from felixpy.calc.node_address import AddressRule, HostAddress, Method, choose_address, still_fits
 from felixpy.dataplane.objects import DeviceAddress
 from felixpy.datastore.model import Expect, Store, Write
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
@@ -25,31 +26,85 @@ from felixpy.resources.kinds import CALICO, KINDS, Name
 _log = logging.getLogger(__name__)
 
 _NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+_FIELDS = {
+    4: ("ipv4Address", "felixpy.io/found-ipv4-address"),
+    6: ("ipv6Address", "felixpy.io/found-ipv6-address"),
+}
+"""By family: the field of spec.bgp, and the annotation that holds the same text where it was found and not written."""
 _OUTSIDE = {4: "192.0.2.1", 6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, 3849): routed like any other, and never answering."""
 _DISCARD_PORT = 9
 
 
 async def ensure_node(store: Store, node: str, rules: Sequence[AddressRule], quiet: bool = False) -> bool:
-    """Makes the Node resource where there is none; whether there is one now. A host without address gets none yet."""
+    """Makes the Node resource where there is none, and keeps an address in it that was found here what the host has.
+
+    Whether there is a Node now. A host without address gets none yet; one that lost its address keeps the last.
+    """
     key = _NODES.key(Name("", node)).encode()
-    if await store.get(key) is not None:
-        return True
-    bgp: dict[str, str] = {}
+    pair = await store.get(key)
+    stored: dict[str, Any] = {}
+    if pair is not None:
+        try:
+            stored = msgspec.json.decode(pair.value, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            return True
+    found = _find_addresses(stored, rules, quiet)
+    if not found:
+        return pair is not None
+    if pair is None:
+        created = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        meta = {"name": node, "uid": str(uuid.uuid4()), "creationTimestamp": created}
+        stored = {"kind": "Node", "apiVersion": CALICO, "metadata": meta, "spec": {}}
+    value = msgspec.json.encode(with_addresses(stored, found))
+    result = await store.transact([Expect(key, pair.mod_revision if pair else 0)], [Write(key, value)])
+    return result.succeeded
+
+
+def _find_addresses(stored: Mapping[str, Any], rules: Sequence[AddressRule], quiet: bool) -> Mapping[int, str]:
+    """The addresses to write by family: those that the Node does not have yet or that are no longer the host's."""
     addresses = read_addresses()
-    for version, field in ((4, "ipv4Address"), (6, "ipv6Address")):
-        found = choose_address(version, addresses, rules, outgoing_address(version, rules))
-        if isinstance(found, Chosen):
-            bgp[field] = str(found.host)
-            _log.info("this node's IPv%d address is %s on %s: %s", version, found.host, found.host.device, found.why)
-        else:
-            _log.log(logging.DEBUG if quiet else logging.INFO, "this node has no IPv%d address: %s", version, found)
-    if not bgp:
-        return False
-    meta = {"name": node, "uid": str(uuid.uuid4()), "creationTimestamp": utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")}
-    value = msgspec.json.encode({"kind": "Node", "apiVersion": CALICO, "metadata": meta, "spec": {"bgp": bgp}})
-    await store.transact([Expect(key, 0)], [Write(key, value)])
-    return True
+    found: dict[int, str] = {}
+    for version, (field, annotation) in _FIELDS.items():
+        held = _at(stored, "spec", "bgp").get(field)
+        if stored and (held is None or held != _at(stored, "metadata", "annotations").get(annotation)):
+            continue
+        if isinstance(held, str) and still_fits(held, version, addresses, rules):
+            continue
+        chosen = choose_address(version, addresses, rules, outgoing_address(version, rules))
+        if isinstance(chosen, str):
+            level = logging.WARNING if held else logging.DEBUG if quiet else logging.INFO
+            kept = f"; {held} stays" if held else ""
+            _log.log(level, "this node has no IPv%d address: %s%s", version, chosen, kept)
+        elif str(chosen.host) != held:
+            was = f" (it was {held}, which the host has no longer)" if held else ""
+            _log.info(
+                "this node's IPv%d address is %s on %s: %s%s",
+                version,
+                chosen.host,
+                chosen.host.device,
+                chosen.why,
+                was,
+            )
+            found[version] = str(chosen.host)
+    return found
+
+
+def with_addresses(document: Mapping[str, Any], found: Mapping[int, str]) -> dict[str, Any]:
+    """A Node's document with addresses by family, and the note that they were found; everything else stays."""
+    spec, metadata = dict(_at(document, "spec")), dict(_at(document, "metadata"))
+    bgp, annotations = dict(_at(spec, "bgp")), dict(_at(metadata, "annotations"))
+    for version, address in found.items():
+        field, annotation = _FIELDS[version]
+        bgp[field] = annotations[annotation] = address
+    return {**document, "metadata": {**metadata, "annotations": annotations}, "spec": {**spec, "bgp": bgp}}
+
+
+def _at(document: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    for name in path:
+        inner = document.get(name)
+        document = inner if isinstance(inner, dict) else {}
+    return document
 
 
 def read_addresses() -> tuple[HostAddress, ...]:

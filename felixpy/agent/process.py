@@ -11,6 +11,7 @@ import fcntl
 import gc
 import logging
 import os
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,6 +20,7 @@ from felixpy.agent.answers import Answers, StatusReader
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
 from felixpy.agent.clock import utc_now
 from felixpy.agent.control import ControlServer
+from felixpy.agent.identity import Holder, Identity, read_host
 from felixpy.agent.node_resource import ensure_node
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.options import Options
@@ -46,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 CHORE_FIRST_S, CHORE_MOST_S = 1.0, 30.0
 """Between two attempts at what this node has to write for itself."""
+HOST_SETTLES_S = 1.0
+"""From a change of the host's addresses to a look at them: a renewed lease takes one away and puts it back."""
 
 
 class AlreadyRunning(Exception):
@@ -55,7 +59,7 @@ class AlreadyRunning(Exception):
 async def serve(settings: Settings) -> None:
     """Runs until cancelled.
 
-    Raises  AlreadyRunning; LocalEtcdError; MemoryBroken.
+    Raises  AlreadyRunning; LocalEtcdError; MemoryBroken; NameTaken.
     """
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -106,6 +110,8 @@ class _Process:
         memory = ClusterMemory(settings.state_file)
         prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
         self._syncer = Syncer(store, prefixes, memory, on_state=self._state_changed)
+        self._named = False
+        self._host_settles: asyncio.TimerHandle | None = None
         self._status = StatusReader(settings, store, self._syncer, self._broken)
         self._answers = Answers(store, self._status, settings)
         self._agent: AgentRole | None = None
@@ -124,12 +130,12 @@ class _Process:
             from felixpy.agent.agent import AgentRole
             from felixpy.agent.layer2 import Layer2Role
 
-            self._agent = AgentRole(self._settings, self._store, self._group)
+            self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed)
             self._layer2 = Layer2Role(self._settings, self._group)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.routing import RoutingRole
 
-            self._routing = RoutingRole(self._settings, self._group)
+            self._routing = RoutingRole(self._settings, self._group, self._host_changed)
         if Role.CONTROLLERS in self._settings.roles:
             from felixpy.controllers import serve_controllers
 
@@ -141,7 +147,32 @@ class _Process:
         self._open_pages()
         self._group.create_task(self._syncer.run())
         async for batch in self._syncer:
+            if batch.in_sync and not self._named:
+                await self._claim_name()
             self._take(batch)
+
+    async def _claim_name(self) -> None:
+        """Before anything is written anywhere: this host alone runs a node of this name.
+
+        Raises  NameTaken; OSError when the run directory cannot be written.
+        """
+        roles = self._settings.roles - {Role.CONTROLLERS}
+        holder = Holder(read_host(self._settings.run_dir), socket.gethostname())
+        if roles:
+            identity = Identity(self._store, self._settings.node, roles, holder)
+            await identity.claim()
+            self._group.create_task(identity.keep())
+        self._named = True
+        self._chores.set()
+
+    def _host_changed(self) -> None:
+        """An address of the host came or went: once it settles, the node's own may be another."""
+        if self._host_settles is None:
+            self._host_settles = asyncio.get_running_loop().call_later(HOST_SETTLES_S, self._look_at_host)
+
+    def _look_at_host(self) -> None:
+        self._host_settles = None
+        self._chores.set()
 
     def _take(self, batch: Batch) -> None:
         for event in batch.events:
@@ -238,6 +269,6 @@ class _Process:
             return True
         if await ensure_pools(self._store, settings.default_pools, utc_now()):
             _log.info("made the default pools: %s", ", ".join(map(str, settings.default_pools)))
-        if settings.roles & {Role.AGENT, Role.BGP}:
+        if self._named and settings.roles & {Role.AGENT, Role.BGP}:
             return await ensure_node(self._store, settings.node, settings.node_address, quiet)
         return True

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import assert_never
 
@@ -68,7 +68,10 @@ class LearnedRoutes(RouteDriver):
 class RoutingRole:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
-    def __init__(self, settings: Settings, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, settings: Settings, group: asyncio.TaskGroup, host_changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._host_changed = host_changed
         self._node = settings.node
         self._view = View()
         self._announce = AnnounceCalc(settings.node)
@@ -158,6 +161,8 @@ class RoutingRole:
     async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
         """Undoes what others do to learned routes."""
         async for event in events:
+            if isinstance(event, AddressChanged):
+                self._host_changed()
             if self._adopted and self._notice(event) and self._repair is None:
                 self._repair = asyncio.get_running_loop().call_later(GATHER_S, self._repair_routes)
 

@@ -127,6 +127,29 @@ def choose_address(
     return f"no IPv{version} address of this host fits: {', '.join(f'{one.device} {one}' for one in candidates)}"
 
 
+def still_fits(held: str, version: int, addresses: Iterable[HostAddress], rules: Iterable[AddressRule]) -> bool:
+    """Whether the host still has an address that was chosen once, where one of the rules may find it.
+
+    One found by a route stays when another route comes: only what is gone, or no longer asked for, is looked for anew.
+    """
+    here = [one for one in addresses if str(one) == held]
+    counted = [one for one in here if not EXCLUDED_DEVICES.fullmatch(one.device)]
+    asked = [rule for rule in rules if rule.method is not Method.ADDRESS or _version(rule.argument) == version]
+    for rule in asked or [AddressRule()]:
+        match rule.method:
+            case Method.ADDRESS:
+                fits = any(one.address == parse_address(rule.argument) for one in here)
+            case Method.INTERFACE:
+                fits = any(re.fullmatch(rule.argument, one.device) for one in here)
+            case Method.CIDR:
+                fits = any(parse_prefix(rule.argument).contains(one.address) for one in counted)
+            case Method.CAN_REACH | Method.DEFAULT:
+                fits = bool(counted)
+        if fits:
+            return True
+    return False
+
+
 def is_link_local(address: bytes) -> bool:
     """169.254.0.0/16 or fe80::/10."""
     return address[:2] == b"\xa9\xfe" if len(address) == 4 else address[0] == 0xFE and address[1] & 0xC0 == 0x80

@@ -19,6 +19,7 @@ GRANTS_PREFIX = "/felixpy/grants/"
 IPAM_PREFIX = "/calico/ipam/v2/"
 ASK_PREFIX = "/felixpy/ask/"
 ANSWERS_PREFIX = "/felixpy/answers/"
+HOLDERS_PREFIX = "/felixpy/holders/"
 WATCHED_PREFIXES = (
     "/calico/resources/v3/projectcalico.org/",
     "/calico/ipam/v2/",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from felixpy.addresses import parse_address
-from felixpy.calc.node_address import Chosen, HostAddress, choose_address, parse_rule
+from felixpy.calc.node_address import Chosen, HostAddress, choose_address, parse_rule, still_fits
 
 HOST = tuple(
     HostAddress(device, parse_address(address), length)
@@ -59,3 +59,24 @@ def test_a_refusal_says_what_there_was() -> None:
 def test_a_wrong_rule_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_rule(text)
+
+
+@pytest.mark.parametrize(
+    ("held", "rules", "fits"),
+    [
+        ("10.9.0.5/24", [], True),
+        ("192.168.7.5/24", ["default"], True),
+        ("10.9.0.5/16", ["default"], False),
+        ("10.9.0.6/24", ["default"], False),
+        ("172.17.0.1/16", ["default"], False),
+        ("10.9.0.5/24", ["interface=eth1"], False),
+        ("10.9.0.5/24", ["interface=eth1", "default"], True),
+        ("10.9.0.5/24", ["cidr=192.168.0.0/16"], False),
+        ("192.168.7.5/24", ["cidr=192.168.0.0/16"], True),
+        ("10.9.0.5/24", ["10.77.0.5"], False),
+        ("10.77.0.5/32", ["10.77.0.5"], True),
+        ("10.9.0.5/24", ["2001:db8:9::5"], True),
+    ],
+)
+def test_an_address_stays_while_the_host_has_it_and_a_rule_may_find_it(held: str, rules: list[str], fits: bool) -> None:
+    assert still_fits(held, 4, HOST, [parse_rule(rule) for rule in rules]) is fits

@@ -1,0 +1,87 @@
+"""A node's name is one host's; its address is the one that the host has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.agent.node import CALICO, Node, resource
+from tests.support.netns import Namespace, link_namespaces
+from tests.support.wait import eventually
+
+FOUND = "felixpy.io/found-ipv4-address"
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node on a link to a router, its agent not started."""
+    with Namespace.create("r") as router, Node() as made:
+        link_namespaces(
+            made.namespace,
+            "eth0",
+            router,
+            "eth0",
+            left_addresses=["10.9.0.5/24", "10.9.9.1/24"],
+            right_addresses=["10.9.0.1/24", "10.9.9.2/24"],
+        )
+        made.namespace.ip("route", "add", "default", "via", "10.9.0.1")
+        yield made
+
+
+def address(node: Node) -> str | None:
+    value = node.etcd.get(f"{CALICO}/nodes/n1")
+    found: str | None = json.loads(value)["spec"]["bgp"].get("ipv4Address") if value else None
+    return found
+
+
+def test_the_second_host_of_a_name_is_refused_and_a_restart_is_not(node: Node) -> None:
+    node.agent.start()
+    eventually(lambda: node.etcd.get("/felixpy/holders/n1/agent"), what="the name is held")
+    node.agent.kill()
+    node.agent.start()
+    eventually(lambda: node.log().count("in sync") == 2, within_s=5, what="a restart does not wait")
+    with Node(initialised=False, etcd=node.etcd, etcd_address="10.9.9.1") as other:
+        link_namespaces(
+            node.namespace, "up1", other.namespace, "eth0", left_addresses=[], right_addresses=["10.9.9.3/24"]
+        )
+        node.namespace.ip("address", "add", "10.9.9.1/32", "dev", "up1")
+        node.namespace.ip("route", "add", "10.9.9.3/32", "dev", "up1")
+        other.agent.start()
+        eventually(lambda: "was run by the host" in other.log(), what="it waits")
+        assert "felixpy" not in other.nft("list", "tables")
+        eventually(lambda: not other.agent.running, within_s=25, what="it is refused")
+        assert "the node n1 is run by another host" in other.log()
+        assert "felixpy" not in other.nft("list", "tables")
+        node.agent.kill()
+        other.agent.start()
+        eventually(lambda: "felixpy" in other.nft("list", "tables"), within_s=25, what="the dead one gives way")
+
+
+def test_an_address_that_was_found_follows_the_host(node: Node) -> None:
+    node.agent.start()
+    eventually(lambda: address(node) == "10.9.0.5/24", what="it is found")
+    node.namespace.ip("address", "add", "10.9.1.5/24", "dev", "eth0")
+    node.namespace.ip("route", "replace", "default", "via", "10.9.0.1", "src", "10.9.1.5")
+    node.namespace.ip("address", "del", "10.9.0.5/24", "dev", "eth0")
+    node.namespace.ip("route", "replace", "default", "via", "10.9.9.2", "src", "10.9.1.5")
+    eventually(lambda: address(node) == "10.9.1.5/24", what="the other address is taken")
+    assert "it was 10.9.0.5/24, which the host has no longer" in node.log()
+
+
+def test_an_address_that_was_written_stays(node: Node) -> None:
+    node.namespace.add_address("eth0", "2001:db8:9::6/64")
+    node.namespace.ip("-6", "route", "add", "default", "via", "2001:db8:9::1", "src", "2001:db8:9::6")
+    written = resource("Node", "n1", {"bgp": {"ipv4Address": "10.9.0.5/24", "ipv6Address": "2001:db8:9::5/64"}})
+    written["metadata"]["annotations"] = {FOUND: "10.9.0.4/24", "felixpy.io/found-ipv6-address": "2001:db8:9::5/64"}
+    node.put("nodes", written)
+    node.agent.start()
+    eventually(lambda: "2001:db8:9::6/64" in str(node.etcd.get(f"{CALICO}/nodes/n1")), what="the found one follows")
+    node.namespace.add_address("eth0", "10.9.1.5/24", "2001:db8:9::7/64")
+    node.namespace.ip("-6", "route", "replace", "default", "via", "2001:db8:9::1", "src", "2001:db8:9::7")
+    node.namespace.ip("address", "del", "10.9.0.5/24", "dev", "eth0")
+    node.namespace.ip("address", "del", "2001:db8:9::6/64", "dev", "eth0")
+    node.namespace.ip("-6", "route", "replace", "default", "via", "2001:db8:9::1", "src", "2001:db8:9::7")
+    eventually(lambda: "2001:db8:9::7/64" in str(node.etcd.get(f"{CALICO}/nodes/n1")), what="it follows again")
+    assert address(node) == "10.9.0.5/24"
