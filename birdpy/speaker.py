@@ -20,10 +20,11 @@ from birdpy.fib import Fib, LearnedRoute, Phase, RouteDelta, RouteFilter
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Outcome, Withdraw, plan
-from birdpy.gobgp.supervisor import GobgpdSettings, Supervisor
+from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
 from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
 from birdpy.session import Session, unsettled_neighbors
+from birdpy.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class BgpRole:
 
     def __init__(self, settings: RoleSettings, route_filter: RouteFilter | None = None) -> None:
         self.settings = settings
-        self.supervisor = Supervisor(settings.gobgpd) if settings.gobgpd else None
+        self.supervisor = Supervisor(gobgpd_program(settings.gobgpd)) if settings.gobgpd else None
         self._fib = Fib(route_filter or RouteFilter())
         self._mailbox = RouteMailbox()
         self._intent: BgpIntent | None = None

@@ -38,9 +38,9 @@ from birdpy.gobgp.policies import (
     policy_mark,
     read_mark,
 )
-from birdpy.gobgp.process import end_listener
 from birdpy.gobgp.wire import Message
 from birdpy.intent import Advertisement, Direction, Neighbor, Policy
+from birdpy.process import end_listener
 from birdpy.session import Session
 
 PATHS_PER_MESSAGE = 1000

@@ -13,8 +13,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from birdpy.gobgp.process import listener_pid
 from birdpy.l2.election import Standing
+from birdpy.l2.program import responder_program
 from birdpy.l2.protocol import (
     LINE_MOST_BYTES,
     VERSION,
@@ -27,7 +27,8 @@ from birdpy.l2.protocol import (
     parse_status,
     render_request,
 )
-from birdpy.l2.supervisor import ResponderSettings, Supervisor
+from birdpy.process import listener_pid
+from birdpy.supervisor import Supervisor
 from felixpy.addresses import Address
 from felixpy.agent.settings import Settings
 from felixpy.calc.layer2 import Layer2Calc, Layer2Vip
@@ -54,7 +55,7 @@ class Layer2Role:
         self._calc = Layer2Calc(settings.node)
         path = settings.run_dir / SOCKET_NAME
         self._path = path
-        self._supervisor = Supervisor(ResponderSettings(path, settings.run_dir / LOG_NAME))
+        self._supervisor = Supervisor(responder_program(path, settings.run_dir / LOG_NAME))
         self._group = group
         self._running = self._looked = False
         self._changed = asyncio.Event()

@@ -17,7 +17,7 @@ from typing import assert_never
 
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
-from birdpy.gobgp.supervisor import GobgpdSettings
+from birdpy.gobgp.program import GobgpdSettings
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
 from felixpy.addresses import Address, Prefix

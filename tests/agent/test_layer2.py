@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from birdpy.gobgp.process import listener_pid
 from birdpy.l2.protocol import Ask, Status, parse_status, render_request
+from birdpy.process import listener_pid
 from felixpy.addresses import parse_address
 from felixpy.calc.layer2 import score_node
 from tests.agent.node import PORT, Node, resource

@@ -15,9 +15,9 @@ from birdpy.fib import Fib, LearnedRoute
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Withdraw, plan
-from birdpy.gobgp.process import listener_pid
 from birdpy.gobgp.watch import watch
 from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Policy, Speaker
+from birdpy.process import listener_pid
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
 from tests.support.wait import eventually_async

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from birdpy.addresses import parse_address
 from birdpy.l2.election import Standing
+from birdpy.l2.program import responder_argv, responder_environment
 from birdpy.l2.protocol import Ask, OwnedVip, Replace, Request, Status, Vip, parse_status, render_request
-from birdpy.l2.supervisor import responder_argv, responder_environment
 from tests.support.netns import Namespace, add_bridge, link_namespaces
 from tests.support.process import Daemon
 from tests.support.wait import eventually

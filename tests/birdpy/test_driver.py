@@ -12,7 +12,6 @@ from birdpy.addresses import Prefix, parse_address, parse_prefix
 from birdpy.gobgp.client import GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import AddNeighbor, Announce, RemoveNeighbor, ReplaceProcess, UpdateNeighbor, plan
-from birdpy.gobgp.process import listener_pid
 from birdpy.intent import (
     Advertisement,
     Bfd,
@@ -27,6 +26,7 @@ from birdpy.intent import (
     RouteOrigin,
     Statement,
 )
+from birdpy.process import listener_pid
 from tests.birdpy.conftest import Router, Star, announcing, established, make_so, sees, session
 from tests.support.wait import eventually_async
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from birdpy.addresses import Prefix, parse_prefix
 from birdpy.fib import LearnedRoute, Phase
-from birdpy.gobgp.process import listener_pid
-from birdpy.gobgp.supervisor import GobgpdSettings
+from birdpy.gobgp.program import GobgpdSettings
 from birdpy.intent import Advertisement, BgpIntent
+from birdpy.process import listener_pid
 from birdpy.session import DownReason
 from birdpy.speaker import BgpRole, RoleSettings
 from tests.birdpy.conftest import GOBGPD, Router, announcing, make_so, session

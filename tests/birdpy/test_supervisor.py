@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from birdpy.gobgp.process import end_listener, listener_pid
-from birdpy.gobgp.supervisor import GobgpdSettings, Supervisor
+from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
+from birdpy.process import end_listener, listener_pid
+from birdpy.supervisor import Supervisor
 from tests.birdpy.conftest import GOBGPD
 from tests.support.wait import eventually, eventually_async
 
@@ -31,7 +32,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GobgpdS
 
 @asynccontextmanager
 async def supervised(settings: GobgpdSettings) -> AsyncIterator[Supervisor]:
-    supervisor = Supervisor(settings)
+    supervisor = Supervisor(gobgpd_program(settings))
     running = asyncio.create_task(supervisor.run())
     try:
         await eventually_async(lambda: _has_pid(supervisor))
@@ -90,9 +91,11 @@ async def test_it_takes_over_what_runs(settings: GobgpdSettings) -> None:
 def test_gobgpd_outlives_a_killed_agent_and_its_process_group(settings: GobgpdSettings) -> None:
     program = (
         "import asyncio, pathlib, sys\n"
-        "from birdpy.gobgp.supervisor import GobgpdSettings, Supervisor\n"
+        "from birdpy.gobgp.program import GobgpdSettings, gobgpd_program\n"
+        "from birdpy.supervisor import Supervisor\n"
         "a, b, c = sys.argv[1:]\n"
-        "asyncio.run(Supervisor(GobgpdSettings(a, pathlib.Path(b), pathlib.Path(c))).run())\n"
+        "settings = GobgpdSettings(a, pathlib.Path(b), pathlib.Path(c))\n"
+        "asyncio.run(Supervisor(gobgpd_program(settings)).run())\n"
     )
     arguments = [settings.binary, str(settings.socket_path), str(settings.log_path)]
     agent = subprocess.Popen([sys.executable, "-c", program, *arguments], start_new_session=True)
@@ -113,7 +116,8 @@ async def test_ending_it_leaves_nobody_listening(settings: GobgpdSettings) -> No
 
 
 async def test_a_binary_that_cannot_run_is_tried_again_and_harms_nothing(tmp_path: Path) -> None:
-    supervisor = Supervisor(GobgpdSettings("/nonexistent/gobgpd", tmp_path / "s" / "gobgp.sock", tmp_path / "log"))
+    settings = GobgpdSettings("/nonexistent/gobgpd", tmp_path / "s" / "gobgp.sock", tmp_path / "log")
+    supervisor = Supervisor(gobgpd_program(settings))
     running = asyncio.create_task(supervisor.run())
     await eventually_async(lambda: _tried(supervisor, 2))
     running.cancel()

@@ -1,0 +1,46 @@
+"""How gobgpd is run: reached by its UNIX socket alone, with no port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from birdpy.supervisor import Program
+
+
+@dataclass(frozen=True, slots=True)
+class GobgpdSettings:
+    """Which gobgpd, and where its socket and log are."""
+
+    binary: str
+    socket_path: Path
+    log_path: Path
+    log_level: str = "warn"
+
+
+def gobgpd_program(settings: GobgpdSettings) -> Program:
+    """What a supervisor needs to know to run it."""
+
+    async def find_command() -> list[str]:
+        command = [
+            settings.binary,
+            f"--api-hosts=unix://{settings.socket_path}",
+            "--pprof-disable",
+            "--log-plain",
+            f"--log-level={settings.log_level}",
+        ]
+        return [*command, "--metrics-path="] if await _serves_metrics(settings.binary) else command
+
+    return Program("gobgpd", settings.socket_path, settings.log_path, find_command, os.environ)
+
+
+async def _serves_metrics(binary: str) -> bool:
+    """Whether it has the option that closes its port 6060 (version 3 opens none, and refuses the option).
+
+    Raises  OSError when the binary cannot be run.
+    """
+    process = await asyncio.create_subprocess_exec(binary, "--help", stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return b"--metrics-path" in output
