@@ -36,8 +36,7 @@ class Options:
     """How policy is enforced on this node, and where it is watched over.
 
     `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
-    host endpoints always let in and out. `floating`: workloads are reached by their floating addresses.
-    `metrics_at` and `health_at`: host and port of their pages, None for neither.
+    host endpoints always let in and out. `metrics_at` and `health_at`: host and port of their pages, None for neither.
     """
 
     interface_prefixes: tuple[str, ...] = ("cali",)
@@ -49,7 +48,6 @@ class Options:
     drop_invalid: bool = True
     vxlan_port: int = 4789
     log_prefix: str = "calico-packet"
-    floating: bool = False
     metrics_at: tuple[str, int] | None = None
     health_at: tuple[str, int] | None = None
 
@@ -77,7 +75,6 @@ def derive_options(common: FelixConfiguration | None, own: FelixConfiguration | 
         drop_invalid=not _get(values, "disableConntrackInvalidCheck", False),
         vxlan_port=_get(values, "vxlanPort", DEFAULTS.vxlan_port),
         log_prefix=_get(values, "logPrefix", DEFAULTS.log_prefix),
-        floating=_get(values, "floatingIPs", "").capitalize() == "Enabled",
         metrics_at=_page(values, "prometheusMetrics", "", 9091),
         health_at=_page(values, "health", "localhost", 9099),
     )

@@ -38,8 +38,6 @@ from felixpy.dataplane.rules import (
     InterfaceIs,
     Jump,
     Log,
-    MapDestination,
-    MapSource,
     MarkIs,
     Masquerade,
     Match,
@@ -301,9 +299,6 @@ def _render_action(action: Action, sought: _Sought, place: Place, lookup: Lookup
     if isinstance(action, Dispatch):
         yield from _render_dispatch(action, sought, place, lookup)
         return
-    if isinstance(action, MapDestination | MapSource):
-        yield from _render_map(action, sought, place, lookup)
-        return
     spec = " ".join(sought.words)
     for target in _targets(action, sought, place):
         yield f"{spec} {target}" if spec else target
@@ -339,8 +334,8 @@ def _targets(action: Action, sought: _Sought, place: Place) -> tuple[str, ...]:
             return (_only(Table.NAT, table, f"-j SNAT --to-source {format_address(address)}"),)
         case Balance():
             raise Inexpressible("balancing is reached by something else than a frontend")
-        case Dispatch() | MapDestination() | MapSource():
-            raise Inexpressible("a lookup is no single target")
+        case Dispatch():
+            raise Inexpressible("a dispatch is no single target")
         case _:
             assert_never(action)
 
@@ -360,10 +355,10 @@ def _only(needed: Table, table: Table, target: str) -> str:
 
 def _render_dispatch(action: Dispatch, sought: _Sought, place: Place, lookup: Lookup) -> Iterator[str]:
     """A rule for every entry: there are no maps here."""
-    if action.key in ("service4", "service6"):
-        if action.key != f"service{place.version}":
+    if action.key in ("service4", "service6", "node_port4", "node_port6"):
+        if not action.key.endswith(str(place.version)):
             return
-        flags = {"-d", "-p"}
+        flags = {"-p"} if action.key.startswith("node_port") else {"-d", "-p"}
     else:
         flags = {"-i" if action.key == "in_interface" else "-o"}
     if sought.taken & flags:
@@ -378,40 +373,23 @@ def _render_dispatch(action: Dispatch, sought: _Sought, place: Place, lookup: Lo
         yield from (" ".join((*entry, target)) for target in targets)
 
 
-def _render_map(action: MapDestination | MapSource, sought: _Sought, place: Place, lookup: Lookup) -> Iterator[str]:
-    """A rule for every entry of the family."""
-    if action.version != place.version:
-        return
-    if sought.taken & {"-s", "-d"}:
-        raise Inexpressible("a lookup by address with another match on addresses")
-    members = lookup.members(action.map_name)
-    for key in sorted(members):
-        to = format_address(members[key])
-        if isinstance(action, MapDestination):
-            words, target = [f"-d {format_address(key)}"], f"-j DNAT --to-destination {to}"
-        else:
-            half = len(key) // 2
-            words = [f"-s {format_address(key[:half])} -d {format_address(key[half:])}"]
-            target = f"-j SNAT --to-source {to}"
-        yield " ".join((*sought.words, *words, _only(Table.NAT, place.table, target)))
-
-
 def _entry_match(action: Dispatch, key: bytes) -> str:
     match action.key:
         case "in_interface":
             return f"-i {key.decode()}"
         case "out_interface":
             return f"-o {key.decode()}"
-        case "service4" | "service6":
+        case "service4" | "service6" | "node_port4" | "node_port6":
             return match_frontend(key)
         case _:
             assert_never(action.key)
 
 
 def match_frontend(key: bytes) -> str:
-    """Destination address, protocol and port of an encoded frontend."""
+    """Destination address (none of a node port), protocol and port of an encoded frontend."""
     address, protocol, port = key[:-8], key[-8], int.from_bytes(key[-4:-2], "big")
-    return f"-d {format_address(address)} -p {protocol} -m multiport --dports {port}"
+    words = f"-p {protocol} -m multiport --dports {port}"
+    return f"-d {format_address(address)} {words}" if address else words
 
 
 def _not(negate: bool) -> str:

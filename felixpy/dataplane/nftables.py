@@ -31,8 +31,6 @@ from felixpy.dataplane.rules import (
     InterfaceIs,
     Jump,
     Log,
-    MapDestination,
-    MapSource,
     MarkIs,
     Masquerade,
     Match,
@@ -63,6 +61,7 @@ LOG_PREFIX_BYTES = 127
 _PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 _FAMILY = {4: "ip", 6: "ip6"}
 _SLOT_KEYS = {
+    SetType.NODE_PORT_SLOT: "meta l4proto . th dport . numgen random mod 2",
     SetType.IPV4_PORT_SLOT: "ip daddr . meta l4proto . th dport . numgen random mod 2",
     SetType.IPV6_PORT_SLOT: "ip6 daddr . meta l4proto . th dport . numgen random mod 2",
 }
@@ -198,16 +197,10 @@ def _render_action(action: Action) -> str:
             return "masquerade fully-random" if action.random else "masquerade"
         case SourceNat():
             return f"snat {_FAMILY[version_of(action.address)]} to {format_address(action.address)}"
-        case MapDestination():
-            family = _FAMILY[action.version]
-            return f"dnat {family} to {family} daddr map @{action.map_name}"
-        case MapSource():
-            family = _FAMILY[action.version]
-            return f"snat {family} to {family} saddr . {family} daddr map @{action.map_name}"
         case Balance():
             source = f"jhash {_address(action.version, 'source')} mod {action.count} seed 0x0"
             slot = source if action.by_source else f"numgen random mod {action.count}"
-            key = f"{_endpoint(action.version, 'destination')} . {slot}"
+            key = f"{_NODE_PORT if action.any_address else _endpoint(action.version, 'destination')} . {slot}"
             return f"meta l4proto {{ tcp, udp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
         case _:
             assert_never(action)
@@ -265,8 +258,6 @@ def _render_member(it: Set, key: bytes, data: bytes) -> str:
             return text
         case DataType.VERDICT:
             return f"{text} : {data.decode()}"
-        case DataType.IPV4 | DataType.IPV6:
-            return f"{text} : {format_address(data)}"
         case DataType.IPV4_PORT | DataType.IPV6_PORT:
             size = 4 if it.data is DataType.IPV4_PORT else 16
             return f"{text} : {format_address(data[:size])} . {int.from_bytes(data[size : size + 2], 'big')}"
@@ -286,9 +277,9 @@ def render_key(it: Set, key: bytes) -> str:
         case SetType.IPV4_IPV4 | SetType.IPV6_IPV6:
             half = len(key) // 2
             return f"{format_address(key[:half])} . {format_address(key[half:])}"
-        case SetType.IPV4_PORT | SetType.IPV6_PORT:
+        case SetType.IPV4_PORT | SetType.IPV6_PORT | SetType.NODE_PORT:
             return _render_endpoint_key(key)
-        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT:
+        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT | SetType.NODE_PORT_SLOT:
             return f"{_render_endpoint_key(key[:-4])} . {int.from_bytes(key[-4:], byteorder)}"
         case _:
             assert_never(it.type)
@@ -296,7 +287,8 @@ def render_key(it: Set, key: bytes) -> str:
 
 def _render_endpoint_key(key: bytes) -> str:
     protocol, port = key[-8], int.from_bytes(key[-4:-2], "big")
-    return f"{format_address(key[:-8])} . {_PROTOCOL_NAMES.get(protocol, protocol)} . {port}"
+    words = f"{_PROTOCOL_NAMES.get(protocol, protocol)} . {port}"
+    return f"{format_address(key[:-8])} . {words}" if key[:-8] else words
 
 
 def _render_chain(chain: Chain) -> str:
@@ -331,9 +323,12 @@ def _endpoint(version: int, side: Side) -> str:
     return f"{_address(version, side)} . meta l4proto . th {_port(side)}"
 
 
+_NODE_PORT = "meta l4proto . th dport"
 _DISPATCH_KEYS = {
     "in_interface": "iifname",
     "out_interface": "oifname",
     "service4": _endpoint(4, "destination"),
     "service6": _endpoint(6, "destination"),
+    "node_port4": f"meta nfproto ipv4 {_NODE_PORT}",
+    "node_port6": f"meta nfproto ipv6 {_NODE_PORT}",
 }

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from felixpy.addresses import Address
-from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
 from felixpy.dataplane.matching import satisfies
 from felixpy.dataplane.objects import BaseHook, Chain
 from felixpy.dataplane.packet import HookName, KernelState, Packet
@@ -26,8 +25,6 @@ from felixpy.dataplane.rules import (
     Goto,
     Jump,
     Log,
-    MapDestination,
-    MapSource,
     Masquerade,
     NoTrack,
     Reject,
@@ -36,26 +33,12 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.dataplane.service_chains import encode_slot, parse_backend
+from felixpy.dataplane.service_sets import encode_slot, parse_backend
+from felixpy.dataplane.sets import PORT_KEY_BYTES
 
 CONNTRACK_PRIORITY = -200
 """Chains before it see no connection (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h)."""
-Done = (
-    Accept
-    | Drop
-    | Reject
-    | Return
-    | Jump
-    | Goto
-    | SetMark
-    | Log
-    | NoTrack
-    | Masquerade
-    | SourceNat
-    | MapDestination
-    | MapSource
-    | Balance
-)
+Done = Accept | Drop | Reject | Return | Jump | Goto | SetMark | Log | NoTrack | Masquerade | SourceNat | Balance
 """What can be done to a packet: every action but the lookup of one."""
 _MASK = 0xFFFFFFFF
 _BALANCED = (6, 17)
@@ -208,8 +191,6 @@ class _Walk:
                 return None if data is None else parse_verdict(data)
             case Balance():
                 return action if self._find_backend(action) is not None else None
-            case MapDestination() | MapSource():
-                return action if self._find_mapped(action) is not None else None
             case _:
                 return action
 
@@ -220,6 +201,8 @@ class _Walk:
                 return packet.in_interface.encode()
             case "out_interface":
                 return packet.out_interface.encode()
+            case "node_port4" | "node_port6":
+                return packet.port_key("destination")[-PORT_KEY_BYTES:] if key.endswith(str(packet.version)) else b""
             case _:
                 return packet.port_key("destination") if key == f"service{packet.version}" else b""
 
@@ -227,17 +210,10 @@ class _Walk:
         packet = self.packet
         if packet.protocol not in _BALANCED or packet.version != action.version:
             return None
-        frontend = Frontend(packet.destination, packet.protocol, packet.destination_port)
+        address = ANY_OWN[packet.version] if action.any_address else packet.destination
+        frontend = Frontend(address, packet.protocol, packet.destination_port)
         data = self.kernel.find_data(action.map_name, encode_slot(frontend, packet.slot % action.count))
         return None if data is None else parse_backend(data)
-
-    def _find_mapped(self, action: MapDestination | MapSource) -> Address | None:
-        packet = self.packet
-        if packet.version != action.version:
-            return None
-        key = packet.destination if isinstance(action, MapDestination) else packet.source + packet.destination
-        data = self.kernel.find_data(action.map_name, key)
-        return None if data is None else Address(data)
 
     def _translate(self, backend: BackendAddress | None) -> None:
         if backend is not None:
@@ -272,13 +248,6 @@ class _Walk:
                 return _Next.HOOK
             case SourceNat(address):
                 self.packet = replace(self.packet, source=address)
-                return _Next.HOOK
-            case MapDestination():
-                address = self._find_mapped(action) or self.packet.destination
-                self.packet = replace(self.packet, destination=address, translated=True)
-                return _Next.HOOK
-            case MapSource():
-                self.packet = replace(self.packet, source=self._find_mapped(action) or self.packet.source)
                 return _Next.HOOK
             case Balance():
                 self._translate(self._find_backend(action))

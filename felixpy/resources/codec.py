@@ -25,7 +25,6 @@ from felixpy.resources.scalars import (
     read_labels,
     read_mac,
     read_named_ports,
-    read_nats,
 )
 from felixpy.resources.types import (
     BlockAffinity,
@@ -73,6 +72,7 @@ class Table(StrEnum):
     L2_ADVERTISEMENT = "L2Advertisement"
     COMMUNITY = "Community"
     GRANT = "Grant"
+    PORT_GRANT = "PortGrant"
 
 
 POLICY_TABLES = (
@@ -226,6 +226,7 @@ class Decoder:
         self._block = msgspec.json.Decoder(docs.BlockDoc)
         self._affinity = msgspec.json.Decoder(docs.AffinityDoc)
         self._grant = msgspec.json.Decoder(docs.GrantDoc)
+        self._port_grant = msgspec.json.Decoder(docs.PortGrantDoc)
         self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
         self._routes: dict[str, _Route] = {}
         for info in KINDS:
@@ -320,7 +321,6 @@ class Decoder:
         labels: LabelPairs = self._share(read_labels(doc.metadata.labels))
         profiles: tuple[str, ...] = self._share(tuple(spec.profiles))
         ports = read_named_ports("spec.ports", spec.ports) if spec.ports else ()
-        floating = read_nats("spec.ipNATs", spec.nats) if spec.nats else ()
         if spec.node != self.node:
             of_pod = spec.orchestrator == "k8s"
             return WorkloadEndpoint(
@@ -332,7 +332,6 @@ class Decoder:
                 ports,
                 workload=spec.pod if of_pod else "",
                 orchestrator="k8s" if of_pod else "",
-                floating=floating,
             )
         if not spec.interface_name:
             raise FieldError("spec.interfaceName", "is missing")
@@ -347,7 +346,6 @@ class Decoder:
             spec.pod or spec.workload,
             spec.orchestrator,
             spec.container_id,
-            floating,
         )
 
     def _decode_ipam(self, key: str, value: bytes | None) -> Decoded | Broken | None:
@@ -366,10 +364,14 @@ class Decoder:
 
     def _decode_grant(self, key: str, value: bytes | None) -> Decoded | Broken | None:
         parts = key.removeprefix(GRANTS_PREFIX).split("/")
-        if len(parts) != 2 or parts[0] != "addresses":
-            return None
-        ref = Ref(Table.GRANT, Name("", parts[1]))
-        return self._finish(key, ref, value, self._grant, services.read_grant)
+        match parts:
+            case ["addresses", text]:
+                return self._finish(key, Ref(Table.GRANT, Name("", text)), value, self._grant, services.read_grant)
+            case ["ports", text]:
+                ref = Ref(Table.PORT_GRANT, Name("", text))
+                return self._finish(key, ref, value, self._port_grant, services.read_port_grant)
+            case _:
+                return None
 
 
 def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
@@ -379,6 +381,11 @@ def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
 def grant_key(address: str) -> str:
     """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
     return f"{GRANTS_PREFIX}addresses/{address}"
+
+
+def port_grant_key(port: int) -> str:
+    """Where the grant of one port of every node lies."""
+    return f"{GRANTS_PREFIX}ports/{port}"
 
 
 def parse_block_name(text: str) -> Prefix:

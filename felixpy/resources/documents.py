@@ -30,11 +30,6 @@ class Port(Doc):
     port: int = 0
 
 
-class Nat(Doc):
-    internal_ip: str = field(name="internalIP")
-    external_ip: str = field(name="externalIP")
-
-
 class EndpointSpec(Doc):
     node: str
     interface_name: str = ""
@@ -46,7 +41,6 @@ class EndpointSpec(Doc):
     pod: str = ""
     orchestrator: str = ""
     container_id: str = field(default="", name="containerID")
-    nats: list[Nat] | None = field(default=None, name="ipNATs")
 
 
 class EndpointDoc(Doc):
@@ -273,3 +267,9 @@ class GrantDoc(Doc):
     address: str
     services: list[str]
     pool: str = ""
+
+
+class PortGrantDoc(Doc):
+    port: int
+    service: str
+    uses: list[str]

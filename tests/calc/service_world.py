@@ -5,10 +5,12 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address, parse_prefix
-from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
+from felixpy.calc.topology import ZONE_LABEL
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
+    HEALTH,
     AddressPool,
     Backend,
     BackendGroup,
@@ -18,13 +20,15 @@ from felixpy.resources.types import (
     Block,
     BlockAffinity,
     CommunityAliases,
+    Distribution,
     EndpointSlice,
-    FelixConfiguration,
-    FloatingAddress,
     Grant,
+    Hints,
     IpPool,
     L2Advertisement,
     Node,
+    PortGrant,
+    PortUse,
     Resource,
     Service,
     ServicePort,
@@ -61,11 +65,16 @@ def service_of(
     source_ranges: str = "",
     affinity_s: int = 0,
     label: str = "",
+    node_port: int = 0,
+    health_port: int = 0,
+    families: str = "",
+    unready: bool = False,
+    distribution: Distribution = Distribution.ANY,
 ) -> Service:
     """One port, named `web`; addresses and ranges are lists with blanks."""
     return Service(
         kind,
-        (ServicePort("web", protocol, port),),
+        (ServicePort("web", protocol, port, node_port),),
         cluster_addresses=tuple(map(parse_address, cluster.split())),
         external_addresses=tuple(map(parse_address, external.split())),
         external_policy=external_policy,
@@ -73,14 +82,34 @@ def service_of(
         source_ranges=tuple(map(parse_prefix, source_ranges.split())),
         affinity_timeout_s=affinity_s,
         labels=((label, "x"),) if label else (),
+        families=tuple(map(int, families.split())),
+        health_port=health_port,
+        publish_unready=unready,
+        distribution=distribution,
     )
 
 
-def backend(address: str, node: str = OTHER, state: str = "ready") -> Backend:
-    """`state` is ready, terminating (still serving), or gone (neither)."""
+def backend(
+    address: str, node: str = OTHER, state: str = "ready", *, zone: str = "", zones: str = "", nodes: str = ""
+) -> Backend:
+    """`state` is ready, terminating (still serving), or gone (neither); hints are for `zones` and `nodes`."""
     return Backend(
-        (parse_address(address),), node, state == "ready", state in ("ready", "terminating"), state == "terminating"
+        (parse_address(address),),
+        node,
+        state == "ready",
+        state in ("ready", "terminating"),
+        state == "terminating",
+        zone,
+        Hints(tuple(zones.split()), tuple(nodes.split())),
     )
+
+
+def port_grant(port: int, owner: str, *uses: PortUse) -> Change:
+    return Ref(Table.PORT_GRANT, Name("", str(port))), PortGrant(port, name_of(owner), uses)
+
+
+def node(zone: str, name: str = ME) -> Change:
+    return Ref(Table.NODE, Name("", name)), Node(labels=((ZONE_LABEL, zone),) if zone else ())
 
 
 def slice_of(
@@ -114,6 +143,11 @@ def at(address: str, port: int = 80, protocol: int = TCP) -> Frontend:
     return Frontend(parse_address(address), protocol, port)
 
 
+def on_node(port: int, protocol: int = TCP, version: int = 4) -> Frontend:
+    """A port of every address of the node."""
+    return Frontend(ANY_OWN[version], protocol, port)
+
+
 def to(address: str, port: int = 8080) -> BackendAddress:
     return BackendAddress(parse_address(address), port)
 
@@ -129,7 +163,7 @@ _POLICIES = st.sampled_from([CLUSTER, LOCAL])
 
 _services = st.builds(
     service_of,
-    st.sampled_from(["LoadBalancer", "LoadBalancer", "ClusterIP", "ExternalName"]),
+    st.sampled_from(["LoadBalancer", "LoadBalancer", "NodePort", "ClusterIP", "ExternalName"]),
     cluster=st.sampled_from(["", "10.96.0.1", "10.96.0.1 fd96::1", "10.96.0.2"]),
     external=st.sampled_from(["", "203.0.113.1", "198.51.100.1"]),
     port=st.sampled_from([80, 443]),
@@ -139,9 +173,20 @@ _services = st.builds(
     source_ranges=st.sampled_from(["", "192.0.2.0/24"]),
     affinity_s=st.sampled_from([0, 0, 10800]),
     label=st.sampled_from(["", "", "", "service.kubernetes.io/service-proxy-name"]),
+    node_port=st.sampled_from([0, 30080, 30443]),
+    health_port=st.sampled_from([0, 31000]),
+    families=st.sampled_from(["", "4", "6 4"]),
+    unready=st.sampled_from([False, False, True]),
+    distribution=st.sampled_from([Distribution.ANY, Distribution.ANY, *Distribution]),
 )
 _backends = st.builds(
-    backend, st.sampled_from(_PODS), st.sampled_from([ME, OTHER, ""]), st.sampled_from(["ready", "terminating", "gone"])
+    backend,
+    st.sampled_from(_PODS),
+    st.sampled_from([ME, OTHER, ""]),
+    st.sampled_from(["ready", "terminating", "gone"]),
+    zone=st.sampled_from(["", "east", "west"]),
+    zones=st.sampled_from(["", "", "east", "east west"]),
+    nodes=st.sampled_from(["", "", ME, OTHER]),
 )
 _slices = st.builds(
     lambda text, owner, backends, protocol, table: slice_of(text, owner, *backends, protocol=protocol, table=table),
@@ -157,6 +202,13 @@ _grants = st.builds(
     st.lists(_NAMES, max_size=2, unique=True),
     st.sampled_from(["default", "gold"]),
 )
+_port_grants = st.builds(
+    port_grant,
+    st.sampled_from([30080, 30081, 31000]),
+    _NAMES,
+    st.sampled_from([PortUse(TCP, 80), PortUse(TCP, 443), PortUse(UDP, 80), HEALTH]),
+)
+_own_node = st.builds(node, st.sampled_from(["", "east", "west"]), st.sampled_from([ME, ME, OTHER]))
 _workloads = st.builds(
     lambda text, addresses, node: workload(text, *addresses, node=node),
     st.sampled_from(["a/w1", "a/w2"]),
@@ -240,32 +292,6 @@ _others_of_metallb = st.sampled_from(
 )
 
 
-_floating = st.builds(
-    lambda text, node, externals: (
-        Ref(Table.WORKLOAD, name_of(text)),
-        WorkloadEndpoint(
-            node,
-            "cali1",
-            (parse_address("10.0.0.1"),),
-            (),
-            (),
-            floating=tuple(FloatingAddress(parse_address(one), parse_address("10.0.0.1")) for one in externals),
-        ),
-    ),
-    st.sampled_from(["a/f1", "a/f2"]),
-    st.sampled_from([ME, OTHER]),
-    st.lists(st.sampled_from(["10.0.0.9", "10.1.0.9", "203.0.113.1", "192.0.2.1"]), max_size=3, unique=True),
-)
-_felix = st.builds(
-    lambda name, word: (
-        Ref(Table.FELIX_CONFIGURATION, Name("", name)),
-        FelixConfiguration((("floatingIPs", word),) if word else ()),
-    ),
-    st.sampled_from(["default", f"node.{ME}", f"node.{OTHER}"]),
-    st.sampled_from(["Enabled", "Enabled", "Disabled", ""]),
-)
-
-
 def _or_gone(changes: st.SearchStrategy[Change]) -> st.SearchStrategy[Change]:
     return st.builds(
         lambda change, gone: (change[0], None if gone else change[1]), changes, st.sampled_from([False, False, True])
@@ -279,6 +305,8 @@ SERVICE_CHANGES = _or_gone(
         _slices,
         _slices,
         _grants,
+        _port_grants,
+        _own_node,
         _workloads,
         _ranges,
     )
@@ -286,5 +314,4 @@ SERVICE_CHANGES = _or_gone(
 ANNOUNCE_CHANGES = st.one_of(
     SERVICE_CHANGES,
     _or_gone(st.one_of(_blocks(), _affinities, _pools, _nodes, _advertisements, _address_pools, _others_of_metallb)),
-    _or_gone(st.one_of(_floating, _felix)),
 )

@@ -153,35 +153,6 @@ def test_each_rule_is_named_and_shown_as_it_was_written(explain: Asker) -> None:
     assert (said.code, said.err, said.out) == (0, "", ALLOWED)
 
 
-FELIX = f"{CALICO}/felixconfigurations/default"
-
-
-def float_web(explain: Asker, word: str) -> None:
-    """Gives web-1 (n2) the floating address 198.51.100.7."""
-    name = f"{CALICO}/workloadendpoints/default/n2-k8s-web--1-eth0"
-    body = json.loads(explain.etcd.get_prefix(name)[name])
-    body["spec"]["ipNATs"] = [{"internalIP": "10.0.2.1", "externalIP": "198.51.100.7"}]
-    explain.etcd.put(name, body)
-    spec = {"floatingIPs": word}
-    meta = {"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "default"}}
-    explain.etcd.put(FELIX, {**meta, "spec": spec})
-
-
-def test_a_floating_address_leads_to_the_pod_whose_policies_decide(explain: Asker) -> None:
-    float_web(explain, "Enabled")
-    allowed = explain("client", "198.51.100.7", "tcp/8080")
-    assert allowed.code == 0
-    assert allowed.lines[0] == "Allowed: default/client (10.0.1.1) → default/web-1 (10.0.2.1), tcp/8080"
-    assert "destination becomes 10.0.2.1 (floating address)" in allowed.out
-    assert explain("client", "198.51.100.7", "tcp/81").code == 1
-    assert explain("web-1", "198.51.100.7", "tcp/8080").code == 1, "its own policy lets clients in, and not itself"
-
-
-def test_a_floating_address_that_is_not_in_use_is_somewhere_outside(explain: Asker) -> None:
-    float_web(explain, "Disabled")
-    assert "web-1" not in explain("client", "198.51.100.7", "tcp/8080").out
-
-
 def test_the_default_that_decided(explain: Asker) -> None:
     said = explain("client", "web-2", "tcp/81")
     assert said.code == 1
@@ -257,6 +228,27 @@ def test_a_node_without_endpoint_is_silent_where_the_policy_is_local(explain: As
     assert served.lines[0] == (
         "Denied: 198.51.100.7 → Service default/web (203.0.113.1) → default/web-1 (10.0.2.1), tcp/80"
     )
+
+
+def test_a_node_port_is_followed_to_the_pods(explain: Asker) -> None:
+    key = "/felixpy/resources/core/v1/services/default/web"
+    service = json.loads(explain.etcd.get(key) or "")
+    service["spec"] |= {"type": "NodePort", "externalTrafficPolicy": "Local"}
+    service["spec"]["ports"][0]["nodePort"] = 30080
+    explain.etcd.put(key, service)
+    put_node(explain.etcd, "n3", "192.0.2.3")
+    served = explain("198.51.100.7", "192.0.2.2", "tcp/30080")
+    ends = "198.51.100.7 → Service default/web (192.0.2.2) → default/web-1 (10.0.2.1), tcp/30080"
+    assert served.lines[0] == f"Denied: {ends}", "the policy lets clients in, and this is none"
+    silent = explain("198.51.100.7", "192.0.2.3", "tcp/30080")
+    assert silent.lines[-1].strip() == "denies: no endpoint is ready on this node, and the traffic policy is Local"
+    assert "destination becomes 10.0." in explain("n2", "n2", "tcp/30080").out
+    del service["spec"]["ports"][0]["nodePort"]
+    explain.etcd.put(key, service)
+    explain.etcd.put("/felixpy/grants/ports/31234", {"port": 31234, "service": "default/web", "uses": ["TCP/80"]})
+    assert explain("198.51.100.7", "192.0.2.2", "tcp/31234").lines[0] == f"Denied: {ends}".replace("30080", "31234")
+    explain.etcd.delete_prefix("/felixpy/resources/discovery.k8s.io/")
+    assert explain("198.51.100.7", "192.0.2.2", "tcp/31234").lines[-1].strip() == "refuses: no endpoint"
 
 
 def test_from_outside_and_to_outside(explain: Asker) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from felixpy.addresses import Address, format_address
-from felixpy.calc.floating import is_enabled
 from felixpy.calc.peers import node_addresses
 from felixpy.calc.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
-from felixpy.resources.types import Broken, Grant, HostEndpoint, Node, Resource, Service, WorkloadEndpoint
+from felixpy.resources.types import Broken, Grant, HostEndpoint, Node, PortGrant, Resource, Service, WorkloadEndpoint
 
 PREFIXES = tuple(prefix.encode() for prefix in (CALICO_PREFIX, OURS_PREFIX, GRANTS_PREFIX))
 """What an explanation reads."""
@@ -31,27 +29,15 @@ _BULK_STARTS = tuple(_BULK_PREFIXES)
 Tables = dict[Table, dict[Name, Resource]]
 
 
-class FloatingHolder(NamedTuple):
-    """Whom a floating address leads to: the first endpoint by name, and the address there."""
-
-    endpoint: Name
-    node: str
-    internal: Address
-
-
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Resources by table (endpoints without their interface), raw values by Ref, and endpoints by address.
-
-    `floating` are the floating addresses that are in use on their endpoint's node.
-    """
+    """Resources by table (endpoints without their interface), raw values by Ref, and endpoints by address."""
 
     tables: Mapping[Table, Mapping[Name, Resource]]
     values: Mapping[Ref, KeyValue]
     holders: Mapping[Address, tuple[Name, ...]]
     broken: tuple[Broken, ...] = ()
     node_names: Mapping[Address, str] = field(default_factory=dict)
-    floating: Mapping[Address, FloatingHolder] = field(default_factory=dict)
 
     def endpoint(self, name: Name) -> WorkloadEndpoint | None:
         """An endpoint with all that its own node's agent reads of it."""
@@ -89,6 +75,22 @@ class Cluster:
                 granted.add(name)
         return tuple(sorted(granted))
 
+    def services_on(self, address: Address, protocol: int, port: int) -> tuple[Name, ...]:
+        """The Services that have `port` on every node, where the address is a node's; any node may take all ports."""
+        if address not in self.node_names:
+            return ()
+        granted = {
+            grant.service
+            for grant in self.tables[Table.PORT_GRANT].values()
+            if isinstance(grant, PortGrant) and grant.port == port
+        }
+        return tuple(
+            name
+            for name, service in sorted(self.tables[Table.SERVICE].items())
+            if isinstance(service, Service)
+            and (name in granted or any((one.protocol, one.node_port) == (protocol, port) for one in service.ports))
+        )
+
     def slices_of(self, services: Iterable[Name]) -> Iterator[tuple[Ref, Resource]]:
         """The EndpointSlices and Endpoints of some Services (and perhaps others of their namespaces)."""
         wanted = [(name.namespace, f'"{name.name}"'.encode()) for name in services]
@@ -101,13 +103,15 @@ class Cluster:
                 if value is not None:
                     yield ref, value
 
-    def resources(self, node: str, addresses: Collection[Address]) -> Iterator[tuple[Ref, Resource]]:
-        """What decides on `node` about packets from and to these addresses."""
+    def resources(
+        self, node: str, addresses: Collection[Address], services: Collection[Name]
+    ) -> Iterator[tuple[Ref, Resource]]:
+        """What decides on `node` about packets from and to these addresses, and to `services` where these are known."""
         decoder = Decoder(node)
         for table, named in self.tables.items():
             if table not in (Table.WORKLOAD, Table.SERVICE):
                 yield from ((Ref(table, name), value) for name, value in named.items())
-        services = self.services_at(addresses)
+        services = sorted({*services, *self.services_at(addresses)})
         yield from ((Ref(Table.SERVICE, name), self.tables[Table.SERVICE][name]) for name in services)
         endpoints = self._endpoints_of(node, addresses)
         pods = {pod_of(name, one) for name, one in endpoints.items()}
@@ -179,20 +183,7 @@ def read_cluster(items: Iterable[KeyValue]) -> Cluster:
         {address: tuple(sorted(names)) for address, names in holders.items()},
         tuple(broken),
         _node_names(tables),
-        _find_floating(tables),
     )
-
-
-def _find_floating(tables: Tables) -> dict[Address, FloatingHolder]:
-    found: dict[Address, FloatingHolder] = {}
-    for name, endpoint in sorted(tables[Table.WORKLOAD].items()):
-        if isinstance(endpoint, WorkloadEndpoint) and endpoint.floating:
-            if not is_enabled(tables[Table.FELIX_CONFIGURATION], endpoint.node):
-                continue
-            for external, internal in endpoint.floating:
-                if internal in endpoint.addresses:
-                    found.setdefault(external, FloatingHolder(name, endpoint.node, internal))
-    return found
 
 
 def _node_names(tables: Tables) -> dict[Address, str]:

@@ -30,13 +30,11 @@ from felixpy.dataplane.rules import (
     Goto,
     Jump,
     Log,
-    MapDestination,
-    MapSource,
     Masquerade,
     Reject,
     SourceNat,
 )
-from felixpy.dataplane.service_chains import OUTSIDE_CHAIN
+from felixpy.dataplane.service_chains import NODE_PORT_CHAIN, OUTSIDE_CHAIN
 from felixpy.dataplane.verdict import Step
 
 FIELDS: Mapping[Direction, str] = {"in": "ingress", "out": "egress"}
@@ -155,19 +153,13 @@ class _Reader:
             case Balance():
                 end = f"{format_address(self._translated.destination)} port {self._translated.destination_port}"
                 yield Statement(Said.TRANSLATES, "", default=f"destination becomes {end}")
-            case MapDestination():
-                end = f"destination becomes {format_address(self._translated.destination)} (floating address)"
-                yield Statement(Said.TRANSLATES, "", default=end)
-            case MapSource():
-                end = f"source becomes {format_address(self._translated.source)} (floating address)"
-                yield Statement(Said.TRANSLATES, "", default=end)
             case Masquerade() | SourceNat():
                 yield Statement(Said.TRANSLATES, "", default="source becomes the node's own address")
             case _:
                 pass
 
 
-_NOWHERE = ("nat-prerouting", "nat-output", OUTSIDE_CHAIN)
+_NOWHERE = ("nat-prerouting", "nat-output", OUTSIDE_CHAIN, f"{NODE_PORT_CHAIN}4", f"{NODE_PORT_CHAIN}6")
 """Chains in which a drop without words is a Service's own."""
 
 

@@ -21,8 +21,6 @@ from felixpy.dataplane.rules import (
     Goto,
     Jump,
     Log,
-    MapDestination,
-    MapSource,
     Masquerade,
     NoTrack,
     Reject,
@@ -49,6 +47,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     immediate,
     load_address,
     load_endpoint,
+    load_node_port,
     lookup,
     meta,
     nat,
@@ -99,12 +98,6 @@ def encode_action(action: Action) -> bytes:
         case SourceNat():
             family = NFPROTO[version_of(action.address)]
             return immediate(action.address) + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST))
-        case MapDestination():
-            return _map(_NAT_DESTINATION, action, load_address(action.version, "destination", FIRST))
-        case MapSource():
-            words = ADDRESS_BYTES[action.version] // 4
-            source = load_address(action.version, "source", FIRST)
-            return _map(_NAT_SOURCE, action, source + load_address(action.version, "destination", register(words)))
         case Balance():
             return _balance(action)
         case _:
@@ -119,21 +112,18 @@ def _set_mark(action: SetMark) -> bytes:
     return meta(META_MARK) + bitwise(_U32.pack(kept), _U32.pack(action.value)) + store
 
 
-def _map(kind: int, action: MapDestination | MapSource, key: bytes) -> bytes:
-    found = lookup(action.map_name, destination=FIRST)
-    return key + found + nat(kind, NFPROTO[action.version], attribute_be32(3, FIRST))
-
-
 def _balance(action: Balance) -> bytes:
     words = ADDRESS_BYTES[action.version] // 4
-    choice = _slot_by_source(action, words + 2) if action.by_source else _slot_at_random(action, words + 2)
+    slot = 2 if action.any_address else words + 2
+    choice = _slot_by_source(action, slot) if action.by_source else _slot_at_random(action, slot)
     to = nat(
         _NAT_DESTINATION,
         NFPROTO[action.version],
         attribute_be32(3, FIRST),
         attribute_be32(5, register(words)),
     )
-    return load_endpoint(action.version, "destination") + choice + lookup(action.map_name, destination=FIRST) + to
+    asked = load_node_port() if action.any_address else load_endpoint(action.version, "destination")
+    return asked + choice + lookup(action.map_name, destination=FIRST) + to
 
 
 def _slot_at_random(action: Balance, word: int) -> bytes:
@@ -170,5 +160,7 @@ def _dispatch_key(action: Dispatch) -> bytes:
             return load_endpoint(4, "destination")
         case "service6":
             return load_endpoint(6, "destination")
+        case "node_port4" | "node_port6":
+            return load_node_port()
         case _:
             assert_never(action.key)
