@@ -12,8 +12,6 @@ from typing import assert_never
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
-from felixpy.agent.health_checks import HealthChecks
-from felixpy.agent.http import HttpServer
 from felixpy.agent.node_facts import NodeFacts
 from felixpy.agent.reserved import find_reserved
 from felixpy.agent.settings import Settings
@@ -71,9 +69,7 @@ class AgentRole:
             driver.read_interfaces,
             Conntrack().forget,
             find_reserved(settings.etcd, os.environ),
-            settings.node_port_addresses,
         )
-        self._health = HealthChecks(HttpServer(group), lambda: self._dataplane.started)
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(
             IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects
@@ -114,7 +110,6 @@ class AgentRole:
         """Everything up to `revision` has been given."""
         self._put_devices()
         self._dataplane.flush(revision, services)
-        self._health.update(services.health)
         self._tunnels.flush()
 
     def _put_devices(self) -> None:

@@ -11,7 +11,6 @@ import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from felixpy.addresses import Prefix
 from felixpy.agent.applier import Applier
 from felixpy.agent.forgetter import Forgetter
 from felixpy.calc.graph import Graph
@@ -59,9 +58,7 @@ class Dataplane:
         read_interfaces: Callable[[], Interfaces],
         forget: Callable[[Forget], int],
         reserved: tuple[Reserved, ...] = (),
-        node_port_addresses: tuple[Prefix, ...] = (),
     ) -> None:
-        self._service_rules = service_base_rules(node_port_addresses)
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members, reserved)
         self.reconciler = Reconciler(driver, self._members_of)
@@ -140,7 +137,7 @@ class Dataplane:
         self.translator.translate(delta, changes)
         if self.translator.guards != self._guards:
             self._guards = self.translator.guards
-            fixed = (*base_objects(self._service_rules, self._guards), *service_objects())
+            fixed = (*base_objects(service_base_rules(), self._guards), *service_objects())
             self.translator.ledger.put("base", fixed, changes)
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)

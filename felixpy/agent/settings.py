@@ -47,7 +47,6 @@ class Settings:
     state_file: Path
     default_pools: tuple[Prefix, ...] = ()
     node_address: tuple[AddressRule, ...] = ()
-    node_port_addresses: tuple[Prefix, ...] = ()
     gobgpd: str = ""
     backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
@@ -62,7 +61,6 @@ _FLAGS: Mapping[str, str] = {
     "state-file": "what this node remembers of its cluster (cluster.json in /var/lib/felixpy, or in RUN-DIR)",
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
     "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
-    "node-port-addresses": "CIDR[,CIDR]: node ports are those of the node's own addresses in these (all but loopback)",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
@@ -101,11 +99,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         roles=_roles(value("roles"), program),
         run_dir=run_dir,
         state_file=Path(value("state-file", str(_state_dir(run_dir) / "cluster.json"))),
-        default_pools=tuple(_cidr("default-pool", text) for text in value("default-pool").split(",") if text),
+        default_pools=tuple(_pool(text) for text in value("default-pool").split(",") if text),
         node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),
-        node_port_addresses=tuple(
-            _cidr("node-port-addresses", text) for text in value("node-port-addresses").split(",") if text
-        ),
         gobgpd=value("gobgpd"),
         backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=value("log-level", "info").upper(),
@@ -189,8 +184,8 @@ def _address_rule(text: str) -> AddressRule:
         raise ConfigError(f"--node-address: {error}") from None
 
 
-def _cidr(flag: str, text: str) -> Prefix:
+def _pool(text: str) -> Prefix:
     try:
         return parse_prefix(text.strip())
     except ValueError as error:
-        raise ConfigError(f"--{flag}: {error}") from None
+        raise ConfigError(f"--default-pool: {error}") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
+from felixpy.calc.frontends import BackendAddress, Frontend
 from felixpy.dataplane.matching import satisfies
 from felixpy.dataplane.objects import BaseHook, Chain
 from felixpy.dataplane.packet import HookName, KernelState, Packet
@@ -33,8 +33,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.dataplane.service_sets import encode_slot, parse_backend
-from felixpy.dataplane.sets import PORT_KEY_BYTES
+from felixpy.dataplane.service_chains import encode_slot, parse_backend
 
 CONNTRACK_PRIORITY = -200
 """Chains before it see no connection (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h)."""
@@ -201,8 +200,6 @@ class _Walk:
                 return packet.in_interface.encode()
             case "out_interface":
                 return packet.out_interface.encode()
-            case "node_port4" | "node_port6":
-                return packet.port_key("destination")[-PORT_KEY_BYTES:] if key.endswith(str(packet.version)) else b""
             case _:
                 return packet.port_key("destination") if key == f"service{packet.version}" else b""
 
@@ -210,8 +207,7 @@ class _Walk:
         packet = self.packet
         if packet.protocol not in _BALANCED or packet.version != action.version:
             return None
-        address = ANY_OWN[packet.version] if action.any_address else packet.destination
-        frontend = Frontend(address, packet.protocol, packet.destination_port)
+        frontend = Frontend(packet.destination, packet.protocol, packet.destination_port)
         data = self.kernel.find_data(action.map_name, encode_slot(frontend, packet.slot % action.count))
         return None if data is None else parse_backend(data)
 

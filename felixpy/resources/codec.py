@@ -72,7 +72,6 @@ class Table(StrEnum):
     L2_ADVERTISEMENT = "L2Advertisement"
     COMMUNITY = "Community"
     GRANT = "Grant"
-    PORT_GRANT = "PortGrant"
 
 
 POLICY_TABLES = (
@@ -226,7 +225,6 @@ class Decoder:
         self._block = msgspec.json.Decoder(docs.BlockDoc)
         self._affinity = msgspec.json.Decoder(docs.AffinityDoc)
         self._grant = msgspec.json.Decoder(docs.GrantDoc)
-        self._port_grant = msgspec.json.Decoder(docs.PortGrantDoc)
         self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
         self._routes: dict[str, _Route] = {}
         for info in KINDS:
@@ -364,14 +362,10 @@ class Decoder:
 
     def _decode_grant(self, key: str, value: bytes | None) -> Decoded | Broken | None:
         parts = key.removeprefix(GRANTS_PREFIX).split("/")
-        match parts:
-            case ["addresses", text]:
-                return self._finish(key, Ref(Table.GRANT, Name("", text)), value, self._grant, services.read_grant)
-            case ["ports", text]:
-                ref = Ref(Table.PORT_GRANT, Name("", text))
-                return self._finish(key, ref, value, self._port_grant, services.read_port_grant)
-            case _:
-                return None
+        if len(parts) != 2 or parts[0] != "addresses":
+            return None
+        ref = Ref(Table.GRANT, Name("", parts[1]))
+        return self._finish(key, ref, value, self._grant, services.read_grant)
 
 
 def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
@@ -381,11 +375,6 @@ def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
 def grant_key(address: str) -> str:
     """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
     return f"{GRANTS_PREFIX}addresses/{address}"
-
-
-def port_grant_key(port: int) -> str:
-    """Where the grant of one port of every node lies."""
-    return f"{GRANTS_PREFIX}ports/{port}"
 
 
 def parse_block_name(text: str) -> Prefix:

@@ -12,7 +12,7 @@ from tests.lab.build import Lab
 from tests.lab.ground import REPOSITORY, Ground
 from tests.lab.prove import prove, show
 from tests.lab.say import Teller
-from tests.lab.topology import load_topology
+from tests.lab.topology import Node, load_topology
 from tests.lab.world import World
 
 
@@ -69,6 +69,12 @@ def run_inside(ground: Ground, node: str, argv: list[str]) -> int:
     return subprocess.run(command, env={**os.environ, **lab.environment(place)}).returncode
 
 
+def _show_routes(router: Node) -> str:
+    if router.command[0] == "bird":
+        return "birdc -s /run/bird/bird.ctl show route"
+    return "vtysh --vty_socket /run/frr -c 'show bgp ipv4'"
+
+
 def _next_steps(world: World) -> list[tuple[str, str]]:
     """Commands to paste, and what each shows."""
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(REPOSITORY) else sys.executable
@@ -79,7 +85,7 @@ def _next_steps(world: World) -> list[tuple[str, str]]:
         (f"{inside} felixctl status", "what each node has in its kernel"),
         (f"{inside} felixctl get weps -A -o wide", "the pods, in Calico's data model"),
         (f"{inside} nft list table inet felixpy", "the policy as the kernel has it"),
-        (f"{run} exec {world.router.name} birdc -s /run/bird/bird.ctl show route", "what the router has learned"),
+        (f"{run} exec {world.router.name} {_show_routes(world.router)}", "what the router has learned"),
         (f"{run} exec client curl -s http://{world.service_address() or 'VIP'}", "a Service, from outside"),
         (f"{inside} pod add mine && {inside} pod del mine", "a pod of your own"),
         (f"{run} prove", "all claims once more"),

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.lab.say import Teller
-from tests.lab.world import SERVER_PORT, Pod, World
+from tests.lab.topology import Node
+from tests.lab.world import SERVER_PORT, Pod, Service, World
+from tests.support.netns import CommandFailed
 from tests.support.packets import FlowMeter, ask_tcp, ping_ok, tcp_ok
 from tests.support.wait import eventually
 
@@ -80,10 +82,27 @@ def reachability(world: World, version: int = 4) -> dict[tuple[str, str], bool]:
 
 
 def router_sessions(world: World) -> dict[str, str]:
-    """BGP sessions as the router sees them: its name for each neighbour, and the session's state."""
-    text = world.lab.run(world.router, "birdc", "-s", "/run/bird/bird.ctl", "show", "protocols")
+    """BGP sessions as the routers see them: a router's name for each neighbour, and the session's state."""
+    several = len(world.routers) > 1
+    return {
+        f"{router.name}:{neighbour}" if several else neighbour: state
+        for router in world.routers
+        for neighbour, state in (_of_bird if router.command[0] == "bird" else _of_frr)(world, router).items()
+    }
+
+
+def _of_bird(world: World, router: Node) -> dict[str, str]:
+    text = world.lab.run(router, "birdc", "-s", "/run/bird/bird.ctl", "show", "protocols")
     rows = [line.split() for line in text.splitlines() if " BGP " in line]
     return {row[0]: row[-1] for row in rows}
+
+
+def _of_frr(world: World, router: Node) -> dict[str, str]:
+    try:
+        text = world.lab.run(router, "vtysh", "--vty_socket", "/run/frr", "-c", "show bgp neighbors json")
+    except CommandFailed:
+        return {"bgpd": "does not answer"}
+    return {name: one["bgpState"] for name, one in json.loads(text).items() if isinstance(one, dict)}
 
 
 @contextmanager
@@ -111,8 +130,14 @@ def _until(probe: Callable[[], bool], wanted: bool, within_s: float = 5.0) -> fl
 def _underlay(world: World) -> str:
     places = [*(world.lab.namespace(node.name) for node in world.nodes), world.client]
     targets = [dict(node.environment)["WAIT_FOR_ADDRESS"] for node in world.nodes]
-    failed = [f"{place.name}→{target}" for place in places for target in targets if not ping_ok(place, target)]
-    assert not failed, f"no answer: {', '.join(failed)}"
+
+    def silent() -> list[str]:
+        return [f"{place.name}→{target}" for place in places for target in targets if not ping_ok(place, target)]
+
+    try:
+        eventually(lambda: not silent(), 20, 0.2)
+    except AssertionError:
+        raise AssertionError(f"no answer: {', '.join(silent())}") from None
     return f"{len(places) * len(targets)} pings, all answered"
 
 
@@ -124,8 +149,8 @@ def _sessions(world: World) -> str:
     try:
         names = eventually(established, 30, 0.2)
     except AssertionError:
-        raise AssertionError(f"the router sees {_words(router_sessions(world))}") from None
-    return f"the router has {len(names)} of {len(names)}: {', '.join(names)}"
+        raise AssertionError(f"the routers see {_words(router_sessions(world))}") from None
+    return f"{len(names)} of {len(names)} up: {', '.join(names)}"
 
 
 def _pods(version: int) -> Proof:
@@ -160,18 +185,22 @@ def _policy(world: World) -> str:
     return f"denied {denied_s * 1000:.0f} ms, allowed {allowed_s * 1000:.0f} ms after etcdctl was started"
 
 
-def _service(version: int) -> Proof:
+def _services(version: int) -> Proof:
     def proof(world: World) -> str:
-        address = eventually(
-            lambda: world.service_address(version), 20, 0.2, f"an IPv{version} address for Service web"
-        )
-        eventually(lambda: tcp_ok(world.client, address, 80), 20, 0.1, f"{address} port 80 from the client")
-        answers = Counter(str(ask_tcp(world.client, address, 80)).split()[0] for _ in range(40))
-        wanted = {pod.name for pod in world.pods if dict(pod.labels).get("app") == "web"}
-        assert set(answers) == wanted, f"{address} answered by {_words(answers)}, wanted {_words(wanted)}"
-        return f"{address}, 40 of 40 answered: {', '.join(f'{n} by {name}' for name, n in sorted(answers.items()))}"
+        return "; ".join(_spread(world, one, version) for one in world.services if version in one.versions)
 
     return proof
+
+
+def _spread(world: World, service: Service, version: int) -> str:
+    what = f"an IPv{version} address for Service {service.name}"
+    address = eventually(lambda: world.service_address(version, service.namespace, service.name), 20, 0.2, what)
+    where = f"{address} port {service.port}"
+    eventually(lambda: tcp_ok(world.client, address, service.port), 20, 0.1, f"{where} from the client")
+    answers = Counter(str(ask_tcp(world.client, address, service.port)).split()[0] for _ in range(40))
+    wanted = {pod.name for pod in world.backends(service)}
+    assert set(answers) == wanted, f"{where} answered by {_words(answers)}, wanted {_words(wanted)}"
+    return f"{address}, 40 of 40 answered: {', '.join(f'{n} by {name}' for name, n in sorted(answers.items()))}"
 
 
 def _client_to_pods(world: World) -> str:
@@ -207,12 +236,12 @@ def _words(things: Mapping[str, object] | set[str] | list[str]) -> str:
 
 PROOFS: tuple[tuple[str, Proof], ...] = (
     ("the nodes' own network works", _underlay),
-    ("each node has its BGP sessions with the router", _sessions),
+    ("the routers have their BGP sessions", _sessions),
     ("pod to pod, on one node and across nodes, IPv4", _pods(4)),
     ("pod to pod, on one node and across nodes, IPv6", _pods(6)),
     ("client behind the router to every pod", _client_to_pods),
     ("a policy written by etcdctl put denies, its deletion allows", _policy),
-    ("client to the Service's address, spread over its pods, IPv4", _service(4)),
-    ("client to the Service's address, spread over its pods, IPv6", _service(6)),
+    ("client to each Service's address, spread over its pods, IPv4", _services(4)),
+    ("client to each Service's address, spread over its pods, IPv6", _services(6)),
     ("an agent killed and started again, under a steady flow", _crash),
 )

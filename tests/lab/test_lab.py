@@ -5,48 +5,23 @@ One lab for the module, beside any other that is up. Each test leaves it as it f
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab.build import Lab
-from tests.lab.ground import Ground
 from tests.lab.prove import PROOFS, Proof, reachability, router_sessions, write_denial
-from tests.lab.say import Teller
-from tests.lab.topology import Node, Topology
+from tests.lab.sight import gateways, pod
+from tests.lab.topology import Node
 from tests.lab.world import SERVER_PORT, Pod, World
 from tests.support.netns import CommandFailed
 from tests.support.packets import FlowMeter, ask_tcp, tcp_ok
 from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def world(topology: Topology) -> Iterator[World]:
-    ground = Ground(f"m{os.getpid()}")
-    told = io.StringIO()
-    world = World(Lab(topology, ground))
-    try:
-        world.lab.build(Teller(told))
-        world.populate(Teller(told))
-        yield world
-    except Exception:
-        print(told.getvalue())
-        raise
-    finally:
-        world.stop()
-        ground.clear()
-
-
-def pod(world: World, name: str) -> Pod:
-    return next(pod for pod in world.pods if pod.name == name)
 
 
 @pytest.mark.parametrize(("claim", "proof"), PROOFS, ids=[claim for claim, _ in PROOFS])
@@ -148,14 +123,6 @@ def address_of(node: Node, version: int = 4) -> str:
     """A node's own address: IPv6 ones end in the same number as the node's IPv4 one."""
     address = dict(node.environment)["WAIT_FOR_ADDRESS"]
     return address if version == 4 else f"2001:db8:30::{address.rpartition('.')[2]}"
-
-
-def gateways(world: World, node: Node, prefix: str) -> set[str]:
-    """Next hops of the node's routes at or below `prefix`."""
-    family = "-6" if ":" in prefix else "-4"
-    routes = json.loads(world.lab.run(node, "ip", family, "-j", "-N", "route", "show", "root", prefix))
-    hops = [hop for route in routes for hop in route.get("nexthops", [route])]
-    return {hop["gateway"] for hop in hops if "gateway" in hop}
 
 
 def session_since(world: World, node: Node) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,6 +36,17 @@ class Pod:
     labels: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service of type LoadBalancer of the manifest; `versions` of IP that it asks for."""
+
+    namespace: str
+    name: str
+    selector: tuple[tuple[str, str], ...]
+    versions: tuple[int, ...]
+    port: int
+
+
 class World:
     """The cluster of one lab."""
 
@@ -42,14 +54,21 @@ class World:
         self.lab = lab
         self.nodes = lab.topology.in_group("node")
         self.manifest = lab.topology.path.parent / lab.topology.name / "cluster.yaml"
-        self.pods = _load_pods(self.manifest)
+        documents = [one for one in yaml.safe_load_all(self.manifest.read_text()) if one]
+        self.pods = tuple(map(_read_pod, (one for one in documents if one["kind"] == "Pod")))
+        self.services = tuple(map(_read_service, (one for one in documents if one["kind"] == "Service")))
         store = lab.topology.in_group("store")[0].name
         self.etcd = EtcdGateway("127.0.0.1", 2379, lab.namespace(store))
         self._servers: dict[Pod, NameServer] = {}
 
     @property
+    def routers(self) -> tuple[Node, ...]:
+        return self.lab.topology.in_group("router")
+
+    @property
     def router(self) -> Node:
-        return self.lab.topology.in_group("router")[0]
+        """The only one, or the first."""
+        return self.routers[0]
 
     @property
     def client(self) -> Namespace:
@@ -83,8 +102,9 @@ class World:
         with say.step(f"a server in each pod, port {SERVER_PORT}"):
             for pod in self.pods:
                 self.serve(pod)
-        with say.step("felixctl apply -f - (the EndpointSlices of Service web, as Kubernetes writes them)"):
-            slices = [self.endpoint_slice("web", "app", "web", version) for version in (4, 6)]
+        names = ", ".join(service.name for service in self.services)
+        with say.step(f"felixctl apply -f - (the EndpointSlices of Service {names}, as Kubernetes writes them)"):
+            slices = [self.endpoint_slice(one, version) for one in self.services for version in one.versions]
             self.felixctl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, slices)))
 
     def felixctl(self, *arguments: str, stdin: str | None = None) -> str:
@@ -159,8 +179,12 @@ class World:
         self._servers.clear()
         self.lab.stop()
 
-    def endpoint_slice(self, service: str, label: str, value: str, version: int) -> dict[str, object]:
-        """The EndpointSlice of one family of a Service that selects `label` = `value`, from the pods as they are."""
+    def backends(self, service: Service) -> list[Pod]:
+        """The pods that a Service selects."""
+        return [pod for pod in self.pods if set(service.selector) <= set(pod.labels)]
+
+    def endpoint_slice(self, service: Service, version: int) -> dict[str, object]:
+        """The EndpointSlice of one family of a Service, from the pods as they are."""
         endpoints = [
             {
                 "addresses": [self.pod_address(pod, version)],
@@ -168,16 +192,15 @@ class World:
                 "conditions": {"ready": True, "serving": True, "terminating": False},
                 "targetRef": {"kind": "Pod", "namespace": pod.namespace, "name": pod.name},
             }
-            for pod in self.pods
-            if dict(pod.labels).get(label) == value
+            for pod in self.backends(service)
         ]
         return {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
-                "name": f"{service}-{version}",
-                "namespace": "default",
-                "labels": {"kubernetes.io/service-name": service},
+                "name": f"{service.name}-{version}",
+                "namespace": service.namespace,
+                "labels": {"kubernetes.io/service-name": service.name},
             },
             "addressType": f"IPv{version}",
             "ports": [{"name": "http", "protocol": "TCP", "port": SERVER_PORT}],
@@ -191,17 +214,21 @@ class World:
         return next((ip for ip in given if (":" in ip) == (version == 6)), None)
 
 
-def _load_pods(manifest: Path) -> tuple[Pod, ...]:
-    documents = [document for document in yaml.safe_load_all(manifest.read_text()) if document]
-    return tuple(
-        Pod(
-            document["metadata"]["namespace"],
-            document["metadata"]["name"],
-            document["spec"]["nodeName"],
-            tuple(document["metadata"].get("labels", {}).items()),
-        )
-        for document in documents
-        if document["kind"] == "Pod"
+def _read_pod(document: dict[str, Any]) -> Pod:
+    meta = document["metadata"]
+    labels = tuple(meta.get("labels", {}).items())
+    return Pod(meta["namespace"], meta["name"], document["spec"]["nodeName"], labels)
+
+
+def _read_service(document: dict[str, Any]) -> Service:
+    meta, spec = document["metadata"], document["spec"]
+    families = spec.get("ipFamilies", ["IPv4"])
+    return Service(
+        meta["namespace"],
+        meta["name"],
+        tuple(spec["selector"].items()),
+        tuple(int(family.removeprefix("IPv")) for family in families),
+        spec["ports"][0]["port"],
     )
 
 

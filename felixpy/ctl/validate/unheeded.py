@@ -44,6 +44,7 @@ FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
         "ipv4NormalRoutePriority",
         "ipv6NormalRoutePriority",
     ),
+    ("core", "Service"): ("healthCheckNodePort",),
 }
 """Fields of spec that no agent reads."""
 
@@ -68,3 +69,5 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
         if spec.get(field):
             said = "is not acted on yet, so there is no session with this peer"
             yield Problem(("spec", field), said, Severity.WARNING)
+    if kind == ("core", "Service") and spec.get("type") == "NodePort":
+        yield Problem(("spec", "type"), "node ports are not forwarded yet", Severity.WARNING)

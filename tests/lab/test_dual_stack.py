@@ -1,0 +1,44 @@
+"""Both families for everything; Services of both, and of one alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.ground import REPOSITORY
+from tests.lab.prove import PROOFS, Proof
+from tests.lab.sight import sessions, way
+from tests.lab.topology import Topology, load_topology
+from tests.lab.world import World
+from tests.support.wait import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def topology() -> Topology:
+    return load_topology(REPOSITORY / "containerlab/dual-stack.clab.yml")
+
+
+@pytest.mark.parametrize(("claim", "proof"), PROOFS, ids=[claim for claim, _ in PROOFS])
+def test_what_the_lab_claims(world: World, claim: str, proof: Proof) -> None:
+    assert proof(world)
+
+
+@pytest.mark.parametrize(("name", "versions"), [("web", {4, 6}), ("old", {4}), ("new", {6})])
+def test_a_service_has_the_families_that_it_asks_for(world: World, name: str, versions: set[int]) -> None:
+    eventually(lambda: {v for v in (4, 6) if world.service_address(v, name=name)} == versions, 20, 0.2)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_router_reaches_each_block_through_its_node(world: World, version: int) -> None:
+    nodes = {"web-1": 11, "web-2": 12, "shell-3": 13}
+    network = "172.27.0." if version == 4 else "2001:db8:27::"
+    wanted = {name: f"{network}{node}" for name, node in nodes.items()}
+    eventually(lambda: {name: way(world, world.router, name, version).gateway for name in nodes} == wanted, 20, 0.2)
+
+
+def test_the_two_families_have_sessions_of_their_own(world: World) -> None:
+    mine = sessions(world, world.lab.topology.node("n1"))
+    assert mine.keys() == {
+        "172.27.0.1", "172.27.0.12", "172.27.0.13", "2001:db8:27::1", "2001:db8:27::12", "2001:db8:27::13"
+    }  # fmt: skip

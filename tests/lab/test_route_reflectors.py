@@ -1,0 +1,47 @@
+"""Two nodes reflect the routes of all: no mesh, and the next hops stay those of the owners."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.ground import REPOSITORY
+from tests.lab.prove import PROOFS, Proof, router_sessions
+from tests.lab.sight import pod, sessions, way
+from tests.lab.topology import Topology, load_topology
+from tests.lab.world import SERVER_PORT, World
+from tests.support.packets import tcp_ok
+from tests.support.wait import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def topology() -> Topology:
+    return load_topology(REPOSITORY / "containerlab/route-reflectors.clab.yml")
+
+
+@pytest.mark.parametrize(("claim", "proof"), PROOFS, ids=[claim for claim, _ in PROOFS])
+def test_what_the_lab_claims(world: World, claim: str, proof: Proof) -> None:
+    assert proof(world)
+
+
+def test_a_client_speaks_with_the_reflectors_only(world: World) -> None:
+    wanted = {"172.28.0.11", "172.28.0.12", "2001:db8:28::11", "2001:db8:28::12"}
+    eventually(lambda: sessions(world, world.lab.topology.node("n3")) == dict.fromkeys(wanted, "Established"), 20, 0.2)
+
+
+@pytest.mark.parametrize(("of", "owner"), [("web-4", "172.28.0.14"), ("shell-2", "172.28.0.12")])
+def test_a_reflected_route_leads_to_its_owner(world: World, of: str, owner: str) -> None:
+    assert way(world, world.lab.topology.node("n3"), of).gateway == owner
+
+
+def test_one_reflector_is_enough(world: World) -> None:
+    place, address = world.pod_namespace(pod(world, "shell-3")), world.pod_address(pod(world, "web-4"))
+    assert address is not None
+    world.lab.run(world.router, "ip", "link", "set", "eth2", "down")
+    try:
+        eventually(lambda: router_sessions(world)["n2"] != "Established", 30, 0.2)
+        assert all(tcp_ok(place, address, SERVER_PORT) for _ in range(10))
+    finally:
+        world.lab.run(world.router, "ip", "link", "set", "eth2", "up")
+    eventually(lambda: set(router_sessions(world).values()) == {"Established"}, 30, 0.2)
