@@ -175,6 +175,14 @@ class Fib:
             self.routes.pop(prefix, None)
         return RouteDelta({}, gone, True)
 
+    def find_teachers(self, prefix: Prefix) -> tuple[str, ...]:
+        """The neighbours whose paths the route to `prefix` takes, as gobgpd names them; none for one not confirmed."""
+        route = self.routes.get(prefix)
+        if route is None:
+            return ()
+        paths = self.paths.get(prefix, {})
+        return tuple(sorted({source.neighbor for source, path in paths.items() if path.next_hop in route.next_hops}))
+
     def update(self, events: Iterable[PathEvent]) -> RouteDelta:
         """Takes events in; the last one per prefix and source wins."""
         touched: dict[Prefix, None] = {}

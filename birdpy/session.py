@@ -90,6 +90,24 @@ class Session:
         return "" if reason is None else str(reason)
 
 
+def find_differences(wanted: Neighbor, session: Session | None) -> tuple[str, ...]:
+    """What of an established session is not as was asked for, in words; or that gobgpd does not have the neighbour."""
+    if session is None:
+        return ("it is not configured in gobgpd yet",)
+    if not session.established:
+        return ()
+    found: list[str] = []
+    if wanted.asn and session.asn and session.asn != wanted.asn:
+        found.append(f"the neighbour is of AS {session.asn}, not {wanted.asn}")
+    if session.hold_time_s and session.hold_time_s != wanted.hold_time_s:
+        found.append(f"the hold time is {session.hold_time_s} s, not {wanted.hold_time_s}")
+    if wanted.graceful_restart.enabled and not session.graceful:
+        found.append("there is no graceful restart: the neighbour does not offer it")
+    if wanted.bfd is not None and session.bfd_up is False:
+        found.append("BFD does not run: the neighbour does not answer it")
+    return tuple(found)
+
+
 def unsettled_neighbors(
     neighbors: Mapping[bytes, Neighbor], sessions: Mapping[bytes, Session], now: float, since: float
 ) -> Collection[bytes]:

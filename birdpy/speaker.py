@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from birdpy.addresses import Prefix
@@ -23,7 +23,7 @@ from birdpy.gobgp.plan import Outcome, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
 from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
-from birdpy.session import Session, unsettled_neighbors
+from birdpy.session import Session, find_differences, unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,11 @@ class RoleSettings:
 
 @dataclass(frozen=True, slots=True)
 class BgpStatus:
-    """What a person may want to know. `generation` 0: gobgpd is away. `errors`: operations that failed, in words."""
+    """What a person may want to know. `generation` 0: gobgpd is away. `errors`: operations that failed, in words.
+
+    `pending`: operations that are still to be done for gobgpd to be as intended. `differences`: what of a session is
+    not as was asked for, by the neighbour's address.
+    """
 
     generation: int
     phase: Phase
@@ -56,6 +60,8 @@ class BgpStatus:
     routes: int
     advertised: int
     errors: tuple[str, ...]
+    pending: tuple[str, ...] = ()
+    differences: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
 
 
 class RouteMailbox:
@@ -122,14 +128,32 @@ class BgpRole:
     def status(self) -> BgpStatus:
         """How things stand, as far as is known without asking."""
         driver = self._driver
+        wanted = self._intent.neighbors if self._intent is not None else {}
+        sessions = driver.sessions if driver else {}
         return BgpStatus(
             generation=driver.client.wire.generation if driver else 0,
             phase=self._fib.phase,
-            sessions=driver.sessions if driver else {},
+            sessions=sessions,
             routes=len(self._fib.routes),
             advertised=len(driver.actual.advertisements) if driver else 0,
             errors=tuple(f"{outcome.operation.describe()}: {outcome.error}" for outcome in self._failed),
+            pending=self._find_pending(),
+            differences={
+                address: found
+                for address, neighbor in wanted.items()
+                if driver and (found := find_differences(neighbor, sessions.get(address)))
+            },
         )
+
+    def _find_pending(self) -> tuple[str, ...]:
+        driver, intent = self._driver, self._intent
+        if driver is None or intent is None:
+            return ()
+        return tuple(one.describe() for one in plan(intent, driver.actual, driver.client.wire.generation))
+
+    def find_teachers(self, prefix: Prefix) -> tuple[str, ...]:
+        """The neighbours that taught the route to `prefix`; none for one that is left of an earlier run."""
+        return self._fib.find_teachers(prefix)
 
     async def read_status(self) -> BgpStatus:
         """As `status`, with counters asked for now where gobgpd is there to answer."""

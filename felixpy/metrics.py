@@ -64,8 +64,16 @@ def _of_bgp(bgp: BgpStatus) -> Iterator[Family]:
     yield _one("felixpy_bgp_prefixes_announced", "Those that gobgpd has", bgp.advertised)
     yield _one("felixpy_bgp_prefixes_silent", "Prefixes that this node holds and does not announce", bgp.silent)
     yield _one("felixpy_bgp_routes_learned", "Routes that neighbours taught", bgp.learned)
+    yield _one("felixpy_bgp_routes_installed", "Those that the kernel has", bgp.installed)
+    frozen = bgp.phase == "frozen" and not bgp.no_speaker
+    yield _one("felixpy_bgp_routes_frozen", "Whether learned routes are those of before, for want of gobgpd", frozen)
     yield _one("felixpy_bgp_failed_operations", "Operations on gobgpd or learned routes that failed", bgp.failed)
     yield _by_peer("metallb_bgp_session_up", "Whether the session is established", bgp, lambda one: one.established)
+    yield _by_peer("felixpy_bgp_session_state_seconds", "Since it is up, or down", bgp, lambda one: one.since_s or 0)
+    down: dict[tuple[str, ...], float] = {
+        (session.address, session.last_error): 1.0 for session in bgp.sessions if not session.established
+    }
+    yield Family("felixpy_bgp_session_down", "Why a session is down", labels=("peer", "reason"), rows=down)
     yield _by_peer("felixpy_bgp_prefixes_received", "Prefixes that a peer sent", bgp, lambda one: one.received)
     yield _by_peer("felixpy_bgp_prefixes_accepted", "Those that were accepted", bgp, lambda one: one.accepted)
     yield _by_peer("felixpy_bgp_prefixes_sent", "Prefixes sent to a peer", bgp, lambda one: one.advertised)

@@ -31,6 +31,7 @@ class Want(StrEnum):
 
     ANNOUNCED = "announced"
     LEARNED = "learned"
+    TUNNELLED = "tunnelled"
 
 
 class Ask(Struct, frozen=True, rename="camel"):
@@ -62,10 +63,25 @@ class BrokenResource(Struct, frozen=True, rename="camel"):
         return f"{self.key}: {self.place}: {self.why}" if self.place else f"{self.key}: {self.why}"
 
 
+class TunnelledPrefix(Struct, frozen=True, rename="camel"):
+    """A route to what another node holds: through which device (a tunnel's, or the subnet's), and which gateway.
+
+    `mode` is the pool's; `error` says why there is no way, so that the packets are dropped.
+    """
+
+    prefix: str
+    holder: str
+    mode: str
+    device: str = ""
+    gateway: str = ""
+    error: str = ""
+
+
 class KernelStatus(Struct, frozen=True, rename="camel"):
     """What should be in the kernel, and what of it is not. Not `started`: the datastore was not read yet.
 
     `unreached`: ways to other nodes, and tunnels, that cannot be as things stand in the datastore and on the host.
+    `tunnelled`: routes to what other nodes hold; `pod_mtu` in bytes, 0 when it is not known.
     """
 
     started: bool
@@ -75,12 +91,16 @@ class KernelStatus(Struct, frozen=True, rename="camel"):
     failures: tuple[Failure, ...] = ()
     unreached: int = 0
     unreached_ways: tuple[Failure, ...] = ()
+    tunnelled: int = 0
+    tunnels: tuple[TunnelledPrefix, ...] = ()
+    pod_mtu: int = 0
 
 
 class SessionStatus(Struct, frozen=True, rename="camel"):
     """One BGP neighbour. `since_s` is the time that it has been up, or down; None when that is not known.
 
-    `accepted` of the `received` prefixes passed the import policy.
+    `accepted` of the `received` prefixes passed the import policy. `asked_by` are names of BGPPeers, none for the mesh;
+    `differences` say what of the session is not as was asked for.
     """
 
     address: str
@@ -92,6 +112,8 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     received: int = 0
     accepted: int = 0
     advertised: int = 0
+    asked_by: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
 
 class AnnouncedPrefix(Struct, frozen=True, rename="camel"):
@@ -111,18 +133,25 @@ class SilentPrefix(Struct, frozen=True, rename="camel"):
 
 
 class LearnedPrefix(Struct, frozen=True, rename="camel"):
-    """A route that a neighbour taught; `error` says why the kernel does not have it."""
+    """A route that neighbours taught; `error` says why the kernel does not have it.
+
+    `teachers` are the neighbours' addresses, none where they have not spoken again since a restart.
+    """
 
     prefix: str
     next_hops: tuple[str, ...]
     metric: int = 0
     error: str = ""
+    teachers: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 class BgpStatus(Struct, frozen=True, rename="camel"):
     """The BGP role. `no_speaker` says why it speaks no BGP; `generation` is gobgpd's, 0 while it is away.
 
-    `announced` is how many prefixes it should originate, `advertised` how many gobgpd has of them.
+    `announced` is how many prefixes it should originate, `advertised` how many gobgpd has of them. `pending` are
+    operations that are still to be done for gobgpd to be as asked. `phase` says how far the learned routes are known,
+    of which the kernel has `installed`.
     """
 
     no_speaker: str = ""
@@ -137,6 +166,10 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     announcements: tuple[AnnouncedPrefix, ...] = ()
     silences: tuple[SilentPrefix, ...] = ()
     routes: tuple[LearnedPrefix, ...] = ()
+    installed: int = 0
+    router_id: str = ""
+    phase: str = ""
+    pending: tuple[str, ...] = ()
 
     @property
     def established(self) -> int:
@@ -276,6 +309,24 @@ def find_unprogrammed(status: NodeStatus, revision: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+def find_unready(status: NodeStatus, starting: bool) -> tuple[str, ...]:
+    """Why a node should not count as ready, in words.
+
+    Shape   all that is wrong with it; but a session that is down keeps it from being ready only while it is `starting`,
+            or where no session is up: a dead neighbour is not this node's fault. Source: node/pkg/health of Calico.
+    """
+    sessions = tuple(_session_problems(status))
+    excused = not starting and status.bgp is not None and status.bgp.established > 0
+    return tuple(problem for problem in find_problems(status) if not excused or problem not in sessions)
+
+
+def _session_problems(status: NodeStatus) -> Iterable[str]:
+    for session in status.bgp.sessions if status.bgp is not None else ():
+        if not session.established:
+            why = f": {session.last_error}" if session.last_error else ""
+            yield f"BGP: the session with {session.address} (AS {session.asn}) is {session.state}{why}"
+
+
 def find_problems(status: NodeStatus) -> tuple[str, ...]:
     """All that is wrong with a node, in words."""
     found = list(find_unprogrammed(status, 0))
@@ -283,10 +334,7 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
         found.append(f"CNI: {status.cni_unready}")
     if status.kernel is not None:
         found += _failures("tunnels", status.kernel.unreached, status.kernel.unreached_ways)
-    for session in status.bgp.sessions if status.bgp is not None else ():
-        if not session.established:
-            why = f": {session.last_error}" if session.last_error else ""
-            found.append(f"BGP: the session with {session.address} (AS {session.asn}) is {session.state}{why}")
+    found += _session_problems(status)
     found += (f"counts as missing: {broken}" for broken in status.broken_resources)
     if status.broken > len(status.broken_resources):
         found.append(f"counts as missing: {status.broken - len(status.broken_resources)} more")

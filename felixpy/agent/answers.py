@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from felixpy.addresses import format_address
+from birdpy.addresses import Prefix as BgpPrefix
+from felixpy.addresses import Address, format_address
 from felixpy.agent.clock import utc_now
 from felixpy.agent.settings import Role, Settings
-from felixpy.calc.tunnel_plan import Tunnel, Unreached, Way
+from felixpy.calc.tunnel_plan import Direct, Tunnel, Unreached, Way
 from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.objects import Outcome, Route
 from felixpy.datastore.model import DatastoreError, Event, Store
 from felixpy.datastore.syncer import Phase, Syncer
-from felixpy.reconcile import Reconciler
+from felixpy.drivers.netlink.lookup import Outlet, find_outlets
 from felixpy.resources.types import Broken
 from felixpy.status import (
     DETAILS_SHOWN,
@@ -40,6 +41,7 @@ from felixpy.status import (
     NodeStatus,
     SessionStatus,
     SilentPrefix,
+    TunnelledPrefix,
     Want,
     answer_key,
     parse,
@@ -49,9 +51,12 @@ from felixpy.status import (
 
 if TYPE_CHECKING:
     from birdpy.session import Session
+    from birdpy.speaker import BgpStatus as RoleStatus
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.routing import RoutingRole
     from felixpy.calc.announce import Announcement
+    from felixpy.calc.bgp import BgpPlan
+    from felixpy.calc.tunnels import TunnelRoute
 
 _log = logging.getLogger(__name__)
 
@@ -87,15 +92,16 @@ class StatusReader:
             broken_resources=tuple(
                 BrokenResource(one.key, one.field, one.why) for one in islice(self._broken.values(), FAILURES_SHOWN)
             ),
-            kernel=self._kernel(self.agent) if self.agent is not None else None,
+            kernel=self._kernel(self.agent, want) if self.agent is not None else None,
             bgp=await self._bgp(self.routing, want) if self.routing is not None else None,
             cni_unready=await self._cni(self.agent) if self.agent is not None else None,
             leader=await self._leads() if Role.CONTROLLERS in self._settings.roles else False,
         )
 
     @staticmethod
-    def _kernel(agent: AgentRole) -> KernelStatus:
-        dataplane = agent.dataplane
+    def _kernel(agent: AgentRole, want: Collection[str]) -> KernelStatus:
+        dataplane, tunnels = agent.dataplane, agent.dataplane.graph.tunnels
+        shown = DETAILS_SHOWN if Want.TUNNELLED in want else 0
         failed, unreached = dataplane.reconciler.failed, dataplane.graph.tunnels.intent.unreached
         return KernelStatus(
             started=dataplane.started,
@@ -107,6 +113,8 @@ class StatusReader:
             unreached_ways=tuple(
                 Failure(*one) for one in islice(sorted(map(_unreached, unreached.items())), FAILURES_SHOWN)
             ),
+            tunnelled=tunnels.count_routes(),
+            tunnels=tuple(map(_tunnelled, islice(tunnels.list_routes(), shown))),
         )
 
     @staticmethod
@@ -129,7 +137,7 @@ class StatusReader:
         return BgpStatus(
             no_speaker=str(routing.silent or ""),
             generation=status.generation,
-            sessions=tuple(_session(one, now) for _, one in sorted(status.sessions.items())),
+            sessions=tuple(_session(one, now, status, routing.plan) for _, one in sorted(status.sessions.items())),
             announced=len(announcements),
             advertised=status.advertised,
             silent=len(silences),
@@ -141,7 +149,11 @@ class StatusReader:
                 SilentPrefix(str(prefix), str(silent.reason))
                 for prefix, silent in islice(sorted(silences.items(), key=lambda item: item[0]), shown)
             ),
-            routes=_learned(routing.reconciler) if Want.LEARNED in want else (),
+            routes=_learned(routing) if Want.LEARNED in want else (),
+            installed=len(routing.reconciler.desired) - len(failed),
+            router_id=_router_id(routing.plan),
+            phase=str(status.phase),
+            pending=status.pending[:FAILURES_SHOWN],
         )
 
     async def _leads(self) -> bool:
@@ -236,7 +248,7 @@ def _failure_of_gobgpd(words: str) -> Failure:
     return Failure(operation, error)
 
 
-def _session(session: Session, now: float) -> SessionStatus:
+def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | None) -> SessionStatus:
     since = session.up_since if session.established else session.down_since
     return SessionStatus(
         address=format_address(session.address),
@@ -248,6 +260,25 @@ def _session(session: Session, now: float) -> SessionStatus:
         received=session.received,
         accepted=session.accepted,
         advertised=session.advertised,
+        asked_by=plan.asked_by.get(session.address, ()) if plan is not None else (),
+        differences=status.differences.get(session.address, ()),
+    )
+
+
+def _router_id(plan: BgpPlan | None) -> str:
+    return "" if plan is None or plan.intent.speaker is None else format_address(plan.intent.speaker.router_id)
+
+
+def _tunnelled(route: TunnelRoute) -> TunnelledPrefix:
+    way, hop = route.way, route.hop
+    device = "" if hop is None else hop.device if isinstance(hop, Direct) else str(hop.tunnel)
+    return TunnelledPrefix(
+        prefix=str(route.destination),
+        holder=way.node,
+        mode=f"{way.tunnel} {way.mode}",
+        device=device,
+        gateway="" if hop is None else format_address(hop.gateway),
+        error=str(route.why_dropped or "") if hop is None else "",
     )
 
 
@@ -255,20 +286,30 @@ def _announced(one: Announcement) -> AnnouncedPrefix:
     return AnnouncedPrefix(str(one.prefix), str(one.why), one.communities, one.local_pref)
 
 
-def _learned(reconciler: Reconciler) -> tuple[LearnedPrefix, ...]:
+def _learned(routing: RoutingRole) -> tuple[LearnedPrefix, ...]:
     """The routes that the kernel should have, in the order of their prefixes."""
-    routes = sorted(
-        (one for one in reconciler.desired.values() if isinstance(one, Route)), key=lambda route: route.destination
-    )
-    return tuple(_learned_route(one, reconciler) for one in islice(routes, DETAILS_SHOWN))
+    desired = routing.reconciler.desired.values()
+    routes = sorted((one for one in desired if isinstance(one, Route)), key=lambda route: route.destination)
+    shown = routes[:DETAILS_SHOWN]
+    try:
+        outlets = find_outlets({gateway for route in shown for gateway in _gateways(route)})
+    except OSError:
+        outlets = {}
+    return tuple(_learned_route(one, routing, outlets) for one in shown)
 
 
-def _learned_route(route: Route, reconciler: Reconciler) -> LearnedPrefix:
+def _gateways(route: Route) -> tuple[Address, ...]:
     gateways = (route.gateway, *(hop.gateway for hop in route.hops))
-    failed = reconciler.failed.get(route.key)
+    return tuple(gateway for gateway in gateways if gateway is not None)
+
+
+def _learned_route(route: Route, routing: RoutingRole, outlets: Mapping[Address, Outlet]) -> LearnedPrefix:
+    gateways, failed = _gateways(route), routing.reconciler.failed.get(route.key)
     return LearnedPrefix(
         prefix=str(route.destination),
-        next_hops=tuple(format_address(gateway) for gateway in gateways if gateway is not None),
+        next_hops=tuple(map(format_address, gateways)),
         metric=route.metric,
         error="" if failed is None else failed.error or "",
+        teachers=routing.role.find_teachers(BgpPrefix(*route.destination)),
+        devices=tuple(sorted({outlets[gateway].device for gateway in gateways if gateway in outlets})),
     )

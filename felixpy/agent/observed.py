@@ -7,6 +7,7 @@ none; text is made beside the event loop. Source: felix/config/config_params.go 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ from felixpy.agent.http import NOT_FOUND, HttpServer, Page
 from felixpy.agent.listener import Listener
 from felixpy.calc.options import Options
 from felixpy.metrics import Family, FamilyKind, derive_families
-from felixpy.status import find_problems
+from felixpy.status import find_unready
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+STARTING_S = 60.0
+"""How long a node that has started is not ready before all its BGP sessions are up."""
 Source = Callable[[], Iterable[Family]]
 """Figures as they are now; called in the event loop, so it returns at once."""
 
@@ -35,6 +38,7 @@ class Observed:
         self._sources = sources
         self._server = server
         self._metrics = metrics
+        self._since = time.monotonic()
 
     def listen(self, options: Options) -> None:
         """Listens where the settings say, or else FelixConfiguration."""
@@ -49,7 +53,8 @@ class Observed:
             case "/liveness":
                 return Page(b"alive\n")
             case "/readiness":
-                problems = find_problems(await self._reader.read())
+                starting = time.monotonic() - self._since < STARTING_S
+                problems = find_unready(await self._reader.read(), starting)
                 if not problems:
                     return Page(b"ready\n")
                 return Page("".join(f"{one}\n" for one in problems).encode(), HTTPStatus.SERVICE_UNAVAILABLE)

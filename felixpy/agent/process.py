@@ -40,6 +40,7 @@ from felixpy.resources.types import Broken
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.layer2 import Layer2Role
+    from felixpy.agent.node_status import NodeStatusWriter
     from felixpy.agent.observed import Observed, Source
     from felixpy.agent.routing import RoutingRole
 
@@ -117,6 +118,7 @@ class _Process:
         self._agent: AgentRole | None = None
         self._layer2: Layer2Role | None = None
         self._routing: RoutingRole | None = None
+        self._told: NodeStatusWriter | None = None
         self._sources: list[Source] = []
         self._observed: Observed | None = None
 
@@ -133,9 +135,12 @@ class _Process:
             self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed)
             self._layer2 = Layer2Role(self._settings, self._group)
         if Role.BGP in self._settings.roles:
+            from felixpy.agent.node_status import NodeStatusWriter
             from felixpy.agent.routing import RoutingRole
 
             self._routing = RoutingRole(self._settings, self._group, self._host_changed)
+            self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
+            self._group.create_task(self._told.serve())
         if Role.CONTROLLERS in self._settings.roles:
             from felixpy.controllers import serve_controllers
 
@@ -193,6 +198,8 @@ class _Process:
                 self._layer2.update(decoded.ref, decoded.value)
             if self._routing is not None:
                 self._routing.update(decoded.ref, decoded.value)
+            if self._told is not None:
+                self._told.update(decoded.ref, decoded.value)
         if not batch.in_sync:
             return
         services = self._services.flush()

@@ -24,7 +24,7 @@ from felixpy.addresses import Address, Prefix
 from felixpy.agent.applier import Applier
 from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announce import AnnounceCalc
-from felixpy.calc.bgp import NoSpeaker, derive_bgp
+from felixpy.calc.bgp import BgpPlan, NoSpeaker, derive_bgp
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, Hop, Key, Kind, Route, Seen
@@ -77,6 +77,7 @@ class RoutingRole:
         self._announce = AnnounceCalc(settings.node)
         self._dirty = True
         self._silent: NoSpeaker | None = None
+        self._plan: BgpPlan | None = None
         self._driver = LearnedRoutes()
         self._reconciler = Reconciler(self._driver, lambda _: {})
         self._applier = Applier("learned routes", self._reconciler, lambda: None)
@@ -109,6 +110,11 @@ class RoutingRole:
         return self._reconciler
 
     @property
+    def plan(self) -> BgpPlan | None:
+        """What the speaker should be; None where there is to be none."""
+        return self._plan
+
+    @property
     def silent(self) -> NoSpeaker | None:
         """Why there is no BGP here; None where there is."""
         return self._silent
@@ -129,10 +135,10 @@ class RoutingRole:
         if isinstance(plan, NoSpeaker):
             if plan is not self._silent:
                 _log.warning("no BGP: %s", plan)
-            self._silent = plan
+            self._silent, self._plan = plan, None
             self.role.set_intent(BgpIntent(speaker=None))
             return
-        self._silent = None
+        self._silent, self._plan = None, plan
         self.role.set_filter(plan.route_filter)
         self.role.set_intent(plan.intent)
 

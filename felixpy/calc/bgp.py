@@ -10,7 +10,7 @@ Source: Calico's BGPConfiguration and BGPPeer (api/pkg/apis/projectcalico/v3), c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -53,10 +53,14 @@ class NoSpeaker(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BgpPlan:
-    """What the speaker should be, and which learned routes are wanted."""
+    """What the speaker should be, which learned routes are wanted, and by whom each session was asked for.
+
+    `asked_by`: names of BGPPeers by the neighbour's address, none where it is the mesh.
+    """
 
     intent: BgpIntent
     route_filter: RouteFilter
+    asked_by: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
 
 
 def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> BgpPlan | NoSpeaker:
@@ -101,7 +105,11 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
         own_addresses=frozenset(router.addresses),
         excluded=_tunnelled(tables),
     )
-    return BgpPlan(intent, route_filter)
+    asked_by = {
+        address: tuple(sorted(name for name, addresses in told.items() if address in addresses))
+        for address in neighbors
+    }
+    return BgpPlan(intent, route_filter, asked_by)
 
 
 def _is_understood(peer: BgpPeer) -> bool:

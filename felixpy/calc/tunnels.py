@@ -8,7 +8,7 @@ Pure. Source: felix/calc/l3_route_resolver.go; docs/architecture.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -48,6 +48,16 @@ class NextHopIntent:
 
 BlockRoutes = Mapping[Prefix, Towards]
 """The routes that one block asks for, by destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelRoute:
+    """A route of a tunnelled pool to another node, through `hop`; or, where there is none, why it is dropped."""
+
+    destination: Prefix
+    way: Way
+    hop: Hop | None = None
+    why_dropped: Unreached | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,19 @@ class TunnelCalc:
     def intent(self) -> TunnelIntent:
         """All of it, as of the last flush."""
         return TunnelIntent(self._devices, self._hops, self._routes, self._unreached)
+
+    def count_routes(self) -> int:
+        """How many routes lead to other nodes; costs what the blocks are."""
+        return sum(way is not None for ways in self._wanted.values() for way in ways.values())
+
+    def list_routes(self) -> Iterator[TunnelRoute]:
+        """Every route to other nodes, as of the last flush, in the order of their blocks."""
+        for prefix in sorted(self._wanted):
+            for destination, way in self._wanted[prefix].items():
+                if way is not None:
+                    intent = self._hops.get(way)
+                    hop = intent.hop if intent is not None else None
+                    yield TunnelRoute(destination, way, hop, self._unreached.get(way))
 
     @property
     def needs_devices(self) -> bool:

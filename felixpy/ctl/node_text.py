@@ -16,6 +16,10 @@ from felixpy.status import BgpStatus, NodeStatus, SessionStatus, find_problems
 
 NO_ANSWER = "no answer (frozen, down or unreachable; on the node: felixctl status --local)"
 NOTHING = "-"
+SESSION_HEADINGS = (
+    *("NODE", "NEIGHBOUR", "NAME", "ASKED BY", "AS", "STATE", "SINCE"),
+    *("RECEIVED", "ACCEPTED", "ADVERTISED", "THEY ACCEPTED", "LAST ERROR"),
+)
 HEADINGS = ("NODE", "ROLES", "REVISION", "ENDPOINTS", "OBJECTS", "FAILED", "BGP UP", "NOTE")
 
 Nodes = Mapping[str, NodeStatus | None]
@@ -82,28 +86,39 @@ def render_problems(nodes: Nodes) -> list[str]:
 
 def render_sessions(nodes: Nodes, names: Mapping[str, str]) -> list[str]:
     """A line per BGP session, the headings first; `names` tells who has an address."""
-    rows: list[Sequence[str]] = [
-        ("NODE", "NEIGHBOUR", "NAME", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED", "LAST ERROR")
-    ]
+    rows: list[Sequence[str]] = [SESSION_HEADINGS]
     for name, status in nodes.items():
         bgp = status.bgp if status is not None else None
         if bgp is not None:
-            rows += (_session_cells(name, session, names) for session in bgp.sessions)
+            rows += (_session_cells(name, session, nodes, names) for session in bgp.sessions)
     return align_rows(rows)
 
 
-def _session_cells(node: str, session: SessionStatus, names: Mapping[str, str]) -> Sequence[str]:
+def _session_cells(node: str, session: SessionStatus, nodes: Nodes, names: Mapping[str, str]) -> Sequence[str]:
     counts = (session.received, session.accepted, session.advertised)
     return (
         node,
         session.address,
         names.get(session.address, NOTHING),
+        list_some(session.asked_by) or "the mesh",
         str(session.asn),
         session.state,
         format_duration(session.since_s),
         *(map(str, counts) if session.established else [NOTHING] * 3),
+        _other_side(node, session, nodes, names),
         session.last_error or NOTHING,
     )
+
+
+def _other_side(node: str, session: SessionStatus, nodes: Nodes, names: Mapping[str, str]) -> str:
+    """What the neighbour says of the same session, where it is a node that was asked too."""
+    there = nodes.get(names.get(session.address, ""))
+    bgp = there.bgp if there is not None else None
+    version6 = ":" in session.address
+    for other in bgp.sessions if bgp is not None else ():
+        if names.get(other.address) == node and (":" in other.address) == version6:
+            return str(other.accepted) if other.established else other.state
+    return NOTHING
 
 
 def render_node(status: NodeStatus, names: Mapping[str, str]) -> Iterator[str]:

@@ -59,6 +59,7 @@ class Table(StrEnum):
     BGP_PEER = "BGPPeer"
     FELIX_CONFIGURATION = "FelixConfiguration"
     CLUSTER = "ClusterInformation"
+    NODE_STATUS = "CalicoNodeStatus"
     BLOCK = "IPAMBlock"
     AFFINITY = "BlockAffinity"
     NAMESPACE = "Namespace"
@@ -161,6 +162,11 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
     ),
     ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, settings.read_felix),
     ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, settings.read_cluster),
+    ("projectcalico.org", "CalicoNodeStatus"): (
+        Table.NODE_STATUS,
+        docs.NodeStatusDoc,
+        settings.read_node_status,
+    ),
     ("core", "Namespace"): (
         Table.NAMESPACE,
         kube.NamespaceDoc,

@@ -235,6 +235,17 @@ class AnySpecDoc(Doc):
     spec: dict[str, Any] = {}
 
 
+class NodeStatusSpec(Doc):
+    node: str
+    classes: list[str] = []
+    update_period_seconds: int | None = None
+
+
+class NodeStatusDoc(Doc):
+    spec: NodeStatusSpec
+    metadata: Meta
+
+
 class ClusterInformationSpec(Doc):
     cluster_guid: str = field(default="", name="clusterGUID")
     datastore_ready: bool | None = None

@@ -1,13 +1,18 @@
-"""FelixConfiguration and ClusterInformation: documents → types. Source: api/pkg/apis/projectcalico/v3 (felixconfig)."""
+"""FelixConfiguration, ClusterInformation and CalicoNodeStatus: documents → types.
+
+Source: api/pkg/apis/projectcalico/v3 (felixconfig, nodestatus).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from felixpy.resources.documents import AnySpecDoc, ClusterInformationDoc
+from felixpy.resources.documents import AnySpecDoc, ClusterInformationDoc, NodeStatusDoc
 from felixpy.resources.kinds import Name
 from felixpy.resources.scalars import FieldError, read_prefix, read_protocol
-from felixpy.resources.types import ClusterInformation, FailsafePort, FelixConfiguration
+from felixpy.resources.types import ClusterInformation, FailsafePort, FelixConfiguration, NodeStatusWish
+
+DEFAULT_STATUS_PERIOD_S = 10
 
 
 def read_felix(doc: AnySpecDoc, name: Name) -> FelixConfiguration:
@@ -40,3 +45,13 @@ def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
 def read_cluster(doc: ClusterInformationDoc, name: Name) -> ClusterInformation:
     """The cluster's identity; its data may be used unless it says otherwise."""
     return ClusterInformation(doc.spec.cluster_guid, doc.spec.datastore_ready is not False)
+
+
+def read_node_status(doc: NodeStatusDoc, name: Name) -> NodeStatusWish:
+    """What is to be told of which node; every 10 s where it does not say."""
+    period_s = doc.spec.update_period_seconds
+    if period_s is not None and period_s < 0:
+        raise FieldError("spec.updatePeriodSeconds", "is negative")
+    return NodeStatusWish(
+        doc.spec.node, tuple(doc.spec.classes), DEFAULT_STATUS_PERIOD_S if period_s is None else period_s
+    )

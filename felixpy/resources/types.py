@@ -262,6 +262,15 @@ class FelixConfiguration:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeStatusWish:
+    """A CalicoNodeStatus: what (`classes`: Agent, BGP, Routes) is to be told of a node and how often; 0 s is once."""
+
+    node: str
+    classes: tuple[str, ...]
+    period_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterInformation:
     """Which cluster this is, and whether its data may be used."""
 
@@ -482,6 +491,7 @@ Resource = (
     | BgpPeer
     | FelixConfiguration
     | ClusterInformation
+    | NodeStatusWish
     | Block
     | BlockAffinity
     | Namespace

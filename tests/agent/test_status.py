@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.cluster import Cluster, two_nodes
-from tests.agent.node import CALICO, resource
+from tests.agent.cluster import Cluster, Said, two_nodes
+from tests.agent.node import CALICO, Json, resource
 from tests.support.wait import eventually
 
 CLUSTER = f"{CALICO}/clusterinformations/default"
@@ -121,7 +121,8 @@ def test_who_announces_a_service_and_who_does_not_and_why(both: Cluster, tmp_pat
     (tmp_path / "service.yaml").write_text(SERVICE)
     applied = both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
     assert applied.code == 0, applied.err
-    learned = eventually(lambda: [line for line in _routes(both, "n2") if "172.25.1.1/32   10.98.0.1 (n1)" in line])
+    taught = "172.25.1.1/32   10.98.0.1 (n1)   10.98.0.1 (n1)   eth0"
+    learned = eventually(lambda: [line for line in _routes(both, "n2") if taught in line])
     assert learned[0].split()[-2:] == ["has", "it"]
     lines = [" ".join(line.split()) for line in both.felixctl("lb").out.splitlines()]
     assert "1/3" in lines[1], "the pool, without its .0"
@@ -142,11 +143,62 @@ def _routes(cluster: Cluster, node: str) -> list[str]:
 def test_sessions_of_all_nodes(both: Cluster) -> None:
     said = both.felixctl("bgp")
     assert said.code == 0
-    rows = [line.split()[:5] for line in said.out.splitlines()[1:]]
+    rows = [line.split()[:7] for line in said.out.splitlines()[1:]]
     assert rows == [
-        ["n1", "10.98.0.2", "n2", "64512", "Established"],
-        ["n2", "10.98.0.1", "n1", "64512", "Established"],
+        ["n1", "10.98.0.2", "n2", "the", "mesh", "64512", "Established"],
+        ["n2", "10.98.0.1", "n1", "the", "mesh", "64512", "Established"],
     ]
+
+
+def test_who_asked_for_a_session_and_what_the_other_side_says(both: Cluster) -> None:
+    spec = {"node": "n1", "peerIP": "10.98.0.2", "asNumber": 64512}
+    both.n1.put("bgppeers", resource("BGPPeer", "own", spec))
+
+    def all_up() -> Said | None:
+        found = both.felixctl("bgp")
+        return found if " own " in found.out and found.code == 0 else None
+
+    said = eventually(all_up, within_s=30, every_s=0.5)
+    (line,) = [line.split() for line in said.out.splitlines() if line.startswith("n1 ")]
+    other = both.felixctl("bgp", "-o", "json").json()["nodes"][1]["bgp"]["sessions"][0]
+    assert line[-2] == str(other["accepted"])
+    both.n1.drop("bgppeers", "own")
+    eventually(lambda: " own " not in both.felixctl("bgp").out and both.felixctl("bgp").code == 0, 30, 0.5)
+
+
+def test_a_node_status_is_written_as_calico_writes_it(both: Cluster) -> None:
+    key = f"{CALICO}/caliconodestatuses/of-n2"
+    spec = {"node": "n2", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 1}
+    written = resource("CalicoNodeStatus", "of-n2", spec)
+    written["metadata"]["annotations"] = {"kept": "yes"}
+    both.n1.put("caliconodestatuses", written)
+
+    def status(name: str = "of-n2") -> Json:
+        value = both.etcd.get(f"{CALICO}/caliconodestatuses/{name}")
+        found: Json = json.loads(value or "{}")
+        assert value is None or found["metadata"].get("annotations", {"kept": "yes"}) == {"kept": "yes"}
+        return dict(found.get("status", {}))
+
+    first = eventually(lambda: status().get("lastUpdated"))
+    daemon = status()["agent"]["birdV4"]
+    assert (daemon["state"], daemon["version"][:6], daemon["routerID"]) == ("Ready", "GoBGP ", "10.98.0.2")
+    bgp = status()["bgp"]
+    assert (bgp["numberEstablishedV4"], bgp["numberNotEstablishedV4"]) == (1, 0)
+    assert {"peerIP": "10.98.0.1", "type": "nodeMesh", "state": "Established"}.items() <= bgp["peersV4"][0].items()
+    route = {"type": "FIB", "destination": "172.25.1.1/32", "gateway": "10.98.0.1", "interface": "eth0"}
+    eventually(lambda: [one for one in status()["routes"].get("routesV4", []) if route.items() <= one.items()])
+    assert next(one for one in status()["routes"]["routesV4"] if route.items() <= one.items())["learnedFrom"] == {
+        "sourceType": "NodeMesh",
+        "peerIP": "10.98.0.1",
+    }
+    eventually(lambda: status()["lastUpdated"] != first, what="it is written again")
+    both.n1.put("caliconodestatuses", resource("CalicoNodeStatus", "once", {**spec, "updatePeriodSeconds": 0}))
+    eventually(lambda: status("once").get("bgp"))
+    both.n1.drop("caliconodestatuses", "of-n2")
+    both.n1.put("caliconodestatuses", resource("CalicoNodeStatus", "other", {**spec, "classes": ["Agent"]}))
+    eventually(lambda: status("other").get("agent"))
+    assert both.etcd.get(key) is None, "what is deleted stays so"
+    assert status("other")["bgp"] == {}
 
 
 def test_a_session_that_is_down_is_a_problem(both: Cluster) -> None:

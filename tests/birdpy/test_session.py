@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from birdpy.addresses import parse_address
-from birdpy.intent import GracefulRestart, Neighbor
-from birdpy.session import QUIET_S, DownReason, Session, SessionState, unsettled_neighbors
+from birdpy.intent import Bfd, GracefulRestart, Neighbor
+from birdpy.session import QUIET_S, DownReason, Session, SessionState, find_differences, unsettled_neighbors
 
 N2 = parse_address("10.0.0.2")
 NEIGHBORS = {N2: Neighbor(N2, 64512, graceful_restart=GracefulRestart(restart_time_s=120))}
@@ -47,3 +47,18 @@ def test_a_neighbour_is_waited_for(session: Session | None, after_s: float, wait
 def test_a_session_that_is_down_says_why(session: Session, reason: DownReason | None) -> None:
     assert session.why_down is reason
     assert session.last_error == ("" if reason is None else reason.value)
+
+
+@pytest.mark.parametrize(
+    ("session", "words"),
+    [
+        (None, ["configured"]),
+        (Session(N2), []),
+        (Session(N2, 64512, UP, hold_time_s=90, graceful=True, bfd_up=True), []),
+        (Session(N2, 64512, UP, hold_time_s=9, graceful=True, bfd_up=True), ["9 s, not 90"]),
+        (Session(N2, 64513, UP, hold_time_s=90, bfd_up=False), ["AS 64513, not 64512", "graceful", "BFD"]),
+    ],
+)
+def test_what_of_a_session_is_not_as_asked(session: Session | None, words: list[str]) -> None:
+    found = find_differences(Neighbor(N2, 64512, bfd=Bfd()), session)
+    assert [word in said for word, said in zip(words, found, strict=True)] == [True] * len(words)

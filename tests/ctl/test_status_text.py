@@ -28,6 +28,7 @@ from felixpy.status import (
     control_socket,
     find_problems,
     find_unprogrammed,
+    find_unready,
     merge_answers,
     missing_roles,
     parse,
@@ -45,6 +46,23 @@ def status(node: str = "n1", **changes: object) -> NodeStatus:
     """A node with which all is well, but for `changes`."""
     well = {"roles": ("agent", "bgp"), "revision": 7, "datastore": "in sync", "in_sync": True}
     return NodeStatus(node, **{**well, "kernel": KERNEL, "bgp": BGP, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sessions", "starting", "ready"),
+    [
+        ((), True, True),
+        ((UP,), True, True),
+        ((UP, DOWN), True, False),
+        ((UP, DOWN), False, True),
+        ((DOWN,), False, False),
+    ],
+)
+def test_a_dead_neighbour_keeps_a_node_from_being_ready_at_its_start_only(
+    sessions: tuple[SessionStatus, ...], starting: bool, ready: bool
+) -> None:
+    found = find_unready(status(bgp=BgpStatus(generation=4, sessions=sessions)), starting)
+    assert [DOWN.address in problem for problem in found] == ([] if ready else [True])
 
 
 def test_a_node_with_which_all_is_well() -> None:

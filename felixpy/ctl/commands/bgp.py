@@ -13,9 +13,9 @@ from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.neighbours import find_names
 from felixpy.ctl.node_text import NO_ANSWER, NOTHING, render_sessions, survey_tree
 from felixpy.datastore.model import Store
-from felixpy.status import BgpStatus, LearnedPrefix, Want
+from felixpy.status import BgpStatus, KernelStatus, LearnedPrefix, Want
 
-_ROUTES = (Want.ANNOUNCED, Want.LEARNED)
+_ROUTES = (Want.ANNOUNCED, Want.LEARNED, Want.TUNNELLED)
 
 
 @click.command()
@@ -25,7 +25,7 @@ _ROUTES = (Want.ANNOUNCED, Want.LEARNED)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="All that the nodes say.")
 @click.pass_obj
 def command(etcd: str | None, what: str, node: str | None, timeout: float | None, output: str | None) -> None:
-    """Show BGP sessions (`status`), or routes and why some are not announced (`routes`); of all nodes or NODE.
+    """Show BGP sessions (`status`), or routes with why and through what (`routes`); of all nodes or NODE.
 
     Exit code 1: a session is down, a route cannot be put into the kernel, or a node does not answer.
     """
@@ -44,7 +44,7 @@ def command(etcd: str | None, what: str, node: str | None, timeout: float | None
         for line in render_routes(found, names):
             click.echo(line)
     else:
-        for line in render_sessions(found.nodes, names):
+        for line in (*render_sessions(found.nodes, names), *find_differences(found)):
             click.echo(line)
     troubles = list(find_troubles(found))
     for trouble in troubles if not output else ():
@@ -75,13 +75,29 @@ def find_troubles(found: Survey) -> Iterator[str]:
             yield f"{name}: not done: {failure.operation}: {failure.error}"
 
 
-def render_routes(found: Survey, names: Mapping[str, str]) -> Iterator[str]:
-    """Each node's prefixes in three tables."""
+def find_differences(found: Survey) -> Iterator[str]:
+    """What of BGP is not as was asked for, and need not be wrong: a neighbour may want less than we do."""
     for name, status in found.nodes.items():
-        if status is None or status.bgp is None:
+        bgp = status.bgp if status is not None else None
+        if bgp is None:
+            continue
+        for session in bgp.sessions:
+            yield from (f"{name}: the session with {session.address}: {words}" for words in session.differences)
+        yield from (f"{name}: still to be done: {operation}" for operation in bgp.pending)
+        if bgp.phase and bgp.phase != "live" and not bgp.no_speaker:
+            yield f"{name}: learned routes are those of before, until the neighbours have told theirs"
+
+
+def render_routes(found: Survey, names: Mapping[str, str]) -> Iterator[str]:
+    """Each node's prefixes in up to four tables."""
+    for name, status in found.nodes.items():
+        if status is None:
             continue
         yield click.style(name, bold=True)
-        for rows, more in _tables(status.bgp, names):
+        tables = (
+            (*_tables(status.bgp, names), _tunnelled(status.kernel)) if status.bgp else (_tunnelled(status.kernel),)
+        )
+        for rows, more in tables:
             if len(rows) > 1:
                 yield from (f"  {line}" for line in align_rows(rows))
             if more > 0:
@@ -98,12 +114,23 @@ def _tables(bgp: BgpStatus, names: Mapping[str, str]) -> Iterator[tuple[Sequence
     silent = [(one.prefix, one.reason) for one in bgp.silences]
     yield [("NOT ANNOUNCED", "WHY NOT"), *silent], bgp.silent - len(silent)
     learned = [_learned_cells(one, names) for one in bgp.routes]
-    yield [("LEARNED", "NEXT HOPS", "METRIC", "KERNEL"), *learned], bgp.learned - len(learned)
+    yield [("LEARNED", "FROM", "NEXT HOPS", "DEVICE", "METRIC", "KERNEL"), *learned], bgp.learned - len(learned)
+
+
+def _tunnelled(kernel: KernelStatus | None) -> tuple[Sequence[Sequence[str]], int]:
+    """What other nodes hold of tunnelled pools: these routes come from the datastore, with BGP or without."""
+    rows = [
+        (one.prefix, one.holder, one.mode, one.device or NOTHING, one.gateway or NOTHING, one.error or NOTHING)
+        for one in (kernel.tunnels if kernel is not None else ())
+    ]
+    more = kernel.tunnelled - len(rows) if kernel is not None else 0
+    return [("TUNNELLED", "HELD BY", "POOL SAYS", "THROUGH", "GATEWAY", "WHY DROPPED"), *rows], more
 
 
 def _learned_cells(route: LearnedPrefix, names: Mapping[str, str]) -> Sequence[str]:
     hops = ",".join(_named(hop, names) for hop in route.next_hops)
-    return route.prefix, hops, str(route.metric), route.error or "has it"
+    teachers = ",".join(_named(teacher, names) for teacher in route.teachers) or "an earlier run"
+    return route.prefix, teachers, hops, ",".join(route.devices) or NOTHING, str(route.metric), route.error or "has it"
 
 
 def _named(address: str, names: Mapping[str, str]) -> str:

@@ -26,7 +26,14 @@ _CALICO = {
         "Tier",
     ),
     "pools": ("IPPool", "IPReservation", "NetworkSet"),
-    "nodes": ("Node", "HostEndpoint", "WorkloadEndpoint", "FelixConfiguration", "ClusterInformation"),
+    "nodes": (
+        "Node",
+        "HostEndpoint",
+        "WorkloadEndpoint",
+        "FelixConfiguration",
+        "ClusterInformation",
+        "CalicoNodeStatus",
+    ),
     "bgp": ("BGPConfiguration", "BGPPeer", "BGPFilter"),
     "kubernetes": ("StagedKubernetesNetworkPolicy",),
 }

@@ -7,9 +7,9 @@ Source  projectcalico/calico libcalico-go/lib/apis/internalapi (Node, WorkloadEn
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from felixpy.addresses import parse_prefix
 from felixpy.ctl.validate.fields import Address, AsNumber, Mac, PortNumber, Prefix, Protocol, Text
@@ -153,6 +153,22 @@ class ClusterInformation(Resource):
     def faults(self) -> Iterator[Fault]:
         if self.metadata.name != "default":
             yield Fault(("metadata", "name"), "there is one, and its name is `default`")
+
+
+class CalicoNodeStatusSpec(Shape):
+    node: Text
+    classes: list[Literal["Agent", "BGP", "Routes"]] = []
+    updatePeriodSeconds: Annotated[int, Field(ge=0, le=24 * 3600)] = 10
+
+    def faults(self) -> Iterator[Fault]:
+        if not self.classes:
+            yield Fault(("classes",), "names nothing to tell: Agent, BGP, Routes or some of them")
+
+
+class CalicoNodeStatus(Resource):
+    anything_else = True
+
+    spec: CalicoNodeStatusSpec
 
 
 class Opaque(Resource):

@@ -12,7 +12,6 @@ from felixpy.ctl.manifests import Manifest, Problem, Severity
 KINDS = frozenset(
     {
         ("projectcalico.org", "BGPFilter"),
-        ("projectcalico.org", "CalicoNodeStatus"),
         ("projectcalico.org", "KubeControllersConfiguration"),
         ("metallb.io", "BGPPeer"),
         ("metallb.io", "BFDProfile"),
