@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,12 +97,19 @@ class RouteMailbox:
 class BgpRole:
     """Runs until cancelled (`run`); told what to be by `set_intent`; read by `routes` and `status`."""
 
-    def __init__(self, settings: RoleSettings, route_filter: RouteFilter | None = None) -> None:
+    def __init__(
+        self,
+        settings: RoleSettings,
+        route_filter: RouteFilter | None = None,
+        carried_out: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
         self.supervisor = Supervisor(gobgpd_program(settings.gobgpd)) if settings.gobgpd else None
         self._fib = Fib(route_filter or RouteFilter())
         self._mailbox = RouteMailbox()
         self._intent: BgpIntent | None = None
+        self._asked = self._done = 0
+        self._carried_out = carried_out
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
@@ -114,11 +121,17 @@ class BgpRole:
     def set_intent(self, intent: BgpIntent) -> None:
         """What the speaker should be from now on; an intent that was not yet carried out is forgotten."""
         self._intent = intent
+        self._asked += 1
         self._work.set()
 
     def set_filter(self, route_filter: RouteFilter) -> None:
         """Which learned routes to give out from now on."""
         self._mailbox.post(self._fib.set_filter(route_filter))
+
+    @property
+    def settled(self) -> bool:
+        """Whether gobgpd was told all of the last intent; so it is where there is no gobgpd."""
+        return self._driver is None or self._done >= self._asked
 
     async def routes(self) -> AsyncIterator[RouteDelta]:
         """Route deltas for one reader, from nothing on. Never ends by itself."""
@@ -231,7 +244,7 @@ class BgpRole:
 
     async def _reconcile(self, driver: GobgpDriver, restarting: bool) -> None:
         self._work.clear()
-        intent = self._intent
+        asked, intent = self._asked, self._intent
         if intent is None:
             return
         if self._sessions_changed:
@@ -243,12 +256,15 @@ class BgpRole:
         self._stray.clear()
         if stray:
             operations.insert(0, Withdraw(stray))
-        if not operations:
-            return
-        started = time.monotonic()
-        outcomes = await driver.apply(operations, restarting)
+        outcomes: Sequence[Outcome] = ()
+        if operations:
+            started = time.monotonic()
+            outcomes = await driver.apply(operations, restarting)
+            _log_batch(outcomes, time.monotonic() - started)
         self._failed = [outcome for outcome in outcomes if outcome.error]
-        _log_batch(outcomes, time.monotonic() - started)
+        if not self._failed:
+            self._done = asked
+            self._carried_out()
 
     async def _watch(self, driver: GobgpDriver) -> None:
         self._fib.resync()

@@ -60,6 +60,7 @@ class AgentRole:
         store: Store,
         group: asyncio.TaskGroup,
         host_changed: Callable[[], None] = lambda: None,
+        programmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host_changed = host_changed
         driver = KernelDriver(backend=settings.backend)
@@ -69,6 +70,7 @@ class AgentRole:
             driver.read_interfaces,
             Conntrack().forget,
             find_reserved(settings.etcd, os.environ),
+            programmed,
         )
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(
@@ -111,6 +113,10 @@ class AgentRole:
         self._put_devices()
         self._dataplane.flush(revision, services)
         self._tunnels.flush()
+
+    def program(self, services: ServiceDelta) -> None:
+        """Frontends that waited for their withdrawal are to go."""
+        self._dataplane.program(services)
 
     def _put_devices(self) -> None:
         """Tells the data plane what the tunnels lie on, where there are tunnels."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from felixpy.agent.applier import Applier
 from felixpy.agent.forgetter import Forgetter
+from felixpy.calc.frontends import Frontend
 from felixpy.calc.graph import Graph
 from felixpy.calc.hosts import Interfaces
 from felixpy.calc.services import ServiceDelta
@@ -58,11 +59,13 @@ class Dataplane:
         read_interfaces: Callable[[], Interfaces],
         forget: Callable[[Forget], int],
         reserved: tuple[Reserved, ...] = (),
+        programmed: Callable[[], None] = lambda: None,
     ) -> None:
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members, reserved)
         self.reconciler = Reconciler(driver, self._members_of)
         self._applier = Applier("kernel", self.reconciler, self._notify, self._awaits_device)
+        self._programmed = programmed
         self._services = ServiceTables()
         self._flows = StaleFlows()
         self._forgetter = Forgetter(self._flows.take, forget)
@@ -113,6 +116,22 @@ class Dataplane:
         self._forgetter.start()
         self.revision = max(self.revision, revision)
         self._notify()
+
+    def program(self, services: ServiceDelta) -> None:
+        """Frontends that waited until they were withdrawn, between two flushes."""
+        changes = self._services.update(services)
+        self._flows.update_frontends(services)
+        self.reconciler.want(changes)
+        if self._started:
+            self._applier.apply("withdrawn")
+            self._forgetter.start()
+
+    def holds_frontend(self, frontend: Frontend) -> bool | None:
+        """Whether the kernel serves a frontend as it was last asked to; None when it is not known."""
+        if not self._started or self.reconciler.stale:
+            return None
+        keys, members = self._services.needs(frontend)
+        return self.reconciler.holds(keys) and self.reconciler.holds_members(members)
 
     def _start(self) -> None:
         """Takes over what is in the kernel; one that does not answer is asked again, and not written to before."""
@@ -216,13 +235,14 @@ class Dataplane:
             self._devices.setdefault(device, set()).add(endpoint_owner(name))
 
     def _notify(self) -> None:
-        """Wakes those who wait for an endpoint that now holds."""
+        """Wakes those who wait for what now holds."""
         for waiter, (endpoint, revision) in tuple(self._waiting.items()):
             if waiter.done():
                 del self._waiting[waiter]
             elif self.revision >= revision and self.holds(endpoint):
                 waiter.set_result(None)
                 del self._waiting[waiter]
+        self._programmed()
 
     def device_changed(self, device: str, index: int, up: bool, gone: bool) -> None:
         """A device came, changed or went: what an endpoint wants on it is put again where it was lost.

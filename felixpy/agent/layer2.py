@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from birdpy.l2.election import Standing
@@ -51,16 +51,22 @@ class ResponderGone(Exception):
 class Layer2Role:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
-    def __init__(self, settings: Settings, group: asyncio.TaskGroup) -> None:
+    def __init__(self, settings: Settings, group: asyncio.TaskGroup, told: Callable[[], None] = lambda: None) -> None:
         self._calc = Layer2Calc(settings.node)
         path = settings.run_dir / SOCKET_NAME
         self._path = path
         self._supervisor = Supervisor(responder_program(path, settings.run_dir / LOG_NAME))
         self._group = group
-        self._running = self._looked = False
+        self._running = self._looked = self._telling = False
+        self._told = told
         self._changed = asyncio.Event()
         self._pending: dict[Address, Layer2Vip | None] = {}
         self._complaint = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the responder was told all; so it is where there is none."""
+        return not self._running or not (self._changed.is_set() or self._telling)
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
@@ -103,16 +109,22 @@ class Layer2Role:
         try:
             self._pending.clear()
             self._changed.clear()
+            self._telling = True
             status = await _tell(writer, answer, Replace(_vips(self._calc.vips)))
+            self._telling = False
             if status.version != VERSION:
                 self._supervisor.end()
                 raise ResponderGone(f"it is of version {status.version}, not {VERSION}, and makes way for a new one")
             self._complaint = ""
             _log.info("layer 2: the responder %d has %d addresses", status.pid, status.wanted)
+            self._told()
             while True:
                 answer = asyncio.ensure_future(reader.readline())
                 await self._until_changed(answer)
+                self._telling = True
                 await _tell(writer, answer, self._take_update())
+                self._telling = False
+                self._told()
         finally:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)

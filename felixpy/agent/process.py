@@ -22,6 +22,7 @@ from felixpy.agent.clock import utc_now
 from felixpy.agent.control import ControlServer
 from felixpy.agent.identity import Holder, Identity, read_host
 from felixpy.agent.node_resource import ensure_node
+from felixpy.agent.serving import Serving
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.options import Options
 from felixpy.calc.services import ServiceCalc
@@ -115,6 +116,7 @@ class _Process:
         self._host_settles: asyncio.TimerHandle | None = None
         self._status = StatusReader(settings, store, self._syncer, self._broken)
         self._answers = Answers(store, self._status, settings)
+        self._serving = Serving(self._answers.flush)
         self._agent: AgentRole | None = None
         self._layer2: Layer2Role | None = None
         self._routing: RoutingRole | None = None
@@ -132,13 +134,14 @@ class _Process:
             from felixpy.agent.agent import AgentRole
             from felixpy.agent.layer2 import Layer2Role
 
-            self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed)
-            self._layer2 = Layer2Role(self._settings, self._group)
+            look = self._serving.look
+            self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed, look)
+            self._layer2 = Layer2Role(self._settings, self._group, look)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.node_status import NodeStatusWriter
             from felixpy.agent.routing import RoutingRole
 
-            self._routing = RoutingRole(self._settings, self._group, self._host_changed)
+            self._routing = RoutingRole(self._settings, self._group, self._host_changed, self._serving.look)
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
         if Role.CONTROLLERS in self._settings.roles:
@@ -146,6 +149,7 @@ class _Process:
 
             self._group.create_task(serve_controllers(self._store, self._settings.node))
         self._status.agent, self._status.routing = self._agent, self._routing
+        self._serving.agent, self._serving.layer2, self._serving.routing = self._agent, self._layer2, self._routing
         self._group.create_task(self._answers.serve())
         self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())
         self._group.create_task(self._do_chores())
@@ -202,14 +206,7 @@ class _Process:
                 self._told.update(decoded.ref, decoded.value)
         if not batch.in_sync:
             return
-        services = self._services.flush()
-        if self._agent is not None:
-            self._agent.flush(batch.revision, services)
-        if self._layer2 is not None:
-            self._layer2.flush(services)
-        if self._routing is not None:
-            self._routing.flush(services)
-        self._answers.flush(batch.revision)
+        self._serving.flush(batch.revision, self._services.flush())
         self._open_pages()
         if not self._settled:
             self._settled = True

@@ -69,7 +69,11 @@ class RoutingRole:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
     def __init__(
-        self, settings: Settings, group: asyncio.TaskGroup, host_changed: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        group: asyncio.TaskGroup,
+        host_changed: Callable[[], None] = lambda: None,
+        carried_out: Callable[[], None] = lambda: None,
     ) -> None:
         self._host_changed = host_changed
         self._node = settings.node
@@ -93,7 +97,8 @@ class RoutingRole:
                 socket_path=settings.run_dir / "gobgp.sock",
                 gobgpd=_gobgpd(settings),
                 forwarding_survived=survived,
-            )
+            ),
+            carried_out=carried_out,
         )
         group.create_task(self.role.run())
         group.create_task(self._follow_routes())
@@ -118,6 +123,11 @@ class RoutingRole:
     def silent(self) -> NoSpeaker | None:
         """Why there is no BGP here; None where there is."""
         return self._silent
+
+    @property
+    def settled(self) -> bool:
+        """Whether the neighbours are told all that they should be, and nothing else; so it is where nobody is."""
+        return self.role.settled
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""

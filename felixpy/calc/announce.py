@@ -125,8 +125,9 @@ def find_unserved(intents: Collection[FrontendIntent]) -> Silent | None:
         return Silent(Reason.NO_SERVICE)
     if any(intent.outside for intent in intents):
         return None
-    local = any(intent.reason is Reason.NO_LOCAL_ENDPOINT for intent in intents)
-    return Silent(Reason.NO_LOCAL_ENDPOINT if local else Reason.NO_ENDPOINT)
+    reasons = {intent.reason for intent in intents}
+    told = (reason for reason in (Reason.NOT_IN_KERNEL, Reason.NO_LOCAL_ENDPOINT) if reason in reasons)
+    return Silent(next(told, Reason.NO_ENDPOINT))
 
 
 def _advertise(address: Address, advertisement: BgpAdvertisement) -> Announcement:

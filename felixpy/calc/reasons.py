@@ -11,6 +11,7 @@ class Reason(StrEnum):
 
     NO_SERVICE = "no Service of type LoadBalancer holds the address"
     NO_ENDPOINT = "no endpoint is ready anywhere"
+    NOT_IN_KERNEL = "this node's kernel does not hold the Service"
     NO_LOCAL_ENDPOINT = "no endpoint is ready on this node, and the traffic policy is Local"
     EXTERNAL_ADDRESS_NOT_ALLOWED = (
         "the external address is in none of the ranges of BGPConfiguration.serviceExternalIPs"

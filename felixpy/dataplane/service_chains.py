@@ -291,6 +291,14 @@ class ServiceTables:
             self._take_over(old, new, changes)
         return changes
 
+    def needs(self, frontend: Frontend) -> tuple[Iterable[Key], Iterable[tuple[Set, bytes]]]:
+        """The objects, and the members of sets, without which a frontend is not served."""
+        intent = self._intents.get(frontend)
+        made = render_frontend(frontend, intent) if intent is not None else _NOTHING
+        members = [*((target, key) for target, entries in made.own.items() for key in entries), *made.shared]
+        sets = {target.key for target, _ in members}
+        return (*_STEERING, *(chain.key for chain in made.chains), *sets), members
+
     def members(self) -> Mapping[Set, Members]:
         """All members of every set that has some."""
         return render_services(self._intents)[1]
@@ -325,6 +333,8 @@ class ServiceTables:
 
 
 _NOTHING = FrontendObjects((), {}, ())
+_STEERING = tuple(Chain(name).key for name in (*service_base_rules(), OUTSIDE_CHAIN, MASQUERADE_CHAIN))
+"""The chains that packets come by to be steered."""
 
 
 def render_services(
