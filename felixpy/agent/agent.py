@@ -13,11 +13,13 @@ from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
 from felixpy.agent.node_facts import NodeFacts
+from felixpy.agent.pod_mtu import PodMtus
 from felixpy.agent.reserved import find_reserved
 from felixpy.agent.settings import Settings
 from felixpy.agent.sweeper import Sweeper
 from felixpy.agent.tunnels import TunnelAddresses
 from felixpy.calc.services import ServiceDelta
+from felixpy.cni.plan import INTERFACE_PREFIX
 from felixpy.cni.server import CniServer
 from felixpy.dataplane.objects import DeviceAddress
 from felixpy.datastore.ipam_store import IpamStore
@@ -36,12 +38,13 @@ from felixpy.drivers.netlink.monitor import (
     RouteChanged,
     watch_kernel,
 )
-from felixpy.resources.codec import Ref
+from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import IPAM_PREFIX
 from felixpy.resources.types import Resource
 from ipam.engine import Allocator
 from ipam.model import CONFIGURATION_KEY, POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
 
+_MTU_TABLES = frozenset({Table.NODE, Table.POOL, Table.FELIX_CONFIGURATION})
 LOOK_AGAIN_S = 10.0
 """Between two looks at a back end that has no events; a look costs one iptables-save per family."""
 _log = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ class AgentRole:
         programmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host_changed = host_changed
+        self._mtu_may_change = True
         driver = KernelDriver(backend=settings.backend)
         self._dataplane = Dataplane(
             settings.node,
@@ -77,8 +81,10 @@ class AgentRole:
             IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects
         )
         self._backend = AgentBackend(settings.node, store, self._allocator, self._dataplane, self._facts, utc_now)
+        self.pod_mtus = PodMtus(self._backend.pod_mtu, self._backend.list_followers)
         self._tunnels = TunnelAddresses(settings.node, store, self._allocator)
         group.create_task(self._tunnels.serve())
+        group.create_task(self.pod_mtus.serve())
         group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
         if not driver.has_events:
             group.create_task(self._look_again())
@@ -105,6 +111,7 @@ class AgentRole:
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
         self._facts.update(ref, value)
+        self._mtu_may_change = self._mtu_may_change or ref.table in _MTU_TABLES
         self._dataplane.update(ref, value)
         self._tunnels.update(ref, value)
 
@@ -113,6 +120,9 @@ class AgentRole:
         self._put_devices()
         self._dataplane.flush(revision, services)
         self._tunnels.flush()
+        if self._mtu_may_change:
+            self._mtu_may_change = False
+            self.pod_mtus.changed()
 
     def program(self, services: ServiceDelta) -> None:
         """Frontends that waited for their withdrawal are to go."""
@@ -135,6 +145,12 @@ class AgentRole:
         self._backend.datastore_state(state)
         self._tunnels.frozen = state.phase is Phase.FROZEN
 
+    def _mtu_seen(self, device: str, mtu: int) -> None:
+        if device.startswith(INTERFACE_PREFIX):
+            self.pod_mtus.seen(mtu)
+        else:
+            self.pod_mtus.changed()
+
     async def _look_again(self) -> None:
         """iptables tells nobody of a change, so what others did is found by looking."""
         while True:
@@ -151,6 +167,7 @@ class AgentRole:
                     self._dataplane.tunnel_changed(name, event.mtu, event.mac)
                     self._dataplane.interface_changed(name)
                     self._put_devices()
+                    self._mtu_seen(name, event.mtu)
                 case RouteChanged(key=key):
                     self._dataplane.object_changed(key)
                 case NeighbourChanged(key=key, entry=entry):

@@ -114,6 +114,7 @@ class StatusReader:
                 Failure(*one) for one in islice(sorted(map(_unreached, unreached.items())), FAILURES_SHOWN)
             ),
             tunnelled=tunnels.count_routes(),
+            pod_mtu=_pod_mtu(agent),
             tunnels=tuple(map(_tunnelled, islice(tunnels.list_routes(), shown))),
         )
 
@@ -267,6 +268,13 @@ def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | N
 
 def _router_id(plan: BgpPlan | None) -> str:
     return "" if plan is None or plan.intent.speaker is None else format_address(plan.intent.speaker.router_id)
+
+
+def _pod_mtu(agent: AgentRole) -> int:
+    try:
+        return agent.backend.pod_mtu()
+    except OSError:
+        return 0
 
 
 def _tunnelled(route: TunnelRoute) -> TunnelledPrefix:

@@ -20,7 +20,7 @@ from felixpy.agent.node_facts import NodeFacts, matches
 from felixpy.agent.own_objects import ENDPOINTS, NAMESPACES, PODS, PROFILES, OwnObjects
 from felixpy.agent.underlay import Underlay
 from felixpy.cni.backend import Admitted, MakeEndpoint
-from felixpy.cni.endpoint import EndpointWrite, parse_recorded
+from felixpy.cni.endpoint import EndpointWrite, parse_follower, parse_recorded
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.leaks import Recorded
 from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
@@ -131,9 +131,24 @@ class AgentBackend:
             return CniError(Code.NOT_AVAILABLE, "the agent has not read the datastore yet")
         return None
 
+    def pod_mtu(self) -> int:
+        """The mtu of this node's pods, in bytes; 0 where it is not known.
+
+        Raises  OSError when the host's devices cannot be read.
+        """
+        return self._facts.derive_pod_mtu(self.underlay.mtu(self._facts.addresses, self._facts.mtu_pattern))
+
+    def list_followers(self) -> frozenset[str]:
+        """The devices of this node's pods whose mtu is the node's."""
+        found = (parse_follower(pair.value) for pair in self._own.endpoints.values())
+        return frozenset(device for device in found if device)
+
     async def describe(self, attachment: Attachment) -> PodFacts:
         """What the datastore says of the pod and its namespace; nothing of a container that is no pod."""
-        mtu = self._facts.derive_pod_mtu(self.underlay.mtu(self._facts.addresses))
+        try:
+            mtu = self.pod_mtu()
+        except OSError as error:
+            raise CniError(Code.TRY_AGAIN, "the host's devices cannot be read", str(error)) from None
         if not attachment.pod:
             return PodFacts(mtu=mtu)
         pod_key = PODS.key(Name(attachment.namespace, attachment.pod)).encode()

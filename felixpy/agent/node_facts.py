@@ -7,6 +7,7 @@ Source: libcalico-go/lib/ipam/pools.go (SelectsNode, SelectsNamespace); felix/da
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -52,6 +53,15 @@ class NodeFacts:
         """The node's own addresses, IPv4 first."""
         return tuple(one.address for one in (self._resource.ipv4, self._resource.ipv6) if one is not None)
 
+    @property
+    def mtu_pattern(self) -> re.Pattern[str] | None:
+        """The devices whose mtu counts, where mtuIfacePattern says so and can be read."""
+        said = self._values().get("mtuIfacePattern")
+        return _pattern(said) if isinstance(said, str) and said else None
+
+    def _values(self) -> Mapping[str, str | int | float | bool]:
+        return {key: value for scope in self._scopes if scope in self._settings for key, value in self._of(scope)}
+
     def selects(self, pool: Pool) -> bool:
         """Whether a pool is for this node."""
         return matches(pool.node_selector, self._labels)
@@ -62,7 +72,7 @@ class NodeFacts:
         Shape   the smallest that an encapsulation in use leaves or is set to; without one, the underlay's.
         Units   bytes; an `underlay` of 0 is not known, and 0 leaves the kernel's own.
         """
-        values = {key: value for scope in self._scopes if scope in self._settings for key, value in self._of(scope)}
+        values = self._values()
         mtus = [underlay]
         for setting, overhead in self._encapsulations():
             said = values.get(setting)
@@ -89,6 +99,14 @@ def matches(selector: str, labels: Mapping[str, str]) -> bool:
     """Whether a pool's selector takes these labels; one that cannot be read takes none, and the empty one any."""
     predicate = _compile(selector)
     return predicate is not None and predicate(labels)
+
+
+@lru_cache(maxsize=16)
+def _pattern(text: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text)
+    except re.error:
+        return None
 
 
 @lru_cache(maxsize=1024)

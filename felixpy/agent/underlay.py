@@ -40,13 +40,17 @@ class Underlay:
         if not device.startswith(INTERFACE_PREFIX):
             self.changed()
 
-    def mtu(self, addresses: Sequence[Address]) -> int:
-        """The mtu of the devices that hold `addresses`, in bytes; 0 when it is not known."""
+    def mtu(self, addresses: Sequence[Address], pattern: re.Pattern[str] | None = None) -> int:
+        """The mtu of the devices that hold `addresses`, or (when given) match `pattern`, in bytes; 0: it is not known.
+
+        Raises  OSError when the kernel does not answer.
+        """
         if not self._known:
             self._read()
         devices = {self._device_of[address] for address in addresses if address in self._device_of}
-        own = devices or {name for name in self._mtu_of if _OWN_DEVICE.fullmatch(name)}
-        return min((self._mtu_of[name] for name in own), default=0)
+        if pattern is not None or not devices:
+            devices = {name for name in self._mtu_of if (pattern or _OWN_DEVICE).fullmatch(name)} or devices
+        return min((self._mtu_of[name] for name in devices), default=0)
 
     def devices(self) -> HostDevices:
         """Every address of the host with its device, whether that is up or not."""

@@ -21,6 +21,8 @@ NETWORK_ANNOTATION = "felixpy.io/network"
 """Which CNI network the endpoint is of; Calico, which has one network a node, has no field for it."""
 PLACE_ANNOTATION = "felixpy.io/place"
 """Where and when the pod was wired (leaks.Place)."""
+MTU_ANNOTATION = "felixpy.io/mtu"
+"""The mtu that the network's configuration gave the pod; without it, the pod's follows its node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def derive_endpoint(
     annotations = {NETWORK_ANNOTATION: attachment.network}
     if identity.place:
         annotations[PLACE_ANNOTATION] = str(identity.place)
+    if link.mtu != facts.mtu:
+        annotations[MTU_ANNOTATION] = str(link.mtu)
     endpoint = _Endpoint(
         kind="WorkloadEndpoint",
         api_version=CALICO,
@@ -160,6 +164,17 @@ def parse_recorded(value: bytes) -> Recorded | None:
     namespace = endpoint.metadata.namespace if spec.pod else ""
     attachment = Attachment(spec.node, network, spec.container_id, spec.endpoint, namespace, spec.pod)
     return Recorded(attachment, parse_place(endpoint.metadata.annotations.get(PLACE_ANNOTATION, "")))
+
+
+def parse_follower(value: bytes) -> str | None:
+    """The device of a stored endpoint of ours whose mtu follows its node; None for any other."""
+    try:
+        endpoint = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    annotations = endpoint.metadata.annotations
+    follows = NETWORK_ANNOTATION in annotations and MTU_ANNOTATION not in annotations
+    return endpoint.spec.interface_name if follows else None
 
 
 def _render_profile(network: str, identity: Identity) -> bytes:

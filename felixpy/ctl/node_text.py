@@ -81,7 +81,19 @@ def render_problems(nodes: Nodes) -> list[str]:
     for name, status in nodes.items():
         for problem in problems_of(status):
             found.setdefault(problem, []).append(name)
-    return [f"{list_some(names)}: {problem}" for problem, names in found.items()]
+    return [f"{list_some(names)}: {problem}" for problem, names in found.items()] + find_disagreements(nodes)
+
+
+def find_disagreements(nodes: Nodes) -> list[str]:
+    """What nodes should have in common and have not: packets of full size between them are lost or broken up."""
+    by_mtu: dict[int, list[str]] = {}
+    for name, status in nodes.items():
+        if status is not None and status.kernel is not None and status.kernel.pod_mtu:
+            by_mtu.setdefault(status.kernel.pod_mtu, []).append(name)
+    if len(by_mtu) < 2:
+        return []
+    words = "; ".join(f"{mtu} on {list_some(names)}" for mtu, names in sorted(by_mtu.items()))
+    return [f"warning: pods have not the same mtu everywhere: {words}"]
 
 
 def render_sessions(nodes: Nodes, names: Mapping[str, str]) -> list[str]:

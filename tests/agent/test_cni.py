@@ -110,6 +110,42 @@ def test_the_pods_mtu_is_what_the_way_between_nodes_leaves(node: Node, sandbox: 
     node.namespace.ip("link", "set", "up0", "mtu", "1400")
 
 
+def test_the_mtu_of_running_pods_follows_at_both_ends(node: Node, sandbox: MakeSandbox) -> None:
+    a, fixed = sandbox("a"), sandbox("b")
+    host_end = str(a.call("ADD").json["interfaces"][0]["name"])
+    fixed_end = str(fixed.call("ADD", mtu=1390).json["interfaces"][0]["name"])
+
+    def ends_have(mtu: int) -> bool:
+        inside, outside = a.netns.ip("link", "show", "eth0"), node.namespace.ip("link", "show", host_end)
+        return f"mtu {mtu} " in inside and f"mtu {mtu} " in outside
+
+    assert ends_have(1400)
+    node.namespace.ip("link", "set", "up0", "mtu", "1300")
+    eventually(lambda: ends_have(1300), what="as the device's, both ends")
+    pool(node, "tunnelled", "10.66.0.0/24", vxlanMode="Always", nodeSelector="rack == 'other'")
+    eventually(lambda: ends_have(1250), what="50 bytes less than the device's")
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", {"vxlanMTU": 1222}))
+    eventually(lambda: ends_have(1222), what="as it is set")
+    a.netns.ip("link", "set", "eth0", "mtu", "1111")
+    node.namespace.ip("link", "set", host_end, "mtu", "1111")
+    eventually(lambda: ends_have(1222), what="it is repaired")
+    assert "mtu 1390 " in fixed.netns.ip("link", "show", "eth0"), "a network's own stays"
+    assert "mtu 1390 " in node.namespace.ip("link", "show", fixed_end)
+    node.agent.kill()
+    node.drop("ippools", "tunnelled")
+    node.drop("felixconfigurations", "default")
+    node.agent.start()
+    eventually(lambda: ends_have(1300), what="a restarted agent puts right what changed meanwhile")
+    node.namespace.ip("link", "set", "up0", "mtu", "1400")
+    node.namespace.ip("link", "add", "wan7", "mtu", "1270", "up", "type", "veth", "peer", "name", "wan8")
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", {"mtuIfacePattern": "wan7"}))
+    node.namespace.ip("link", "set", "wan8", "up")
+    eventually(lambda: ends_have(1270), what="the devices that count are named")
+    node.namespace.ip("link", "del", "wan7")
+    node.drop("felixconfigurations", "default")
+    eventually(lambda: ends_have(1400))
+
+
 def _mtu_of_next(sandbox: Sandbox) -> int:
     said = sandbox.call("ADD")
     sandbox.delete()

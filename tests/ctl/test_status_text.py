@@ -65,6 +65,13 @@ def test_a_dead_neighbour_keeps_a_node_from_being_ready_at_its_start_only(
     assert [DOWN.address in problem for problem in found] == ([] if ready else [True])
 
 
+def test_nodes_whose_pods_have_another_mtu_are_named() -> None:
+    nodes = {name: status(name, kernel=KernelStatus(True, pod_mtu=mtu)) for name, mtu in (("n1", 1450), ("n2", 1450))}
+    assert render_problems(nodes) == []
+    nodes["n3"] = status("n3", kernel=KernelStatus(True, pod_mtu=1430))
+    assert render_problems(nodes) == ["warning: pods have not the same mtu everywhere: 1430 on n3; 1450 on n1, n2"]
+
+
 def test_a_node_with_which_all_is_well() -> None:
     assert find_problems(status()) == ()
     assert find_unprogrammed(status(), 7) == ()
