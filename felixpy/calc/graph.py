@@ -16,6 +16,7 @@ from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
+    BgpConfiguration,
     EndpointSlice,
     FelixConfiguration,
     HostEndpoint,
@@ -57,6 +58,7 @@ class Graph:
         self._pools_dirty = False
         self._configurations: dict[str, FelixConfiguration] = {}
         self._options_dirty = True
+        self._bgp: BgpConfiguration | None = None
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; None means that the resource is gone."""
@@ -90,6 +92,9 @@ class Graph:
                     self._configurations[ref.name.name] = value
                 else:
                     self._configurations.pop(ref.name.name, None)
+            case Table.BGP_CONFIGURATION if ref.name.name == "default":
+                self._options_dirty = True
+                self._bgp = value if isinstance(value, BgpConfiguration) else None
             case _:
                 self.policy.update(ref, value)
         self._peers.update(ref, value)
@@ -126,5 +131,5 @@ class Graph:
             return None
         self._options_dirty = False
         common, own = (self._configurations.get(name) for name in ("default", f"node.{self.node}"))
-        self.options = derive_options(common, own)
+        self.options = derive_options(common, own, self._bgp)
         return self.options

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from felixpy.resources.types import FailsafePort, FelixConfiguration
+from felixpy.addresses import Address, Prefix, parse_address
+from felixpy.resources.types import BgpConfiguration, FailsafePort, FelixConfiguration
 
 _TCP, _UDP = 6, 17
 
@@ -21,6 +22,14 @@ class HostAction(StrEnum):
     DROP = "Drop"
     RETURN = "Return"
     ACCEPT = "Accept"
+
+
+class LoopAction(StrEnum):
+    """What becomes of a packet to a Service range that no Service took."""
+
+    DROP = "Drop"
+    REJECT = "Reject"
+    DISABLED = "Disabled"
 
 
 def _ports(protocol: int, *ports: int) -> tuple[FailsafePort, ...]:
@@ -36,7 +45,9 @@ class Options:
     """How policy is enforced on this node, and where it is watched over.
 
     `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
-    host endpoints always let in and out. `metrics_at` and `health_at`: host and port of their pages, None for neither.
+    host endpoints always let in and out. `nat_address` None: natOutgoing takes the outgoing device's; with
+    `nat_spares_nodes` what goes to nodes keeps its source. `service_cidrs`: where Services have their addresses.
+    `metrics_at` and `health_at`: host and port of their pages, None for neither.
     """
 
     interface_prefixes: tuple[str, ...] = ("cali",)
@@ -48,6 +59,11 @@ class Options:
     drop_invalid: bool = True
     vxlan_port: int = 4789
     log_prefix: str = "calico-packet"
+    nat_address: Address | None = None
+    nat_interface: str = ""
+    nat_spares_nodes: bool = False
+    service_loop: LoopAction = LoopAction.REJECT
+    service_cidrs: tuple[Prefix, ...] = ()
     metrics_at: tuple[str, int] | None = None
     health_at: tuple[str, int] | None = None
 
@@ -59,8 +75,13 @@ class Options:
 DEFAULTS = Options()
 
 
-def derive_options(common: FelixConfiguration | None, own: FelixConfiguration | None) -> Options:
-    """Field by field: the node's own configuration, else the common one, else the default."""
+def derive_options(
+    common: FelixConfiguration | None, own: FelixConfiguration | None, bgp: BgpConfiguration | None = None
+) -> Options:
+    """Field by field: the node's own configuration, else the common one, else the default.
+
+    `bgp` is the default BGPConfiguration, which names the ranges of Services.
+    """
     values: dict[str, object] = {}
     for configuration in (common, own):
         if configuration is not None:
@@ -75,6 +96,11 @@ def derive_options(common: FelixConfiguration | None, own: FelixConfiguration | 
         drop_invalid=not _get(values, "disableConntrackInvalidCheck", False),
         vxlan_port=_get(values, "vxlanPort", DEFAULTS.vxlan_port),
         log_prefix=_get(values, "logPrefix", DEFAULTS.log_prefix),
+        nat_address=_address(values, "natOutgoingAddress"),
+        nat_interface=_nat_interface(values),
+        nat_spares_nodes=_get(values, "natOutgoingExclusions", "") == "IPPoolsAndHostIPs",
+        service_loop=_loop_action(values),
+        service_cidrs=_service_cidrs(bgp),
         metrics_at=_page(values, "prometheusMetrics", "", 9091),
         health_at=_page(values, "health", "localhost", 9099),
     )
@@ -112,3 +138,28 @@ def _prefixes(values: Mapping[str, object]) -> tuple[str, ...]:
 def _host_action(values: Mapping[str, object]) -> HostAction:
     word = _get(values, "defaultEndpointToHostAction", "").capitalize()
     return HostAction(word) if word in tuple(HostAction) else DEFAULTS.endpoint_to_host
+
+
+def _address(values: Mapping[str, object], name: str) -> Address | None:
+    """One that cannot be read is not said."""
+    try:
+        return parse_address(_get(values, name, ""))
+    except ValueError:
+        return None
+
+
+def _nat_interface(values: Mapping[str, object]) -> str:
+    """The device's name, in Calico's form of a pattern (`eth+` is every name that begins so), as ours (`eth*`)."""
+    text = _get(values, "iptablesNATOutgoingInterfaceFilter", "")
+    return f"{text[:-1]}*" if text.endswith("+") else text
+
+
+def _loop_action(values: Mapping[str, object]) -> LoopAction:
+    word = _get(values, "serviceLoopPrevention", "").capitalize()
+    return LoopAction(word) if word in tuple(LoopAction) else DEFAULTS.service_loop
+
+
+def _service_cidrs(bgp: BgpConfiguration | None) -> tuple[Prefix, ...]:
+    if bgp is None:
+        return ()
+    return tuple(sorted({*bgp.service_cluster_cidrs, *bgp.service_external_cidrs, *bgp.service_lb_cidrs}))

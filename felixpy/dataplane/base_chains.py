@@ -16,7 +16,8 @@ from felixpy.calc.options import HostAction, Options
 from felixpy.calc.pools import PoolsIntent
 from felixpy.dataplane.endpoint_chains import ACCEPTED, FROM_ENDPOINTS, TO_ENDPOINTS
 from felixpy.dataplane.host_chains import NEIGHBOURS, NODES, Guards, Place, host_objects, workload_interfaces
-from felixpy.dataplane.objects import BaseHook, Chain, Object, Set, SetType
+from felixpy.dataplane.objects import BaseHook, Chain, Object, Set
+from felixpy.dataplane.outgoing import MASQUERADED, POOLS, render_loop_prevention, render_nat_outgoing
 from felixpy.dataplane.policy_chains import ALLOW_CHAIN, PASS_CHAIN
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
@@ -32,14 +33,12 @@ from felixpy.dataplane.rules import (
     IcmpIs,
     Jump,
     MarkIs,
-    Masquerade,
     NetIn,
     ReversePathFails,
     Rule,
-    SetHas,
     SetMark,
 )
-from felixpy.dataplane.sets import VERSIONS, merge_prefixes
+from felixpy.dataplane.sets import merge_prefixes
 from felixpy.dataplane.tunnel_objects import INPUT_CHAIN
 
 HOOKS: Mapping[str, BaseHook] = {
@@ -55,11 +54,6 @@ HOOKS: Mapping[str, BaseHook] = {
     "filter-postrouting": BaseHook("filter", "postrouting", 0),
     "nat-postrouting": BaseHook("nat", "postrouting", 100),
 }
-
-MASQUERADED4 = Set("masq-pools4", SetType.IPV4, interval=True)
-MASQUERADED6 = Set("masq-pools6", SetType.IPV6, interval=True)
-POOLS4 = Set("pools4", SetType.IPV4, interval=True)
-POOLS6 = Set("pools6", SetType.IPV6, interval=True)
 
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 """ICMPv6 types that a pod may send its host: multicast listener, router and neighbour discovery (RFC 4861, 2710)."""
@@ -82,10 +76,10 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
         "filter-forward": _forward(guards),
         "filter-output": _output(guards),
         "filter-postrouting": _postrouting(guards),
-        "nat-postrouting": _masquerade(),
+        "nat-postrouting": render_nat_outgoing(guards.options),
     }
     bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
-    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, MASQUERADED4, MASQUERADED6, POOLS4, POOLS6, *PEER_SETS)
+    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *PEER_SETS)
     return (*sets, *_fixed_chains(guards.options.endpoint_to_host), *bases, *host_objects(guards))
 
 
@@ -160,6 +154,7 @@ def _forward(guards: Guards) -> tuple[Rule, ...]:
     """What an earlier stage accepted skips the incoming host endpoint; workloads and the outgoing one still judge."""
     before, after = Place(Stage.FORWARD, "in"), Place(Stage.FORWARD, "out")
     return (
+        *render_loop_prevention(guards.options),
         *((Rule(Jump(before.chain), (NOT_ACCEPTED,)),) if guards.has(before) else ()),
         *(Rule(Jump("from-workload"), (match,)) for match in workload_interfaces("in", guards.options)),
         *(Rule(Jump("to-workload"), (match,)) for match in workload_interfaces("out", guards.options)),
@@ -192,21 +187,10 @@ def _postrouting(guards: Guards) -> tuple[Rule, ...]:
     )
 
 
-def _masquerade() -> tuple[Rule, ...]:
-    return tuple(
-        Rule(
-            Masquerade(),
-            (SetHas("source", masqueraded.name, version), SetHas("destination", pools.name, version, negate=True)),
-            "natOutgoing",
-        )
-        for version, masqueraded, pools in zip(VERSIONS, (MASQUERADED4, MASQUERADED6), (POOLS4, POOLS6), strict=True)
-    )
-
-
 def pool_sets(pools: PoolsIntent) -> Mapping[Set, frozenset[Prefix]]:
     """What the sets of pools hold."""
     return {
         target: merge_prefixes(prefix for prefix in prefixes if prefix.version == version)
-        for prefixes, targets in ((pools.own, (POOLS4, POOLS6)), (pools.masqueraded, (MASQUERADED4, MASQUERADED6)))
-        for version, target in zip((4, 6), targets, strict=True)
+        for prefixes, targets in ((pools.own, POOLS), (pools.masqueraded, MASQUERADED))
+        for version, target in targets.items()
     }
