@@ -35,8 +35,7 @@ def main() -> None:
     with Etcd() as etcd:
         for endpoints, policies in SIZES:
             etcd.delete_prefix("/")
-            for key, value in (*cluster(endpoints, policies), endpoint("r0", 2, "cali2", app="app2", env="e2")):
-                etcd.put(key.decode(), value.decode())
+            etcd.put_all((*cluster(endpoints, policies), endpoint("r0", 2, "cali2", app="app2", env="e2")))
             named = min(ask(etcd.url, "cali2", "n1-cni-p1-eth0", "tcp/8000") for _ in range(3))
             numbered = min(ask(etcd.url, "10.64.0.2", "10.64.0.1", "tcp/8000") for _ in range(3))
             print(f"{endpoints:9} {policies:8} {named:9.2f} {numbered:12.2f}", flush=True)

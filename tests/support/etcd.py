@@ -11,14 +11,18 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
+
+TXN_MOST = 128
+"""Operations that etcd takes in one transaction (its --max-txn-ops)."""
 
 
 def free_port() -> int:
@@ -76,6 +80,13 @@ class EtcdGateway:
         """Writes text, or a mapping as JSON; the new revision."""
         text = value if isinstance(value, str) else json.dumps(value)
         return int(self.call("kv/put", {"key": _encode(key), "value": _encode(text)})["header"]["revision"])
+
+    def put_all(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Writes many keys, as many in a transaction as etcd takes."""
+        rest = iter(pairs)
+        while some := tuple(islice(rest, TXN_MOST)):
+            puts = [{"key": _encode(key.decode()), "value": _encode(value.decode())} for key, value in some]
+            self.call("kv/txn", {"success": [{"requestPut": put} for put in puts]})
 
     def get(self, key: str) -> str | None:
         """The value of a key, or None."""
