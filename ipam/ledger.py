@@ -8,7 +8,7 @@ Source: metallb/internal/ipam (allocator.go), whose order of addresses this keep
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .addresses import Address, parse_address, parse_prefix
@@ -26,13 +26,15 @@ class Sharer:
     """What decides whether a Service may hold an address together with others.
 
     `backend` is its selector when it keeps traffic on the node that it reaches (Local), else "": Services that share an
-    address have to agree on the nodes that answer for it.
+    address have to agree on the nodes that answer for it. Where two that hold an address do not agree (any more), the
+    one of the lower `rank` keeps it: that of the last change is the higher one.
     """
 
     name: str
     sharing_key: str = ""
     ports: frozenset[Port] = frozenset()
     backend: str = ""
+    rank: int = field(default=0, compare=False)
 
 
 class Range(NamedTuple):
@@ -79,9 +81,11 @@ def is_buggy(address: bytes) -> bool:
 
 
 class Ledger:
-    """Who holds what. Addresses held by nobody are free."""
+    """Who holds what. Addresses held by nobody are free; those given back of late rest: they are taken last."""
 
     def __init__(self) -> None:
+        self._resting: dict[Address, tuple[int, str]] = {}
+        self._rested: dict[str, dict[Address, None]] = {}
         self._holders: dict[Address, dict[str, Sharer]] = {}
         self._held: dict[str, tuple[Address, ...]] = {}
         self._by_key: dict[str, dict[Address, None]] = {}
@@ -108,6 +112,38 @@ class Ledger:
                 del self._holders[address]
                 self._note_free(address)
 
+    def rest(self, address: Address, since: int, name: str) -> None:
+        """Records that an address rests, since when (any number that grows), and who held it last."""
+        self.wake(address)
+        self._resting[address] = (since, name)
+        self._rested.setdefault(name, {})[address] = None
+
+    def wake(self, address: Address) -> None:
+        """Records that an address rests no longer."""
+        rested = self._resting.pop(address, None)
+        if rested is not None:
+            del self._rested[rested[1]][address]
+            if not self._rested[rested[1]]:
+                del self._rested[rested[1]]
+            self._note_free(address)
+
+    def rest_of(self, address: Address) -> tuple[int, str] | None:
+        """Since when an address rests and who held it last; None where it does not."""
+        return self._resting.get(address)
+
+    def rested_from(self, name: str) -> tuple[Address, ...]:
+        """The resting addresses that a Service gave back, lowest first."""
+        return tuple(sorted(address for address in self._rested.get(name, ()) if address not in self._holders))
+
+    def longest_resting(self, within: Range, avoid_buggy: bool) -> Address | None:
+        """Of a range's resting addresses the one that has rested longest, or None."""
+        found = (
+            (since, address)
+            for address, (since, _) in self._resting.items()
+            if within.contains(address) and address not in self._holders and not (avoid_buggy and is_buggy(address))
+        )
+        return min(found, default=(0, None))[1]
+
     def held_by(self, name: str) -> tuple[Address, ...]:
         """What a Service holds."""
         return self._held.get(name, ())
@@ -121,7 +157,7 @@ class Ledger:
         return iter(sorted(self._by_key.get(sharing_key, ())))
 
     def lowest_free(self, within: Range, avoid_buggy: bool) -> Address | None:
-        """The lowest address of a range that nobody holds, or None.
+        """The lowest address of a range that nobody holds and that does not rest, or None.
 
         Units   work is proportional to the grants since the last call for the range, not to those before.
         """
@@ -131,7 +167,8 @@ class Ledger:
         number = self._lowest.get(key, int.from_bytes(within.first, "big"))
         while number <= last:
             address = Address(number.to_bytes(width, "big"))
-            if address not in self._holders and not (avoid_buggy and is_buggy(address)):
+            taken = address in self._holders or address in self._resting
+            if not taken and not (avoid_buggy and is_buggy(address)):
                 break
             number += 1
         self._lowest[key] = number

@@ -2,7 +2,8 @@
 
 In: a Service, the pools, the ledger; out: Granted, or Refused with a reason for the request or for each pool. The same
 input gives the same answer: pools that are reserved for the Service by priority and name, then the others by name, in
-each the lowest address that it may hold. What it has, it keeps for as long as it may hold it.
+each the lowest address that it may hold; one that rests only where it was the Service's own, or nothing else is free.
+What it has, it keeps for as long as it may hold it.
 Never grants: the caller writes the grant and tells the ledger.
 Source: metallb/internal/ipam/allocator.go, controller/service.go, internal/k8s/k8salloc.
 """
@@ -22,7 +23,8 @@ class VipPool:
     """A MetalLB IPAddressPool. Its selectors are resolved beforehand.
 
     `namespaces` are those it is for, None meaning all; `selects_services` says that it has selectors of Services, whose
-    matches are in `VipService.selected_by`. Priority counts down to 1; 0 comes last.
+    matches are in `VipService.selected_by`. Priority counts down to 1; 0 comes last. A draining pool gives out nothing,
+    not even what is asked for; who has an address of it keeps it.
     """
 
     name: str
@@ -32,6 +34,7 @@ class VipPool:
     priority: int = 0
     namespaces: frozenset[str] | None = None
     selects_services: bool = False
+    draining: bool = False
 
     @property
     def is_pinned(self) -> bool:
@@ -85,6 +88,7 @@ class VipRefusal(StrEnum):
     OTHER_SERVICES = "the pool is for other Services"
     LACKS_FAMILY = "the pool lacks an address family of the Service"
     FULL = "the pool has no free address"
+    DRAINING = "the pool is draining"
     BUGGY = "the pool avoids addresses that end in .0 or .255"
     TAKEN = "another Service holds the address and does not share it under the same key"
     PORT_TAKEN = "another Service uses the same port of the address"
@@ -138,10 +142,14 @@ def choose_addresses(service: VipService, pools: Iterable[VipPool], ledger: Ledg
 
 
 def explain_sharing(service: VipService, address: Address, ledger: Ledger) -> VipRefusal | None:
-    """Why a Service may not hold an address beside those who do; None when it may."""
+    """Why a Service may not hold an address beside those who do; None when it may.
+
+    Beside those of a higher rank it stays: it is they who have to leave.
+    """
     mine = service.sharer
+    stays = address in ledger.held_by(mine.name)
     for other in ledger.holders_of(address):
-        if other.name == mine.name:
+        if other.name == mine.name or (stays and (other.rank, other.name) > (mine.rank, mine.name)):
             continue
         if not mine.sharing_key or mine.sharing_key != other.sharing_key:
             return VipRefusal.TAKEN
@@ -188,7 +196,9 @@ def _choose_requested(service: VipService, pools: tuple[VipPool, ...], ledger: L
         pool = _pool_of(service, pools, address)
         reason: VipRefusal | None = VipRefusal.NOT_IN_POOL
         if pool is not None and service.requested_pool in ("", pool.name):
+            new = address not in ledger.held_by(service.sharer.name)
             reason = _explain_address(service, pool, address, ledger)
+            reason = VipRefusal.DRAINING if reason is None and new and pool.draining else reason
             vips.append(Vip(address, pool.name))
         if reason is not None:
             reasons[format_address(address)] = reason
@@ -217,7 +227,7 @@ def _complete(
     whole: list[Vip] = []
     for version in service.wanted:
         have = next((vip for vip in kept if (len(vip.address) == 4) == (version == 4)), None)
-        address = have.address if have else _lowest(service, pool, version, ledger)
+        address = have.address if have else None if pool.draining else _lowest(service, pool, version, ledger)
         if address is None:
             return kept if service.policy is FamilyPolicy.PREFER_DUAL else None
         whole.append(Vip(address, pool.name))
@@ -231,6 +241,8 @@ def _choose_automatic(service: VipService, pools: tuple[VipPool, ...], ledger: L
         reason = _explain_pool(service, pool)
         if reason is None and not pool.auto_assign and not service.requested_pool:
             reason = VipRefusal.NOT_AUTOMATIC
+        if reason is None and pool.draining:
+            reason = VipRefusal.DRAINING
         if reason is not None:
             reasons[pool.name] = reason
             continue
@@ -248,9 +260,12 @@ def _choose_automatic(service: VipService, pools: tuple[VipPool, ...], ledger: L
 
 
 def _lowest(service: VipService, pool: VipPool, version: int, ledger: Ledger) -> Address | None:
-    for within in pool.ranges:
-        if within.version != version:
-            continue
+    ranges = [within for within in pool.ranges if within.version == version]
+    for address in ledger.rested_from(service.sharer.name):
+        inside = any(within.contains(address) for within in ranges)
+        if inside and _explain_address(service, pool, address, ledger) is None:
+            return address
+    for within in ranges:
         shared = ledger.shared_under(service.sharer.sharing_key) if service.sharer.sharing_key else iter(())
         candidates = [
             address
@@ -262,4 +277,5 @@ def _lowest(service: VipService, pool: VipPool, version: int, ledger: Ledger) ->
             candidates.append(free)
         if candidates:
             return min(candidates)
-    return None
+    rested = (ledger.longest_resting(within, pool.avoid_buggy) for within in ranges)
+    return next((address for address in rested if address is not None), None)

@@ -1,8 +1,10 @@
 """What the load balancer controller knows, and the next thing it has to write. Pure: loadbalancer.py reads and writes.
 
-In: keys as they are in the datastore; out: one Step at a time, each a transaction that compares the keys it relied on.
+In: keys as they are in the datastore; out: Batches, each a transaction that compares the keys it relied on. A batch is
+planned step by step, each as if those before it were made; where it is refused, all of that is taken back.
 Grants are the truth: a Service keeps what was granted to it, over restarts too, and even where its pools no longer
 allow it, as long as nothing else can be had. First come, first served: those who hold something, then by age and name.
+An address that is given back rests: its key under grants/resting goes by itself, and until then others come before it.
 What cannot be read changes nothing: such a Service keeps what it has, and no one moves while a pool is unreadable.
 Nothing may be planned before the whole datastore has been observed; nothing is while the cluster is not to be obeyed.
 """
@@ -10,12 +12,16 @@ Nothing may be planned before the whole datastore has been observed; nothing is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from felixpy.addresses import Address, format_address, parse_address
+from felixpy.controllers.batch import MOST_OPERATIONS, Batch, Step, changes_of, join_steps, size_of
+from felixpy.controllers.events import EventReason, make_event
+from felixpy.controllers.pool_status import POOLS, PoolStatus
+from felixpy.controllers.resting import RESTING, make_rest, parse_rest
+from felixpy.controllers.service_status import read_refusal, render_status
 from felixpy.controllers.vips import make_pools, make_service, make_sharer, wants_address
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.model import Expect, Write
@@ -24,7 +30,7 @@ from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
 from felixpy.resources.types import AddressPool, Broken, Grant, Namespace, Resource, Service
 from ipam import addresses as ipam_addresses
 from ipam.ledger import Ledger, Sharer
-from ipam.loadbalancer import Refused, VipPool, choose_addresses
+from ipam.loadbalancer import Refused, VipPool, VipService, choose_addresses, explain_sharing
 
 SERVICES = BY_TYPE["v1", "Service"]
 _STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
@@ -33,24 +39,22 @@ WATCHED = (
     CLUSTER_INFORMATION_KEY,
     SERVICES.prefix.encode(),
     BY_TYPE["v1", "Namespace"].prefix.encode(),
-    BY_TYPE["metallb.io/v1beta1", "IPAddressPool"].prefix.encode(),
+    POOLS.prefix.encode(),
     _GRANTED_ADDRESSES.encode(),
+    RESTING.encode(),
     _STATUS_OF_SERVICES.encode(),
+    POOLS.status_key(Name("", "")).encode(),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One transaction for one Service; `why` tells a person what it does."""
-
-    service: Name
-    expect: tuple[Expect, ...]
-    writes: tuple[Write, ...]
-    why: str
+_OURS = (GRANTS_PREFIX.encode(), STATUS_PREFIX.encode())
+"""What begins the keys that are written and watched."""
+_LEAST_ROOM = 12
+"""Operations that one Service may need at most, with some to spare."""
+_NOT_YET = 1 << 62
+"""Where a revision is not known yet: later than all."""
 
 
 class Allocation:
-    """Services, pools and grants as observed; `observe` changes, then take `next_step` until there is none."""
+    """Services, pools and grants as observed; `observe` changes, then take `next_batch` until there is none."""
 
     def __init__(self) -> None:
         self._decoder = Decoder("")
@@ -73,6 +77,9 @@ class Allocation:
         self._dirty: set[Name] = set()
         self._queue: list[tuple[bool, str, Name]] = []
         self._obeyed = False
+        self._pool_status = PoolStatus()
+        self._undo: list[Callable[[], None]] = []
+        self._steps_at_once = MOST_OPERATIONS
 
     @property
     def grants(self) -> Mapping[Address, Grant]:
@@ -80,9 +87,13 @@ class Allocation:
         return self._grants
 
     @property
-    def waiting(self) -> Collection[Name]:
+    def waiting(self) -> frozenset[Name]:
         """Services that were refused an address."""
-        return self._waiting
+        return frozenset(self._waiting)
+
+    def refusal_of(self, name: Name) -> str:
+        """Why a Service was refused, as its status says; "" where it was not."""
+        return read_refusal(self._statuses.get(name, b"{}"))
 
     def observe(self, key: bytes, value: bytes | None, mod_revision: int) -> None:
         """Takes in a key as it is at `mod_revision` (None: deleted then); what is older than known is passed over."""
@@ -97,9 +108,18 @@ class Allocation:
             guid, ready = parse_cluster_information(value)
             self._obeyed = bool(guid and ready)
             return
+        self._apply(key, value, mod_revision)
+
+    def _apply(self, key: bytes, value: bytes | None, mod_revision: int) -> None:
+        """Takes over what a key holds."""
         text = key.decode("utf-8", "replace")
         if text.startswith(_STATUS_OF_SERVICES):
             self._observe_status(text, value)
+            return
+        if text.startswith(RESTING):
+            self._observe_rest(text, value, mod_revision)
+            return
+        if self._pool_status.observe(text, value):
             return
         ref = self._decoder.ref_of(text)
         decoded = self._decoder.decode(key, value)
@@ -115,13 +135,23 @@ class Allocation:
             self._observe_resource(ref.table, ref.name, None)
 
     def _observe_status(self, key: str, value: bytes | None) -> None:
-        namespace, _, last = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
-        name = Name(namespace, last)
+        name = _name_of_status(key)
         if value is None:
             self._statuses.pop(name, None)
         else:
             self._statuses[name] = value
         self._touch(name)
+
+    def _observe_rest(self, key: str, value: bytes | None, since: int) -> None:
+        """An address rests, or no longer; who waits may have it either way."""
+        try:
+            address = ipam_addresses.Address(parse_address(key.removeprefix(RESTING)))
+        except ValueError:
+            return
+        if value is None:
+            self._ledger.wake(address)
+        else:
+            self._ledger.rest(address, since, parse_rest(value))
 
     def _observe_unreadable_grant(self, text: str) -> None:
         """A grant that nobody can read still takes its address."""
@@ -166,6 +196,7 @@ class Allocation:
         before = self._grants.pop(address, None)
         if grant is not None:
             self._grants[address] = grant
+        self._pool_status.recount(address, before, grant)
         old, new = (set(one.services) if one else set() for one in (before, grant))
         for name in old - new:
             self._held[name].discard(address)
@@ -182,13 +213,19 @@ class Allocation:
     def _record(self, name: Name) -> bool:
         """Tells the ledger what a Service holds, and how it shares; whether a holder shares otherwise than before."""
         held = tuple(ipam_addresses.Address(address) for address in sorted(self._held.get(name, ())))
-        sharer = make_sharer(name, self._services.get(name)) if name.namespace else Sharer(name.name)
+        service = self._services.get(name)
+        sharer = make_sharer(name, service, self._changed_at(name)) if name.namespace else Sharer(name.name)
         before = self._sharers.pop(name, None)
         if held:
             self._sharers[name] = sharer
-        if held != self._ledger.held_by(sharer.name) or before not in (None, sharer):
+        outranked = before is not None and before.rank != sharer.rank
+        if held != self._ledger.held_by(sharer.name) or before not in (None, sharer) or outranked:
             self._ledger.grant(sharer, held)
         return bool(held) and before not in (None, sharer)
+
+    def _changed_at(self, name: Name) -> int:
+        """The revision of a Service's last change; 0 of one that is gone."""
+        return self._revisions.get(SERVICES.key(name).encode(), 0)
 
     def _touch(self, *names: Name) -> None:
         for name in names:
@@ -201,45 +238,95 @@ class Allocation:
     def _touch_all(self, namespace: str = "") -> None:
         """The pools look different now: to all Services, or to those of one namespace."""
         self._vip_pools = None
+        self._pool_status.forget()
         self._touch(*(name for name in self._services if namespace in ("", name.namespace)))
 
-    def next_step(self) -> Step | None:
-        """The next transaction to make, or None when nothing is to be done now."""
+    def next_batch(self, now: str) -> Batch | None:
+        """The next transaction to make, or None when nothing is to be done now; `now` is for events (RFC 3339).
+
+        To be followed by `settle` or `refuse`. What the pools' status has to say comes after all else.
+        """
+        steps: list[Step] = []
+        room = MOST_OPERATIONS - 2
+        while room > _LEAST_ROOM and len(steps) < self._steps_at_once:
+            step = self._next_step(now)
+            if step is None:
+                break
+            room -= size_of(step)
+            self._assume(step)
+            steps.append(step)
+        if not steps and self._obeyed:
+            steps += self._pool_status.steps(self._pools, self._grants, self._revisions, MOST_OPERATIONS // 2)
+        return join_steps(steps) if steps else None
+
+    def _next_step(self, now: str) -> Step | None:
         while self._queue and self._obeyed:
             _, _, name = heapq.heappop(self._queue)
             if name in self._dirty:
                 self._dirty.discard(name)
-                step = self._plan(name)
+                step = self._plan(name, now)
                 if step is not None:
                     return step
         return None
 
-    def settle(self, step: Step, revision: int) -> None:
-        """A step was made, at `revision`."""
-        for write in step.writes:
-            self._learn(write.key, write.value, revision)
-        self._dirty.discard(step.service)
+    def _assume(self, step: Step) -> None:
+        """Takes a step for made; `refuse` takes that back."""
+        for key, value in changes_of(step):
+            if key.startswith(_OURS):
+                self._undo.append(self._inverse(key))
+                self._apply(key, value, _NOT_YET)
+        if step.service is not None:
+            self._dirty.discard(step.service)
 
-    def refuse(self, step: Step) -> None:
-        """A step was refused: what it relied on has changed. The Service waits for `resume`.
+    def _inverse(self, key: bytes) -> Callable[[], None]:
+        """What makes what is known of a key as it is now; of a resting address the time is kept as well."""
+        text = key.decode()
+        if text.startswith(RESTING):
+            address = ipam_addresses.Address(parse_address(text.removeprefix(RESTING)))
+            rested = self._ledger.rest_of(address)
+            return lambda: self._ledger.rest(address, *rested) if rested is not None else self._ledger.wake(address)
+        if text.startswith(_GRANTED_ADDRESSES):
+            granted = parse_address(text.removeprefix(_GRANTED_ADDRESSES))
+            grant = self._grants.get(granted)
+            return lambda: self._set_grant(granted, grant)
+        name = _name_of_status(text)
+        status = self._statuses.get(name)
+        return lambda: self._observe_status(text, status)
+
+    def settle(self, batch: Batch, revision: int) -> None:
+        """A batch was made, at `revision`; older events of its keys are still to come."""
+        self._undo.clear()
+        self._steps_at_once = min(self._steps_at_once * 2, MOST_OPERATIONS)
+        for key, value in changes_of(batch):
+            if not key.startswith(_OURS):
+                continue
+            if value is None:
+                self._revisions.pop(key, None)
+                self._deleted[key] = revision
+            else:
+                self._deleted.pop(key, None)
+                self._revisions[key] = revision
+            if key.startswith(RESTING.encode()) or self._pool_status.owns(key):
+                self._apply(key, value, revision)
+
+    def refuse(self, batch: Batch) -> None:
+        """A batch was refused: what it relied on has changed. Its Services wait for `resume`; then one goes at a time.
 
         What the keys hold now is not taken in here: keys known as of different revisions would together say what was
         never so (a status already there, not yet the grant that came with it). The watch brings all of it, in order.
         """
-        self._refused.add(step.service)
+        while self._undo:
+            self._undo.pop()()
+        self._steps_at_once = 1
+        self._refused.update(step.service for step in batch.steps if step.service is not None)
+        self._dirty -= self._refused
 
     def resume(self) -> None:
         """The watch has brought something: those that were refused are planned anew."""
         refused, self._refused = self._refused, set()
         self._touch(*refused)
 
-    def _learn(self, key: bytes, value: bytes | None, revision: int) -> None:
-        """What a transaction told us before the watch does: older events of the key are still to come."""
-        self.observe(key, value, revision)
-        if value is None:
-            self._deleted[key] = revision
-
-    def _plan(self, name: Name) -> Step | None:
+    def _plan(self, name: Name, now: str) -> Step | None:
         self._waiting.discard(name)
         if name in self._unreadable[Table.SERVICE]:
             return None
@@ -249,27 +336,43 @@ class Allocation:
         if self._vip_pools is None:
             self._vip_pools, self.overlapping = make_pools(self._pools, self._namespaces)
         held = {address: self._grants[address].pool for address in sorted(self._held.get(name, ()))}
-        choice = choose_addresses(make_service(name, service, self._pools), self._vip_pools, self._ledger)
+        asking = make_service(name, service, self._pools, self._changed_at(name))
+        choice = choose_addresses(asking, self._vip_pools, self._ledger)
         if isinstance(choice, Refused):
             self._waiting.add(name)
+            held = {address: pool for address, pool in held.items() if self._may_stay(asking, address)}
             reason = next(iter(choice.reasons.values())).name
-            return self._step(name, held, _status(held, "False", reason, choice.describe()))
+            words = choice.describe()
+            return self._step(name, held, render_status(held, "False", reason, words), (EventReason.FAILED, words, now))
         wanted = {Address(vip.address): vip.pool for vip in choice.vips}
         broken = self._unreadable[Table.ADDRESS_POOL]
         if broken and held.keys() - wanted.keys():
             message = f"stays while a pool cannot be read: {', '.join(map(str, sorted(broken)))}"
-            return self._step(name, held, _status(held, "True", "POOL_UNREADABLE", message))
-        return self._step(name, wanted, _status(wanted, "True", "GRANTED", ""))
+            return self._step(name, held, render_status(held, "True", "POOL_UNREADABLE", message))
+        words = " ".join(f"{format_address(address)} of pool {pool}" for address, pool in wanted.items())
+        granted = (EventReason.ALLOCATED, f"has {words}", now)
+        return self._step(name, wanted, render_status(wanted, "True", "GRANTED", ""), granted)
+
+    def _may_stay(self, asking: VipService, address: Address) -> bool:
+        """Whether a Service that can have no other address may keep this one: beside those that it may share with."""
+        return explain_sharing(asking, ipam_addresses.Address(address), self._ledger) is None
 
     def _release(self, name: Name) -> Step | None:
         return self._step(name, {}, None) if name in self._held or name in self._statuses else None
 
-    def _step(self, name: Name, wanted: Mapping[Address, str], status: bytes | None) -> Step | None:
+    def _step(
+        self,
+        name: Name,
+        wanted: Mapping[Address, str],
+        status: bytes | None,
+        event: tuple[EventReason, str, str] | None = None,
+    ) -> Step | None:
         writes = list(self._grant_writes(name, wanted))
         if self._statuses.get(name) != status:
             writes.append(Write(SERVICES.status_key(name).encode(), status))
         if not writes:
             return None
+        rests = [make_rest(one.key, str(name)) for one in writes if one.value is None and _is_grant(one.key)]
         relied_on = {
             CLUSTER_INFORMATION_KEY,
             SERVICES.key(name).encode(),
@@ -278,7 +381,10 @@ class Allocation:
         }
         expect = tuple(Expect(key, self._revisions.get(key, 0)) for key in sorted(relied_on))
         addresses = " ".join(map(format_address, wanted)) or "no address"
-        return Step(name, expect, tuple(writes), f"{name} has {addresses}")
+        woken = (f"{RESTING}{format_address(address)}".encode() for address in wanted)
+        writes += [Write(key, None) for key in woken if key in self._revisions]
+        passing = (*rests, *((make_event(name, *event),) if event is not None else ()))
+        return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing)
 
     def _grant_writes(self, name: Name, wanted: Mapping[Address, str]) -> Iterator[Write]:
         for address in sorted(self._held.get(name, set()) - wanted.keys()):
@@ -292,15 +398,16 @@ class Allocation:
                 yield _write_grant(address, tuple(sorted({*grant.services, name})), pool)
 
 
+def _is_grant(key: bytes) -> bool:
+    return key.startswith(_GRANTED_ADDRESSES.encode())
+
+
+def _name_of_status(key: str) -> Name:
+    namespace, _, last = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
+    return Name(namespace, last)
+
+
 def _write_grant(address: Address, services: tuple[Name, ...], pool: str) -> Write:
     text = format_address(address)
     body = {"address": text, "services": [str(name) for name in services], "pool": pool}
     return Write(grant_key(text).encode(), msgspec.json.encode(body) if services else None)
-
-
-def _status(wanted: Mapping[Address, str], state: str, reason: str, message: str) -> bytes:
-    body = {
-        "loadBalancer": {"ingress": [{"ip": format_address(address)} for address in wanted]} if wanted else {},
-        "conditions": [{"type": "AddressGranted", "status": state, "reason": reason, "message": message}],
-    }
-    return msgspec.json.encode(body)

@@ -1,7 +1,8 @@
 """The load balancer controller: gives Services of type LoadBalancer their addresses, while this node leads.
 
 In: a Store and the condition of our leadership; out: grants and status in the datastore. Decides nothing: what to
-write is `allocation.py`'s. One snapshot, then one watch; each transaction carries the leadership.
+write is `allocation.py`'s. One snapshot, then one watch; each transaction carries the leadership. What goes by itself
+is written under leases that nobody keeps, one for all of a round.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 
 from felixpy.controllers.allocation import WATCHED, Allocation
+from felixpy.controllers.batch import Batch
 from felixpy.controllers.leader import check_fence
-from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, Store
+from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, Store, Write
 
 LEADER_KEY = b"/felixpy/leaders/loadbalancer"
 
@@ -56,14 +59,28 @@ def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:
 async def settle_all(store: Store, fence: Expect, allocation: Allocation) -> None:
     """Makes every transaction that is due; a refused one waits for the watch to bring what it was refused for."""
     told = allocation.overlapping
-    while (step := allocation.next_step()) is not None:
-        result = await store.transact([fence, *step.expect], step.writes)
+    leases: dict[int, int] = {}
+    while (batch := allocation.next_batch(_now())) is not None:
+        writes = (*batch.writes, *await _under_leases(store, batch, leases))
+        result = await store.transact([fence, *batch.expect], writes)
         if result.succeeded:
-            _log.info("load balancer: %s", step.why)
-            allocation.settle(step, result.revision)
+            for step in batch.steps:
+                _log.info("load balancer: %s", step.why)
+            allocation.settle(batch, result.revision)
             continue
         check_fence(fence, result.current[0])
-        allocation.refuse(step)
+        allocation.refuse(batch)
     if allocation.overlapping != told:
         for pool, other in allocation.overlapping.items():
             _log.warning("load balancer: pool %s is not used: it overlaps pool %s", pool, other)
+
+
+async def _under_leases(store: Store, batch: Batch, leases: dict[int, int]) -> list[Write]:
+    """The writes that go by themselves; `leases` are those of this round, by how long they last."""
+    for for_s in {one.for_s for one in batch.passing} - leases.keys():
+        leases[for_s] = await store.passing_lease(for_s)
+    return [Write(one.key, one.value, leases[one.for_s]) for one in batch.passing]
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -21,16 +21,17 @@ def wants_address(service: Service | None) -> bool:
     return service is not None and service.type == "LoadBalancer" and service.class_name in (None, "", OUR_CLASS)
 
 
-def make_sharer(name: Name, service: Service | None) -> Sharer:
-    """What decides with whom a Service may share; one that is gone shares with nobody."""
+def make_sharer(name: Name, service: Service | None, revision: int) -> Sharer:
+    """What decides with whom a Service, last changed at `revision`, may share; one that is gone shares with nobody."""
     if service is None:
-        return Sharer(str(name))
+        return Sharer(str(name), rank=revision)
     local = service.external_policy is TrafficPolicy.LOCAL
     return Sharer(
         str(name),
         service.sharing_key,
         frozenset(Port(_PROTOCOLS.get(port.protocol, str(port.protocol)), port.port) for port in service.ports),
         "selects " + ",".join(f"{label}={value}" for label, value in service.selector) if local else "",
+        revision,
     )
 
 
@@ -51,8 +52,8 @@ def read_family_policy(service: Service) -> FamilyPolicy:
     return FamilyPolicy(service.family_policy) if known else FamilyPolicy.SINGLE
 
 
-def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool]) -> VipService:
-    """A Service as the choice sees it."""
+def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool], revision: int) -> VipService:
+    """A Service, last changed at `revision`, as the choice sees it."""
     labels = dict(service.labels)
     selected_by = frozenset(
         pool_name.name
@@ -60,7 +61,7 @@ def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool]
         if any(compile_selector(selector)(labels) for selector in pool.service_selectors)
     )
     return VipService(
-        sharer=make_sharer(name, service),
+        sharer=make_sharer(name, service, revision),
         namespace=name.namespace,
         families=make_families(service),
         policy=read_family_policy(service),
@@ -113,4 +114,5 @@ def _make_pool(name: str, pool: AddressPool, namespaces: Iterable[tuple[Name, Na
         priority=pool.priority,
         namespaces=allowed,
         selects_services=bool(pool.service_selectors),
+        draining=pool.draining,
     )

@@ -83,6 +83,12 @@ def _external_addresses(body: Body) -> str:
     return text(shown)
 
 
+def _both(body: Body, what: str) -> str:
+    """What the status of a pool counts, of both families."""
+    counts = [at(dict(body), f"status.{what}IPv{version}") for version in (4, 6)]
+    return text(sum(one for one in counts if isinstance(one, int))) if any(one is not None for one in counts) else ""
+
+
 def _endpoints(body: Body) -> str:
     endpoints = at(dict(body), "endpoints")
     return text([at(item, "addresses") for item in endpoints] if isinstance(endpoints, list) else None)
@@ -195,10 +201,19 @@ _OTHERS: dict[str, Sequence[Column]] = {
         field("LABELS", "metadata.labels", wide=True),
     ),
     "Secret": (field("TYPE", "type", default="Opaque"),),
+    "Event": (
+        field("TYPE", "type"),
+        field("REASON", "reason"),
+        field("OBJECT", "involvedObject.name"),
+        field("LAST SEEN", "lastTimestamp"),
+        field("MESSAGE", "message"),
+    ),
     "IPAddressPool": (
         field("AUTO ASSIGN", "spec.autoAssign", default=True),
         field("AVOID BUGGY IPS", "spec.avoidBuggyIPs", default=False),
         field("ADDRESSES", "spec.addresses"),
+        Column("ASSIGNED", lambda body: _both(body, "assigned")),
+        Column("AVAILABLE", lambda body: _both(body, "available")),
     ),
     "L2Advertisement": (
         field("IPADDRESSPOOLS", "spec.ipAddressPools", default="(all)"),

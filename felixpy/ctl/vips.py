@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from felixpy.addresses import Address, format_address, parse_prefix
 from felixpy.calc.announce import Why
+from felixpy.controllers.pool_status import count_addresses
+from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import wants_address
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Table
@@ -25,17 +25,6 @@ _STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERV
 PREFIXES = tuple(prefix.encode() for prefix in (POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, _STATUS_OF_SERVICES))
 NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
 NO_SESSION = "no session up"
-
-
-class Condition(msgspec.Struct):
-    """What the controller said of a Service."""
-
-    status: str = ""
-    message: str = ""
-
-
-class _ServiceStatus(msgspec.Struct):
-    conditions: list[Condition] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +70,12 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
     pools: dict[Name, AddressPool] = {}
     grants: list[Grant] = []
     services: dict[Name, Service] = {}
-    conditions: dict[Name, Condition] = {}
+    refusals: dict[Name, str] = {}
     for pair in pairs:
         key = pair.key.decode("utf-8", "replace")
         if key.startswith(_STATUS_OF_SERVICES):
             namespace, _, name = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
-            conditions[Name(namespace, name)] = _read_condition(pair.value)
+            refusals[Name(namespace, name)] = read_refusal(pair.value)
             continue
         decoded = decoder.decode(pair.key, pair.value)
         if not isinstance(decoded, Decoded):
@@ -103,13 +92,13 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
     uses = (
         PoolUse(name.name, _count_used(grants, name.name, pool), _count(pool)) for name, pool in sorted(pools.items())
     )
-    return Balance(tuple(uses), tuple(_derive_addresses(services, grants, conditions, nodes)))
+    return Balance(tuple(uses), tuple(_derive_addresses(services, grants, refusals, nodes)))
 
 
 def _derive_addresses(
     services: Mapping[Name, Service],
     grants: Sequence[Grant],
-    conditions: Mapping[Name, Condition],
+    refusals: Mapping[Name, str],
     nodes: Mapping[str, NodeStatus | None],
 ) -> Iterable[ServiceAddress]:
     held: dict[Name, list[Grant]] = {}
@@ -117,8 +106,7 @@ def _derive_addresses(
         for name in grant.services:
             held.setdefault(name, []).append(grant)
     for name in sorted({*services, *held}):
-        condition = conditions.get(name, Condition())
-        refusal = condition.message if condition.status == "False" else ""
+        refusal = refusals.get(name, "")
         for grant in held.get(name, ()):
             yield ServiceAddress(name, grant.address, grant.pool, refusal, derive_reach(grant.address, nodes))
         if name not in held:
@@ -148,14 +136,6 @@ def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Re
     return Reach(tuple(announced), {reason: tuple(names) for reason, names in silent.items()})
 
 
-def _read_condition(value: bytes) -> Condition:
-    try:
-        conditions = msgspec.json.decode(value, type=_ServiceStatus).conditions
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Condition()
-    return conditions[0] if conditions else Condition()
-
-
 def _count_used(grants: Iterable[Grant], name: str, pool: AddressPool) -> int:
     """How many of its addresses are held; one that was given out before the pool shrank is none of its own."""
     return sum(grant.pool == name and any(_holds(one, grant.address) for one in pool.ranges) for grant in grants)
@@ -166,16 +146,4 @@ def _holds(one: AddressRange, address: Address) -> bool:
 
 
 def _count(pool: AddressPool) -> int:
-    return sum(_size(one) - (_count_buggy(one) if pool.avoid_buggy else 0) for one in pool.ranges)
-
-
-def _size(one: AddressRange) -> int:
-    return int.from_bytes(one.last, "big") - int.from_bytes(one.first, "big") + 1
-
-
-def _count_buggy(one: AddressRange) -> int:
-    """How many addresses of a range end in .0 or .255."""
-    if len(one.first) != 4:
-        return 0
-    first, last = int.from_bytes(one.first, "big"), int.from_bytes(one.last, "big")
-    return sum((last - ending) // 256 - (first - 1 - ending) // 256 for ending in (0, 255))
+    return sum(count_addresses(pool))

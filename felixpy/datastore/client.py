@@ -110,6 +110,9 @@ class EtcdStore:
     async def lease(self, ttl_s: int) -> EtcdLease:
         return await self._keeper.grant(ttl_s)
 
+    async def passing_lease(self, ttl_s: int) -> int:
+        return await self._keeper.grant_passing(ttl_s)
+
     async def compact(self, revision: int) -> None:
         """Drops all history before `revision`."""
         await self._call(rpc.COMPACT, self._types["CompactRequest"](revision=revision, physical=True), revision)

@@ -66,6 +66,10 @@ class LeaseKeeper:
             self._task = asyncio.create_task(self._keep())
         return lease
 
+    async def grant_passing(self, ttl_s: int) -> int:
+        """A lease that is left to expire."""
+        return await self._grant(ttl_s)
+
     async def revoke(self, lease: EtcdLease) -> None:
         """Stops keeping `lease` and deletes what is under it; one that has already expired is no error."""
         self._leases.discard(lease)

@@ -134,6 +134,10 @@ class MemoryStore:
         self._fail_if_asked()
         return MemoryLease(self, self._grant())
 
+    async def passing_lease(self, ttl_s: int) -> int:
+        self._fail_if_asked()
+        return self._grant()
+
     async def compact(self, revision: int) -> None:
         """Forgets all history before `revision`."""
         self._state_at(revision)

@@ -159,5 +159,8 @@ class Store(Protocol):
     async def lease(self, ttl_s: int) -> Lease:
         """Grants a lease and keeps it alive."""
 
+    async def passing_lease(self, ttl_s: int) -> int:
+        """Grants a lease that nobody keeps alive: what is put under its id goes by itself."""
+
     async def close(self) -> None:
         """Ends every stream and connection."""

@@ -118,6 +118,7 @@ KINDS: tuple[KindInfo, ...] = (
     KindInfo("Pod", "v1", "pods", True, ("pod", "po")),
     KindInfo("ServiceAccount", "v1", "serviceaccounts", True, ("serviceaccount", "sa")),
     KindInfo("Secret", "v1", "secrets", True, ("secret",)),
+    KindInfo("Event", "v1", "events", True, ("event", "ev")),
     KindInfo("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", True, ("endpointslice", "eps")),
     KindInfo("IPAddressPool", "metallb.io/v1beta1", "ipaddresspools", True, ("ipaddresspool", "addresspool")),
     KindInfo("L2Advertisement", "metallb.io/v1beta1", "l2advertisements", True, ("l2adv",)),

@@ -48,6 +48,8 @@ from felixpy.selector import Selector
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 ANNOTATION_PREFIXES = ("metallb.io/", "metallb.universe.tf/")
+DRAINING_ANNOTATION = "felixpy.io/draining"
+"""On an IPAddressPool, `true`: no Service gets an address of it any more; MetalLB has no field for that."""
 DEFAULT_AFFINITY_S = 10800
 
 
@@ -197,6 +199,7 @@ def read_address_pool(doc: AddressPoolDoc) -> AddressPool:
             for index, one in enumerate((allocation.namespace_selectors if allocation else None) or ())
         ),
         labels=read_labels(doc.metadata.labels),
+        draining=(doc.metadata.annotations or {}).get(DRAINING_ANNOTATION) == "true",
     )
 
 

@@ -412,7 +412,7 @@ class AddressRange:
 
 @dataclass(frozen=True, slots=True)
 class AddressPool:
-    """A MetalLB IPAddressPool."""
+    """A MetalLB IPAddressPool; a `draining` one gives out nothing more."""
 
     ranges: tuple[AddressRange, ...]
     auto_assign: bool = True
@@ -422,6 +422,7 @@ class AddressPool:
     service_selectors: tuple[Selector, ...] = ()
     namespace_selectors: tuple[Selector, ...] = ()
     labels: LabelPairs = ()
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

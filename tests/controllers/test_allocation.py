@@ -9,7 +9,19 @@ from felixpy.controllers.loadbalancer import LEADER_KEY, settle_all
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import Expect
-from tests.controllers.world import GRANTS, POOLS, SERVICES, STATUS, Cluster, observe_all, run_once, take_leadership
+from tests.controllers.world import (
+    EVENTS,
+    GRANTS,
+    POOL_STATUS,
+    POOLS,
+    RESTING,
+    SERVICES,
+    STATUS,
+    Cluster,
+    observe_all,
+    run_once,
+    take_leadership,
+)
 
 
 @pytest.fixture
@@ -244,7 +256,9 @@ async def test_a_service_deleted_meanwhile_gets_nothing(store: MemoryStore, fenc
     assert (await cluster.grants(), await cluster.addresses()) == ({}, {})
 
 
-async def test_one_more_service_costs_one_transaction(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+async def test_one_more_service_costs_a_transaction_and_its_pool_s_count_another(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
     await cluster.put_pool("default", "203.0.113.0/24")
     for number in range(50):
         await cluster.put_service(f"a/{number}")
@@ -255,4 +269,136 @@ async def test_one_more_service_costs_one_transaction(store: MemoryStore, fence:
     allocation.observe(pair.key, pair.value, pair.mod_revision)
     before = store.revision
     await settle_all(store, fence, allocation)
-    assert store.revision == before + 1
+    assert store.revision == before + 2
+
+
+async def test_an_address_given_back_rests_while_there_are_others(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/old")
+    await run_once(store, fence)
+    await cluster.delete_service("a/old")
+    await run_once(store, fence)
+    assert await cluster.read(RESTING) == {"203.0.113.10": {"service": "a/old"}}
+    for name in ("a/1", "a/2", "a/3"):
+        await cluster.put_service(name)
+        await run_once(store, fence)
+    assert (await cluster.addresses())["a/1"] == ["203.0.113.11"]
+    assert (await cluster.addresses())["a/3"] == ["203.0.113.10"], "the last resort"
+    assert await cluster.read(RESTING) == {}
+
+
+async def test_a_service_that_comes_back_has_the_address_that_it_had(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/1")
+    await cluster.put_service("a/2")
+    await run_once(store, fence)
+    for name in ("a/1", "a/2"):
+        await cluster.delete_service(name)
+    await run_once(store, fence)
+    await cluster.put_service("a/2")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/2": ["203.0.113.11"]}
+
+
+async def test_of_resting_addresses_the_longest_rested_goes_first(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    for number in range(3):
+        await cluster.put_service(f"a/{number}")
+    running = await run_once(store, fence)
+    for number in (2, 0, 1):
+        await cluster.delete_service(f"a/{number}")
+        running.observe(f"{SERVICES}a/{number}".encode(), None, store.revision)
+        await settle_all(store, fence, running)
+    await cluster.put_service("b/next")
+    for controller in (running, await observe_all(store)):
+        pair = await store.get(f"{SERVICES}b/next".encode())
+        assert pair is not None
+        controller.observe(pair.key, pair.value, pair.mod_revision)
+        batch = controller.next_batch("")
+        assert batch is not None
+        assert batch.steps[0].why == "b/next has 203.0.113.12", "restarted or not"
+        controller.refuse(batch)
+
+
+async def test_what_rests_is_put_under_a_lease(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    await cluster.delete_service("a/x")
+    await run_once(store, fence)
+    assert store.data[f"{RESTING}203.0.113.10".encode()].lease
+
+
+async def test_a_draining_pool_keeps_its_holders_and_gives_nothing_more(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/x")
+    await run_once(store, fence)
+    body = {"metadata": {"name": "default", "annotations": {"felixpy.io/draining": "true"}}}
+    await cluster.put(POOLS + "default", {**body, "spec": {"addresses": ["203.0.113.10-203.0.113.12"]}})
+    await cluster.put_service("a/y")
+    await cluster.put_service("a/z", loadBalancerIP="203.0.113.12")
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.10": ["a/x"]}
+    assert (await cluster.reason("a/y"), await cluster.reason("a/z")) == ("DRAINING", "DRAINING")
+    assert await cluster.reason("a/x") == "GRANTED"
+    await cluster.put_pool("other", "198.51.100.0/30")
+    await run_once(store, fence)
+    assert (await cluster.addresses())["a/y"] == ["198.51.100.0"]
+
+
+async def test_pools_say_how_full_they_are(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_pool("six", "2001:db8::/64", "198.51.100.0/24", avoidBuggyIPs=True)
+    await cluster.put_service("a/x")
+    await cluster.put_service("a/y", annotations={"address-pool": "six"}, ipFamilies=["IPv6"])
+    running = await run_once(store, fence)
+    assert await cluster.read(POOL_STATUS) == {
+        "default": {"assignedIPv4": 1, "availableIPv4": 2, "assignedIPv6": 0, "availableIPv6": 0},
+        "six": {"assignedIPv4": 0, "availableIPv4": 254, "assignedIPv6": 1, "availableIPv6": (1 << 63) - 1},
+    }
+    await cluster.delete_service("a/x")
+    running.observe((SERVICES + "a/x").encode(), None, store.revision)
+    await settle_all(store, fence, running)
+    assert (await cluster.read(POOL_STATUS))["default"]["availableIPv4"] == 3
+    await cluster.delete(POOLS + "six")
+    await run_once(store, fence)
+    assert set(await cluster.read(POOL_STATUS)) == {"default"}
+
+
+async def test_what_was_decided_is_told_as_events(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    for number in range(4):
+        await cluster.put_service(f"a/{number}", created=f"2026-01-01T00:00:0{number}Z")
+    await run_once(store, fence)
+    events = list((await cluster.read(EVENTS)).values())
+    told = {(one["involvedObject"]["name"], one["type"], one["reason"], one["message"]) for one in events}  # type: ignore[index]
+    assert ("0", "Normal", "IPAllocated", "has 203.0.113.10 of pool default") in told
+    assert ("3", "Warning", "AllocationFailed", "default: the pool has no free address") in told
+    assert all(store.data[key].lease for key in store.data if key.startswith(EVENTS.encode()))
+
+
+async def test_a_refused_batch_is_as_if_it_had_never_been(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    for number in range(3):
+        await cluster.put_service(f"a/{number}")
+    allocation = await observe_all(store)
+    await cluster.put_service("a/1", loadBalancerIP="203.0.113.10")
+    await settle_all(store, fence, allocation)
+    assert await cluster.grants() == {}, "one of the three has changed, and they were one transaction"
+    pair = await store.get((SERVICES + "a/1").encode())
+    assert pair is not None
+    allocation.observe(pair.key, pair.value, pair.mod_revision)
+    allocation.resume()
+    await settle_all(store, fence, allocation)
+    assert await cluster.addresses() == {"a/0": ["203.0.113.10"], "a/1": [], "a/2": ["203.0.113.11"]}
+    assert (await observe_all(store)).next_batch("") is None
+
+
+async def test_many_services_share_a_transaction(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_pool("default", "203.0.113.0/24")
+    for number in range(90):
+        await cluster.put_service(f"a/{number}")
+    before = store.revision
+    await run_once(store, fence)
+    assert store.revision - before <= 4
+    assert len(await cluster.grants()) == 90

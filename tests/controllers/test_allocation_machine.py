@@ -86,7 +86,7 @@ async def _follow(steps: list[tuple[object, ...]]) -> None:
             name: sorted(address for address, names in grants.items() if name in names)
             for name in {name for names in grants.values() for name in names}
         }
-        assert (await observe_all(store)).next_step() is None, "a new controller would change something"
+        assert (await observe_all(store)).next_batch("") is None, "a new controller would change something"
         families = Counter((name, ":" in address) for address, names in grants.items() for name in names)
         assert not [one for one, count in families.items() if count > 1], "two addresses of one family"
 

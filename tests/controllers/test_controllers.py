@@ -191,7 +191,7 @@ async def test_two_controllers_that_both_believe_to_lead_never_give_twice(store:
 
     await eventually_async(settled)
     assert not [task for task in tasks if task.done()]
-    assert (await observe_all(store)).next_step() is None, "a third would find something to do"
+    assert (await observe_all(store)).next_batch("") is None, "a third would find something to do"
 
 
 async def test_a_leader_s_key_without_a_lease_leads_nobody(store: Store, start: Start) -> None:

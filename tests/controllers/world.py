@@ -14,6 +14,9 @@ SERVICES = "/felixpy/resources/core/v1/services/"
 POOLS = "/felixpy/resources/metallb.io/v1beta1/ipaddresspools/metallb-system/"
 STATUS = "/felixpy/status/core/v1/services/"
 GRANTS = "/felixpy/grants/addresses/"
+RESTING = "/felixpy/grants/resting/"
+POOL_STATUS = "/felixpy/status/metallb.io/v1beta1/ipaddresspools/metallb-system/"
+EVENTS = "/felixpy/resources/core/v1/events/"
 
 
 class Cluster:

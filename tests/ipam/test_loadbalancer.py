@@ -24,9 +24,9 @@ def pool(name="p", *ranges, **options):
     return VipPool(name, tuple(map(parse_range, ranges or ["10.0.0.1-10.0.0.3"])), **options)
 
 
-def service(name="s", ports=(HTTP,), key="", backend="", requested=(), **options):
+def service(name="s", ports=(HTTP,), key="", backend="", requested=(), rank=0, **options):
     options.setdefault("namespace", "default")
-    sharer = Sharer(name, key, frozenset(ports), backend)
+    sharer = Sharer(name, key, frozenset(ports), backend, rank)
     return VipService(sharer, requested=tuple(map(parse_address, requested)), **options)
 
 
@@ -200,8 +200,8 @@ COMMANDS = st.lists(st.tuples(st.integers(0, 7), st.sampled_from(["", "k", "l"])
 def test_any_history_keeps_addresses_apart_and_lowest(history):
     ledger, live = Ledger(), {}
     pools = [pool("p", "10.0.0.254-10.0.1.2", avoid_buggy=True)]
-    for number, key, http, gone in history:
-        each = service(f"s{number}", [HTTP if http else DNS], key=key)
+    for rank, (number, key, http, gone) in enumerate(history):
+        each = service(f"s{number}", [HTTP if http else DNS], key=key, rank=rank)
         if gone:
             ledger.revoke(each.sharer.name)
             live.pop(each.sharer.name, None)

@@ -1,4 +1,4 @@
-"""`felixctl diff -f`: what apply would change, field by field."""
+"""`felixctl diff -f`: what apply would change, field by field, and whose addresses would move."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import click
 
+from felixpy.controllers.allocation import WATCHED
 from felixpy.ctl.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, with_store
 from felixpy.ctl.manifests import Body, Json
+from felixpy.ctl.moves import Move, derive_moves
 from felixpy.ctl.output import render_yaml
 from felixpy.ctl.plan import Change, Outcome
-from felixpy.ctl.stored import shown_body
+from felixpy.ctl.stored import encode_body, shown_body
 from felixpy.ctl.writer import plan_all
 from felixpy.datastore.model import Store
 
@@ -27,7 +29,7 @@ _MADE_AT_CREATION = ("resourceVersion", "uid", "creationTimestamp")
 @click.option("-n", "--namespace", default="", help="For objects that name none.")
 @click.pass_obj
 def command(etcd: str | None, files: tuple[str, ...], recursive: bool, namespace: str) -> None:
-    """Show what apply would change.
+    """Show what apply would change, and which Services would then get, move or lose addresses.
 
     Exit code 0: nothing; 1: something; 2: an object has an error.
     """
@@ -35,10 +37,12 @@ def command(etcd: str | None, files: tuple[str, ...], recursive: bool, namespace
     good, findings = checked(intake.manifests)
     failed = print_reports((*intake.reports, *findings))
 
-    async def work(store: Store) -> list[Change]:
-        return [change async for change in plan_all(store, good)]
+    async def work(store: Store) -> tuple[list[Change], tuple[Move, ...]]:
+        changes = [change async for change in plan_all(store, good)]
+        due = {one.key: encode_body(one.after) for one in changes if one.after is not None and _may_move(one)}
+        return changes, derive_moves((await store.snapshot(WATCHED)).items, due) if due else ()
 
-    changes = with_store(etcd, work)
+    changes, moves = with_store(etcd, work)
     differing = 0
     for change in changes:
         failed += print_reports(reports_of(change.manifest, change.problems))
@@ -46,10 +50,18 @@ def command(etcd: str | None, files: tuple[str, ...], recursive: bool, namespace
             differing += 1
             for line in unified_diff(change):
                 click.echo(click.style(line, fg=_COLORS.get(line[0])))
+    for move in moves:
+        click.echo(str(move))
     if failed:
         sys.exit(EXIT_USAGE)
     if differing:
         sys.exit(EXIT_FAILED)
+
+
+def _may_move(change: Change) -> bool:
+    """Whether the load balancer controller looks at the object."""
+    kinds = ("IPAddressPool", "Service", "Namespace")
+    return change.outcome in (Outcome.CREATED, Outcome.CONFIGURED) and change.manifest.info.kind in kinds
 
 
 def unified_diff(change: Change) -> Iterator[str]:
