@@ -1,8 +1,9 @@
 """Which prefixes this node announces to its BGP neighbours, why, and why not.
 
-In: address blocks and their affinities, pools, this node's labels, grants, advertisements (advertisements.py), and the
-frontends that services.py derives: one truth for forwarding and announcing. Out: announcements by prefix, and the
-reason of every address or block that is held here and stays silent. Never talks BGP, and knows no neighbour.
+In: address blocks and their affinities, pools, this node's labels, grants, advertisements (advertisements.py), floating
+addresses (floating.py), and the frontends that services.py derives: one truth for forwarding and announcing. Out:
+announcements by prefix, and the reason of every address or block that is held here and stays silent. Never talks BGP,
+and knows no neighbour.
 `AnnounceCalc` follows changes at their own cost; `derive_announcements` is the same from scratch.
 Source: confd/pkg/backends/calico/routes.go and bird_aggr.cfg.template (blocks); metallb speaker/bgp_controller.go
 (VIPs; without any BGPAdvertisement or L2Advertisement every granted address is announced, since a BGP node that holds
@@ -18,6 +19,7 @@ from typing import TypeVar
 
 from felixpy.addresses import Address, Prefix, host_prefix, mask_address
 from felixpy.calc.advertisements import Subjects, Terms, covers, derive_terms
+from felixpy.calc.floating import FloatingAddresses, find_silence, floating_of, is_enabled
 from felixpy.calc.frontends import Frontend, FrontendIntent
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import ServiceDelta, Tables, derive_services
@@ -49,6 +51,7 @@ class Why(StrEnum):
     BLOCK = "this node's address block"
     BORROWED = "an address of another node's block, held here"
     SERVICE = "a Service address with endpoints"
+    FLOATING = "a floating address of a workload here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ class AnnounceCalc:
         self._pool_labels: dict[str, LabelPairs] = {}
         self._services: dict[Name, Service] = {}
         self._subjects = Subjects(self._pool_labels, self._services)
+        self._floating = FloatingAddresses(node)
         self._labels: LabelPairs = ()
         self._terms = derive_terms((), ())
         self._dirty: set[Source] = set()
@@ -196,11 +200,13 @@ class AnnounceCalc:
     @property
     def silences(self) -> Mapping[Prefix, Silent]:
         """Why a block of ours, or a granted address, is not announced; as of the last flush."""
-        return {self._prefix_of(source): silent for source, silent in self._silent.items()}
+        return _silences((self._prefix_of(source), silent) for source, silent in self._silent.items())
 
     def _prefix_of(self, source: Source) -> Prefix:
         table, name = source
-        return self._blocks[name][0] if table is Table.BLOCK else host_prefix(self._grants[name].address)
+        if table is Table.BLOCK:
+            return self._blocks[name][0]
+        return host_prefix(self._floating.addresses[name] if table is Table.WORKLOAD else self._grants[name].address)
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes in one resource (None: it is gone); those of other tables are passed over."""
@@ -212,6 +218,9 @@ class AnnounceCalc:
             case Table.POOL:
                 _set(self._pools, ref.name, value if isinstance(value, IpPool) else None)
                 self._dirty.update((Table.BLOCK, name) for name in self._blocks)
+                self._dirty.update((Table.WORKLOAD, name) for name in self._floating.addresses)
+            case Table.WORKLOAD | Table.FELIX_CONFIGURATION:
+                self._dirty.update((Table.WORKLOAD, name) for name in self._floating.update(ref, value))
             case Table.GRANT:
                 self._update_grant(ref.name, value if isinstance(value, Grant) else None)
             case Table.BGP_ADVERTISEMENT:
@@ -327,11 +336,23 @@ class AnnounceCalc:
             if found is None:
                 return ()
             return derive_block(*found, self._states.get(name, ""), self._pools.values(), self.node)
+        if table is Table.WORKLOAD:
+            address = self._floating.addresses.get(name)
+            return _announce_floating(address, self._pools.values(), self._floating.enabled) if address else ()
         grant = self._grants.get(name)
         if grant is None:
             return ()
         intents = granted_intents(grant, self._frontends_at.get(grant.address, {}))
         return derive_address(grant, intents, self._terms, self._subjects)
+
+
+def _announce_floating(address: Address, pools: Iterable[IpPool], enabled: bool) -> tuple[Announcement, ...] | Silent:
+    return find_silence(address, pools, enabled) or (Announcement(host_prefix(address), Why.FLOATING),)
+
+
+def _silences(found: Iterable[tuple[Prefix, Silent]]) -> Mapping[Prefix, Silent]:
+    """One reason a prefix, whoever came first."""
+    return dict(sorted(found, key=lambda one: one[1].reason))
 
 
 def granted_intents(grant: Grant, frontends: Mapping[Frontend, FrontendIntent]) -> tuple[FrontendIntent, ...]:
@@ -376,16 +397,20 @@ def derive_announcements(tables: Tables, node: str) -> tuple[Mapping[Prefix, Ann
         if isinstance(block, Block):
             prefix = parse_block_name(name.name)
             found.append((prefix, derive_block(prefix, block, state, pools, node)))
+    enabled = is_enabled(tables.get(Table.FELIX_CONFIGURATION, {}), node)
+    for endpoint in tables.get(Table.WORKLOAD, {}).values():
+        for address in floating_of(endpoint, node):
+            found.append((host_prefix(address), _announce_floating(address, pools, enabled)))
     for grant in tables.get(Table.GRANT, {}).values():
         if isinstance(grant, Grant):
             made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms, subjects)
             found.append((host_prefix(grant.address), made))
     by_prefix: dict[Prefix, list[Announcement]] = {}
-    silent: dict[Prefix, Silent] = {}
+    silent: list[tuple[Prefix, Silent]] = []
     for prefix, made in found:
         if isinstance(made, Silent):
-            silent[prefix] = made
+            silent.append((prefix, made))
         else:
             for one in made:
                 by_prefix.setdefault(one.prefix, []).append(one)
-    return {prefix: merge_announcements(several) for prefix, several in by_prefix.items()}, silent
+    return {prefix: merge_announcements(several) for prefix, several in by_prefix.items()}, _silences(silent)

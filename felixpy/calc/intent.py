@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from felixpy.addresses import Address, Prefix
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import IcmpMatch, RuleAction, TierDefault
+from felixpy.resources.types import FloatingAddress, IcmpMatch, RuleAction, TierDefault
 from felixpy.selector import Selector, render_selector
 
 
@@ -157,3 +157,4 @@ class EndpointIntent:
     mac: bytes
     tiers: tuple[TierIntent, ...]
     profiles: tuple[str, ...]
+    floating: tuple[FloatingAddress, ...] = ()

@@ -47,6 +47,7 @@ class Options:
     `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
     host endpoints always let in and out. `nat_address` None: natOutgoing takes the outgoing device's; with
     `nat_spares_nodes` what goes to nodes keeps its source. `service_cidrs`: where Services have their addresses.
+    `floating`: workloads are reached by their floating addresses.
     `metrics_at` and `health_at`: host and port of their pages, None for neither.
     """
 
@@ -64,6 +65,7 @@ class Options:
     nat_spares_nodes: bool = False
     service_loop: LoopAction = LoopAction.REJECT
     service_cidrs: tuple[Prefix, ...] = ()
+    floating: bool = False
     metrics_at: tuple[str, int] | None = None
     health_at: tuple[str, int] | None = None
 
@@ -101,6 +103,7 @@ def derive_options(
         nat_spares_nodes=_get(values, "natOutgoingExclusions", "") == "IPPoolsAndHostIPs",
         service_loop=_loop_action(values),
         service_cidrs=_service_cidrs(bgp),
+        floating=_get(values, "floatingIPs", "").capitalize() == "Enabled",
         metrics_at=_page(values, "prometheusMetrics", "", 9091),
         health_at=_page(values, "health", "localhost", 9099),
     )

@@ -182,7 +182,14 @@ def describe_endpoint(
     """What an endpoint is, with the policies that apply to it and those of its profiles that there are."""
     if isinstance(endpoint, HostEndpoint):
         return HostEndpointIntent(sort_stages(matched, tiers), profiles)
-    return EndpointIntent(endpoint.interface, endpoint.addresses, endpoint.mac, sort_policies(matched, tiers), profiles)
+    return EndpointIntent(
+        endpoint.interface,
+        endpoint.addresses,
+        endpoint.mac,
+        sort_policies(matched, tiers),
+        profiles,
+        endpoint.floating,
+    )
 
 
 Key = TypeVar("Key")

@@ -23,6 +23,8 @@ class Reason(StrEnum):
     NOT_LAYER2 = "no L2Advertisement selects the pool on this node"
     AFFINITY_PENDING = "the block's affinity is not confirmed"
     NO_POOL = "the block is empty, and no pool has it"
+    NOT_IN_POOL = "no pool has the address"
+    FLOATING_DISABLED = "floating addresses are not in use (FelixConfiguration floatingIPs)"
     EXPORT_DISABLED = "the pool is not exported (disableBGPExport)"
 
 

@@ -15,6 +15,7 @@ from felixpy.calc.intent import Stage
 from felixpy.calc.options import HostAction, Options
 from felixpy.calc.pools import PoolsIntent
 from felixpy.dataplane.endpoint_chains import ACCEPTED, FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.floating import FLOATING_SETS, floating_rules
 from felixpy.dataplane.host_chains import NEIGHBOURS, NODES, Guards, Place, host_objects, workload_interfaces
 from felixpy.dataplane.objects import BaseHook, Chain, Object, Set
 from felixpy.dataplane.outgoing import MASQUERADED, POOLS, render_loop_prevention, render_nat_outgoing
@@ -78,8 +79,10 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
         "filter-postrouting": _postrouting(guards),
         "nat-postrouting": render_nat_outgoing(guards.options),
     }
+    if guards.options.floating:
+        own = {name: (*floating_rules().get(name, ()), *own.get(name, ())) for name in HOOKS}
     bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
-    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *PEER_SETS)
+    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *FLOATING_SETS, *PEER_SETS)
     return (*sets, *_fixed_chains(guards.options.endpoint_to_host), *bases, *host_objects(guards))
 
 

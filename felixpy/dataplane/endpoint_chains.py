@@ -13,6 +13,7 @@ from typing import Literal
 from felixpy.addresses import host_prefix
 from felixpy.calc.intent import EndpointIntent, TierIntent
 from felixpy.calc.options import DEFAULTS, Options
+from felixpy.dataplane.floating import floating_members, floating_of
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
     Chain,
@@ -71,6 +72,7 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
         return EndpointObjects((), {})
     leaving, reaching = endpoint_chain("out", device), endpoint_chain("in", device)
     key = device.encode()
+    floating = floating_of(endpoint) if options.floating else ()
     routes = tuple(
         Route(
             host_prefix(address),
@@ -79,7 +81,7 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
             link_scope=len(address) == 4,
             metric=0 if len(address) == 4 else POD_METRIC6,
         )
-        for address in endpoint.addresses
+        for address in (*endpoint.addresses, *(one.external for one in floating))
     )
     return EndpointObjects(
         objects=(
@@ -91,6 +93,7 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
         members={
             FROM_ENDPOINTS: {key: f"goto {leaving}".encode()},
             TO_ENDPOINTS: {key: f"goto {reaching}".encode()},
+            **(floating_members(endpoint) if floating else {}),
         },
     )
 

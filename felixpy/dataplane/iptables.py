@@ -37,7 +37,7 @@ from felixpy.dataplane.objects import (
     Set,
     SetType,
 )
-from felixpy.dataplane.rules import MARK_DROP, Balance, Dispatch, Goto, Hairpin, Jump, Rule
+from felixpy.dataplane.rules import MARK_DROP, Balance, Dispatch, Goto, Hairpin, Jump, MapDestination, MapSource, Rule
 from felixpy.dataplane.sets import VERSIONS, Version
 
 ENCODING = 1
@@ -246,6 +246,8 @@ class Compiler:
                             depends[balance.map_name] = world.changes[balance.map_name]
                         elif target:
                             targets[target] = None
+                case MapDestination(map_name) | MapSource(map_name):
+                    depends[map_name] = world.changes[map_name]
                 case _:
                     pass
         return _Entry(chain, depends, tuple(targets), frontends)

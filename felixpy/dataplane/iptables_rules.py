@@ -38,6 +38,8 @@ from felixpy.dataplane.rules import (
     InterfaceIs,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     MarkIs,
     Masquerade,
     Match,
@@ -299,6 +301,9 @@ def _render_action(action: Action, sought: _Sought, place: Place, lookup: Lookup
     if isinstance(action, Dispatch):
         yield from _render_dispatch(action, sought, place, lookup)
         return
+    if isinstance(action, MapDestination | MapSource):
+        yield from _render_map(action, sought, place, lookup)
+        return
     spec = " ".join(sought.words)
     for target in _targets(action, sought, place):
         yield f"{spec} {target}" if spec else target
@@ -334,8 +339,8 @@ def _targets(action: Action, sought: _Sought, place: Place) -> tuple[str, ...]:
             return (_only(Table.NAT, table, f"-j SNAT --to-source {format_address(address)}"),)
         case Balance():
             raise Inexpressible("balancing is reached by something else than a frontend")
-        case Dispatch():
-            raise Inexpressible("a dispatch is no single target")
+        case Dispatch() | MapDestination() | MapSource():
+            raise Inexpressible("a lookup is no single target")
         case _:
             assert_never(action)
 
@@ -371,6 +376,24 @@ def _render_dispatch(action: Dispatch, sought: _Sought, place: Place, lookup: Lo
         frontend = lookup.frontend(action.map_name, key, chain) if chain else None
         targets = render_verdict(verdict, place.table) if frontend is None else (f"-g {frontend}",)
         yield from (" ".join((*entry, target)) for target in targets)
+
+
+def _render_map(action: MapDestination | MapSource, sought: _Sought, place: Place, lookup: Lookup) -> Iterator[str]:
+    """A rule for every entry of the family."""
+    if action.version != place.version:
+        return
+    if sought.taken & {"-s", "-d"}:
+        raise Inexpressible("a lookup by address with another match on addresses")
+    members = lookup.members(action.map_name)
+    for key in sorted(members):
+        to = format_address(members[key])
+        if isinstance(action, MapDestination):
+            words, target = [f"-d {format_address(key)}"], f"-j DNAT --to-destination {to}"
+        else:
+            half = len(key) // 2
+            words = [f"-s {format_address(key[:half])} -d {format_address(key[half:])}"]
+            target = f"-j SNAT --to-source {to}"
+        yield " ".join((*sought.words, *words, _only(Table.NAT, place.table, target)))
 
 
 def _entry_match(action: Dispatch, key: bytes) -> str:

@@ -31,6 +31,8 @@ from felixpy.dataplane.rules import (
     InterfaceIs,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     MarkIs,
     Masquerade,
     Match,
@@ -196,6 +198,12 @@ def _render_action(action: Action) -> str:
             return "masquerade fully-random" if action.random else "masquerade"
         case SourceNat():
             return f"snat {_FAMILY[version_of(action.address)]} to {format_address(action.address)}"
+        case MapDestination():
+            family = _FAMILY[action.version]
+            return f"dnat {family} to {family} daddr map @{action.map_name}"
+        case MapSource():
+            family = _FAMILY[action.version]
+            return f"snat {family} to {family} saddr . {family} daddr map @{action.map_name}"
         case Balance():
             source = f"jhash {_address(action.version, 'source')} mod {action.count} seed 0x0"
             slot = source if action.by_source else f"numgen random mod {action.count}"
@@ -257,6 +265,8 @@ def _render_member(it: Set, key: bytes, data: bytes) -> str:
             return text
         case DataType.VERDICT:
             return f"{text} : {data.decode()}"
+        case DataType.IPV4 | DataType.IPV6:
+            return f"{text} : {format_address(data)}"
         case DataType.IPV4_PORT | DataType.IPV6_PORT:
             size = 4 if it.data is DataType.IPV4_PORT else 16
             return f"{text} : {format_address(data[:size])} . {int.from_bytes(data[size : size + 2], 'big')}"

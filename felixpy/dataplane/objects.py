@@ -229,6 +229,8 @@ class DataType(StrEnum):
 
     NONE = ""
     VERDICT = "verdict"
+    IPV4 = "ipv4_addr"
+    IPV6 = "ipv6_addr"
     IPV4_PORT = "ipv4_addr . inet_service"
     IPV6_PORT = "ipv6_addr . inet_service"
 

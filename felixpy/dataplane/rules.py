@@ -259,6 +259,28 @@ class SourceNat:
 
 
 @dataclass(frozen=True, slots=True)
+class MapDestination:
+    """Destination becomes the entry of `map_name` at the destination (prerouting and output nat chains).
+
+    Nothing happens where the map has no such entry.
+    """
+
+    map_name: str
+    version: Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
+class MapSource:
+    """Source becomes the entry of `map_name` at source . destination (postrouting nat chain).
+
+    Nothing happens where the map has no such entry.
+    """
+
+    map_name: str
+    version: Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     """Destination becomes the entry of `map_name` at daddr . protocol . dport . (slot modulo `count`).
 
@@ -285,6 +307,8 @@ Action = (
     | NoTrack
     | Masquerade
     | SourceNat
+    | MapDestination
+    | MapSource
     | Balance
 )
 

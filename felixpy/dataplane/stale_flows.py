@@ -57,8 +57,8 @@ class StaleFlows:
             if before is None:
                 continue
             same = after is not None and (before.interface, before.mac) == (after.interface, after.mac)
-            kept = after.addresses if after is not None and same else ()
-            self._addresses.update(set(before.addresses).difference(kept))
+            kept = _addresses_of(after) if after is not None and same else frozenset()
+            self._addresses.update(_addresses_of(before) - kept)
 
     def update_frontends(self, delta: ServiceDelta) -> None:
         """Takes the frontends that changed; one that only gained backends has nothing stale, unless they are its first.
@@ -92,6 +92,10 @@ def _is_workload(route: Route) -> bool:
     """Routes to tunnels have a gateway or a next hop object, and blackholes no device."""
     direct = route.device is not None and route.gateway is None and route.nexthop_id is None
     return direct and route.destination.is_host and route.protocol == ROUTE_PROTOCOL_WORKLOAD
+
+
+def _addresses_of(endpoint: EndpointIntent) -> frozenset[Address]:
+    return frozenset((*endpoint.addresses, *(one.external for one in endpoint.floating)))
 
 
 def _backends_of(intent: FrontendIntent | None) -> frozenset[BackendAddress]:

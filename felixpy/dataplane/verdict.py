@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from felixpy.addresses import Address
 from felixpy.calc.frontends import BackendAddress, Frontend
 from felixpy.dataplane.matching import satisfies
 from felixpy.dataplane.objects import BaseHook, Chain
@@ -25,6 +26,8 @@ from felixpy.dataplane.rules import (
     Goto,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     Masquerade,
     NoTrack,
     Reject,
@@ -37,7 +40,22 @@ from felixpy.dataplane.service_chains import encode_slot, parse_backend
 
 CONNTRACK_PRIORITY = -200
 """Chains before it see no connection (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h)."""
-Done = Accept | Drop | Reject | Return | Jump | Goto | SetMark | Log | NoTrack | Masquerade | SourceNat | Balance
+Done = (
+    Accept
+    | Drop
+    | Reject
+    | Return
+    | Jump
+    | Goto
+    | SetMark
+    | Log
+    | NoTrack
+    | Masquerade
+    | SourceNat
+    | MapDestination
+    | MapSource
+    | Balance
+)
 """What can be done to a packet: every action but the lookup of one."""
 _MASK = 0xFFFFFFFF
 _BALANCED = (6, 17)
@@ -190,6 +208,8 @@ class _Walk:
                 return None if data is None else parse_verdict(data)
             case Balance():
                 return action if self._find_backend(action) is not None else None
+            case MapDestination() | MapSource():
+                return action if self._find_mapped(action) is not None else None
             case _:
                 return action
 
@@ -210,6 +230,14 @@ class _Walk:
         frontend = Frontend(packet.destination, packet.protocol, packet.destination_port)
         data = self.kernel.find_data(action.map_name, encode_slot(frontend, packet.slot % action.count))
         return None if data is None else parse_backend(data)
+
+    def _find_mapped(self, action: MapDestination | MapSource) -> Address | None:
+        packet = self.packet
+        if packet.version != action.version:
+            return None
+        key = packet.destination if isinstance(action, MapDestination) else packet.source + packet.destination
+        data = self.kernel.find_data(action.map_name, key)
+        return None if data is None else Address(data)
 
     def _translate(self, backend: BackendAddress | None) -> None:
         if backend is not None:
@@ -244,6 +272,13 @@ class _Walk:
                 return _Next.HOOK
             case SourceNat(address):
                 self.packet = replace(self.packet, source=address)
+                return _Next.HOOK
+            case MapDestination():
+                address = self._find_mapped(action) or self.packet.destination
+                self.packet = replace(self.packet, destination=address, translated=True)
+                return _Next.HOOK
+            case MapSource():
+                self.packet = replace(self.packet, source=self._find_mapped(action) or self.packet.source)
                 return _Next.HOOK
             case Balance():
                 self._translate(self._find_backend(action))

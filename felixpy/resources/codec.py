@@ -25,6 +25,7 @@ from felixpy.resources.scalars import (
     read_labels,
     read_mac,
     read_named_ports,
+    read_nats,
 )
 from felixpy.resources.types import (
     BlockAffinity,
@@ -325,6 +326,7 @@ class Decoder:
         labels: LabelPairs = self._share(read_labels(doc.metadata.labels))
         profiles: tuple[str, ...] = self._share(tuple(spec.profiles))
         ports = read_named_ports("spec.ports", spec.ports) if spec.ports else ()
+        floating = read_nats("spec.ipNATs", spec.nats) if spec.nats else ()
         if spec.node != self.node:
             of_pod = spec.orchestrator == "k8s"
             return WorkloadEndpoint(
@@ -336,6 +338,7 @@ class Decoder:
                 ports,
                 workload=spec.pod if of_pod else "",
                 orchestrator="k8s" if of_pod else "",
+                floating=floating,
             )
         if not spec.interface_name:
             raise FieldError("spec.interfaceName", "is missing")
@@ -350,6 +353,7 @@ class Decoder:
             spec.pod or spec.workload,
             spec.orchestrator,
             spec.container_id,
+            floating,
         )
 
     def _decode_ipam(self, key: str, value: bytes | None) -> Decoded | Broken | None:

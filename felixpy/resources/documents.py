@@ -30,6 +30,11 @@ class Port(Doc):
     port: int = 0
 
 
+class Nat(Doc):
+    internal_ip: str = field(name="internalIP")
+    external_ip: str = field(name="externalIP")
+
+
 class EndpointSpec(Doc):
     node: str
     interface_name: str = ""
@@ -41,6 +46,7 @@ class EndpointSpec(Doc):
     pod: str = ""
     orchestrator: str = ""
     container_id: str = field(default="", name="containerID")
+    nats: list[Nat] | None = field(default=None, name="ipNATs")
 
 
 class EndpointDoc(Doc):

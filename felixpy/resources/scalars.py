@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from felixpy.addresses import Address, Prefix, mask_address, parse_address, parse_prefix
-from felixpy.resources.documents import Port
+from felixpy.resources.documents import Nat, Port
 from felixpy.resources.kube_documents import LabelSelector
-from felixpy.resources.types import LabelPairs, NamedPort, NodeAddress
+from felixpy.resources.types import FloatingAddress, LabelPairs, NamedPort, NodeAddress
 from felixpy.selector import All, And, Compare, Has, In, Not, Operator, Selector, parse_selector
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
@@ -120,6 +120,18 @@ def read_named_ports(field: str, ports: Iterable[Port] | None) -> tuple[NamedPor
         NamedPort(port.name, read_protocol(f"{field}[{index}].protocol", port.protocol) or 6, port.port)
         for index, port in enumerate(ports or ())
     )
+
+
+def read_nats(field: str, nats: Iterable[Nat]) -> tuple[FloatingAddress, ...]:
+    """Raises FieldError also where the two addresses are of different families."""
+    found = []
+    for index, nat in enumerate(nats):
+        external = read_address(f"{field}[{index}].externalIP", nat.external_ip)
+        internal = read_address(f"{field}[{index}].internalIP", nat.internal_ip)
+        if len(external) != len(internal):
+            raise FieldError(f"{field}[{index}]", "has addresses of two families")
+        found.append(FloatingAddress(external, internal))
+    return tuple(found)
 
 
 def read_label_selector(field: str, selector: LabelSelector | None, prefix: str = "") -> Selector:

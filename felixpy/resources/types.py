@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,13 @@ class NamedPort(msgspec.Struct, frozen=True, gc=False):
     port: int
 
 
+class FloatingAddress(NamedTuple):
+    """An address that leads to another one, a workload's own; both of one family."""
+
+    external: Address
+    internal: Address
+
+
 class WorkloadEndpoint(msgspec.Struct, frozen=True):
     """A pod's (or any workload's) interface. `labels` are its own, without those inherited from its profiles."""
 
@@ -41,6 +48,7 @@ class WorkloadEndpoint(msgspec.Struct, frozen=True):
     workload: str = ""
     orchestrator: str = ""
     container_id: str = ""
+    floating: tuple[FloatingAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from felixpy.resources.types import (
     BlockAffinity,
     CommunityAliases,
     EndpointSlice,
+    FelixConfiguration,
+    FloatingAddress,
     Grant,
     IpPool,
     L2Advertisement,
@@ -238,6 +240,32 @@ _others_of_metallb = st.sampled_from(
 )
 
 
+_floating = st.builds(
+    lambda text, node, externals: (
+        Ref(Table.WORKLOAD, name_of(text)),
+        WorkloadEndpoint(
+            node,
+            "cali1",
+            (parse_address("10.0.0.1"),),
+            (),
+            (),
+            floating=tuple(FloatingAddress(parse_address(one), parse_address("10.0.0.1")) for one in externals),
+        ),
+    ),
+    st.sampled_from(["a/f1", "a/f2"]),
+    st.sampled_from([ME, OTHER]),
+    st.lists(st.sampled_from(["10.0.0.9", "10.1.0.9", "203.0.113.1", "192.0.2.1"]), max_size=3, unique=True),
+)
+_felix = st.builds(
+    lambda name, word: (
+        Ref(Table.FELIX_CONFIGURATION, Name("", name)),
+        FelixConfiguration((("floatingIPs", word),) if word else ()),
+    ),
+    st.sampled_from(["default", f"node.{ME}", f"node.{OTHER}"]),
+    st.sampled_from(["Enabled", "Enabled", "Disabled", ""]),
+)
+
+
 def _or_gone(changes: st.SearchStrategy[Change]) -> st.SearchStrategy[Change]:
     return st.builds(
         lambda change, gone: (change[0], None if gone else change[1]), changes, st.sampled_from([False, False, True])
@@ -258,4 +286,5 @@ SERVICE_CHANGES = _or_gone(
 ANNOUNCE_CHANGES = st.one_of(
     SERVICE_CHANGES,
     _or_gone(st.one_of(_blocks(), _affinities, _pools, _nodes, _advertisements, _address_pools, _others_of_metallb)),
+    _or_gone(st.one_of(_floating, _felix)),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -22,9 +23,12 @@ from felixpy.resources.types import (
     BlockAffinity,
     Broken,
     CommunityAliases,
+    FelixConfiguration,
+    FloatingAddress,
     IpPool,
     L2Advertisement,
     Node,
+    WorkloadEndpoint,
 )
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
@@ -141,6 +145,28 @@ def test_a_block_is_used_while_an_address_of_it_is_held(allocations: list[int | 
     found = Decoder(ME).decode(key, json.dumps(body).encode())
     assert isinstance(found, Decoded)
     assert found.value == Block(ME, used=used)
+
+
+def floating(node: str, *externals: str) -> Change:
+    pod = parse_address("10.0.0.1")
+    pairs = tuple(FloatingAddress(parse_address(one), pod) for one in externals)
+    return Ref(Table.WORKLOAD, Name("a", "w")), WorkloadEndpoint(node, "cali1", (pod,), (), (), floating=pairs)
+
+
+def felix(word: str) -> Change:
+    return Ref(Table.FELIX_CONFIGURATION, Name("", "default")), FelixConfiguration((("floatingIPs", word),))
+
+
+def test_floating_addresses_are_announced_where_the_workload_is() -> None:
+    pool = Ref(Table.POOL, Name("", "f")), IpPool(parse_prefix("192.0.2.0/24"), 26, node_selector=None)
+    world = World(pool, floating(ME, "192.0.2.1", "198.51.100.1"))
+    assert world.silent() == dict.fromkeys(("192.0.2.1/32", "198.51.100.1/32"), Reason.FLOATING_DISABLED)
+    world.see(felix("Enabled"))
+    assert world.announced() == {"192.0.2.1/32": Why.FLOATING}
+    assert world.silent() == {"198.51.100.1/32": Reason.NOT_IN_POOL}
+    assert world.see(floating(OTHER, "192.0.2.1")).announced() == {}
+    world.see(floating(ME, "192.0.2.1"), (pool[0], replace(pool[1], disable_bgp_export=True)))
+    assert world.silent() == {"192.0.2.1/32": Reason.EXPORT_DISABLED}
 
 
 def test_a_service_address_is_announced_where_any_node_has_an_endpoint() -> None:

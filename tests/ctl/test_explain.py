@@ -153,6 +153,35 @@ def test_each_rule_is_named_and_shown_as_it_was_written(explain: Asker) -> None:
     assert (said.code, said.err, said.out) == (0, "", ALLOWED)
 
 
+FELIX = f"{CALICO}/felixconfigurations/default"
+
+
+def float_web(explain: Asker, word: str) -> None:
+    """Gives web-1 (n2) the floating address 198.51.100.7."""
+    name = f"{CALICO}/workloadendpoints/default/n2-k8s-web--1-eth0"
+    body = json.loads(explain.etcd.get_prefix(name)[name])
+    body["spec"]["ipNATs"] = [{"internalIP": "10.0.2.1", "externalIP": "198.51.100.7"}]
+    explain.etcd.put(name, body)
+    spec = {"floatingIPs": word}
+    meta = {"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "default"}}
+    explain.etcd.put(FELIX, {**meta, "spec": spec})
+
+
+def test_a_floating_address_leads_to_the_pod_whose_policies_decide(explain: Asker) -> None:
+    float_web(explain, "Enabled")
+    allowed = explain("client", "198.51.100.7", "tcp/8080")
+    assert allowed.code == 0
+    assert allowed.lines[0] == "Allowed: default/client (10.0.1.1) → default/web-1 (10.0.2.1), tcp/8080"
+    assert "destination becomes 10.0.2.1 (floating address)" in allowed.out
+    assert explain("client", "198.51.100.7", "tcp/81").code == 1
+    assert explain("web-1", "198.51.100.7", "tcp/8080").code == 1, "its own policy lets clients in, and not itself"
+
+
+def test_a_floating_address_that_is_not_in_use_is_somewhere_outside(explain: Asker) -> None:
+    float_web(explain, "Disabled")
+    assert "web-1" not in explain("client", "198.51.100.7", "tcp/8080").out
+
+
 def test_the_default_that_decided(explain: Asker) -> None:
     said = explain("client", "web-2", "tcp/81")
     assert said.code == 1

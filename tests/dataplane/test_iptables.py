@@ -22,11 +22,14 @@ from felixpy.dataplane.rules import (
     Accept,
     Action,
     Balance,
+    CtDestinationTranslated,
     Dispatch,
     FamilyIs,
     Goto,
     IcmpIs,
     Jump,
+    MapDestination,
+    MapSource,
     Masquerade,
     Match,
     NetIn,
@@ -245,6 +248,30 @@ def test_names_are_short_and_different(one: str, other: str) -> None:
     for name, limit in ((chain_kernel_name, CHAIN_CHARACTERS), (set_kernel_name, SET_CHARACTERS)):
         assert re.fullmatch(rf"fpx-[A-Za-z0-9._-]{{1,{limit - 4}}}", name(one))
         assert (name(one) == name(other)) == (one == other)
+
+
+TO, BACK = Set("floating4", SetType.IPV4, DataType.IPV4), Set("back4", SetType.IPV4_IPV4, DataType.IPV4)
+
+
+def test_a_map_of_addresses_becomes_a_rule_an_entry() -> None:
+    world, pod, floating = World(), parse_address("10.0.0.1"), parse_address("192.0.2.1")
+    world.take(PutMembers(TO, {floating: pod}))
+    world.take(PutMembers(BACK, {pod + pod: floating}))
+    there, back = Rule(MapDestination("floating4", 4)), Rule(MapSource("back4", 4), (CtDestinationTranslated(),))
+    assert render_rule(there, Place(4, Table.NAT), world) == ("-d 192.0.2.1 -j DNAT --to-destination 10.0.0.1",)
+    assert render_rule(there, Place(6, Table.NAT), world) == ()
+    assert render_rule(back, Place(4, Table.NAT), world) == (
+        "-m conntrack --ctstate DNAT -s 10.0.0.1 -d 10.0.0.1 -j SNAT --to-source 192.0.2.1",
+    )
+
+
+def test_a_chain_follows_the_map_that_it_looks_up() -> None:
+    world, compiler = World(), Compiler()
+    world.take(Put(Chain("base", (Rule(MapDestination("floating4", 4)),), NAT)))
+    for pod in ("10.0.0.1", "10.0.0.2"):
+        world.take(PutMembers(TO, {parse_address("192.0.2.1"): parse_address(pod)}))
+        body = compiler.compile(world).tables[Place(4, Table.NAT)].chains[chain_kernel_name("base")]
+        assert body.lines[0].endswith(f"--to-destination {pod}")
 
 
 VIPS = [Frontend(parse_address("10.96.0.1"), 6, port) for port in (80, 81)]

@@ -11,6 +11,7 @@ from felixpy.calc.services import ServiceCalc
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, ROUTE_PROTOCOL_WORKLOAD, DeviceAddress, Route, RouteType
 from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.resources.kinds import Name
+from felixpy.resources.types import FloatingAddress
 from tests.calc.service_world import ME, TCP, UDP, Change, at, backend, grant, service, service_of, slice_of, to
 
 VIP = "203.0.113.1"
@@ -34,6 +35,14 @@ def test_addresses_that_an_endpoint_lost() -> None:
     flows.update_endpoints({ONE: None})
     assert flows.take() == addresses("10.0.0.1", "10.0.0.2")
     assert not flows.take(), "said once"
+
+
+def test_a_floating_address_that_leads_elsewhere() -> None:
+    flows = StaleFlows()
+    there = FloatingAddress(parse_address("192.0.2.1"), parse_address("10.0.0.1"))
+    flows.update_endpoints({ONE: replace(pod("10.0.0.1"), floating=(there,))})
+    flows.update_endpoints({ONE: pod("10.0.0.1")})
+    assert flows.take() == addresses("192.0.2.1")
 
 
 def test_an_address_that_changes_hands_in_one_batch() -> None:

@@ -25,6 +25,8 @@ from felixpy.dataplane.rules import (
     InterfaceIs,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     MarkIs,
     Masquerade,
     Match,
@@ -185,6 +187,22 @@ def test_source_translation() -> None:
     assert verdict(balanced(rule(Masquerade(), CtDestinationTranslated())), vip).masqueraded
     assert not verdict(balanced(rule(Masquerade(), CtDestinationTranslated())), TCP).masqueraded
     assert verdict(balanced(rule(SourceNat(HERE))), TCP).packet.source == HERE
+
+
+def test_a_floating_address_and_the_way_back() -> None:
+    there, back = Set("floating4", SetType.IPV4, DataType.IPV4), Set("back4", SetType.IPV4_IPV4, DataType.IPV4)
+    node = kernel(
+        there,
+        back,
+        Chain("nat", (rule(MapDestination("floating4", 4)),), BaseHook("nat", "prerouting", -100)),
+        Chain("post", (rule(MapSource("back4", 4), CtDestinationTranslated()),), BaseHook("nat", "postrouting", 100)),
+        members={there: {VIP: POD}, back: {POD + POD: VIP}},
+    )
+    arrived = verdict(node, replace(TCP, destination=VIP)).packet
+    assert (arrived.source, arrived.destination, arrived.out_interface) == (TCP.source, POD, "cali2")
+    to_itself = verdict(node, replace(TCP, source=POD, destination=VIP)).packet
+    assert (to_itself.source, to_itself.destination) == (VIP, POD)
+    assert verdict(node, replace(TCP, destination=FAR)).packet.destination == FAR
 
 
 def test_a_backend_that_reaches_itself() -> None:

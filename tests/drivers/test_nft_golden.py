@@ -30,6 +30,8 @@ from felixpy.dataplane.rules import (
     InterfaceIs,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     MarkIs,
     Masquerade,
     Match,
@@ -102,6 +104,14 @@ SETS: Mapping[Set, Members] = {
     Set("eps4", SetType.IPV4_PORT_SLOT, DataType.IPV4_PORT): {
         slot("10.96.0.1", 80, 0): target("10.0.0.1", 8080),
         slot("10.96.0.1", 80, 1): target("10.0.0.2", 8080),
+    },
+    Set("floating4", SetType.IPV4, DataType.IPV4): {parse_address("192.0.2.1"): parse_address("10.0.0.1")},
+    Set("floating6", SetType.IPV6, DataType.IPV6): {parse_address("2001:db8::1"): parse_address("fd00::1")},
+    Set("floating-back4", SetType.IPV4_IPV4, DataType.IPV4): {
+        parse_address("10.0.0.1") * 2: parse_address("192.0.2.1"),
+    },
+    Set("floating-back6", SetType.IPV6_IPV6, DataType.IPV6): {
+        parse_address("fd00::1") * 2: parse_address("2001:db8::1"),
     },
     Set("eps6", SetType.IPV6_PORT_SLOT, DataType.IPV6_PORT): {
         slot("fd00:96::1", 80, 0): target("fd00::1", 8080),
@@ -202,6 +212,10 @@ ACTIONS: Mapping[str, tuple[BaseHook | None, tuple[Match, ...], Action]] = {
     "masquerade in order": (POSTROUTING, (), Masquerade(random=False)),
     "source": (POSTROUTING, (), SourceNat(parse_address("192.0.2.1"))),
     "source 6": (POSTROUTING, (), SourceNat(parse_address("2001:db8::1"))),
+    "map destination": (NAT, (), MapDestination("floating4", 4)),
+    "map destination 6": (NAT, (FamilyIs(6),), MapDestination("floating6", 6)),
+    "map source": (POSTROUTING, (), MapSource("floating-back4", 4)),
+    "map source 6": (POSTROUTING, (CtDestinationTranslated(),), MapSource("floating-back6", 6)),
     "balance": (NAT, (), Balance("eps4", 4, 2)),
     "balance 6": (NAT, (FamilyIs(6),), Balance("eps6", 6, 3)),
     "balance by source": (NAT, (), Balance("eps4", 4, 64, by_source=True)),

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from felixpy.addresses import Address, format_address
+from felixpy.calc.floating import is_enabled
 from felixpy.calc.peers import node_addresses
 from felixpy.calc.pods import pod_of
 from felixpy.datastore.model import KeyValue
@@ -29,15 +31,27 @@ _BULK_STARTS = tuple(_BULK_PREFIXES)
 Tables = dict[Table, dict[Name, Resource]]
 
 
+class FloatingHolder(NamedTuple):
+    """Whom a floating address leads to: the first endpoint by name, and the address there."""
+
+    endpoint: Name
+    node: str
+    internal: Address
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Resources by table (endpoints without their interface), raw values by Ref, and endpoints by address."""
+    """Resources by table (endpoints without their interface), raw values by Ref, and endpoints by address.
+
+    `floating` are the floating addresses that are in use on their endpoint's node.
+    """
 
     tables: Mapping[Table, Mapping[Name, Resource]]
     values: Mapping[Ref, KeyValue]
     holders: Mapping[Address, tuple[Name, ...]]
     broken: tuple[Broken, ...] = ()
     node_names: Mapping[Address, str] = field(default_factory=dict)
+    floating: Mapping[Address, FloatingHolder] = field(default_factory=dict)
 
     def endpoint(self, name: Name) -> WorkloadEndpoint | None:
         """An endpoint with all that its own node's agent reads of it."""
@@ -165,7 +179,20 @@ def read_cluster(items: Iterable[KeyValue]) -> Cluster:
         {address: tuple(sorted(names)) for address, names in holders.items()},
         tuple(broken),
         _node_names(tables),
+        _find_floating(tables),
     )
+
+
+def _find_floating(tables: Tables) -> dict[Address, FloatingHolder]:
+    found: dict[Address, FloatingHolder] = {}
+    for name, endpoint in sorted(tables[Table.WORKLOAD].items()):
+        if isinstance(endpoint, WorkloadEndpoint) and endpoint.floating:
+            if not is_enabled(tables[Table.FELIX_CONFIGURATION], endpoint.node):
+                continue
+            for external, internal in endpoint.floating:
+                if internal in endpoint.addresses:
+                    found.setdefault(external, FloatingHolder(name, endpoint.node, internal))
+    return found
 
 
 def _node_names(tables: Tables) -> dict[Address, str]:

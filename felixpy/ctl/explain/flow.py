@@ -117,7 +117,8 @@ class _Walker:
         self.destination = destination
         self.services = cluster.services_at((there,))
         self.backends = _backends(cluster, self.services)
-        self.addresses = frozenset({here, there, *self.backends})
+        floating = cluster.floating.get(there)
+        self.addresses = frozenset({here, there, *self.backends, *((floating.internal,) if floating else ())})
         self._compiled: dict[str, CompiledNode] = {}
 
     def flows(self, packet: Packet, via: str) -> Iterator[Flow]:
@@ -173,6 +174,8 @@ class _Walker:
             endpoint = self.cluster.tables[Table.WORKLOAD][name]
             if isinstance(endpoint, WorkloadEndpoint):
                 return endpoint.node
+        if address in self.cluster.floating:
+            return self.cluster.floating[address].node
         return self.cluster.node_names.get(address)
 
     def _masquerade(self, node: str, packet: Packet) -> Address:

@@ -65,6 +65,10 @@ def party_at(cluster: Cluster, address: Address) -> Party:
         found = _workload(cluster, name)
         if found is not None:
             return Party(found.words, (address,), found.node, name, found.interface)
+    floating = cluster.floating.get(address)
+    if floating is not None:
+        to = _workload(cluster, floating.endpoint)
+        return Party(f"{text} (floating address of {to or floating.endpoint})", (address,))
     node = cluster.node_names.get(address)
     if node is not None:
         return Party(f"node {node}", (address,), node)

@@ -30,6 +30,8 @@ from felixpy.dataplane.rules import (
     Goto,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     Masquerade,
     Reject,
     SourceNat,
@@ -153,6 +155,12 @@ class _Reader:
             case Balance():
                 end = f"{format_address(self._translated.destination)} port {self._translated.destination_port}"
                 yield Statement(Said.TRANSLATES, "", default=f"destination becomes {end}")
+            case MapDestination():
+                end = f"destination becomes {format_address(self._translated.destination)} (floating address)"
+                yield Statement(Said.TRANSLATES, "", default=end)
+            case MapSource():
+                end = f"source becomes {format_address(self._translated.source)} (floating address)"
+                yield Statement(Said.TRANSLATES, "", default=end)
             case Masquerade() | SourceNat():
                 yield Statement(Said.TRANSLATES, "", default="source becomes the node's own address")
             case _:

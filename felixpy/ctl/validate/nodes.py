@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from felixpy.addresses import parse_prefix
+from felixpy.addresses import parse_address, parse_prefix, version_of
 from felixpy.ctl.validate.fields import Address, AsNumber, Mac, PortNumber, Prefix, Protocol, Text
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
@@ -118,20 +118,25 @@ class WorkloadEndpointSpec(Shape):
         for index, text in enumerate(self.ipNetworks):
             if not parse_prefix(text).is_host:
                 yield Fault(("ipNetworks", index), f"{text!r} must be one address (/32 or /128)")
+        for index, nat in enumerate(self.ipNATs):
+            if version_of(parse_address(nat.internalIP)) != version_of(parse_address(nat.externalIP)):
+                yield Fault(("ipNATs", index), "has addresses of two families")
 
 
 class WorkloadEndpoint(Resource):
     spec: WorkloadEndpointSpec
 
 
-class AnySpec(Shape):
+class FelixSpec(Shape):
     anything_else = True
+
+    floatingIPs: Literal["Enabled", "Disabled"] | None = None
 
 
 class FelixConfiguration(Resource):
-    """Only its name and that its values are values: settings that we do not have are kept for those who do."""
+    """Its name and what few words may be; settings that we do not have are kept for those who do."""
 
-    spec: AnySpec = AnySpec()
+    spec: FelixSpec = FelixSpec()
 
     def faults(self) -> Iterator[Fault]:
         name = self.metadata.name

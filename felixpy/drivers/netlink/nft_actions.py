@@ -21,6 +21,8 @@ from felixpy.dataplane.rules import (
     Goto,
     Jump,
     Log,
+    MapDestination,
+    MapSource,
     Masquerade,
     NoTrack,
     Reject,
@@ -97,6 +99,12 @@ def encode_action(action: Action) -> bytes:
         case SourceNat():
             family = NFPROTO[version_of(action.address)]
             return immediate(action.address) + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST))
+        case MapDestination():
+            return _map(_NAT_DESTINATION, action, load_address(action.version, "destination", FIRST))
+        case MapSource():
+            words = ADDRESS_BYTES[action.version] // 4
+            source = load_address(action.version, "source", FIRST)
+            return _map(_NAT_SOURCE, action, source + load_address(action.version, "destination", register(words)))
         case Balance():
             return _balance(action)
         case _:
@@ -109,6 +117,11 @@ def _set_mark(action: SetMark) -> bytes:
     if kept == 0:
         return immediate(_U32.pack(action.value)) + store
     return meta(META_MARK) + bitwise(_U32.pack(kept), _U32.pack(action.value)) + store
+
+
+def _map(kind: int, action: MapDestination | MapSource, key: bytes) -> bytes:
+    found = lookup(action.map_name, destination=FIRST)
+    return key + found + nat(kind, NFPROTO[action.version], attribute_be32(3, FIRST))
 
 
 def _balance(action: Balance) -> bytes:

@@ -33,6 +33,8 @@ from felixpy.dataplane.rules import (
     Hairpin,
     IcmpIs,
     InterfaceIs,
+    MapDestination,
+    MapSource,
     MarkIs,
     Match,
     NetIn,
@@ -187,6 +189,8 @@ class _Code:
                 self._require_family(4 if action.key == "service4" else 6)
             case SourceNat():
                 pass
+            case MapDestination() | MapSource():
+                self._require_family(action.version)
             case Balance():
                 protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP))
                 self.parts.append(meta(META_L4PROTO))

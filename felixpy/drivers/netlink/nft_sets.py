@@ -103,6 +103,8 @@ KEY_FORMS: Mapping[SetType, KeyForm] = {
     SetType.INTERFACE: KeyForm((KeyType.INTERFACE,), INTERFACE_NAME_BYTES),
 }
 DATA_FORMS: Mapping[DataType, KeyForm] = {
+    DataType.IPV4: KeyForm((KeyType.IPV4,), 4),
+    DataType.IPV6: KeyForm((KeyType.IPV6,), 16),
     DataType.IPV4_PORT: KeyForm((KeyType.IPV4, KeyType.PORT), 8),
     DataType.IPV6_PORT: KeyForm((KeyType.IPV6, KeyType.PORT), 20),
 }
