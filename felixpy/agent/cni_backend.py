@@ -52,6 +52,7 @@ class _Meta(msgspec.Struct, rename="camel"):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     generate_name: str = ""
+    uid: str = ""
 
 
 class _ContainerPort(msgspec.Struct, rename="camel"):
@@ -143,7 +144,7 @@ class AgentBackend:
         found = (parse_follower(pair.value) for pair in self._own.endpoints.values())
         return frozenset(device for device in found if device)
 
-    async def describe(self, attachment: Attachment) -> PodFacts:
+    async def describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
         """What the datastore says of the pod and its namespace; nothing of a container that is no pod."""
         try:
             mtu = self.pod_mtu()
@@ -154,13 +155,15 @@ class AgentBackend:
         pod_key = PODS.key(Name(attachment.namespace, attachment.pod)).encode()
         namespace_key = NAMESPACES.key(Name("", attachment.namespace)).encode()
         pod_pair, namespace_pair = self._own.get(pod_key), self._own.get(namespace_key)
-        if pod_pair is None:
+        pod = _decode_pod(pod_pair, uid)
+        if pod is None:
             pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
-        pod, namespace = _decode(pod_pair, _Pod), _decode(namespace_pair, _Namespace)
+            pod = _decode_pod(pod_pair, uid)
+        namespace = _decode(namespace_pair, _Namespace)
         meta = namespace.metadata if namespace is not None else _Meta()
         whole = PodFacts(namespace_annotations=meta.annotations or {}, namespace_labels=meta.labels or {}, mtu=mtu)
         if pod is None:
-            return whole
+            return replace(whole, known=False)
         ports = [port for container in pod.spec.containers or () for port in container.ports or ()]
         return replace(
             whole,
@@ -273,6 +276,12 @@ def _decode(pair: KeyValue | None, shape: type[T]) -> T | None:
         return msgspec.json.decode(pair.value, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def _decode_pod(pair: KeyValue | None, uid: str) -> _Pod | None:
+    """The Pod; None for another one of its name."""
+    pod = _decode(pair, _Pod)
+    return None if pod is None or (uid and pod.metadata.uid not in ("", uid)) else pod
 
 
 def _addresses(stored: _StoredEndpoint) -> tuple[Address, ...]:

@@ -39,11 +39,8 @@ class Backend(Protocol):
     async def find_unready(self) -> CniError | None:
         """Why no ADD can be served now (code NOT_AVAILABLE or LIMITED_CONNECTIVITY), or None."""
 
-    async def describe(self, attachment: Attachment) -> PodFacts:
-        """What is known of the pod. May wait a little for a pod that the datastore does not have yet.
-
-        Raises  CniError TRY_AGAIN when it must be known, and is not.
-        """
+    async def describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
+        """What is known of the pod now; one of another `uid` is another pod."""
 
     async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:
         """Gives the attachment its addresses and stores its endpoint, both or neither.

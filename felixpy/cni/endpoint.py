@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from felixpy.addresses import Address, host_prefix
+from felixpy.addresses import Address, format_address, host_prefix
 from felixpy.cni.leaks import Place, Recorded, parse_place
-from felixpy.cni.plan import PLAIN_NAMESPACE, Attachment, PodFacts
+from felixpy.cni.plan import PLAIN_NAMESPACE, Attachment, Claim, PodFacts
 from felixpy.cni.result import format_mac
 from felixpy.dataplane.pod import PodLink
 from felixpy.resources.kinds import CALICO, Name
@@ -50,6 +50,11 @@ class _Port(msgspec.Struct):
     port: int
 
 
+class _Nat(msgspec.Struct, rename={"internal": "internalIP", "external": "externalIP"}):
+    internal: str
+    external: str
+
+
 class _Metadata(msgspec.Struct, omit_defaults=True, rename="camel"):
     name: str
     generate_name: str = ""
@@ -67,6 +72,7 @@ class _Spec(
         "container_id": "containerID",
         "service_account_name": "serviceAccountName",
         "ip_networks": "ipNetworks",
+        "nats": "ipNATs",
         "interface_name": "interfaceName",
     },
 ):
@@ -78,6 +84,7 @@ class _Spec(
     endpoint: str = ""
     service_account_name: str = ""
     ip_networks: tuple[str, ...] = ()
+    nats: tuple[_Nat, ...] = ()
     profiles: tuple[str, ...] = ()
     interface_name: str = ""
     mac: str = ""
@@ -95,13 +102,15 @@ _decoder = msgspec.json.Decoder(_Endpoint)
 
 
 def derive_endpoint(
-    attachment: Attachment, link: PodLink, facts: PodFacts, addresses: tuple[Address, ...], identity: Identity
+    claim: Claim, link: PodLink, facts: PodFacts, addresses: tuple[Address, ...], identity: Identity
 ) -> EndpointWrite:
-    """The endpoint to store for an attachment that holds `addresses`.
+    """The endpoint to store for an attachment that holds `addresses`, at most one of a family.
 
     A pod uses the profiles of its namespace and service account, which follow those; a container without orchestrator
     uses its network's, which lets in what is on the same network, and everything out.
     """
+    attachment = claim.attachment
+    own = {len(address): format_address(address) for address in addresses}
     labels = {
         **facts.labels,
         "projectcalico.org/namespace": attachment.namespace or PLAIN_NAMESPACE,
@@ -143,6 +152,7 @@ def derive_endpoint(
             profiles=profiles,
             interface_name=link.host_device,
             mac=format_mac(link.pod_mac),
+            nats=tuple(_Nat(own[len(one)], format_address(one)) for one in claim.floating if len(one) in own),
             ports=tuple(_Port(port.name, port.protocol, port.port) for port in facts.ports),
         ),
     )

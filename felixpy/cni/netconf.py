@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +22,9 @@ MTU_MAX_BYTES = 65535
 IDENTIFIER_MAX = 118
 """Characters of a container id or network name: both, a device name and two slashes fit an alias (IFALIASZ, 256)."""
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{IDENTIFIER_MAX - 1}}}", re.ASCII)
+IPAM_TYPES = ("", "calico-ipam", "felixpy-cni")
+KUBERNETES = "k8s"
+"""policy.type of Calico's configurations: labels and annotations are the Pod's."""
 _DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _IFNAME = re.compile(r"[^\s/:\0]{1,15}", re.ASCII)
 
@@ -44,7 +48,11 @@ class PreviousResult:
 
 @dataclass(frozen=True, slots=True)
 class NetConf:
-    """One network: how pods on it get addresses, and how their links are. mtu in bytes, 0 means the node's."""
+    """One network: how pods on it get addresses, and how their links are. mtu in bytes, 0 means the node's.
+
+    `node` is the node that it is for, "" for any. `needs_pod`: a pod is not wired before the datastore has its Pod.
+    `floating`: pods may ask for floating addresses.
+    """
 
     version: str
     name: str
@@ -56,6 +64,9 @@ class NetConf:
     allow_ip_forwarding: bool = False
     addresses: tuple[Address, ...] = ()
     mac: bytes = b""
+    node: str = ""
+    needs_pod: bool = False
+    floating: bool = False
     dns: Dns | None = None
     previous: PreviousResult | None = None
     valid_attachments: frozenset[tuple[str, str]] | None = None
@@ -63,14 +74,20 @@ class NetConf:
 
 @dataclass(frozen=True, slots=True)
 class PodArgs:
-    """The pod that CNI_ARGS name (both empty without an orchestrator), and an address asked for by `IP=`."""
+    """The pod that CNI_ARGS name (both empty without an orchestrator), and what is asked for by `IP=` and `MAC=`.
+
+    `uid` tells the pod from an earlier one of its name; "" where the runtime does not say.
+    """
 
     namespace: str = ""
     pod: str = ""
+    uid: str = ""
     address: Address | None = None
+    mac: bytes = b""
 
 
 class _Ipam(msgspec.Struct):
+    type: str = ""
     assign_ipv4: bool | str | None = None
     assign_ipv6: bool | str | None = None
     ipv4_pools: tuple[str, ...] | None = None
@@ -81,9 +98,35 @@ class _Container(msgspec.Struct):
     allow_ip_forwarding: bool = False
 
 
-class _Asked(msgspec.Struct):
+class _Features(msgspec.Struct):
+    floating_ips: bool = False
+
+
+class _Policy(msgspec.Struct):
+    type: str = ""
+
+
+class _Kubernetes(msgspec.Struct):
+    node_name: str = ""
+
+
+class _RuntimeDns(msgspec.Struct):
+    servers: tuple[str, ...] | None = None
+    searches: tuple[str, ...] | None = None
+    options: tuple[str, ...] | None = None
+
+
+class _Range(msgspec.Struct, rename={"start": "rangeStart", "end": "rangeEnd"}):
+    subnet: str
+    start: str = ""
+    end: str = ""
+
+
+class _Asked(msgspec.Struct, rename={"ranges": "ipRanges"}):
     ips: tuple[str, ...] | None = None
     mac: str = ""
+    dns: _RuntimeDns | None = None
+    ranges: tuple[tuple[_Range, ...], ...] | None = None
 
 
 class _Args(msgspec.Struct):
@@ -121,6 +164,10 @@ class _Conf(
     name: str
     version: str = ""
     mtu: int = 0
+    nodename: str = ""
+    kubernetes: _Kubernetes | None = None
+    policy: _Policy | None = None
+    feature_control: _Features | None = None
     ipam: _Ipam | None = None
     container_settings: _Container | None = None
     runtime_config: _Asked | None = None
@@ -130,7 +177,14 @@ class _Conf(
     valid: tuple[_Valid, ...] | None = None
 
 
+class _Named(msgspec.Struct, rename={"version": "cniVersion"}):
+    name: str
+    version: str = ""
+
+
 _decoder = msgspec.json.Decoder(_Conf)
+_named_decoder = msgspec.json.Decoder(_Named)
+T = TypeVar("T", _Conf, _Named)
 
 
 def parse_netconf(data: bytes) -> NetConf:
@@ -138,34 +192,54 @@ def parse_netconf(data: bytes) -> NetConf:
 
     Raises  CniError DECODE when it is no JSON of the right shape, INVALID_CONFIG when a value cannot be.
     """
-    try:
-        conf = _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise CniError(Code.INVALID_CONFIG, "invalid network configuration", str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CniError(Code.DECODE, "the network configuration is not JSON", str(error)) from None
-    if not _IDENTIFIER.fullmatch(conf.name):
-        raise CniError(Code.INVALID_CONFIG, f"name {conf.name!r} is no network name")
+    conf = _decode(data, _decoder)
     if not 0 <= conf.mtu <= MTU_MAX_BYTES:
         raise CniError(Code.INVALID_CONFIG, f"mtu {conf.mtu} is not between 0 and {MTU_MAX_BYTES}")
     ipam = conf.ipam or _Ipam()
+    if ipam.type not in IPAM_TYPES:
+        raise CniError(Code.INVALID_CONFIG, f"ipam.type {ipam.type!r}: addresses come from IPPools, so leave it out")
     asked = conf.runtime_config or _Asked()
     by_args = (conf.args.cni if conf.args else None) or _Asked()
+    ranges = _parse_ranges(asked.ranges or ())
     return NetConf(
         version=conf.version,
         name=conf.name,
         mtu=conf.mtu,
         assign_ipv4=_parse_switch("ipam.assign_ipv4", ipam.assign_ipv4, default=True),
         assign_ipv6=_parse_switch("ipam.assign_ipv6", ipam.assign_ipv6, default=False),
-        ipv4_pools=ipam.ipv4_pools or (),
-        ipv6_pools=ipam.ipv6_pools or (),
+        ipv4_pools=tuple(str(net) for net in ranges if net.version == 4) or ipam.ipv4_pools or (),
+        ipv6_pools=tuple(str(net) for net in ranges if net.version == 6) or ipam.ipv6_pools or (),
         allow_ip_forwarding=bool(conf.container_settings and conf.container_settings.allow_ip_forwarding),
         addresses=parse_asked_addresses("ips", asked.ips or by_args.ips or ()),
         mac=parse_mac("mac", asked.mac or by_args.mac) if asked.mac or by_args.mac else b"",
-        dns=conf.dns,
+        node=conf.nodename or (conf.kubernetes.node_name if conf.kubernetes else ""),
+        needs_pod=bool(conf.policy and conf.policy.type == KUBERNETES),
+        floating=bool(conf.feature_control and conf.feature_control.floating_ips),
+        dns=_merge_dns(conf.dns, asked.dns),
         previous=_parse_previous(conf.previous) if conf.previous else None,
         valid_attachments=None if conf.valid is None else frozenset((v.container_id, v.ifname) for v in conf.valid),
     )
+
+
+def parse_name(data: bytes) -> NetConf:
+    """The network's name and version alone: what was wired under a configuration that is refused now can be deleted.
+
+    Raises  CniError as `parse_netconf`, for these two.
+    """
+    conf = _decode(data, _named_decoder)
+    return NetConf(conf.version, conf.name)
+
+
+def _decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        conf = decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise CniError(Code.INVALID_CONFIG, "invalid network configuration", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CniError(Code.DECODE, "the network configuration is not JSON", str(error)) from None
+    if not _IDENTIFIER.fullmatch(conf.name):
+        raise CniError(Code.INVALID_CONFIG, f"name {conf.name!r} is no network name")
+    return conf
 
 
 def parse_args(text: str) -> PodArgs:
@@ -191,7 +265,11 @@ def parse_args(text: str) -> PodArgs:
             address = parse_address(pairs["IP"])
         except ValueError as error:
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IP: {error}") from None
-    return PodArgs(namespace, pod, address)
+    try:
+        mac = parse_mac("CNI_ARGS: MAC", pairs["MAC"]) if pairs.get("MAC") else b""
+    except CniError as error:
+        raise CniError(Code.INVALID_ENVIRONMENT, error.message) from None
+    return PodArgs(namespace, pod, pairs.get("K8S_POD_UID", "") if pod else "", address, mac)
 
 
 def parse_asked_addresses(field: str, texts: Sequence[str]) -> tuple[Address, ...]:
@@ -241,6 +319,29 @@ def _parse_switch(field: str, value: bool | str | None, *, default: bool) -> boo
     if value in (False, "false"):
         return False
     raise CniError(Code.INVALID_CONFIG, f"{field}: {value!r} is neither true nor false")
+
+
+def _parse_ranges(sets: Sequence[Sequence[_Range]]) -> tuple[Prefix, ...]:
+    """Subnets that are pools; which addresses of them are given is the pools' own affair."""
+    found = []
+    for one in (one for ranges in sets for one in ranges):
+        if one.start or one.end:
+            raise CniError(Code.INVALID_CONFIG, "ipRanges: rangeStart and rangeEnd are for IPPools and IPReservations")
+        try:
+            found.append(parse_prefix(one.subnet))
+        except ValueError as error:
+            raise CniError(Code.INVALID_CONFIG, f"ipRanges: {error}") from None
+    return tuple(found)
+
+
+def _merge_dns(conf: Dns | None, asked: _RuntimeDns | None) -> Dns | None:
+    """What the runtime asks for goes before what the network says."""
+    if asked is None:
+        return conf
+    base = conf or Dns()
+    return Dns(
+        asked.servers or base.nameservers, base.domain, asked.searches or base.search, asked.options or base.options
+    )
 
 
 def _parse_previous(result: _Result) -> PreviousResult:

@@ -16,17 +16,19 @@ from typing import Literal
 
 import msgspec
 
-from felixpy.addresses import Address, Prefix
+from felixpy.addresses import Address, Prefix, format_address, parse_address, version_of
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.netconf import (
     NEWEST_VERSION,
     SUPPORTED_VERSIONS,
     NetConf,
+    PodArgs,
     is_identifier,
     is_ifname,
     parse_args,
     parse_asked_addresses,
     parse_mac,
+    parse_name,
     parse_netconf,
 )
 from felixpy.cni.wire import Request
@@ -112,13 +114,16 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A checked request. `attachment` is None for GC and STATUS; `netns` is the path as the runtime names it."""
+    """A checked request. `attachment` is None for GC and STATUS; `netns` is the path as the runtime names it.
+
+    `args` are what CNI_ARGS ask for.
+    """
 
     verb: Verb
     conf: NetConf
     attachment: Attachment | None = None
     netns: str = ""
-    asked_address: Address | None = None
+    args: PodArgs = field(default_factory=PodArgs)
 
     @property
     def version(self) -> str:
@@ -137,7 +142,10 @@ class NamedPort:
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What is known of the pod, its namespace and its node beyond the call. mtu in bytes, 0 leaves the kernel's."""
+    """What is known of the pod, its namespace and its node beyond the call. mtu in bytes, 0 leaves the kernel's.
+
+    `known` is false for a pod that the datastore does not have.
+    """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -147,12 +155,14 @@ class PodFacts:
     generate_name: str = ""
     ports: tuple[NamedPort, ...] = ()
     mtu: int = 0
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The addresses that an attachment asks for: one of each version in `versions`, from these pools (names or CIDRs;
-    none means any that is for a namespace with these labels), or exactly `addresses`.
+    none means any that is for a namespace with these labels), or exactly `addresses`. `floating` are addresses that
+    lead to those of their family.
     """
 
     attachment: Attachment
@@ -161,6 +171,7 @@ class Claim:
     ipv6_pools: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    floating: tuple[Address, ...] = ()
 
 
 def parse_call(request: Request, node: str) -> Call:
@@ -172,9 +183,11 @@ def parse_call(request: Request, node: str) -> Call:
         verb = Verb(request.command)
     except ValueError:
         raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_COMMAND {request.command!r} is unknown") from None
-    conf = parse_netconf(request.config)
+    conf = parse_name(request.config) if verb is Verb.DEL else parse_netconf(request.config)
     if verb is not Verb.DEL:
         _check_version(conf.version, verb)
+    if verb not in (Verb.DEL, Verb.GC) and conf.node not in ("", node):
+        raise CniError(Code.INVALID_CONFIG, f"nodename is {conf.node}, and the agent's node is {node}")
     if verb in (Verb.GC, Verb.STATUS):
         return Call(verb, conf)
     if not is_identifier(request.container_id):
@@ -187,7 +200,7 @@ def parse_call(request: Request, node: str) -> Call:
         raise CniError(Code.INVALID_CONFIG, "CHECK needs prevResult")
     args = parse_args(request.args)
     attachment = Attachment(node, conf.name, request.container_id, request.ifname, args.namespace, args.pod)
-    return Call(verb, conf, attachment, request.netns, args.address)
+    return Call(verb, conf, attachment, request.netns, args)
 
 
 def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
@@ -199,7 +212,7 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
     if asked := _read_list(facts.annotations, "ipAddrs"):
         addresses = parse_asked_addresses(_ANNOTATIONS + "ipAddrs", asked)
     else:
-        addresses = conf.addresses or ((call.asked_address,) if call.asked_address else ())
+        addresses = conf.addresses or ((call.args.address,) if call.args.address else ())
     if addresses:
         versions = frozenset[Literal[4, 6]](4 if len(address) == 4 else 6 for address in addresses)
     else:
@@ -211,6 +224,7 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
         _read_pools(facts, "ipv6pools") or conf.ipv6_pools,
         addresses,
         facts.namespace_labels,
+        _read_floating(conf, facts, versions),
     )
 
 
@@ -222,7 +236,7 @@ def derive_link(call: Call, attachment: Attachment, facts: PodFacts) -> PodLink:
     if text := facts.annotations.get(_ANNOTATIONS + "hwAddr"):
         mac = parse_mac(_ANNOTATIONS + "hwAddr", text)
     else:
-        mac = call.conf.mac or _derive_mac(attachment)
+        mac = call.conf.mac or call.args.mac or _derive_mac(attachment)
     device = attachment.host_device
     return PodLink(device, attachment.ifname, attachment.owner, mac, call.conf.mtu or facts.mtu)
 
@@ -290,6 +304,22 @@ def _wanted_versions(conf: NetConf, facts: PodFacts) -> frozenset[Literal[4, 6]]
     if not versions:
         raise CniError(Code.INVALID_CONFIG, "neither an IPv4 nor an IPv6 address is asked for")
     return versions
+
+
+def _read_floating(conf: NetConf, facts: PodFacts, versions: frozenset[Literal[4, 6]]) -> tuple[Address, ...]:
+    field = _ANNOTATIONS + "floatingIPs"
+    texts = _read_list(facts.annotations, "floatingIPs")
+    if texts and not conf.floating:
+        raise CniError(Code.INVALID_CONFIG, f"{field}: the network does not offer it", "feature_control.floating_ips")
+    try:
+        addresses = tuple(dict.fromkeys(map(parse_address, texts)))
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIG, f"{field}: {error}") from None
+    for address in addresses:
+        if version_of(address) not in versions:
+            text = format_address(address)
+            raise CniError(Code.INVALID_CONFIG, f"{field}: the pod has no address of the family of {text}")
+    return addresses
 
 
 def _read_pools(facts: PodFacts, name: str) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ from felixpy.resources.kinds import Name
 log = logging.getLogger(__name__)
 
 NO_ANSWER = "the datastore does not answer"
+POD_PAUSE_S = 0.1
+"""How soon a Pod is looked for again that is not in the datastore yet."""
 READY_PAUSE_S = 0.02
 """How soon it is asked again whether ADDs can be served."""
 
@@ -58,6 +60,7 @@ class Limits:
     """How long each part of a call may take, in seconds; their sum stays below the shim's patience (60 s)."""
 
     ready_s: float = 5.0
+    pod_s: float = 5.0
     describe_s: float = 10.0
     admit_s: float = 12.0
     programmed_s: float = 10.0
@@ -149,7 +152,7 @@ class Verbs:
         await self._wait_ready()
         if netns is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
-        facts = await self._describe(attachment)
+        facts = await self._describe_pod(call, attachment)
         claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
         forwarding = call.conf.allow_ip_forwarding
         bare = derive_wiring(link, (), versions=claim.versions, forwarding=forwarding)
@@ -261,16 +264,28 @@ class Verbs:
                 raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
             await asyncio.sleep(READY_PAUSE_S)
 
-    async def _describe(self, attachment: Attachment) -> PodFacts:
+    async def _describe_pod(self, call: Call, attachment: Attachment) -> PodFacts:
+        """What is known of the pod; where the network says that pods have a Pod, there has to be one."""
+        end = asyncio.get_running_loop().time() + self._limits.pod_s
+        while True:
+            facts = await self._describe(attachment, call.args.uid)
+            if facts.known or not call.conf.needs_pod:
+                return facts
+            if asyncio.get_running_loop().time() >= end:
+                wanted = f"the datastore has no Pod {attachment.namespace}/{attachment.pod}"
+                raise CniError(Code.TRY_AGAIN, wanted, f"uid {call.args.uid}" if call.args.uid else "")
+            await asyncio.sleep(POD_PAUSE_S)
+
+    async def _describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
         async with _within(self._limits.describe_s, NO_ANSWER):
-            return await self._backend.describe(attachment)
+            return await self._backend.describe(attachment, uid)
 
     async def _admit(self, claim: Claim, link: PodLink, facts: PodFacts) -> Admitted:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         identity = Identity(str(uuid.uuid4()), now, self._place)
         async with _within(self._limits.admit_s, NO_ANSWER):
             return await self._backend.admit(
-                claim, lambda addresses: derive_endpoint(claim.attachment, link, facts, addresses, identity)
+                claim, lambda addresses: derive_endpoint(claim, link, facts, addresses, identity)
             )
 
     async def _wait_programmed(self, endpoint: Name, revision: int) -> None:

@@ -66,7 +66,7 @@ class DictBackend:
     async def find_unready(self) -> CniError | None:
         return self.unready
 
-    async def describe(self, attachment: Attachment) -> PodFacts:
+    async def describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
         return self.facts
 
     async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from felixpy.cni.endpoint import Identity, derive_endpoint, parse_recorded
 from felixpy.cni.leaks import Place, Recorded, Suspicions, find_orphans, judge_endpoints, parse_place
-from felixpy.cni.plan import Attachment, PodFacts
+from felixpy.cni.plan import Attachment, Claim, PodFacts
 from felixpy.dataplane.pod import PodLink
 from ipam.addresses import parse_address, parse_prefix
 from ipam.block import assign, new_block
@@ -30,7 +30,7 @@ def block(*allocations: tuple[str, dict[str, str]]) -> Block:
 
 def test_a_place_is_written_and_read() -> None:
     link = PodLink("cali1", "eth0", POD.owner, bytes(6))
-    write = derive_endpoint(POD, link, PodFacts(), (), Identity("u", "2026-01-01T00:00:00Z", HERE))
+    write = derive_endpoint(Claim(POD, frozenset()), link, PodFacts(), (), Identity("u", "2026-01-01T00:00:00Z", HERE))
     assert parse_recorded(write.value) == Recorded(POD, HERE)
     for text in ("", "boot", "/1", "boot/"):
         assert parse_place(text) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address
 from felixpy.cni.errors import CniError, Code
-from felixpy.cni.netconf import PodArgs, parse_args, parse_netconf
+from felixpy.cni.netconf import Dns, PodArgs, parse_args, parse_netconf
 
 
 def conf(**fields: object) -> bytes:
@@ -27,13 +27,34 @@ def test_what_calico_configures() -> None:
     parsed = parse_netconf(
         conf(
             mtu=1440,
-            nodename="ignored",
+            nodename="n1",
+            datastore_type="etcdv3",
+            log_level="info",
+            policy={"type": "k8s"},
+            kubernetes={"kubeconfig": "/etc/cni/net.d/calico-kubeconfig", "node_name": "overridden"},
+            feature_control={"floating_ips": True},
             container_settings={"allow_ip_forwarding": True},
             ipam={"type": "calico-ipam", "assign_ipv4": "false", "assign_ipv6": "true", "ipv6_pools": ["v6"]},
         )
     )
     assert (parsed.assign_ipv4, parsed.assign_ipv6, parsed.ipv6_pools) == (False, True, ("v6",))
     assert (parsed.mtu, parsed.allow_ip_forwarding) == (1440, True)
+    assert (parsed.node, parsed.needs_pod, parsed.floating) == ("n1", True, True)
+
+
+def test_ranges_are_pools_and_the_runtimes_name_servers_go_first() -> None:
+    parsed = parse_netconf(
+        conf(
+            ipam={"ipv4_pools": ["usual"]},
+            dns={"nameservers": ["10.96.0.10"], "domain": "a", "search": ["a"]},
+            runtimeConfig={
+                "ipRanges": [[{"subnet": "10.1.0.0/16", "gateway": "10.1.0.1"}], [{"subnet": "fd01::/112"}]],
+                "dns": {"servers": ["10.0.0.53"], "searches": []},
+            },
+        )
+    )
+    assert (parsed.ipv4_pools, parsed.ipv6_pools) == (("10.1.0.0/16",), ("fd01::/112",))
+    assert parsed.dns == Dns(("10.0.0.53",), "a", ("a",))
 
 
 def test_what_runtimes_add() -> None:
@@ -69,6 +90,9 @@ def test_what_runtimes_add() -> None:
         (conf(mtu="1500"), Code.INVALID_CONFIG, "mtu"),
         (conf(ipam={"assign_ipv4": "yes"}), Code.INVALID_CONFIG, "assign_ipv4"),
         (conf(ipam={"ipv4_pools": "pool"}), Code.INVALID_CONFIG, "ipv4_pools"),
+        (conf(ipam={"type": "host-local"}), Code.INVALID_CONFIG, "'host-local': addresses come from IPPools"),
+        (conf(runtimeConfig={"ipRanges": [[{"subnet": "x"}]]}), Code.INVALID_CONFIG, "ipRanges"),
+        (conf(runtimeConfig={"ipRanges": [[{"subnet": "10.0.0.0/8", "rangeEnd": "10.0.0.9"}]]}), Code(7), "rangeEnd"),
         (conf(runtimeConfig={"ips": ["10.0.0.300"]}), Code.INVALID_CONFIG, "ips"),
         (conf(runtimeConfig={"ips": ["10.0.0.1", "10.0.0.2"]}), Code.INVALID_CONFIG, "family"),
         (conf(runtimeConfig={"mac": "01:00:00:00:00:01"}), Code.INVALID_CONFIG, "mac"),
@@ -101,8 +125,11 @@ def test_any_json_is_a_configuration_or_a_cni_error(fields: dict[str, object]) -
 
 
 def test_args_of_a_pod() -> None:
-    args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c;IP=10.0.0.9"
-    assert parse_args(args) == PodArgs("default", "web-0", parse_address("10.0.0.9"))
+    args = (
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=u;IP=10.0.0.9;MAC=02:00:00:00:00:42"
+    )
+    mac = bytes.fromhex("020000000042")
+    assert parse_args(args) == PodArgs("default", "web-0", "u", parse_address("10.0.0.9"), mac)
     assert parse_args("") == PodArgs()
     assert parse_args("IgnoreUnknown=1;K8S_POD_NAME=web") == PodArgs(), "podman's plain container"
 
@@ -114,6 +141,7 @@ def test_args_of_a_pod() -> None:
         "K8S_POD_NAMESPACE=a;K8S_POD_NAME=../b",
         "K8S_POD_NAMESPACE=A;K8S_POD_NAME=b",
         "IP=1.2.3",
+        "MAC=1:2",
     ],
 )
 def test_args_that_cannot_be(args: str) -> None:

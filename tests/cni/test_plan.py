@@ -18,6 +18,7 @@ from felixpy.cni.netconf import SUPPORTED_VERSIONS, Dns
 from felixpy.cni.plan import (
     Attachment,
     Call,
+    Claim,
     NamedPort,
     PodFacts,
     derive_claim,
@@ -163,6 +164,17 @@ def test_calls_that_are_refused(asked: Request, code: Code) -> None:
     assert raised.value.code is code
 
 
+def test_another_nodes_configuration_is_refused() -> None:
+    with pytest.raises(CniError, match="nodename is n2, and the agent's node is n1"):
+        parse_call(request(nodename="n2"), "n1")
+    assert parse_call(request(nodename="n1"), "n1").conf.node == "n1"
+
+
+def test_what_was_wired_under_a_configuration_that_is_refused_now_can_be_deleted() -> None:
+    parsed = parse_call(request("DEL", nodename="n2", mtu=-1, ipam={"type": "host-local"}), "n1")
+    assert parsed.attachment == Attachment("n1", "net", CONTAINER, "eth0")
+
+
 def test_a_del_is_taken_whatever_its_version_and_without_namespace() -> None:
     parsed = parse_call(Request("DEL", "a", "", "eth0", config=request(version="9.9.9").config), "n")
     assert (parsed.attachment, parsed.version) == (Attachment("n", "net", "a", "eth0"), SUPPORTED_VERSIONS[-1])
@@ -183,6 +195,21 @@ def test_results(version: str) -> None:
     assert matches_golden(f"result-{version}.json", render_result(AddResult(wiring, "/run/netns/p", dns), version))
 
 
+@pytest.mark.parametrize(
+    ("value", "offered", "told"),
+    [
+        ('["192.0.2.1"]', False, "the network does not offer it: feature_control.floating_ips"),
+        ('["x"]', True, "'x'"),
+        ('["2001:db8::1"]', True, "the pod has no address of the family of 2001:db8::1"),
+    ],
+)
+def test_floating_addresses_that_cannot_be(value: str, offered: bool, told: str) -> None:
+    facts = PodFacts(annotations={"cni.projectcalico.org/floatingIPs": value})
+    with pytest.raises(CniError, match=told) as raised:
+        derive_claim(*call(feature_control={"floating_ips": offered}), facts)
+    assert raised.value.code is Code.INVALID_CONFIG
+
+
 FACTS = PodFacts(
     labels={"app": "nginx", "pod-template-hash": "b1337a"},
     service_account="web",
@@ -191,19 +218,33 @@ FACTS = PodFacts(
 )
 
 
+def claim_of(attachment: Attachment, *floating: str) -> Claim:
+    return Claim(attachment, frozenset({4, 6}), floating=tuple(map(parse_address, floating)))
+
+
 def test_endpoint_of_a_pod() -> None:
-    write = derive_endpoint(POD, derive_link(call()[0], POD, FACTS), FACTS, DUAL, IDENTITY)
+    write = derive_endpoint(claim_of(POD), derive_link(call()[0], POD, FACTS), FACTS, DUAL, IDENTITY)
     assert matches_golden("endpoint-pod.json", write.value)
     assert (write.name, write.profile) == (POD.endpoint, "")
     assert parse_recorded(write.value) == Recorded(POD, None)
 
 
 def test_endpoint_of_a_plain_container() -> None:
-    write = derive_endpoint(PLAIN, derive_link(call()[0], PLAIN, PodFacts()), PodFacts(), DUAL[:1], IDENTITY)
+    write = derive_endpoint(claim_of(PLAIN), derive_link(call()[0], PLAIN, PodFacts()), PodFacts(), DUAL[:1], IDENTITY)
     assert matches_golden("endpoint-plain.json", write.value)
     assert write.profile == "net"
     assert matches_golden("profile-plain.json", write.profile_value)
     assert parse_recorded(write.value) == Recorded(PLAIN, None)
+
+
+def test_floating_addresses_lead_to_the_address_of_their_family() -> None:
+    claim = claim_of(POD, "192.0.2.1", "2001:db8::1", "192.0.2.2")
+    spec = json.loads(derive_endpoint(claim, derive_link(call()[0], POD, FACTS), FACTS, DUAL, IDENTITY).value)["spec"]
+    assert spec["ipNATs"] == [
+        {"internalIP": "10.65.0.3", "externalIP": "192.0.2.1"},
+        {"internalIP": "fd00:65::3", "externalIP": "2001:db8::1"},
+        {"internalIP": "10.65.0.3", "externalIP": "192.0.2.2"},
+    ]
 
 
 CALICOS = b'{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},"spec":{"node":"n"}}'
