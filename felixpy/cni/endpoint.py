@@ -19,6 +19,8 @@ from felixpy.resources.kinds import CALICO, Name
 
 NETWORK_ANNOTATION = "felixpy.io/network"
 """Which CNI network the endpoint is of; Calico, which has one network a node, has no field for it."""
+PUBLISHED = "published"
+"""The name of the ports of a plain container that its node's lead to; its network's profile lets anybody in there."""
 PLACE_ANNOTATION = "felixpy.io/place"
 """Where and when the pod was wired (leaks.Place)."""
 MTU_ANNOTATION = "felixpy.io/mtu"
@@ -107,7 +109,7 @@ def derive_endpoint(
     """The endpoint to store for an attachment that holds `addresses`, at most one of a family.
 
     A pod uses the profiles of its namespace and service account, which follow those; a container without orchestrator
-    uses its network's, which lets in what is on the same network, and everything out.
+    uses its network's, which lets in what is on the same network or for a published port, and everything out.
     """
     attachment = claim.attachment
     own = {len(address): format_address(address) for address in addresses}
@@ -153,7 +155,10 @@ def derive_endpoint(
             interface_name=link.host_device,
             mac=format_mac(link.pod_mac),
             nats=tuple(_Nat(own[len(one)], format_address(one)) for one in claim.floating if len(one) in own),
-            ports=tuple(_Port(port.name, port.protocol, port.port) for port in facts.ports),
+            ports=(
+                *(_Port(port.name, port.protocol, port.port) for port in facts.ports),
+                *(_Port(PUBLISHED, port.protocol, port.port) for port in claim.published),
+            ),
         ),
     )
     value = msgspec.json.encode(endpoint)
@@ -193,7 +198,13 @@ def _render_profile(network: str, identity: Identity) -> bytes:
         "apiVersion": CALICO,
         "metadata": {"name": network, "uid": identity.uid, "creationTimestamp": identity.created},
         "spec": {
-            "ingress": [{"action": "Allow", "source": {"selector": f"has({network})"}, "destination": {}}],
+            "ingress": [
+                {"action": "Allow", "source": {"selector": f"has({network})"}, "destination": {}},
+                *(
+                    {"action": "Allow", "protocol": protocol, "source": {}, "destination": {"ports": [PUBLISHED]}}
+                    for protocol in ("TCP", "UDP", "SCTP")
+                ),
+            ],
             "egress": [{"action": "Allow", "source": {}, "destination": {}}],
             "labelsToApply": {network: ""},
         },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -40,10 +40,21 @@ class Dns(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class PreviousResult:
-    """What the ADD before gave: addresses, and devices as (name, sandbox); sandbox is "" on the node."""
+    """What the ADD before gave: each address with its device ("" where that is not said), and the devices' names.
 
-    addresses: tuple[Prefix, ...]
-    devices: tuple[tuple[str, str], ...]
+    `text` is all of it, as it came.
+    """
+
+    addresses: tuple[tuple[Prefix, str], ...]
+    devices: tuple[str, ...]
+    text: bytes = b""
+
+
+class PublishedPort(NamedTuple):
+    """A port of a container that is reached by one of its node; protocol as Kubernetes writes it."""
+
+    protocol: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class NetConf:
     """One network: how pods on it get addresses, and how their links are. mtu in bytes, 0 means the node's.
 
     `node` is the node that it is for, "" for any. `needs_pod`: a pod is not wired before the datastore has its Pod.
-    `floating`: pods may ask for floating addresses.
+    `floating`: pods may ask for floating addresses. `published` are ports that the runtime makes the node's own.
     """
 
     version: str
@@ -67,6 +78,7 @@ class NetConf:
     node: str = ""
     needs_pod: bool = False
     floating: bool = False
+    published: tuple[PublishedPort, ...] = ()
     dns: Dns | None = None
     previous: PreviousResult | None = None
     valid_attachments: frozenset[tuple[str, str]] | None = None
@@ -122,11 +134,17 @@ class _Range(msgspec.Struct, rename={"start": "rangeStart", "end": "rangeEnd"}):
     end: str = ""
 
 
-class _Asked(msgspec.Struct, rename={"ranges": "ipRanges"}):
+class _Mapping(msgspec.Struct, rename={"port": "containerPort"}):
+    port: int = 0
+    protocol: str = "tcp"
+
+
+class _Asked(msgspec.Struct, rename={"ranges": "ipRanges", "mappings": "portMappings"}):
     ips: tuple[str, ...] | None = None
     mac: str = ""
     dns: _RuntimeDns | None = None
     ranges: tuple[tuple[_Range, ...], ...] | None = None
+    mappings: tuple[_Mapping, ...] | None = None
 
 
 class _Args(msgspec.Struct):
@@ -135,11 +153,11 @@ class _Args(msgspec.Struct):
 
 class _Device(msgspec.Struct):
     name: str
-    sandbox: str = ""
 
 
 class _Ip(msgspec.Struct):
     address: str
+    interface: int | None = None
 
 
 class _Result(msgspec.Struct):
@@ -173,7 +191,7 @@ class _Conf(
     runtime_config: _Asked | None = None
     args: _Args | None = None
     dns: Dns | None = None
-    previous: _Result | None = None
+    previous: msgspec.Raw = msgspec.Raw()
     valid: tuple[_Valid, ...] | None = None
 
 
@@ -183,6 +201,7 @@ class _Named(msgspec.Struct, rename={"version": "cniVersion"}):
 
 
 _decoder = msgspec.json.Decoder(_Conf)
+_result_decoder = msgspec.json.Decoder(_Result | None)
 _named_decoder = msgspec.json.Decoder(_Named)
 T = TypeVar("T", _Conf, _Named)
 
@@ -215,6 +234,7 @@ def parse_netconf(data: bytes) -> NetConf:
         node=conf.nodename or (conf.kubernetes.node_name if conf.kubernetes else ""),
         needs_pod=bool(conf.policy and conf.policy.type == KUBERNETES),
         floating=bool(conf.feature_control and conf.feature_control.floating_ips),
+        published=_parse_published(asked.mappings or ()),
         dns=_merge_dns(conf.dns, asked.dns),
         previous=_parse_previous(conf.previous) if conf.previous else None,
         valid_attachments=None if conf.valid is None else frozenset((v.container_id, v.ifname) for v in conf.valid),
@@ -228,6 +248,15 @@ def parse_name(data: bytes) -> NetConf:
     """
     conf = _decode(data, _named_decoder)
     return NetConf(conf.version, conf.name)
+
+
+def find_version(data: bytes) -> str:
+    """The version to answer in: the configuration's, or the newest where that is none of ours."""
+    try:
+        version = _named_decoder.decode(data).version
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return NEWEST_VERSION
+    return version if version in SUPPORTED_VERSIONS else NEWEST_VERSION
 
 
 def _decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -344,12 +373,32 @@ def _merge_dns(conf: Dns | None, asked: _RuntimeDns | None) -> Dns | None:
     )
 
 
-def _parse_previous(result: _Result) -> PreviousResult:
+def _parse_published(mappings: Sequence[_Mapping]) -> tuple[PublishedPort, ...]:
+    found = []
+    for one in mappings:
+        protocol = one.protocol.upper() or "TCP"
+        if protocol not in ("TCP", "UDP", "SCTP") or not 0 < one.port < 65536:
+            raise CniError(Code.INVALID_CONFIG, f"portMappings: {one.protocol} {one.port} is no port")
+        found.append(PublishedPort(protocol, one.port))
+    return tuple(dict.fromkeys(found))
+
+
+def _parse_previous(text: msgspec.Raw) -> PreviousResult | None:
     try:
-        addresses = tuple(_parse_interface_address(ip.address) for ip in result.ips or ())
-    except ValueError as error:
+        result = _result_decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise CniError(Code.INVALID_CONFIG, "invalid prevResult", str(error)) from None
+    if result is None:
+        return None
+    devices = tuple(device.name for device in result.interfaces or ())
+    try:
+        addresses = tuple(
+            (_parse_interface_address(ip.address), "" if ip.interface is None else devices[ip.interface])
+            for ip in result.ips or ()
+        )
+    except (ValueError, IndexError) as error:
         raise CniError(Code.INVALID_CONFIG, f"prevResult.ips: {error}") from None
-    return PreviousResult(addresses, tuple((device.name, device.sandbox) for device in result.interfaces or ()))
+    return PreviousResult(addresses, devices, bytes(text))
 
 
 def _parse_interface_address(text: str) -> Prefix:

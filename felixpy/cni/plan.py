@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,10 +20,10 @@ import msgspec
 from felixpy.addresses import Address, Prefix, format_address, parse_address, version_of
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.netconf import (
-    NEWEST_VERSION,
     SUPPORTED_VERSIONS,
     NetConf,
     PodArgs,
+    PublishedPort,
     is_identifier,
     is_ifname,
     parse_args,
@@ -40,6 +41,8 @@ INTERFACE_PREFIX = "cali"
 USUAL_IFNAME = "eth0"
 PLAIN_NAMESPACE = "default"
 """Where endpoints live whose container belongs to no orchestrator."""
+_FIRST_RANK = 1000
+"""Beyond the numbers that tables usually have (253 to 255 are the kernel's)."""
 _ANNOTATIONS = "cni.projectcalico.org/"
 _DEFAULT_ROUTES = {4: Prefix(Address(bytes(4)), 0), 6: Prefix(Address(bytes(16)), 0)}
 
@@ -125,11 +128,6 @@ class Call:
     netns: str = ""
     args: PodArgs = field(default_factory=PodArgs)
 
-    @property
-    def version(self) -> str:
-        """The version that answers are written in."""
-        return self.conf.version if self.conf.version in SUPPORTED_VERSIONS else NEWEST_VERSION
-
 
 @dataclass(frozen=True, slots=True)
 class NamedPort:
@@ -162,7 +160,7 @@ class PodFacts:
 class Claim:
     """The addresses that an attachment asks for: one of each version in `versions`, from these pools (names or CIDRs;
     none means any that is for a namespace with these labels), or exactly `addresses`. `floating` are addresses that
-    lead to those of their family.
+    lead to those of their family, `published` ports that the node's own lead to.
     """
 
     attachment: Attachment
@@ -172,6 +170,7 @@ class Claim:
     addresses: tuple[Address, ...] = ()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     floating: tuple[Address, ...] = ()
+    published: tuple[PublishedPort, ...] = ()
 
 
 def parse_call(request: Request, node: str) -> Call:
@@ -225,6 +224,7 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
         addresses,
         facts.namespace_labels,
         _read_floating(conf, facts, versions),
+        () if attachment.pod else conf.published,
     )
 
 
@@ -276,6 +276,7 @@ def derive_wiring(
         tuple(_DEFAULT_ROUTES[version] for version in versions),
         tuple(Sysctl(path, value) for version in versions for path, value in host_sysctls[version]),
         tuple(Sysctl(path, value) for path, value in pod_sysctls),
+        _rank(pod),
     )
 
 
@@ -334,6 +335,14 @@ def _read_list(annotations: Mapping[str, str], name: str) -> tuple[str, ...]:
         return msgspec.json.decode(text, type=tuple[str, ...])
     except msgspec.DecodeError as error:
         raise CniError(Code.INVALID_CONFIG, f"annotation {_ANNOTATIONS}{name}", str(error)) from None
+
+
+def _rank(ifname: str) -> int:
+    """0 for the usual interface; for others a number that is a free routing table's and metric, in their order."""
+    if ifname == USUAL_IFNAME:
+        return 0
+    numbered = re.fullmatch(r"eth(\d{1,3})", ifname)
+    return _FIRST_RANK + (int(numbered[1]) if numbered else 1000 + zlib.crc32(ifname.encode()) % 1_000_000)
 
 
 def _derive_mac(attachment: Attachment) -> bytes:

@@ -28,14 +28,19 @@ class AddResult:
     dns: Dns | None = None
 
 
-def render_result(result: AddResult, version: str) -> bytes:
-    """The result as JSON: node end, pod end, addresses with their gateways, routes."""
+def render_result(result: AddResult, version: str, before: bytes = b"") -> bytes:
+    """The result as JSON: node end, pod end, addresses with their gateways, routes.
+
+    `before` is what the plugins before ours gave, which is passed on in front of it.
+    """
+    previous: dict[str, Any] = msgspec.json.decode(before) if before else {}
+    interfaces = previous.get("interfaces") or []
     wiring, link = result.wiring, result.wiring.link
     mtu = {"mtu": link.mtu} if link.mtu and version in _WITH_MTU else {}
     ips: list[dict[str, Any]] = [
         {
             **({"version": "4" if len(address) == 4 else "6"} if version in _WITH_ADDRESS_VERSION else {}),
-            "interface": _POD_INTERFACE,
+            "interface": len(interfaces) + _POD_INTERFACE,
             "address": str(host_prefix(address)),
             "gateway": format_address(gateway_for(address)),
         }
@@ -44,12 +49,16 @@ def render_result(result: AddResult, version: str) -> bytes:
     body = {
         "cniVersion": version,
         "interfaces": [
+            *interfaces,
             {"name": link.host_device, "mac": format_mac(HOST_MAC), **mtu},
             {"name": link.pod_device, "mac": format_mac(link.pod_mac), **mtu, "sandbox": result.netns},
         ],
-        "ips": ips,
-        "routes": [{"dst": str(prefix), "gw": format_address(gateway_for(prefix.address))} for prefix in wiring.routes],
-        "dns": result.dns or Dns(),
+        "ips": [*(previous.get("ips") or ()), *ips],
+        "routes": [
+            *(previous.get("routes") or ()),
+            *({"dst": str(prefix), "gw": format_address(gateway_for(prefix.address))} for prefix in wiring.routes),
+        ],
+        "dns": result.dns or previous.get("dns") or Dns(),
     }
     return msgspec.json.encode(body) + b"\n"
 

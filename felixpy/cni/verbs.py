@@ -23,7 +23,7 @@ from felixpy.cni.backend import Admitted, Backend
 from felixpy.cni.endpoint import Identity, derive_endpoint
 from felixpy.cni.errors import CniError, Code, render_error
 from felixpy.cni.locks import NamedLocks
-from felixpy.cni.netconf import NEWEST_VERSION, PreviousResult
+from felixpy.cni.netconf import PreviousResult, find_version
 from felixpy.cni.pending import PendingDeletes
 from felixpy.cni.plan import (
     INTERFACE_PREFIX,
@@ -82,16 +82,14 @@ class Verbs:
 
     async def answer(self, request: Request, netns: int | None) -> Answer:
         """What the shim is to print; every failure becomes a CNI error."""
-        version = NEWEST_VERSION
         try:
             call = parse_call(request, self._node)
-            version = call.version
             output = await self._run(call, request, netns)
         except Exception as error:
             failure = as_cni_error(error)
             subject = f"{request.command} {request.container_id} {request.ifname}".strip()
             log.warning("%r: code %d: %s", subject, failure.code, failure)
-            return Answer(1, render_error(failure, version))
+            return Answer(1, render_error(failure, find_version(request.config)))
         return Answer(0, output)
 
     async def collect(self, attachment: Attachment) -> bool:
@@ -177,7 +175,8 @@ class Verbs:
                 raise outcome
         addresses = ", ".join(map(format_address, admitted.addresses))
         log.info("ADD %s: %s on %s", attachment.endpoint, addresses, link.host_device)
-        return render_result(AddResult(wiring, call.netns, call.conf.dns), call.version)
+        before = call.conf.previous.text if call.conf.previous else b""
+        return render_result(AddResult(wiring, call.netns, call.conf.dns), call.conf.version, before)
 
     async def _delete(self, attachment: Attachment) -> None:
         """The link goes before the address, so that whoever gets the address next is the only one to have it."""
@@ -353,10 +352,11 @@ def as_cni_error(error: BaseException) -> CniError:
 
 
 def _differences(previous: PreviousResult, addresses: Iterable[Address], devices: Iterable[str]) -> Iterable[str]:
-    """Where the result of the ADD, as the runtime keeps it, is not what the datastore says."""
-    told, held = set(previous.addresses), {host_prefix(address) for address in addresses}
+    """Where the result of the ADD, as the runtime keeps it, is not what the datastore says of our `devices`."""
+    ours = ("", *devices)
+    told = {prefix for prefix, device in previous.addresses if device in ours}
+    held = {host_prefix(address) for address in addresses}
     yield from (f"prevResult has {prefix}, which is not assigned" for prefix in told - held)
     yield from (f"prevResult lacks {prefix}" for prefix in held - told)
-    names = {name for name, _ in previous.devices}
-    if names:
-        yield from (f"prevResult lacks device {device}" for device in devices if device not in names)
+    if previous.devices:
+        yield from (f"prevResult lacks device {device}" for device in ours[1:] if device not in previous.devices)

@@ -69,7 +69,7 @@ def test_what_runtimes_add() -> None:
     assert parsed.addresses == (parse_address("10.0.0.5"), parse_address("fd00::5"))
     assert parsed.mac == bytes([2, 0, 0, 0, 0, 5])
     assert parsed.previous
-    assert parsed.previous.addresses == (Prefix(parse_address("10.0.0.5"), 32),)
+    assert parsed.previous.addresses == ((Prefix(parse_address("10.0.0.5"), 32), "cali1"),)
     assert parsed.valid_attachments == {("a", "eth0")}
 
 
@@ -98,6 +98,9 @@ def test_what_runtimes_add() -> None:
         (conf(runtimeConfig={"mac": "01:00:00:00:00:01"}), Code.INVALID_CONFIG, "mac"),
         (conf(runtimeConfig={"mac": "2:0:0:0:0:1"}), Code.INVALID_CONFIG, "mac"),
         (conf(prevResult={"ips": [{"address": "10.0.0.1/33"}]}), Code.INVALID_CONFIG, "prevResult.ips"),
+        (conf(prevResult={"ips": [{"address": "10.0.0.1/32", "interface": 1}]}), Code(7), "prevResult.ips"),
+        (conf(prevResult={"interfaces": [{}]}), Code.INVALID_CONFIG, "prevResult"),
+        (conf(runtimeConfig={"portMappings": [{"containerPort": 0}]}), Code.INVALID_CONFIG, "portMappings"),
     ],
 )
 def test_mistakes(data: bytes, code: Code, told: str) -> None:

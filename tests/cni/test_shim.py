@@ -48,6 +48,12 @@ def test_version_needs_no_agent(shim: Path) -> None:
     assert json.loads(done.stdout) == {"cniVersion": NEWEST_VERSION, "supportedVersions": list(SUPPORTED_VERSIONS)}
 
 
+def test_versions_are_told_in_the_version_that_was_asked_in(shim: Path) -> None:
+    asked = b'{"cniVersion": "0.4.0", "name": "net"}'
+    done = subprocess.run([shim], env={"CNI_COMMAND": "VERSION"}, input=asked, capture_output=True)
+    assert json.loads(done.stdout) == {"cniVersion": "0.4.0", "supportedVersions": list(SUPPORTED_VERSIONS)}
+
+
 def test_a_kept_del_is_done_when_the_agent_is_back(node: Node, pod: Namespace) -> None:
     args = k8s_args("web")
     node.add(pod, args=args)

@@ -25,7 +25,7 @@
 #define NEWEST "1.1.0"
 
 enum { CONFIG_MAX = 1 << 20, ENVIRONMENT_MAX = 1 << 16, ANSWER_MAX = 1 << 20, NAME_MAX_BYTES = 200 };
-enum { CONNECT_TIMEOUT_MS = 900, ANSWER_TIMEOUT_MS = 60000 };
+enum { CONNECT_TIMEOUT_MS = 900, ANSWER_TIMEOUT_MS = 60000, VERSION_PATIENCE_MS = 200 };
 enum { CODE_ENVIRONMENT = 4, CODE_IO = 5, CODE_DECODE = 6, CODE_CONFIG = 7, CODE_TRY_AGAIN = 11, CODE_NOT_AVAILABLE = 50 };
 
 struct request_header { char magic[4]; uint32_t environment_bytes, config_bytes; };
@@ -267,6 +267,16 @@ static int keep_for_later(const char *container, const char *interface) {
 	return bad;
 }
 
+/* In the version that was asked in; people and some tools ask without a configuration. */
+static int tell_versions(void) {
+	char text[256];
+	struct pollfd wait = {STDIN_FILENO, POLLIN, 0};
+	if (isatty(STDIN_FILENO) || poll(&wait, 1, VERSION_PATIENCE_MS) <= 0 || read_config() || read_config_fields())
+		strcpy(cni_version, NEWEST);
+	int n = snprintf(text, sizeof text, "{\"cniVersion\":\"%s\",\"supportedVersions\":" SUPPORTED "}\n", cni_version);
+	return write_all(STDOUT_FILENO, text, n) ? 1 : 0;
+}
+
 int main(void) {
 	static const char *const names[] = {"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"};
 	const char *command = getenv("CNI_COMMAND"), *netns_path = getenv("CNI_NETNS");
@@ -274,10 +284,7 @@ int main(void) {
 		fputs("felixpy-cni: a CNI plugin, to be started by a container runtime (versions " SUPPORTED ")\n", stderr);
 		return fail(CODE_ENVIRONMENT, "CNI_COMMAND is not set", "");
 	}
-	if (!strcmp(command, "VERSION")) {
-		static const char text[] = "{\"cniVersion\":\"" NEWEST "\",\"supportedVersions\":" SUPPORTED "}\n";
-		return write_all(STDOUT_FILENO, text, sizeof text - 1) ? 1 : 0;
-	}
+	if (!strcmp(command, "VERSION")) return tell_versions();
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (add_variable(names[i])) return fail(CODE_ENVIRONMENT, "the CNI_ variables are larger than 64 KiB", "");
 	if (read_config()) return 1;

@@ -19,7 +19,15 @@ from dataclasses import dataclass, replace
 
 from felixpy.addresses import Prefix, format_address, host_prefix
 from felixpy.dataplane.objects import DeviceAddress, Key, Neighbour, Route, Sysctl
-from felixpy.dataplane.pod import GATEWAY_V6, HOST_MAC, PodLink, PodObject, PodWiring, derive_pod_objects
+from felixpy.dataplane.pod import (
+    GATEWAY_V6,
+    HOST_MAC,
+    PodLink,
+    PodObject,
+    PodWiring,
+    SourceRule,
+    derive_pod_objects,
+)
 from felixpy.drivers.netlink.codec import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -41,6 +49,15 @@ from felixpy.drivers.netlink.devices import (
     Devices,
     dump_links,
     find_link,
+)
+from felixpy.drivers.netlink.iprules import (
+    RTM_DELRULE,
+    RTM_GETRULE,
+    RTM_NEWRULE,
+    encode_ip_rule_dump,
+    encode_source_rule,
+    encode_source_rule_place,
+    parse_source_rule,
 )
 from felixpy.drivers.netlink.links import (
     RTM_DELADDR,
@@ -287,6 +304,8 @@ def _add_addresses_inside(wiring: PodWiring) -> None:
         index_of = {device: _demand(pod, device).index}.__getitem__
         for address in wiring.addresses:
             _put(pod, DeviceAddress(device, host_prefix(address)), index_of)
+            if wiring.rank:
+                _put(pod, SourceRule(address, wiring.rank), index_of)
 
 
 def _demand(pod: NetlinkSocket, device: str) -> LinkSeen:
@@ -320,6 +339,7 @@ def _check_inside(wiring: PodWiring, host: LinkSeen) -> tuple[str, ...]:
 def _read_inside(pod: NetlinkSocket, name_of: Mapping[int, str]) -> Mapping[Key, PodObject]:
     found: list[PodObject | None] = [*_addresses(pod, name_of)]
     found += [parse_neighbour(body, name_of) for body in pod.dump(RTM_GETNEIGH, encode_neighbour_dump())]
+    found += [parse_source_rule(body) for body in pod.dump(RTM_GETRULE, encode_ip_rule_dump(0))]
     routes = RouteDecoder(name_of)
     for family in (AF_INET, AF_INET6):
         found += [routes.parse(body) for body in pod.dump(RTM_GETROUTE, encode_route_dump(family, 0))]
@@ -340,6 +360,10 @@ def _put(socket: NetlinkSocket, item: PodObject, index_of: IndexOf) -> None:
             kind, body = RTM_NEWNEIGH, encode_neighbour(item, index_of)
         case Route():
             kind, body = RTM_NEWROUTE, RouteEncoder(index_of).encode(item)
+        case SourceRule():
+            with suppress(NetlinkError):  # there is none in its place
+                socket.request(RTM_DELRULE, 0, encode_source_rule_place(item))
+            kind, body = RTM_NEWRULE, encode_source_rule(item)
     _send(socket, f"putting {_describe(item)}", kind, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
@@ -366,6 +390,8 @@ def _describe(item: PodObject) -> str:
             return f"neighbour {format_address(item.address)}"
         case Route():
             return f"route to {item.destination}"
+        case SourceRule():
+            return f"rule for source {format_address(item.source)}"
 
 
 def _is_whole(link: PodLink, host: LinkSeen, netns: int) -> bool:
