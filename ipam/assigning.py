@@ -156,7 +156,7 @@ def _assign_fixed(draft: Draft, address: Address, request: Request, config: Conf
     if isinstance(block, Broken) or (block is not None and block.deleted):
         raise AddressRefused(address, AddressRefusal.UNREADABLE)
     if block is None:
-        if not draft.fresh_claims:
+        if not draft.knows_claims:
             raise NeedKeys(claims=True)
         if draft.cache.overlaps(cidr):
             raise AddressRefused(address, AddressRefusal.OVERLAP)
@@ -184,7 +184,7 @@ def _assign_any(
     if reason is not None:
         refused.update({pool.name: reason for pool in search.pools})
         return None
-    if not draft.fresh_claims:
+    if not draft.knows_claims:
         raise NeedKeys(claims=True)
     for pool in search.pools:
         found = _from_unclaimed(draft, pool, own, search)
@@ -251,7 +251,7 @@ def _iter_unclaimed(draft: Draft, pool: Pool, claims: int) -> Iterator[Prefix]:
         if cidr in draft.cache.free:
             continue
         value = draft.get(block_key(cidr))
-        if value is None:
+        if value is None or (value is UNKNOWN and draft.guesses):
             yield cidr
         elif value is UNKNOWN:
             unread.append(block_key(cidr))

@@ -82,10 +82,14 @@ UNSURE = -1
 
 
 class Cache:
-    """Keys and their values. `free` has every block known to exist, with its free addresses or UNSURE."""
+    """Keys and their values. `free` has every block known to exist, with its free addresses or UNSURE.
+
+    `complete` says that whatever exists has been observed, but for what the watch has not brought yet.
+    """
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
+        self.complete = False
         self.entries: dict[str, Entry] = {}
         self.own: dict[Prefix, str] = {}
         self.free: dict[Prefix, int] = {}
@@ -130,6 +134,12 @@ class Cache:
             self._note_free(cidr, None if value is None else UNSURE)
         elif entry is not None or cidr is not None or self._is_followed(key):
             self.learn(key, None if value is None else Versioned(value, mod_revision), mod_revision)
+
+    def assume_complete(self) -> None:
+        """Whatever exists has been observed."""
+        self.complete = True
+        for key in (CONFIG_KEY, CONFIGURATION_KEY):
+            self.entries.setdefault(key, Entry(None, 0, 0))
 
     def forget(self, key: str) -> None:
         """Drops what is known of a key, after a commit with unknown outcome."""

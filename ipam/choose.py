@@ -1,8 +1,8 @@
 """Which pools a request may draw from, and in which order their blocks are tried.
 
 In: pools, a request's wishes, predicates for selectors; out: pools in order, a reason for each that is not among them,
-and endless-safe iterators of blocks. Each owner starts at a place of its own, so that nodes that claim at once do not
-meet; each further claim of an owner starts elsewhere, so that a crowded stretch is left behind.
+and endless-safe iterators of blocks. Each owner starts at a place of its own and goes on in steps of its own, so that
+nodes that claim at once seldom meet, and those that did do not meet again; each further claim starts elsewhere.
 Source: libcalico-go/lib/ipam/ipam.go (determinePools), ipam_block_reader_writer.go (randomBlockGenerator), reserved.go.
 """
 
@@ -97,12 +97,16 @@ def claim_seed(owner: str, claims: int) -> int:
 
 
 def iter_blocks(pool: Pool, seed: int) -> Iterator[Prefix]:
-    """Every block of a pool once, from the place that `seed` says onwards and round."""
+    """Every block of a pool once, from the place and in the steps that `seed` says.
+
+    Shape   a pool has a power of two of blocks, so that any odd step comes by all of them.
+    """
     count = 1 << (pool.block_length - pool.cidr.length)
     bits = len(pool.cidr.address) * 8
     base = int.from_bytes(pool.cidr.address, "big")
-    for step in range(count):
-        number = base + ((seed + step) % count << (bits - pool.block_length))
+    step = seed >> 64 | 1
+    for turn in range(count):
+        number = base + ((seed + turn * step) % count << (bits - pool.block_length))
         yield Prefix(Address(number.to_bytes(bits // 8, "big")), pool.block_length)
 
 

@@ -60,11 +60,16 @@ class NeedKeys(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What one commit is to do, on top of what `cache` knows; `fresh_claims` says that the owner's claims were read."""
+    """What one commit is to do, on top of what `cache` knows.
+
+    `fresh_claims` says that the owner's claims were read; `guesses`, that a block that is not known may be taken to be
+    absent, as the commit will tell.
+    """
 
     cache: Cache
     now: datetime
     fresh_claims: bool = False
+    guesses: bool = False
     changes: Mapping[str, Value | None] = field(default_factory=dict)
     relied: frozenset[str] = frozenset()
 
@@ -72,6 +77,11 @@ class Draft:
     def owner(self) -> Owner:
         """Whose allocator this is."""
         return self.cache.owner
+
+    @property
+    def knows_claims(self) -> bool:
+        """Whether the owner has no claims but those that are known, as far as can be told."""
+        return self.fresh_claims or self.cache.complete
 
     def get(self, key: str) -> Value | Unknown | None:
         """A key as the commit would leave it."""
@@ -82,11 +92,14 @@ class Draft:
 
     def put(self, key: str, value: Value | None) -> Draft:
         """With a key changed; None deletes it."""
-        return Draft(self.cache, self.now, self.fresh_claims, {**self.changes, key: value}, self.relied)
+        return self._with({**self.changes, key: value}, self.relied)
 
     def rely(self, *keys: str) -> Draft:
         """With the commit depending on keys being as they are known."""
-        return Draft(self.cache, self.now, self.fresh_claims, self.changes, self.relied.union(keys))
+        return self._with(self.changes, self.relied.union(keys))
+
+    def _with(self, changes: Mapping[str, Value | None], relied: frozenset[str]) -> Draft:
+        return Draft(self.cache, self.now, self.fresh_claims, self.guesses, changes, relied)
 
     def block(self, cidr: Prefix) -> Block | Broken | None:
         """A block; Broken when it cannot be read.

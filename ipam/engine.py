@@ -161,6 +161,12 @@ class Allocator:
         """Takes a change that a watch reports, of any key below the IPAM, pool and reservation prefixes."""
         self._cache.observe(key, value, mod_revision)
 
+    def follow(self) -> None:
+        """Whatever exists (but handles) has been observed, and changes will be: a claim then takes no read."""
+        if not self._cache.complete:
+            self._cache.assume_complete()
+            self._loaded = True
+
     async def assign(self, request: Request, also: Also | None = None) -> Assignment:
         """All that is asked for, or nothing; with the writes that `also` makes of the assignment, or nothing.
 
@@ -235,7 +241,8 @@ class Allocator:
         if not self._loaded:
             await self.load()
         for attempt in range(MAX_ATTEMPTS):
-            batch, left = await self._plan([job for job in jobs if not job.done.done()])
+            undone = [job for job in jobs if not job.done.done()]
+            batch, left = await self._plan(undone, guesses=self._cache.complete and not attempt)
             if not batch.planned:
                 return left
             if revision := await self._commit(batch):
@@ -249,10 +256,10 @@ class Allocator:
         _fail(jobs, Conflict(f"{MAX_ATTEMPTS} attempts were overtaken by others"))
         return []
 
-    async def _plan(self, jobs: list[_Job]) -> tuple[_Batch, list[_Job]]:
+    async def _plan(self, jobs: list[_Job], guesses: bool) -> tuple[_Batch, list[_Job]]:
         fresh_claims = False
         for _ in range(MAX_READS):
-            batch = _Batch(Draft(self._cache, self._now(), fresh_claims))
+            batch = _Batch(Draft(self._cache, self._now(), fresh_claims, guesses))
             try:
                 left = self._plan_all(batch, jobs)
             except NeedKeys as need:

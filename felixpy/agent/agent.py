@@ -117,6 +117,7 @@ class AgentRole:
 
     def flush(self, revision: int, services: ServiceDelta) -> None:
         """Everything up to `revision` has been given."""
+        self._allocator.follow()
         self._put_devices()
         self._dataplane.flush(revision, services)
         self._tunnels.flush()

@@ -22,7 +22,10 @@ ANSWERS_PREFIX = "/felixpy/answers/"
 HOLDERS_PREFIX = "/felixpy/holders/"
 WATCHED_PREFIXES = (
     "/calico/resources/v3/projectcalico.org/",
-    "/calico/ipam/v2/",
+    f"{IPAM_PREFIX}assignment/",
+    f"{IPAM_PREFIX}host/",
+    f"{IPAM_PREFIX}virtual/",
+    f"{IPAM_PREFIX}config",
     "/felixpy/resources/",
     "/felixpy/grants/",
     "/felixpy/ask/",

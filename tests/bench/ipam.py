@@ -1,18 +1,29 @@
-"""What an assignment costs over the twin in memory, so without etcd's own time.
+"""What an assignment costs over the twin in memory, and what a thousand nodes wait for on one real etcd.
 
-Run with `python -m tests.bench ipam`; prints processor time, one line per curve.
+Run with `python -m tests.bench ipam`. The twin's figures are processor time, one line per curve. The nodes are tasks of
+this process, over four connections (tests/ipam/crowd.py), so that their waits hold its processor time too; etcd has its
+data where temporary files are. Beside them a bare transaction of three keys is timed: what etcd, the disk and whoever
+else is on the machine take of it.
 """
 
 import asyncio
 import gc
+import os
+import random
 import time
+from contextlib import suppress
 
 from ipam.codec import parse_block, render_block
 from ipam.ledger import Ledger, Sharer, parse_range
 from ipam.loadbalancer import Granted, VipPool, VipService, choose_addresses
 from tests.ipam.cluster import Cluster, pod
+from tests.ipam.crowd import make_crowd
+from tests.support.etcd import Etcd
 
 PODS = 1000
+NODES, CONNECTIONS, IN_USE = 1000, 4, 100_000
+RATE, SECONDS = 300, 20
+CONTROL_EVERY_S = 0.05
 
 
 def report(what, seconds, count, note=""):
@@ -83,6 +94,102 @@ def services():
     report("a Service's address, up to 20,000", time.process_time() - start, count)
 
 
+def report_waits(what, waits, note=""):
+    """Percentiles in milliseconds."""
+    waits = sorted(waits)
+    p50, p90, p99 = (1000 * waits[int(len(waits) * part)] for part in (0.5, 0.9, 0.99))
+    print(f"{what:44} p50 {p50:.1f}  p90 {p90:.1f}  p99 {p99:.1f}  max {1000 * waits[-1]:.1f} ms  {note}")
+
+
+async def timed(waits, work):
+    start = time.perf_counter()
+    await work
+    waits.append(time.perf_counter() - start)
+
+
+async def in_one_instant(crowd, what, prefix):
+    waits = []
+    start, processor = time.perf_counter(), time.process_time()
+    jobs = enumerate(crowd.nodes)
+    await asyncio.gather(*(timed(waits, node.assign(pod(f"{prefix}{number}"))) for number, node in jobs))
+    took, processor = time.perf_counter() - start, time.process_time() - processor
+    note = f"all {len(crowd.nodes)} in {took:.2f} s (ours: {processor:.2f} s of processor)"
+    report_waits(what, waits, note)
+
+
+async def fill(crowd):
+    each = IN_USE // NODES - 2
+    start = time.perf_counter()
+    for first in range(0, NODES, 50):
+        numbers = range(first, min(NODES, first + 50))
+        work = (crowd.nodes[number].assign(pod(f"f{number}-{one}")) for number in numbers for one in range(each))
+        await asyncio.gather(*work)
+    took = time.perf_counter() - start
+    print(f"{'fill to 100,000 in use':44} {NODES * each / took:.0f} assigned a second, {each} at once on a node")
+
+
+async def keep_time(store, waits):
+    """Times a bare transaction again and again."""
+    number = 0
+    while True:
+        number += 1
+        writes = {f"/control/{number % 1000}/{part}": b"x" * 1000 for part in range(3)}
+        await timed(waits, store.commit({}, writes))
+        await asyncio.sleep(CONTROL_EVERY_S)
+
+
+async def churn(crowd):
+    """Half of the rate assigns, half releases; each at a node of its own, at random times."""
+    dice = random.Random(1)
+    waits, control = {"assign": [], "release": []}, []
+    timekeeper = asyncio.ensure_future(keep_time(crowd.stores[0].store, control))
+
+    async def come_and_go(number, name):
+        await timed(waits["assign"], crowd.nodes[number].assign(pod(name)))
+        await asyncio.sleep(dice.uniform(0, 2))
+        await timed(waits["release"], crowd.nodes[number].release(name))
+
+    start, processor = time.perf_counter(), time.process_time()
+    tasks, due, lost = [], start, crowd.conflicts
+    while due < start + SECONDS:
+        due += dice.expovariate(RATE / 2)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.ensure_future(come_and_go(dice.randrange(NODES), f"c{len(tasks)}")))
+    await asyncio.gather(*tasks)
+    processor = (time.process_time() - processor) / (time.perf_counter() - start)
+    timekeeper.cancel()
+    with suppress(asyncio.CancelledError):
+        await timekeeper
+    for verb, times in waits.items():
+        report_waits(f"{verb}, {RATE} operations a second", times, f"{crowd.conflicts - lost} compares lost in all")
+    report_waits("a bare transaction beside them", control, f"ours: {100 * processor:.0f} % of a processor")
+
+
+def follow(news=20_000):
+    """What being told of others' changes costs a node."""
+    cluster = Cluster()
+    cluster.pool(cidr="10.0.0.0/12")
+    asyncio.run(cluster.node("other").assign(pod("p", v4=60)))
+    (key,) = cluster.keys("/assignment/")
+    value, node = cluster.read(key), cluster.node()
+    start = time.process_time()
+    for revision in range(1000, 1000 + news):
+        node.observe(key, value, revision)
+    report("told of a change of another's block", time.process_time() - start, news)
+
+
+async def crowd():
+    with Etcd() as etcd:
+        async with make_crowd(etcd, NODES, CONNECTIONS, cidr="10.0.0.0/12", blockSize=26) as crowd:
+            print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+            await crowd.begin()
+            await in_one_instant(crowd, "all claim a block in the same instant", "a")
+            print(f"{'':44} transactions per node: {crowd.tries()}; asked of etcd: {dict(crowd.calls)}")
+            await in_one_instant(crowd, "all assign in the same instant", "b")
+            await fill(crowd)
+            await churn(crowd)
+
+
 def main():
     """All curves."""
     gc.collect()
@@ -92,6 +199,8 @@ def main():
     asyncio.run(full_pool())
     blocks()
     services()
+    follow()
+    asyncio.run(crowd())
 
 
 if __name__ == "__main__":
