@@ -15,6 +15,7 @@ from birdpy.addresses import Prefix, Version, version_of
 
 BGP_PORT = 179
 DEFAULT_HOLD_TIME_S = 90
+DEFAULT_CONNECT_RETRY_S = 5
 DEFAULT_RESTART_TIME_S = 120
 """As Calico's maxRestartTime."""
 DEFAULT_DEFERRAL_TIME_S = 8
@@ -79,10 +80,10 @@ class Neighbor:
     local_asn: int = 0
     port: int = BGP_PORT
     source: bytes | None = None
-    password: str = ""
+    password: str = field(default="", repr=False)
     hold_time_s: int = DEFAULT_HOLD_TIME_S
     keepalive_s: int = DEFAULT_HOLD_TIME_S // 3
-    connect_retry_s: int = 5
+    connect_retry_s: int = DEFAULT_CONNECT_RETRY_S
     passive: bool = False
     multihop_ttl: int = 0
     ttl_security_hops: int = 0
@@ -150,7 +151,7 @@ class Match:
     """Conditions that must all hold; None leaves one out, an empty tuple can hold for no path.
 
     `prefixes` are of one family. `communities` and `large_communities`: any of them. `as_path` are GoBGP's regular
-    expressions (`^65000_`), any of them. `local_pref` is not to be had with GoBGP 3.
+    expressions (`^65000_`), any of them. `next_hops`: inside any of them. `local_pref` is not to be had with GoBGP 3.
     """
 
     neighbors: tuple[bytes, ...] | None = None
@@ -161,6 +162,7 @@ class Match:
     communities: tuple[Community, ...] | None = None
     large_communities: tuple[LargeCommunity, ...] | None = None
     as_path: tuple[str, ...] | None = None
+    next_hops: tuple[Prefix, ...] | None = None
     origin: RouteOrigin | None = None
     local_pref: int | None = None
 

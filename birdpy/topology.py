@@ -1,18 +1,21 @@
 """Who talks BGP with whom: the node mesh, route reflectors and explicit peers, as neighbours of one node.
 
 In: nodes, peers (whose selectors are already evaluated to node names) and the mesh's settings. Out: this node's
-neighbours, one per address. Decides no attribute of a route. Source: Calico's confd templates and bgp_processor.go
-(mesh and reverse peerings), RFC 4456 (reflection).
+neighbours, one per address, whoever asked for it, and where those who did contradict each other. Decides no attribute
+of a route. Source: Calico's confd client.go (updatePeersV1: who wins, reverse peerings) and bgp_processor.go (mesh,
+passive sides), RFC 4456 (reflection).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum
 
 from birdpy.addresses import Version, format_address, version_of
 from birdpy.intent import (
     BGP_PORT,
+    DEFAULT_CONNECT_RETRY_S,
     DEFAULT_HOLD_TIME_S,
     MULTIHOP_TTL_MAX,
     Bfd,
@@ -21,7 +24,8 @@ from birdpy.intent import (
     Reflection,
 )
 
-_GRACEFUL = GracefulRestart()
+KERNELS_CHOICE = b""
+"""A source address that is left to the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,74 +40,142 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """What sessions of one kind share. `maximum_restart_s` is the graceful restart time."""
+class Wish:
+    """What somebody asks of a session. None leaves it to others who want the same one, and then to the defaults."""
 
-    password: str = ""
-    hold_time_s: int = DEFAULT_HOLD_TIME_S
-    keepalive_s: int = DEFAULT_HOLD_TIME_S // 3
-    graceful_restart: GracefulRestart = _GRACEFUL
+    asn: int | None = None
+    local_asn: int | None = None
+    port: int | None = None
+    source: bytes | None = None
+    password: str | None = field(default=None, repr=False)
+    hold_time_s: int | None = None
+    keepalive_s: int | None = None
+    connect_retry_s: int | None = None
+    passive: bool | None = None
+    multihop_ttl: int | None = None
+    ttl_security_hops: int | None = None
+    allow_own_asn: int | None = None
+    prefix_limit: int | None = None
+    versions: tuple[Version, ...] | None = None
+    graceful_restart: GracefulRestart | None = None
+    bfd: Bfd | None = None
+
+
+_FIELDS = tuple(one.name for one in fields(Wish))
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """The node-to-node mesh: off, or with these settings for every session of it."""
+    """The node-to-node mesh: off, or with these settings for every session of it; `refused`: it has none."""
 
     enabled: bool = True
-    settings: SessionSettings = SessionSettings()
+    wish: Wish = Wish()
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """An explicit peering of some nodes (None: of all) with an address, or with the nodes that a selector chose.
 
-    Exactly one of `address` and `remote_nodes` is set. `asn` 0 is the remote node's own. `two_way`: the remote nodes
-    get the reverse peering without having to name it. `ttl_security_hops` above 0 is also how far the peer may be.
+    Exactly one of `address` and `remote_nodes` is set. `two_way`: remote nodes get the reverse peering without having
+    to name it. Of peers that claim one address one has the session, but those that `join` have it together with
+    the others. `defaults` hold for what nobody asks for. One that is `refused` leaves its addresses without a session.
     """
 
     name: str
     local_nodes: frozenset[str] | None = None
     address: bytes | None = None
     remote_nodes: frozenset[str] = frozenset()
-    asn: int = 0
-    local_asn: int = 0
-    port: int = BGP_PORT
+    wish: Wish = Wish()
+    defaults: Wish = Wish()
     use_source: bool = True
-    passive: bool = False
-    multihop_ttl: int = 0
-    ttl_security_hops: int = 0
-    allow_own_asn: int = 0
-    prefix_limit: int = 0
-    versions: tuple[Version, ...] = ()
     two_way: bool = True
-    settings: SessionSettings = SessionSettings()
-    bfd: Bfd | None = None
+    joins: bool = False
+    refused: bool = False
 
 
-def derive_neighbors(me: Node, nodes: Iterable[Node], peers: Iterable[Peer], mesh: Mesh) -> Mapping[bytes, Neighbor]:
-    """The sessions of `me`, by the neighbour's address.
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Peers that want one session and ask contradictory things of it, which are its `fields`.
+
+    `overruled`: the first of them has the session all the same; else there is none.
+    """
+
+    address: bytes
+    peers: tuple[str, ...]
+    fields: tuple[str, ...]
+    overruled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """`peers` are the names of those whose session it is, by the neighbour's address; none for the mesh."""
+
+    neighbors: Mapping[bytes, Neighbor] = field(default_factory=dict)
+    peers: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
+    conflicts: tuple[Conflict, ...] = ()
+
+
+class _Rank(IntEnum):
+    """Who has a session that several claim: Calico's order."""
+
+    GLOBAL = 0
+    OF_SOME = 1
+    REVERSE = 2
+    MESH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    rank: _Rank
+    name: str
+    joins: bool
+    refused: bool
+    wish: Wish
+    defaults: Wish
+    node: Node | None
+
+
+def derive_sessions(me: Node, nodes: Iterable[Node], peers: Iterable[Peer], mesh: Mesh) -> Sessions:
+    """The sessions of `me`.
 
     Shape   one per remote address; where several claim an address, a peer of all nodes wins over a peer of some, that
-            over the mesh, and among equals the first by name.
+            over a reverse peering, that over the mesh, and among equals the first by name.
     Missing an address family that `me` has no address in yields no session; nobody peers with itself.
     """
     by_name = {node.name: node for node in nodes}
-    ordered = sorted(peers, key=lambda peer: (peer.local_nodes is not None, peer.name))
-    found: dict[bytes, Neighbor] = {}
-    for peer in ordered:
-        for neighbor in _neighbors_of_peer(me, by_name, peer):
-            found.setdefault(neighbor.address, neighbor)
+    by_address = {address: node for node in by_name.values() for address in node.addresses}
+    claims: dict[bytes, list[_Claim]] = {}
+    for peer in peers:
+        for address, claim in _claims(me, by_name, by_address, peer):
+            claims.setdefault(address, []).append(claim)
     if mesh.enabled and me.cluster_id is None:
-        for neighbor in _neighbors_of_mesh(me, by_name, mesh):
-            found.setdefault(neighbor.address, neighbor)
-    own = frozenset(me.addresses)
-    return {address: found[address] for address in sorted(found) if address not in own}
+        for address, claim in _mesh_claims(me, by_name, mesh):
+            claims.setdefault(address, []).append(claim)
+    neighbors: dict[bytes, Neighbor] = {}
+    owners: dict[bytes, tuple[str, ...]] = {}
+    conflicts: list[Conflict] = []
+    for address in sorted(claims.keys() - set(me.addresses)):
+        ordered = sorted(claims[address], key=lambda claim: (claim.rank, claim.name))
+        having = _having(ordered)
+        names = tuple(claim.name for claim in having if claim.name)
+        conflicts += _find_overruled(address, ordered, having)
+        if any(claim.refused for claim in having):
+            continue
+        different = differing_fields([_spelt_out(claim.wish, me) for claim in having])
+        if different:
+            conflicts.append(Conflict(address, names, different))
+            continue
+        neighbors[address] = _neighbor(me, address, having)
+        owners[address] = names
+    return Sessions(neighbors, owners, tuple(conflicts))
 
 
 def find_peer_addresses(me: Node, nodes: Iterable[Node], peers: Iterable[Peer]) -> Mapping[str, frozenset[bytes]]:
     """The addresses that each peer, by its name, means for `me`, whichever peer's settings their sessions have."""
     by_name = {node.name: node for node in nodes}
-    return {peer.name: frozenset(one.address for one in _neighbors_of_peer(me, by_name, peer)) for peer in peers}
+    by_address = {address: node for node in by_name.values() for address in node.addresses}
+    return {peer.name: frozenset(address for address, _ in _claims(me, by_name, by_address, peer)) for peer in peers}
 
 
 def mesh_side_is_passive(own: bytes, remote: bytes) -> bool:
@@ -115,78 +187,145 @@ def mesh_side_is_passive(own: bytes, remote: bytes) -> bool:
     return format_address(remote) > format_address(own)
 
 
-def _neighbors_of_mesh(me: Node, nodes: Mapping[str, Node], mesh: Mesh) -> Iterator[Neighbor]:
-    for name in sorted(nodes):
-        node = nodes[name]
-        if name == me.name or node.cluster_id is not None:
+def differing_fields(wishes: Sequence[Wish]) -> tuple[str, ...]:
+    """What they ask for in different ways."""
+    return tuple(
+        name for name in _FIELDS if len({value for wish in wishes if (value := getattr(wish, name)) is not None}) > 1
+    )
+
+
+def _spelt_out(wish: Wish, me: Node) -> Wish:
+    """Who names no AS means the node's own, which is as much as naming it."""
+    return replace(wish, local_asn=wish.local_asn or me.asn)
+
+
+def fill(wishes: Iterable[Wish]) -> Wish:
+    """Each field from the first wish that gives it."""
+    ordered = tuple(wishes)
+    found = {
+        name: next((value for wish in ordered if (value := getattr(wish, name)) is not None), None) for name in _FIELDS
+    }
+    return Wish(**found)
+
+
+def _having(ordered: Sequence[_Claim]) -> Sequence[_Claim]:
+    """Those whose session it is: the first that does not join, and all that do; the mesh where there is nobody else."""
+    explicit = [claim for claim in ordered if claim.rank is not _Rank.MESH]
+    if not explicit:
+        return ordered[:1]
+    first = [claim for claim in explicit if not claim.joins][:1]
+    return [*first, *(claim for claim in explicit if claim.joins)]
+
+
+def _find_overruled(address: bytes, ordered: Collection[_Claim], having: Collection[_Claim]) -> Iterator[Conflict]:
+    """Explicit peers that lose the session to another and would have had it otherwise."""
+    for claim in ordered:
+        if claim.rank in (_Rank.GLOBAL, _Rank.OF_SOME) and claim not in having:
+            winner = next(one for one in having if not one.joins)
+            different = differing_fields([winner.wish, claim.wish])
+            if different:
+                yield Conflict(address, (winner.name, claim.name), different, overruled=True)
+
+
+def _mesh_claims(me: Node, nodes: Mapping[str, Node], mesh: Mesh) -> Iterator[tuple[bytes, _Claim]]:
+    for node in nodes.values():
+        if node.name == me.name or node.cluster_id is not None:
             continue
         for own, remote in _address_pairs(me, node):
-            yield _session(
-                Neighbor(remote, node.asn, port=node.port, source=own, passive=mesh_side_is_passive(own, remote)),
-                mesh.settings,
-                multihop_ttl=MULTIHOP_TTL_MAX if node.asn != me.asn else 0,
-            )
+            yield remote, _Claim(_Rank.MESH, "", False, mesh.refused, mesh.wish, _towards(own, remote, node), node)
 
 
-def _neighbors_of_peer(me: Node, nodes: Mapping[str, Node], peer: Peer) -> Iterator[Neighbor]:
+def _claims(
+    me: Node, nodes: Mapping[str, Node], by_address: Mapping[bytes, Node], peer: Peer
+) -> Iterator[tuple[bytes, _Claim]]:
     applies = peer.local_nodes is None or me.name in peer.local_nodes
-    if peer.address is not None:
-        if applies:
-            yield _explicit(me, peer, peer.address)
-        return
+    rank = _Rank.GLOBAL if peer.local_nodes is None else _Rank.OF_SOME
     remotes = peer.remote_nodes if applies else frozenset[str]()
-    if peer.two_way and me.name in peer.remote_nodes:
-        remotes |= frozenset(nodes) if peer.local_nodes is None else peer.local_nodes
-    for name in sorted(remotes & nodes.keys() - {me.name}):
-        for own, remote in _address_pairs(me, nodes[name]):
-            yield _towards_node(me, nodes[name], peer, (own, remote))
+    if peer.address is not None and applies:
+        yield peer.address, _explicit(me, by_address.get(peer.address), peer, rank)
+    for remote, node, own in _sides(me, nodes, remotes):
+        yield remote, _towards_node(node, peer, rank, (own, remote))
+    if not peer.two_way:
+        return
+    others = (frozenset(nodes) if peer.local_nodes is None else peer.local_nodes) - remotes
+    if peer.address is not None:
+        met = peer.address in me.addresses and peer.wish.asn in (None, me.asn) and peer.wish.port in (None, me.port)
+        for remote, node, own in _sides(me, nodes, others if met else ()):
+            if own == peer.address:
+                yield remote, _towards_node(node, peer, _Rank.REVERSE, (own, remote))
+    elif me.name in peer.remote_nodes:
+        for remote, node, own in _sides(me, nodes, others):
+            yield remote, _towards_node(node, peer, _Rank.REVERSE, (own, remote))
 
 
-def _explicit(me: Node, peer: Peer, address: bytes) -> Neighbor:
-    own = next((own for own in me.addresses if version_of(own) == version_of(address)), None)
-    asn = peer.asn or me.asn
-    neighbor = Neighbor(
+def _sides(me: Node, nodes: Mapping[str, Node], names: Iterable[str]) -> Iterator[tuple[bytes, Node, bytes]]:
+    for name in names:
+        if name in nodes and name != me.name:
+            for own, remote in _address_pairs(me, nodes[name]):
+                yield remote, nodes[name], own
+
+
+def _explicit(me: Node, node: Node | None, peer: Peer, rank: _Rank) -> _Claim:
+    """A peering with an address, which may be that of a node. The port of such a one follows from the node."""
+    address = peer.address or b""
+    own = next((own for own in me.addresses if len(own) == len(address)), None)
+    known = Wish()
+    if node is not None and peer.wish.asn in (None, node.asn):
+        waits = mesh_side_is_passive(own, address) if own is not None and peer.two_way else None
+        known = Wish(port=node.port, passive=waits)
+    source = own if peer.use_source and own is not None else KERNELS_CHOICE
+    defaults = fill((peer.defaults, known, Wish(source=source)))
+    return _Claim(rank, peer.name, peer.joins, peer.refused, peer.wish, defaults, node)
+
+
+def _towards_node(node: Node, peer: Peer, rank: _Rank, addresses: tuple[bytes, bytes]) -> _Claim:
+    """A peering with a node: its AS and port are the node's own, and it is as far away as it is."""
+    own, remote = addresses
+    wish = replace(peer.wish, asn=None, local_asn=None, port=None, ttl_security_hops=None, multihop_ttl=None)
+    known = _towards(own, remote, node)
+    defaults = fill((known if peer.use_source else replace(known, source=KERNELS_CHOICE), peer.defaults))
+    return _Claim(rank, peer.name, peer.joins, peer.refused, wish, defaults, node)
+
+
+def _towards(own: bytes, remote: bytes, node: Node) -> Wish:
+    waits = mesh_side_is_passive(own, remote)
+    return Wish(node.asn, port=node.port, source=own, passive=waits, multihop_ttl=MULTIHOP_TTL_MAX)
+
+
+def _neighbor(me: Node, address: bytes, having: Sequence[_Claim]) -> Neighbor:
+    wish = fill([*(claim.wish for claim in having), *(claim.defaults for claim in having)])
+    asn = wish.asn if wish.asn is not None else me.asn
+    own_asn = wish.local_asn or me.asn
+    hold_s = _hold_time(wish)
+    node = having[0].node
+    reflects = me.cluster_id is not None and asn == own_asn and (node is None or node.cluster_id != me.cluster_id)
+    return Neighbor(
         address,
         asn,
-        local_asn=peer.local_asn,
-        port=peer.port,
-        source=own if peer.use_source else None,
-        passive=peer.passive,
-        ttl_security_hops=peer.ttl_security_hops,
-        allow_own_asn=peer.allow_own_asn,
-        versions=peer.versions,
-        prefix_limit=peer.prefix_limit,
-        bfd=peer.bfd,
+        local_asn=wish.local_asn or 0,
+        port=wish.port or BGP_PORT,
+        source=wish.source or None,
+        password=wish.password or "",
+        hold_time_s=hold_s,
+        keepalive_s=hold_s // 3 if wish.keepalive_s is None else wish.keepalive_s,
+        connect_retry_s=wish.connect_retry_s or DEFAULT_CONNECT_RETRY_S,
+        passive=wish.passive or False,
+        multihop_ttl=0 if wish.ttl_security_hops or asn == own_asn else wish.multihop_ttl or 0,
+        ttl_security_hops=wish.ttl_security_hops or 0,
+        allow_own_asn=wish.allow_own_asn or 0,
+        reflection=Reflection(me.cluster_id) if reflects and me.cluster_id is not None else None,
+        versions=wish.versions or (version_of(address),),
+        prefix_limit=wish.prefix_limit or 0,
+        graceful_restart=wish.graceful_restart or GracefulRestart(),
+        bfd=wish.bfd,
     )
-    return _session(neighbor, peer.settings, peer.multihop_ttl)
 
 
-def _towards_node(me: Node, node: Node, peer: Peer, addresses: tuple[bytes, bytes]) -> Neighbor:
-    own, remote = addresses
-    is_client = me.cluster_id is not None and node.asn == me.asn and node.cluster_id != me.cluster_id
-    neighbor = Neighbor(
-        remote,
-        node.asn,
-        port=node.port,
-        source=own if peer.use_source else None,
-        passive=mesh_side_is_passive(own, remote),
-        allow_own_asn=peer.allow_own_asn,
-        reflection=Reflection(me.cluster_id) if is_client and me.cluster_id is not None else None,
-        versions=peer.versions,
-        bfd=peer.bfd,
-    )
-    return _session(neighbor, peer.settings, MULTIHOP_TTL_MAX if node.asn != me.asn else 0)
-
-
-def _session(neighbor: Neighbor, settings: SessionSettings, multihop_ttl: int) -> Neighbor:
-    return replace(
-        neighbor,
-        password=settings.password,
-        hold_time_s=settings.hold_time_s,
-        keepalive_s=settings.keepalive_s,
-        graceful_restart=settings.graceful_restart,
-        multihop_ttl=multihop_ttl,
-    )
+def _hold_time(wish: Wish) -> int:
+    """What is asked for, else the default, or three times the keepalive where that is more."""
+    if wish.hold_time_s is not None:
+        return wish.hold_time_s
+    return max(DEFAULT_HOLD_TIME_S, 3 * (wish.keepalive_s or 0))
 
 
 def _address_pairs(me: Node, node: Node) -> Iterator[tuple[bytes, bytes]]:

@@ -168,6 +168,7 @@ _POLICY: Table = {
         "communities": (5, "MatchSet"),
         "route_type": (8, "int32"),
         "large_communities": (9, "MatchSet"),
+        "next_hops": (10, "repeated string"),
         "families": (11, "repeated Family"),
         "local_pref": (14, "Value"),
     },

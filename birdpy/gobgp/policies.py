@@ -52,7 +52,12 @@ def read_mark(policies: Sequence[Message]) -> str | None:
 
 def can_match(match: Match) -> bool:
     """Whether any path can meet it: an empty list of alternatives is met by none."""
-    alternatives: list[Sequence[Any] | None] = [match.communities, match.large_communities, match.as_path]
+    alternatives: list[Sequence[Any] | None] = [
+        match.communities,
+        match.large_communities,
+        match.as_path,
+        match.next_hops,
+    ]
     if not match.neighbors_negated:
         alternatives.append(match.neighbors)
     if not match.prefixes_negated:
@@ -147,6 +152,8 @@ def _conditions(wire: Wire, match: Match, stem: str, conditions: Message) -> Ite
     if match.as_path:
         conditions.as_path.CopyFrom(matched(type=wire.enum(_ANY), name=f"{stem}.as-path"))
         yield defined(type=wire.enum(_AS_PATH_SET), name=f"{stem}.as-path", list=match.as_path)
+    if match.next_hops:
+        conditions.next_hops.extend(format_prefix(prefix) for prefix in match.next_hops)
     if match.origin is not None:
         conditions.route_type = _ORIGINS[match.origin]
     if version is not None:

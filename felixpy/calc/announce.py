@@ -56,13 +56,17 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A prefix to announce; `peers` names those to tell, all when empty. `local_pref` None leaves the default."""
+    """A prefix to announce; `peers` names those to tell, all when empty. `local_pref` None leaves the default.
+
+    `interface`: the device that it leads to, "" where to none.
+    """
 
     prefix: Prefix
     why: Why
     local_pref: int | None = None
     communities: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    interface: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,47 +1,51 @@
 """BGP resources and announcements → what this node's speaker should be (birdpy's values). Pure.
 
-Policy: in the mesh every node tells its own neighbours of other ASes only what it originates. Without the mesh, and at
-a route reflector, they are told other nodes' blocks too, of the pools that are exported. Nothing learned from them goes
-on to other nodes, so that no node becomes a transit; but a route reflector passes on everything to its clients. What is
-announced to some peers goes to no other neighbour, the mesh included.
+Composes: who is asked for (bgp_peers), the sessions that come of it (birdpy's topology), and who is told what
+(bgp_policy). What cannot be had is named, with its reason, and never half done.
 Source: Calico's BGPConfiguration and BGPPeer (api/pkg/apis/projectcalico/v3), confd's bgp_processor.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.addresses import parse_address
-from birdpy.fib import RouteFilter
+from birdpy.fib import LOCAL_PREF_TOP, NORMAL_METRIC, RouteFilter
 from birdpy.intent import (
+    BGP_PORT,
     Advertisement,
     BgpIntent,
-    Match,
-    Neighbor,
-    Policy,
-    PrefixRange,
-    RouteOrigin,
+    GracefulRestart,
     Speaker,
-    Statement,
     parse_community,
     parse_large_community,
 )
-from felixpy.calc.announce import Announcement
+from birdpy.topology import Wish
+from felixpy.calc.announce import Announcement, Why
+from felixpy.calc.bgp_filters import OwnPath, Surroundings, needs_links
+from felixpy.calc.bgp_peers import (
+    Passwords,
+    Refusal,
+    Tables,
+    conflict_refusals,
+    derive_asked,
+    find_router_id,
+    object_of,
+)
+from felixpy.calc.bgp_policy import Circle, derive_policy
 from felixpy.calc.tunnel_plan import tunnel_of
+from felixpy.resources.bgp_types import BgpConfiguration, BgpFilter, BgpPeer, PrefixCommunities, SecretKey
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpConfiguration, BgpPeer, IpPool, Node, Resource
-from felixpy.selector import Selector, compile_selector
+from felixpy.resources.types import IpPool, Node
 
 DEFAULT_AS = 64512
 DEFAULT_CONFIGURATION = "default"
-
-Tables = Mapping[Table, Mapping[Name, Resource]]
 
 
 class NoSpeaker(StrEnum):
@@ -52,52 +56,113 @@ class NoSpeaker(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class BgpPlan:
-    """What the speaker should be, which learned routes are wanted, and by whom each session was asked for.
+class HostFacts:
+    """What is not in the datastore: password files, and the subnets of this node's devices."""
 
-    `asked_by`: names of BGPPeers by the neighbour's address, none where it is the mesh.
+    password_files: Mapping[SecretKey, str] = field(default_factory=dict, repr=False)
+    links: Mapping[str, tuple[BgpPrefix, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BgpPlan:
+    """What the speaker should be, which learned routes are wanted, and what was asked for and cannot be had.
+
+    `gateways` are routes that peers need to be reached at all. `password_files`: passwords that no Secret has.
+    `needs_links`: some filter asks for devices.
     """
 
     intent: BgpIntent
     route_filter: RouteFilter
-    asked_by: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    gateways: Mapping[BgpPrefix, bytes] = field(default_factory=dict)
+    password_files: frozenset[SecretKey] = frozenset()
+    needs_links: bool = False
 
 
-def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> BgpPlan | NoSpeaker:
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    """The global configuration and this node's, as one."""
+
+    default: BgpConfiguration
+    own: BgpConfiguration
+
+    @property
+    def asn(self) -> int:
+        return self.default.as_number or DEFAULT_AS
+
+    @property
+    def port(self) -> int:
+        return self.own.listen_port or self.default.listen_port or BGP_PORT
+
+    @property
+    def binds_to_node(self) -> bool:
+        said = self.own.bind_to_node
+        return bool(self.default.bind_to_node if said is None else said)
+
+    @property
+    def communities(self) -> tuple[PrefixCommunities, ...]:
+        said = self.own.prefix_communities
+        return (self.default.prefix_communities if said is None else said) or ()
+
+    def normal_priority(self, version: int) -> int:
+        if version == 4:
+            return self.default.normal_priority4 or NORMAL_METRIC
+        return self.default.normal_priority6 or NORMAL_METRIC
+
+
+def derive_bgp(
+    tables: Tables, node: str, announced: Iterable[Announcement], facts: HostFacts | None = None
+) -> BgpPlan | NoSpeaker:
     """The speaker of `node`; `announced` is what it originates."""
     me = tables[Table.NODE].get(Name("", node))
     if not isinstance(me, Node):
         return NoSpeaker.NO_NODE
     if me.ipv4 is None and me.ipv6 is None:
         return NoSpeaker.NO_ADDRESS
-    default = _configuration(tables, DEFAULT_CONFIGURATION)
-    own = _configuration(tables, f"node.{node}")
-    asn = default.as_number or DEFAULT_AS
+    facts = facts or HostFacts()
+    settings = _Configuration(_configuration(tables, DEFAULT_CONFIGURATION), _configuration(tables, f"node.{node}"))
     nodes = {
-        name.name: _router(name.name, value, asn, _port(tables, name.name, default))
+        name.name: _router(name.name, value, settings, tables)
         for name, value in tables[Table.NODE].items()
         if isinstance(value, Node)
     }
     router = nodes[node]
-    mesh = topology.Mesh(enabled=default.mesh is not False)
-    peers = [
-        _peer(name.name, peer, tables)
-        for name, peer in tables[Table.BGP_PEER].items()
-        if isinstance(peer, BgpPeer) and _is_understood(peer)
-    ]
-    neighbors = topology.derive_neighbors(router, nodes.values(), peers, mesh)
+    passwords = Passwords(tables[Table.SECRET], facts.password_files)
+    asked = derive_asked(tables, node, passwords)
+    mesh, mesh_refusals = _mesh(settings.default, passwords)
+    sessions = topology.derive_sessions(router, nodes.values(), asked.peers, mesh)
+    told = topology.find_peer_addresses(router, nodes.values(), asked.peers)
     announced = tuple(announced)
-    advertisements = {one.prefix: one for one in map(_advertisement, announced)}
-    told = topology.find_peer_addresses(router, nodes.values(), peers)
-    exports = (
-        *_restrict(announced, frozenset(neighbors), told),
-        *_exports(router, neighbors, _passed_on(tables, router, mesh)),
+    own = tuple(_own_path(one, settings) for one in announced)
+    advertisements = {one.advertisement.prefix: one.advertisement for one in own}
+    calico_peers = {name.name: one for name, one in tables[Table.BGP_PEER].items() if isinstance(one, BgpPeer)}
+    filters = {name.name: one for name, one in tables[Table.BGP_FILTER].items() if isinstance(one, BgpFilter)}
+    circle = Circle(
+        router=router,
+        neighbors=sessions.neighbors,
+        peers={
+            address: tuple(calico_peers[name] for name in names if name in calico_peers)
+            for address, names in sessions.peers.items()
+        },
+        filters=filters,
+        announced=announced,
+        told=_by_short_name(told),
+        around=Surroundings(own, facts.links),
+        pools=tuple(pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool)),
+        mesh=mesh.enabled,
+        communities=settings.communities,
     )
+    router_id, router_id_refusals = find_router_id(tables, node)
     intent = BgpIntent(
-        speaker=Speaker(router.asn, _router_id(node, me), own.listen_port or default.listen_port or 179),
-        neighbors=neighbors,
+        speaker=Speaker(
+            router.asn,
+            router_id or _router_id(node, me),
+            settings.port,
+            tuple(router.addresses) if settings.binds_to_node else (),
+        ),
+        neighbors=sessions.neighbors,
         advertisements=dict(sorted(advertisements.items())),
-        policy=Policy(exports=exports),
+        policy=derive_policy(circle),
     )
     connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
     route_filter = RouteFilter(
@@ -105,16 +170,64 @@ def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> 
         own_addresses=frozenset(router.addresses),
         excluded=_tunnelled(tables),
     )
-    asked_by = {
-        address: tuple(sorted(name for name, addresses in told.items() if address in addresses))
-        for address in neighbors
+    concerned = {peer.name for peer in asked.peers if peer.local_nodes is None or node in peer.local_nodes}
+    concerned |= {name for name, addresses in told.items() if addresses}
+    used = {name for peers in circle.peers.values() for peer in peers for name in peer.filters}
+    return BgpPlan(
+        intent,
+        route_filter,
+        refusals=(
+            *(Refusal(object_of(name), why) for name, why in sorted(asked.refused.items()) if name in concerned),
+            *conflict_refusals(sessions.conflicts),
+            *router_id_refusals,
+            *mesh_refusals,
+        ),
+        gateways=_gateways(circle),
+        password_files=_wanted_files(tables, passwords, settings.default),
+        needs_links=needs_links(filters[name] for name in used),
+    )
+
+
+def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mesh, tuple[Refusal, ...]]:
+    """The mesh; without its password there is none."""
+    enabled = default.mesh is not False
+    restart = None if default.mesh_restart_s is None else GracefulRestart(restart_time_s=default.mesh_restart_s)
+    key = default.mesh_password
+    if not enabled or key is None:
+        return topology.Mesh(enabled, Wish(graceful_restart=restart)), ()
+    why = passwords.why_unusable(key)
+    wish = Wish(password=passwords.find(key), graceful_restart=restart)
+    if why:
+        return topology.Mesh(True, wish, refused=True), (
+            Refusal("BGPConfiguration default", f"nodeMeshPassword: {why}"),
+        )
+    return topology.Mesh(True, wish), ()
+
+
+def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:
+    """Routes to the peers that say by which gateway they are reached."""
+    return {
+        BgpPrefix(address, len(address) * 8): peer.reachable_by
+        for address, peers in circle.peers.items()
+        for peer in peers
+        if peer.reachable_by is not None
     }
-    return BgpPlan(intent, route_filter, asked_by)
 
 
-def _is_understood(peer: BgpPeer) -> bool:
-    """Whether all that guards the session can be kept: passwords and BGPFilters cannot yet, so it stays closed."""
-    return not (peer.password_secret or peer.filters)
+def _wanted_files(tables: Tables, passwords: Passwords, default: BgpConfiguration) -> frozenset[SecretKey]:
+    """Passwords of Calico's objects that are in no Secret of the datastore."""
+    peers = (peer for peer in tables[Table.BGP_PEER].values() if isinstance(peer, BgpPeer))
+    keys = {key for key in (default.mesh_password, *(peer.password for peer in peers)) if key is not None}
+    return frozenset(key for key in keys if not passwords.is_stored(key))
+
+
+def _by_short_name(told: Mapping[str, frozenset[bytes]]) -> Mapping[str, frozenset[bytes]]:
+    """As BGPAdvertisements name peers: those of MetalLB without their namespace."""
+    found: dict[str, frozenset[bytes]] = {}
+    for name, addresses in told.items():
+        short = name.rpartition("/")[2]
+        found[short] = found.get(short, frozenset()) | addresses
+    return found
 
 
 def _tunnelled(tables: Tables) -> tuple[BgpPrefix, ...]:
@@ -123,14 +236,23 @@ def _tunnelled(tables: Tables) -> tuple[BgpPrefix, ...]:
     return tuple(sorted(BgpPrefix(*pool.cidr) for pool in pools if tunnel_of(pool) is not None))
 
 
-def _advertisement(announced: Announcement) -> Advertisement:
+def _own_path(announced: Announcement, settings: _Configuration) -> OwnPath:
+    """Blocks and addresses of pods carry the normal priority, so that Calico's nodes and ours rank them alike."""
     plain = [word for word in announced.communities if word.count(":") == 1]
     large = [word for word in announced.communities if word.count(":") > 1]
-    return Advertisement(
-        BgpPrefix(announced.prefix.address, announced.prefix.length),
-        communities=tuple(parse_community(word) for word in plain),
-        large_communities=tuple(parse_large_community(word) for word in large),
-        local_pref=announced.local_pref,
+    local_pref = announced.local_pref
+    priority = settings.normal_priority(announced.prefix.version)
+    if local_pref is None and announced.why is not Why.SERVICE:
+        local_pref = LOCAL_PREF_TOP - priority
+    return OwnPath(
+        Advertisement(
+            BgpPrefix(announced.prefix.address, announced.prefix.length),
+            communities=tuple(parse_community(word) for word in plain),
+            large_communities=tuple(parse_large_community(word) for word in large),
+            local_pref=local_pref,
+        ),
+        priority,
+        announced.interface,
     )
 
 
@@ -139,14 +261,11 @@ def _configuration(tables: Tables, name: str) -> BgpConfiguration:
     return found if isinstance(found, BgpConfiguration) else BgpConfiguration()
 
 
-def _port(tables: Tables, node: str, default: BgpConfiguration) -> int:
-    return _configuration(tables, f"node.{node}").listen_port or default.listen_port or 179
-
-
-def _router(name: str, node: Node, asn: int, port: int) -> topology.Node:
+def _router(name: str, node: Node, settings: _Configuration, tables: Tables) -> topology.Node:
+    own = replace(settings, own=_configuration(tables, f"node.{name}"))
     addresses = tuple(one.address for one in (node.ipv4, node.ipv6) if one is not None)
     cluster = _cluster_id(node.route_reflector_cluster_id) if node.route_reflector_cluster_id else None
-    return topology.Node(name, addresses, node.as_number or asn, cluster, port)
+    return topology.Node(name, addresses, node.as_number or settings.asn, cluster, own.port)
 
 
 def _cluster_id(text: str) -> bytes:
@@ -161,93 +280,3 @@ def _cluster_id(text: str) -> bytes:
 def _router_id(name: str, node: Node) -> bytes:
     """The node's IPv4 address, else a hash of its name."""
     return node.ipv4.address if node.ipv4 is not None else blake2b(name.encode(), digest_size=4).digest()
-
-
-def _select(selector: Selector, tables: Tables) -> frozenset[str]:
-    matches = compile_selector(selector)
-    return frozenset(
-        name.name
-        for name, value in tables[Table.NODE].items()
-        if isinstance(value, Node) and matches(dict(value.labels))
-    )
-
-
-def _peer(name: str, peer: BgpPeer, tables: Tables) -> topology.Peer:
-    local: frozenset[str] | None = None
-    if peer.node:
-        local = frozenset({peer.node})
-    elif peer.node_selector is not None:
-        local = _select(peer.node_selector, tables)
-    remote = _select(peer.peer_selector, tables) if peer.peer_selector is not None else frozenset[str]()
-    hold_s = peer.hold_time_s or 90
-    settings = topology.SessionSettings(hold_time_s=hold_s, keepalive_s=peer.keepalive_s or hold_s // 3)
-    return topology.Peer(
-        name=name,
-        local_nodes=local,
-        address=None if peer.peer_selector is not None else peer.peer_address,
-        remote_nodes=remote,
-        asn=peer.as_number or 0,
-        local_asn=peer.local_as_number or 0,
-        port=peer.peer_port,
-        use_source=peer.use_node_source,
-        ttl_security_hops=peer.ttl_security_hops or 0,
-        allow_own_asn=peer.allow_local_as,
-        settings=settings,
-    )
-
-
-def _restrict(
-    announced: Iterable[Announcement], neighbors: frozenset[bytes], addresses: Mapping[str, frozenset[bytes]]
-) -> Iterator[Statement]:
-    """Keeps what is for some peers from all other neighbours; a peer that is not there yet is told nothing."""
-    prefixes_for: dict[frozenset[bytes], list[PrefixRange]] = {}
-    for one in announced:
-        if one.peers:
-            told = frozenset(address for name in one.peers for address in addresses.get(name, ()))
-            prefix = BgpPrefix(*one.prefix)
-            prefixes_for.setdefault(neighbors - told, []).append(PrefixRange(prefix, prefix.length, prefix.length))
-    for others, prefixes in sorted(prefixes_for.items(), key=lambda item: sorted(item[0])):
-        if others:
-            for ranges in _by_family(sorted(prefixes, key=lambda one: one.prefix)):
-                yield Statement(Match(tuple(sorted(others)), prefixes=ranges, origin=RouteOrigin.LOCAL), accept=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _PassedOn:
-    """Which blocks that other nodes taught go to other ASes: none but those of `exported`, nor any of `hidden`."""
-
-    exported: tuple[BgpPrefix, ...] = ()
-    hidden: tuple[BgpPrefix, ...] = ()
-
-
-def _passed_on(tables: Tables, router: topology.Node, mesh: topology.Mesh) -> _PassedOn:
-    if mesh.enabled and router.cluster_id is None:
-        return _PassedOn()
-    pools = [pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool)]
-    hidden, exported = (
-        tuple(sorted(BgpPrefix(*pool.cidr) for pool in pools if pool.disable_bgp_export is closed))
-        for closed in (True, False)
-    )
-    return _PassedOn(exported, hidden)
-
-
-def _exports(router: topology.Node, neighbors: Mapping[bytes, Neighbor], passed_on: _PassedOn) -> Iterator[Statement]:
-    external = tuple(sorted(address for address, one in neighbors.items() if one.asn != (one.local_asn or router.asn)))
-    internal = tuple(sorted(neighbors.keys() - set(external)))
-    if external:
-        for accept, prefixes in ((False, passed_on.hidden), (True, passed_on.exported)):
-            for ranges in _by_family(PrefixRange(one, one.length, len(one.address) * 8) for one in prefixes):
-                yield Statement(Match(external, prefixes=ranges, origin=RouteOrigin.INTERNAL), accept)
-        for origin in (RouteOrigin.INTERNAL, RouteOrigin.EXTERNAL):
-            yield Statement(Match(external, origin=origin), accept=False)
-    if internal and router.cluster_id is None:
-        yield Statement(Match(internal, origin=RouteOrigin.EXTERNAL), accept=False)
-
-
-def _by_family(ranges: Iterable[PrefixRange]) -> Iterator[tuple[PrefixRange, ...]]:
-    """A statement holds prefixes of one family."""
-    given = tuple(ranges)
-    for size in (4, 16):
-        one_family = tuple(one for one in given if len(one.prefix.address) == size)
-        if one_family:
-            yield one_family

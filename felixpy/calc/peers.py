@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from felixpy.addresses import Address
+from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpConfiguration, BgpPeer, Node, Resource
+from felixpy.resources.types import Node, Resource
 
 BGP_PORT = 179
 
@@ -27,15 +28,23 @@ class PeersIntent:
 
 
 def derive_peers(
-    nodes: Iterable[Node], peers: Iterable[BgpPeer], configurations: Iterable[BgpConfiguration]
+    nodes: Iterable[Node], peers: Iterable[BgpPeer | SpeakerPeer], configurations: Iterable[BgpConfiguration]
 ) -> PeersIntent:
     """All of it, from scratch."""
     asked = tuple(peers)
     own = frozenset(address for node in nodes for address in node_addresses(node))
-    named = frozenset(peer.peer_address for peer in asked if peer.peer_address is not None)
-    ports = {BGP_PORT, *(peer.peer_port for peer in asked)}
+    named = frozenset(address for peer in asked if (address := _address_of(peer)) is not None)
+    ports = {BGP_PORT, *(port for peer in asked if (port := _port_of(peer)) is not None)}
     ports |= {one.listen_port for one in configurations if one.listen_port is not None}
     return PeersIntent(own, own | named, tuple(sorted(ports - {0})))
+
+
+def _address_of(peer: BgpPeer | SpeakerPeer) -> Address | None:
+    return peer.address if isinstance(peer, SpeakerPeer) else peer.peer_address
+
+
+def _port_of(peer: BgpPeer | SpeakerPeer) -> int | None:
+    return peer.port if isinstance(peer, SpeakerPeer) else peer.peer_port
 
 
 def node_addresses(node: Node) -> tuple[Address, ...]:
@@ -43,6 +52,7 @@ def node_addresses(node: Node) -> tuple[Address, ...]:
     return tuple(one.address for one in (node.ipv4, node.ipv6) if one is not None)
 
 
+_K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
@@ -51,7 +61,7 @@ class Peers:
 
     def __init__(self) -> None:
         self._nodes: dict[Name, Node] = {}
-        self._peers: dict[Name, BgpPeer] = {}
+        self._peers: dict[Ref, BgpPeer | SpeakerPeer] = {}
         self._configurations: dict[Name, BgpConfiguration] = {}
         self._dirty = True
 
@@ -63,8 +73,8 @@ class Peers:
                 before, after = (node_addresses(one) if one is not None else () for one in (old, new))
                 _set(self._nodes, ref.name, new)
                 self._dirty = self._dirty or before != after
-            case Table.BGP_PEER:
-                _set(self._peers, ref.name, value if isinstance(value, BgpPeer) else None)
+            case Table.BGP_PEER | Table.SPEAKER_PEER:
+                _set(self._peers, ref, value if isinstance(value, BgpPeer | SpeakerPeer) else None)
                 self._dirty = True
             case Table.BGP_CONFIGURATION:
                 _set(self._configurations, ref.name, value if isinstance(value, BgpConfiguration) else None)
@@ -80,7 +90,7 @@ class Peers:
         return derive_peers(self._nodes.values(), self._peers.values(), self._configurations.values())
 
 
-def _set(table: dict[Name, _V], name: Name, value: _V | None) -> None:
+def _set(table: dict[_K, _V], name: _K, value: _V | None) -> None:
     if value is None:
         table.pop(name, None)
     else:

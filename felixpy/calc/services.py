@@ -16,17 +16,10 @@ from typing import TypeVar
 from felixpy.addresses import Address, Prefix
 from felixpy.calc.frontends import Claim, Frontend, FrontendIntent, allowed_external, derive_claims, effective_slices
 from felixpy.calc.reasons import Reason, Silent
+from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    Backend,
-    BgpConfiguration,
-    EndpointSlice,
-    Grant,
-    Resource,
-    Service,
-    WorkloadEndpoint,
-)
+from felixpy.resources.types import Backend, EndpointSlice, Grant, Resource, Service, WorkloadEndpoint
 
 Tables = Mapping[Table, Mapping[Name, Resource]]
 K = TypeVar("K")

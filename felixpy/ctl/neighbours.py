@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from felixpy.addresses import format_address
 from felixpy.datastore.model import Store
+from felixpy.resources.bgp_types import BgpPeer
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import CALICO, KINDS
-from felixpy.resources.types import BgpPeer, Node
+from felixpy.resources.types import Node
 
 _PREFIXES = [info.prefix.encode() for info in KINDS if info.api_version == CALICO and info.kind in ("Node", "BGPPeer")]
 

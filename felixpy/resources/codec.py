@@ -15,7 +15,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.resources import admin_documents, admin_policies, endpoints, policies, routing, services, settings
+from felixpy.resources import (
+    admin_documents,
+    admin_policies,
+    bgp,
+    bgp_documents,
+    bgp_filters,
+    endpoints,
+    policies,
+    routing,
+    services,
+    settings,
+)
 from felixpy.resources import documents as docs
 from felixpy.resources import kube_documents as kube
 from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
@@ -58,6 +69,7 @@ class Table(StrEnum):
     NODE = "Node"
     BGP_CONFIGURATION = "BGPConfiguration"
     BGP_PEER = "BGPPeer"
+    BGP_FILTER = "BGPFilter"
     FELIX_CONFIGURATION = "FelixConfiguration"
     CLUSTER = "ClusterInformation"
     NODE_STATUS = "CalicoNodeStatus"
@@ -73,6 +85,9 @@ class Table(StrEnum):
     BGP_ADVERTISEMENT = "BGPAdvertisement"
     L2_ADVERTISEMENT = "L2Advertisement"
     COMMUNITY = "Community"
+    SPEAKER_PEER = "BGPPeer.metallb.io"
+    BFD_PROFILE = "BFDProfile"
+    SECRET = "Secret"
     GRANT = "Grant"
 
 
@@ -153,13 +168,18 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
     ("projectcalico.org", "Node"): (Table.NODE, docs.NodeDoc, lambda doc, name: routing.read_node(doc)),
     ("projectcalico.org", "BGPConfiguration"): (
         Table.BGP_CONFIGURATION,
-        docs.BgpConfigurationDoc,
-        lambda doc, name: routing.read_bgp_configuration(doc),
+        bgp_documents.BgpConfigurationDoc,
+        lambda doc, name: bgp.read_bgp_configuration(doc),
     ),
     ("projectcalico.org", "BGPPeer"): (
         Table.BGP_PEER,
-        docs.BgpPeerDoc,
-        lambda doc, name: routing.read_bgp_peer(doc),
+        bgp_documents.BgpPeerDoc,
+        lambda doc, name: bgp.read_bgp_peer(doc),
+    ),
+    ("projectcalico.org", "BGPFilter"): (
+        Table.BGP_FILTER,
+        bgp_documents.BgpFilterDoc,
+        lambda doc, name: bgp_filters.read_bgp_filter(doc),
     ),
     ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, settings.read_felix),
     ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, settings.read_cluster),
@@ -210,6 +230,17 @@ _READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         kube.CommunityDoc,
         lambda doc, name: services.read_communities(doc),
     ),
+    ("metallb.io", "BGPPeer"): (
+        Table.SPEAKER_PEER,
+        bgp_documents.SpeakerPeerDoc,
+        lambda doc, name: bgp.read_speaker_peer(doc, name.namespace),
+    ),
+    ("metallb.io", "BFDProfile"): (
+        Table.BFD_PROFILE,
+        bgp_documents.BfdProfileDoc,
+        lambda doc, name: bgp.read_bfd_profile(doc),
+    ),
+    ("core", "Secret"): (Table.SECRET, bgp_documents.SecretDoc, lambda doc, name: bgp.read_secret(doc)),
 }
 
 

@@ -194,48 +194,6 @@ class NodeDoc(Doc):
     spec: NodeSpec = field(default_factory=NodeSpec)
 
 
-class CidrItem(Doc):
-    cidr: str
-
-
-class BgpConfigurationSpec(Doc):
-    as_number: int | str | None = None
-    node_to_node_mesh_enabled: bool | None = None
-    listen_port: int | None = None
-    service_cluster_ips: list[CidrItem] | None = field(default=None, name="serviceClusterIPs")
-    service_external_ips: list[CidrItem] | None = field(default=None, name="serviceExternalIPs")
-    service_lb_ips: list[CidrItem] | None = field(default=None, name="serviceLoadBalancerIPs")
-
-
-class BgpConfigurationDoc(Doc):
-    spec: BgpConfigurationSpec
-    metadata: Meta
-
-
-class BgpPeerSpec(Doc):
-    node: str = ""
-    node_selector: str = ""
-    peer_ip: str = field(default="", name="peerIP")
-    as_number: int | str | None = None
-    local_as_number: int | str | None = field(default=None, name="localASNumber")
-    peer_selector: str = ""
-    keep_original_next_hop: bool = False
-    next_hop_mode: str | None = None
-    source_address: str = ""
-    ttl_security: int | None = None
-    keepalive_time: str | None = None
-    max_restart_time: str | None = None
-    allow_local_as: int | None = field(default=None, name="numAllowedLocalASNumbers")
-    reachable_by: str = ""
-    password: dict[str, Any] | None = None
-    filters: list[str] | None = None
-
-
-class BgpPeerDoc(Doc):
-    spec: BgpPeerSpec
-    metadata: Meta
-
-
 class AnySpecDoc(Doc):
     metadata: Meta
     spec: dict[str, Any] = {}

@@ -1,11 +1,9 @@
-"""Nodes, pools, blocks and BGP: documents → types. Source: projectcalico/calico api, libcalico-go/lib/backend/model."""
+"""Nodes, pools and blocks: documents → types. Source: projectcalico/calico api, libcalico-go/lib/backend/model."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from felixpy.addresses import Address, Prefix
-from felixpy.resources.documents import BgpConfigurationDoc, BgpPeerDoc, BlockDoc, IpPoolDoc, NodeDoc
+from felixpy.resources.documents import BlockDoc, IpPoolDoc, NodeDoc
 from felixpy.resources.scalars import (
     FieldError,
     read_address,
@@ -16,11 +14,10 @@ from felixpy.resources.scalars import (
     read_prefix,
     read_selector,
 )
-from felixpy.resources.types import BgpConfiguration, BgpPeer, Block, EncapMode, IpPool, Node
+from felixpy.resources.types import Block, EncapMode, IpPool, Node
 
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 HOST_AFFINITY = "host:"
-BGP_PORT = 179
 
 
 def read_pool(doc: IpPoolDoc) -> IpPool:
@@ -96,96 +93,3 @@ def address_in(prefix: Prefix, ordinal: int) -> Address:
     """The address `ordinal` steps after the prefix's first."""
     number = int.from_bytes(prefix.address, "big") + ordinal
     return Address(number.to_bytes(len(prefix.address), "big"))
-
-
-def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
-    spec = doc.spec
-    cidrs = {
-        field: tuple(read_prefix(f"spec.{field}[{index}].cidr", item.cidr) for index, item in enumerate(items or ()))
-        for field, items in (
-            ("serviceClusterIPs", spec.service_cluster_ips),
-            ("serviceExternalIPs", spec.service_external_ips),
-            ("serviceLoadBalancerIPs", spec.service_lb_ips),
-        )
-    }
-    return BgpConfiguration(
-        as_number=read_as_number("spec.asNumber", spec.as_number),
-        mesh=spec.node_to_node_mesh_enabled,
-        listen_port=spec.listen_port,
-        service_cluster_cidrs=cidrs["serviceClusterIPs"],
-        service_external_cidrs=cidrs["serviceExternalIPs"],
-        service_lb_cidrs=cidrs["serviceLoadBalancerIPs"],
-    )
-
-
-def _split_port(field: str, text: str) -> tuple[str, int]:
-    """`10.0.0.1`, `10.0.0.1:1790`, `fd00::1` or `[fd00::1]:1790` → address text and port (179 when not given)."""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise FieldError(field, f"{text!r} is no address and port")
-        port = rest[1:]
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, ""
-    if not port:
-        return host, BGP_PORT
-    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise FieldError(field, f"{port!r} is no port")
-    return host, int(port)
-
-
-def _seconds(field: str, text: str | None) -> int | None:
-    """A Go duration of whole hours, minutes and seconds (`1m30s`) in seconds."""
-    if not text:
-        return None
-    total, number = 0, ""
-    for letter in text:
-        if letter.isdecimal():
-            number += letter
-        elif letter in "hms" and number:
-            total += int(number) * {"h": 3600, "m": 60, "s": 1}[letter]
-            number = ""
-        else:
-            raise FieldError(field, f"{text!r} is no duration")
-    if number:
-        raise FieldError(field, f"{text!r} has no unit")
-    return total
-
-
-def _secret(password: dict[str, Any] | None) -> str:
-    """`name/key` of the Secret that holds the password; "" without one."""
-    reference = (password or {}).get("secretKeyRef")
-    if reference is None:
-        return ""
-    if not isinstance(reference, dict) or not isinstance(reference.get("name"), str):
-        raise FieldError("spec.password.secretKeyRef", "names no Secret")
-    if not isinstance(reference.get("key"), str):
-        raise FieldError("spec.password.secretKeyRef", "names no key of the Secret")
-    return f"{reference['name']}/{reference['key']}"
-
-
-def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
-    spec = doc.spec
-    host, port = _split_port("spec.peerIP", spec.peer_ip) if spec.peer_ip else ("", BGP_PORT)
-    if not host and not spec.peer_selector:
-        raise FieldError("spec", "gives neither peerIP nor peerSelector")
-    return BgpPeer(
-        peer_address=read_address("spec.peerIP", host) if host else None,
-        peer_port=port,
-        as_number=read_as_number("spec.asNumber", spec.as_number),
-        node=spec.node,
-        node_selector=read_selector("spec.nodeSelector", spec.node_selector) if spec.node_selector else None,
-        peer_selector=read_selector("spec.peerSelector", spec.peer_selector) if spec.peer_selector else None,
-        local_as_number=read_as_number("spec.localASNumber", spec.local_as_number),
-        keep_original_next_hop=spec.keep_original_next_hop or spec.next_hop_mode == "Keep",
-        use_node_source=spec.source_address != "None",
-        ttl_security_hops=spec.ttl_security,
-        keepalive_s=_seconds("spec.keepaliveTime", spec.keepalive_time),
-        allow_local_as=spec.allow_local_as or 0,
-        reachable_by=_optional("spec.reachableBy", spec.reachable_by),
-        password_secret=_secret(spec.password),
-        filters=tuple(spec.filters or ()),
-        max_restart_s=_seconds("spec.maxRestartTime", spec.max_restart_time),
-    )

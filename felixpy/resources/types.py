@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from felixpy.addresses import Address, Prefix
+from felixpy.resources.bgp_types import BfdProfile, BgpConfiguration, BgpFilter, BgpPeer, Secret, SpeakerPeer
 from felixpy.resources.kinds import Name
 from felixpy.selector import Selector
 
@@ -211,41 +212,6 @@ class Node:
     vxlan_tunnel6: Address | None = None
     vxlan_mac4: bytes = b""
     vxlan_mac6: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class BgpConfiguration:
-    """Global (`default`) or of one node (`node.<name>`); None means not said."""
-
-    as_number: int | None = None
-    mesh: bool | None = None
-    listen_port: int | None = None
-    service_cluster_cidrs: tuple[Prefix, ...] = ()
-    service_external_cidrs: tuple[Prefix, ...] = ()
-    service_lb_cidrs: tuple[Prefix, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BgpPeer:
-    """A peering that was asked for: by address, or with the nodes that `peer_selector` selects."""
-
-    peer_address: Address | None
-    peer_port: int
-    as_number: int | None
-    node: str = ""
-    node_selector: Selector | None = None
-    peer_selector: Selector | None = None
-    local_as_number: int | None = None
-    keep_original_next_hop: bool = False
-    use_node_source: bool = True
-    ttl_security_hops: int | None = None
-    keepalive_s: int | None = None
-    hold_time_s: int | None = None
-    allow_local_as: int = 0
-    reachable_by: Address | None = None
-    password_secret: str = ""
-    filters: tuple[str, ...] = ()
-    max_restart_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,6 +464,7 @@ Resource = (
     | Node
     | BgpConfiguration
     | BgpPeer
+    | BgpFilter
     | FelixConfiguration
     | ClusterInformation
     | NodeStatusWish
@@ -512,6 +479,9 @@ Resource = (
     | BgpAdvertisement
     | CommunityAliases
     | L2Advertisement
+    | SpeakerPeer
+    | BfdProfile
+    | Secret
     | Grant
 )
 

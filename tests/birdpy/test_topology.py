@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from birdpy.addresses import format_address, parse_address
 from birdpy.intent import Reflection
-from birdpy.topology import Mesh, Node, Peer, SessionSettings, derive_neighbors, mesh_side_is_passive
+from birdpy.topology import Mesh, Node, Peer, Wish, derive_sessions, mesh_side_is_passive
 
 MESH = Mesh()
 OFF = Mesh(enabled=False)
@@ -32,16 +32,16 @@ def addresses(neighbors: Iterable[bytes]) -> list[str]:
 
 
 def test_mesh_has_one_session_per_node_and_common_family() -> None:
-    assert addresses(derive_neighbors(A, [A, B, C], [], MESH)) == ["10.0.0.2", "10.0.0.10", "fd00::2"]
+    assert addresses(derive_sessions(A, [A, B, C], [], MESH).neighbors) == ["10.0.0.2", "10.0.0.10", "fd00::2"]
 
 
 def test_each_session_carries_the_family_of_its_address() -> None:
-    assert [n.families for n in derive_neighbors(A, [A, B], [], MESH).values()] == [(4,), (6,)]
+    assert [n.families for n in derive_sessions(A, [A, B], [], MESH).neighbors.values()] == [(4,), (6,)]
 
 
 def test_reflectors_are_not_in_the_mesh() -> None:
-    assert addresses(derive_neighbors(C, [A, C, REFLECTOR], [], MESH)) == ["10.0.0.1"]
-    assert derive_neighbors(REFLECTOR, [A, C, REFLECTOR], [], MESH) == {}
+    assert addresses(derive_sessions(C, [A, C, REFLECTOR], [], MESH).neighbors) == ["10.0.0.1"]
+    assert derive_sessions(REFLECTOR, [A, C, REFLECTOR], [], MESH).neighbors == {}
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_the_waiting_side_is_the_one_that_calico_would_pick() -> None:
 
 def test_nodes_of_different_as_use_multihop() -> None:
     other = node("o", "10.0.0.3", asn=64999)
-    (neighbor,) = derive_neighbors(C, [C, other], [], MESH).values()
+    (neighbor,) = derive_sessions(C, [C, other], [], MESH).neighbors.values()
     assert (neighbor.asn, neighbor.multihop_ttl) == (64999, 255)
 
 
 def test_a_reflector_takes_clients_and_not_reflectors_of_its_own_cluster() -> None:
     twin = node("r2", "10.0.0.21", cluster_id="224.0.0.1")
     peer = Peer("to-reflectors", remote_nodes=frozenset({"r", "r2"}))
-    neighbors = derive_neighbors(REFLECTOR, [A, C, REFLECTOR, twin], [peer], OFF)
+    neighbors = derive_sessions(REFLECTOR, [A, C, REFLECTOR, twin], [peer], OFF).neighbors
     assert addresses(neighbors) == ["10.0.0.1", "10.0.0.10", "10.0.0.21"]
     assert neighbors[C.addresses[0]].reflection == Reflection(parse_address("224.0.0.1"))
     assert neighbors[twin.addresses[0]].reflection is None
@@ -73,40 +73,44 @@ def test_a_reflector_takes_clients_and_not_reflectors_of_its_own_cluster() -> No
 
 def test_a_client_has_the_reflectors_only() -> None:
     peer = Peer("to-reflectors", remote_nodes=frozenset({"r"}))
-    (neighbor,) = derive_neighbors(C, [A, C, REFLECTOR], [peer], OFF).values()
+    (neighbor,) = derive_sessions(C, [A, C, REFLECTOR], [peer], OFF).neighbors.values()
     assert neighbor.reflection is None
     assert neighbor.address == REFLECTOR.addresses[0]
 
 
 def test_the_reverse_peering_is_made_unless_refused() -> None:
     peer = Peer("some-to-b", local_nodes=frozenset({"a"}), remote_nodes=frozenset({"b"}))
-    assert addresses(derive_neighbors(B, [A, B, C], [peer], OFF)) == ["10.0.0.1", "fd00::1"]
+    assert addresses(derive_sessions(B, [A, B, C], [peer], OFF).neighbors) == ["10.0.0.1", "fd00::1"]
     one_way = Peer("some-to-b", local_nodes=frozenset({"a"}), remote_nodes=frozenset({"b"}), two_way=False)
-    assert derive_neighbors(B, [A, B, C], [one_way], OFF) == {}
+    assert derive_sessions(B, [A, B, C], [one_way], OFF).neighbors == {}
 
 
 def test_a_peer_of_some_nodes_leaves_the_others_alone() -> None:
-    tor = Peer("tor", local_nodes=frozenset({"a"}), address=parse_address("10.0.0.254"), asn=65000)
-    assert addresses(derive_neighbors(A, [A, B], [tor], OFF)) == ["10.0.0.254"]
-    assert derive_neighbors(B, [A, B], [tor], OFF) == {}
+    tor = Peer("tor", local_nodes=frozenset({"a"}), address=parse_address("10.0.0.254"), wish=Wish(asn=65000))
+    assert addresses(derive_sessions(A, [A, B], [tor], OFF).neighbors) == ["10.0.0.254"]
+    assert derive_sessions(B, [A, B], [tor], OFF).neighbors == {}
 
 
 def test_one_session_per_address_and_the_global_peer_wins() -> None:
-    everywhere = Peer("z-global", address=B.addresses[0], asn=1)
-    here = Peer("a-here", local_nodes=frozenset({"a"}), address=B.addresses[0], asn=2)
-    assert derive_neighbors(A, [A, B], [here, everywhere], MESH)[B.addresses[0]].asn == 1
+    everywhere = Peer("z-global", address=B.addresses[0], wish=Wish(asn=1))
+    here = Peer("a-here", local_nodes=frozenset({"a"}), address=B.addresses[0], wish=Wish(asn=2))
+    assert derive_sessions(A, [A, B], [here, everywhere], MESH).neighbors[B.addresses[0]].asn == 1
 
 
 def test_nobody_peers_with_itself() -> None:
-    me = Peer("me", address=A.addresses[0], asn=64512)
-    assert derive_neighbors(A, [A], [me], OFF) == {}
+    me = Peer("me", address=A.addresses[0], wish=Wish(asn=64512))
+    assert derive_sessions(A, [A], [me], OFF).neighbors == {}
 
 
 def test_session_settings_reach_every_session() -> None:
-    mesh = Mesh(settings=SessionSettings(password="secret", hold_time_s=9, keepalive_s=3))
-    assert {(n.password, n.hold_time_s) for n in derive_neighbors(A, [A, B], [], mesh).values()} == {("secret", 9)}
+    mesh = Mesh(wish=Wish(password="secret", hold_time_s=9, keepalive_s=3))
+    assert {(n.password, n.hold_time_s) for n in derive_sessions(A, [A, B], [], mesh).neighbors.values()} == {
+        ("secret", 9)
+    }
 
 
 @given(st.permutations([A, B, C, REFLECTOR]))
 def test_the_order_of_nodes_does_not_matter(nodes: list[Node]) -> None:
-    assert list(derive_neighbors(A, nodes, [], MESH)) == list(derive_neighbors(A, [A, B, C, REFLECTOR], [], MESH))
+    assert list(derive_sessions(A, nodes, [], MESH).neighbors) == list(
+        derive_sessions(A, [A, B, C, REFLECTOR], [], MESH).neighbors
+    )

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address, parse_prefix
 from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
@@ -14,7 +15,6 @@ from felixpy.resources.types import (
     BackendGroup,
     BackendPort,
     BgpAdvertisement,
-    BgpConfiguration,
     Block,
     BlockAffinity,
     CommunityAliases,

@@ -12,11 +12,12 @@ from birdpy.intent import BgpIntent, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix as prefix_of
 from felixpy.calc.announce import Announcement, Why
 from felixpy.calc.bgp import BgpPlan, derive_bgp
+from felixpy.resources.bgp import read_bgp_peer
+from felixpy.resources.bgp_documents import BgpPeerDoc
+from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer
 from felixpy.resources.codec import Ref, Table
-from felixpy.resources.documents import BgpPeerDoc
 from felixpy.resources.kinds import Name
-from felixpy.resources.routing import read_bgp_peer
-from felixpy.resources.types import BgpConfiguration, BgpPeer, Node
+from felixpy.resources.types import Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
 from tests.calc.tunnel_world import ME, NODES, Change, node_address, pool

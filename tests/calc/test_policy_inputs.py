@@ -12,11 +12,10 @@ from felixpy.calc.options import DEFAULTS, HostAction, Options, derive_options
 from felixpy.calc.peers import PeersIntent, derive_peers
 from felixpy.calc.pods import join_pod
 from felixpy.calc.profiles import Profiles
+from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
-    BgpConfiguration,
-    BgpPeer,
     Broken,
     FailsafePort,
     FelixConfiguration,

@@ -1,0 +1,233 @@
+"""BGPFilters → the speaker's statements for the neighbours that they are for.
+
+The first rule that matches decides, over all of a peer's filters, and none decides nothing: what comes after them does.
+GoBGP judges paths of others by what they carry; of our own paths, which have neither a metric nor a device there, the
+rules that ask for one are decided here, and become lists of prefixes.
+Source: Calico's confd template_funcs.go (filterStatement: what each condition and operation means in BIRD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from itertools import groupby
+from typing import Literal
+
+from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.fib import LOCAL_PREF_TOP
+from birdpy.intent import (
+    Advertisement,
+    Change,
+    Direction,
+    Match,
+    PrefixRange,
+    RouteOrigin,
+    Statement,
+    parse_community,
+    parse_large_community,
+)
+from felixpy.resources.bgp_types import (
+    AddCommunity,
+    BgpFilter,
+    FilterOperation,
+    FilterRule,
+    MatchOperator,
+    PrependAsPath,
+    SetPriority,
+)
+
+OTHERS = (RouteOrigin.INTERNAL, RouteOrigin.EXTERNAL)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPath:
+    """A path that this node originates, as rules see it; `interface` "" where it leads to no device."""
+
+    advertisement: Advertisement
+    priority: int
+    interface: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """The neighbours that a chain of filters is for: all of them in other ASes, or none. `own_asn` is ours to them."""
+
+    neighbors: tuple[bytes, ...]
+    external: bool
+    own_asn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What rules are judged by, beside the paths of others: our own paths, and the subnets of this node's devices."""
+
+    own: tuple[OwnPath, ...] = ()
+    links: Mapping[str, tuple[BgpPrefix, ...]] = field(default_factory=dict)
+
+
+def derive_statements(
+    filters: Sequence[BgpFilter], audience: Audience, around: Surroundings, direction: Direction
+) -> Iterator[Statement]:
+    """One direction of a chain of filters."""
+    for one in filters:
+        rules4, rules6 = (one.import4, one.import6) if direction is Direction.IMPORT else (one.export4, one.export6)
+        for rule in rules4:
+            yield from _of_rule(rule, 4, audience, around, direction)
+        for rule in rules6:
+            yield from _of_rule(rule, 6, audience, around, direction)
+
+
+def needs_links(filters: Iterable[BgpFilter]) -> bool:
+    """Whether any rule asks for a device."""
+    return any(rule.interface for one in filters for rule in (*one.import4, *one.import6, *one.export4, *one.export6))
+
+
+def _of_rule(
+    rule: FilterRule, version: Literal[4, 6], audience: Audience, around: Surroundings, direction: Direction
+) -> Iterator[Statement]:
+    if rule.external_peers not in (None, audience.external):
+        return
+    base = _base(rule, version, audience)
+    if base is None:
+        return
+    exporting = direction is Direction.EXPORT
+    carried = replace(base, as_path=None, next_hops=_next_hops(rule, version, around))
+    if rule.priority is not None:
+        carried = replace(carried, local_pref=LOCAL_PREF_TOP - rule.priority)
+    decided_here = bool(rule.interface) or rule.priority is not None
+    if exporting and decided_here and not (rule.from_peers or rule.as_path_prefix):
+        ours = _own_ranges(rule, version, around)
+        if ours:
+            match = replace(base, prefixes=ours, prefixes_negated=False, origin=RouteOrigin.LOCAL)
+            yield from _with_operations(rule, match, audience, exporting)
+    origins: tuple[RouteOrigin | None, ...] = (None,)
+    if exporting and (decided_here or rule.from_peers):
+        origins = OTHERS
+    for origin in origins:
+        yield from _with_operations(rule, replace(carried, origin=origin), audience, exporting)
+
+
+def _base(rule: FilterRule, version: Literal[4, 6], audience: Audience) -> Match | None:
+    """What a rule asks of every path; None where no path can meet it."""
+    match = Match(audience.neighbors, version=version)
+    if rule.cidr is not None:
+        ranges = _ranges(rule)
+        negated = rule.operator in (MatchOperator.NOT_EQUAL, MatchOperator.NOT_IN)
+        if not ranges and not negated:
+            return None
+        if ranges:
+            match = replace(match, prefixes=ranges, prefixes_negated=negated)
+    if rule.community.count(":") == 1:
+        match = replace(match, communities=(parse_community(rule.community),))
+    elif rule.community:
+        match = replace(match, large_communities=(parse_large_community(rule.community),))
+    return match
+
+
+def _ranges(rule: FilterRule) -> tuple[PrefixRange, ...]:
+    """The prefixes that Equal and In mean, before any negation; empty where there are none."""
+    if rule.cidr is None:
+        return ()
+    prefix = BgpPrefix(*rule.cidr)
+    shortest, longest = prefix.length, prefix.length
+    if rule.operator in (MatchOperator.IN, MatchOperator.NOT_IN):
+        longest = len(prefix.address) * 8
+    shortest = max(shortest, rule.shortest or 0)
+    longest = min(longest, longest if rule.longest is None else rule.longest)
+    return (PrefixRange(prefix, shortest, longest),) if shortest <= longest else ()
+
+
+def _own_ranges(rule: FilterRule, version: int, around: Surroundings) -> tuple[PrefixRange, ...]:
+    """Our own paths that meet what a rule asks of prefix, device and priority."""
+    negated = rule.operator in (MatchOperator.NOT_EQUAL, MatchOperator.NOT_IN)
+    ranges = _ranges(rule)
+    found = []
+    for one in around.own:
+        prefix = one.advertisement.prefix
+        if (len(prefix.address) == 4) is not (version == 4):
+            continue
+        if rule.cidr is not None and any(within(prefix, it) for it in ranges) is negated:
+            continue
+        if rule.interface and not (one.interface and fnmatchcase(one.interface, rule.interface)):
+            continue
+        if rule.priority not in (None, one.priority):
+            continue
+        found.append(PrefixRange(prefix, prefix.length, prefix.length))
+    return tuple(sorted(found, key=lambda it: it.prefix))
+
+
+def within(prefix: BgpPrefix, given: PrefixRange) -> bool:
+    """Whether a prefix is one of those that the range means."""
+    if not given.shortest <= prefix.length <= given.longest or len(prefix.address) != len(given.prefix.address):
+        return False
+    shift = len(prefix.address) * 8 - given.prefix.length
+    number, outer = (int.from_bytes(one, "big") for one in (prefix.address, given.prefix.address))
+    return number >> shift == outer >> shift
+
+
+def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[BgpPrefix, ...] | None:
+    """A path of others leads to the device whose subnet its next hop is in."""
+    if not rule.interface:
+        return None
+    return tuple(
+        sorted(
+            subnet
+            for name, subnets in around.links.items()
+            if fnmatchcase(name, rule.interface)
+            for subnet in subnets
+            if (len(subnet.address) == 4) is (version == 4)
+        )
+    )
+
+
+def _with_operations(rule: FilterRule, match: Match, audience: Audience, exporting: bool) -> Iterator[Statement]:
+    """A statement prepends one AS, so that several ASes take several; the last one has the verdict.
+
+    Of what goes to another AS, GoBGP has put our AS before the path by then, where BIRD does so afterwards.
+    """
+    before = (audience.own_asn,) if exporting and audience.external else ()
+    path = (*before, *rule.as_path_prefix) if rule.as_path_prefix else ()
+    runs = _runs(rule.operations, before)
+    for asn, repeat in runs[:-1]:
+        yield Statement(replace(match, as_path=_pattern(path)), change=Change(prepend=(asn, repeat)))
+        path = (*(asn for _ in range(repeat)), *path) if path else ()
+    change = _change(rule.operations)
+    if runs:
+        change = replace(change, prepend=runs[-1])
+    yield Statement(replace(match, as_path=_pattern(path)), rule.accept, change)
+
+
+def _pattern(path: tuple[int, ...]) -> tuple[str, ...] | None:
+    return (f"^{'_'.join(map(str, path))}_",) if path else None
+
+
+def _runs(operations: Iterable[FilterOperation], before: tuple[int, ...]) -> list[tuple[int, int]]:
+    """ASes and how often, in the order in which they are prepended, the one nearest to the path first.
+
+    A path to another AS has to begin with ours: where something else comes before it, ours is put before that again.
+    """
+    numbers: list[int] = []
+    for one in operations:
+        if isinstance(one, PrependAsPath):
+            numbers += reversed(one.numbers)
+    if numbers and before and numbers[-1] != before[0]:
+        numbers.append(before[0])
+    return [(asn, len(list(same))) for asn, same in groupby(numbers)]
+
+
+def _change(operations: Iterable[FilterOperation]) -> Change:
+    """Communities and local_pref."""
+    change = Change()
+    for one in operations:
+        match one:
+            case AddCommunity(community) if community.count(":") == 1:
+                change = replace(change, add_communities=(*change.add_communities, parse_community(community)))
+            case AddCommunity(community):
+                large = (*change.add_large_communities, parse_large_community(community))
+                change = replace(change, add_large_communities=large)
+            case SetPriority(priority):
+                change = replace(change, local_pref=LOCAL_PREF_TOP - priority)
+            case PrependAsPath():
+                pass
+    return change
