@@ -21,6 +21,7 @@ from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Outcome, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
+from birdpy.gobgp.versions import find_impossible, possible
 from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
 from birdpy.session import Session, find_differences, unsettled_neighbors
@@ -52,6 +53,7 @@ class BgpStatus:
 
     `pending`: operations that are still to be done for gobgpd to be as intended. `differences`: what of a session is
     not as was asked for, by the neighbour's address.
+    `refused`: neighbours that this version of gobgpd cannot have as asked, and why.
     """
 
     generation: int
@@ -62,6 +64,7 @@ class BgpStatus:
     errors: tuple[str, ...]
     pending: tuple[str, ...] = ()
     differences: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
+    refused: Mapping[bytes, str] = field(default_factory=dict)
 
 
 class RouteMailbox:
@@ -156,6 +159,7 @@ class BgpRole:
                 for address, neighbor in wanted.items()
                 if driver and (found := find_differences(neighbor, sessions.get(address)))
             },
+            refused=find_impossible(self._intent, driver.client.wire.generation) if driver and self._intent else {},
         )
 
     def _find_pending(self) -> tuple[str, ...]:
@@ -250,7 +254,7 @@ class BgpRole:
         if self._sessions_changed:
             self._sessions_changed = False
             await driver.read_sessions()
-        driver.recognise(intent.policy)
+        driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
         self._stray.clear()

@@ -44,6 +44,7 @@ from birdpy.process import end_listener
 from birdpy.session import Session
 
 PATHS_PER_MESSAGE = 1000
+HELD_BACK = "held back: the speaker or its policy could not be set"
 _TABLE_GLOBAL = 0
 _RESET_IN, _RESET_OUT = 0, 1
 
@@ -106,20 +107,25 @@ class GobgpDriver:
             self.actual = replace(self.actual, policy=policy)
 
     async def apply(self, operations: Iterable[Operation], restarting: bool = False) -> Sequence[Outcome]:
-        """Carries the operations out in order. One that fails holds back no other.
+        """Carries the operations out in order. One that fails holds back no other; but nothing goes without its policy.
 
         `restarting`: new sessions say that forwarding survived our restart.
         Raises  GobgpUnavailable when gobgpd goes away meanwhile.
         """
         outcomes: list[Outcome] = []
+        unguarded = False
         async with self._lock:
             for operation in operations:
+                if unguarded and not isinstance(operation, Withdraw | RemoveNeighbor):
+                    outcomes.append(Outcome(operation, HELD_BACK))
+                    continue
                 try:
                     errors = await self._carry_out(operation, restarting)
                 except GobgpUnavailable:
                     raise
                 except (GobgpError, ValueError) as error:
                     errors = [str(error)]
+                unguarded = unguarded or (bool(errors) and isinstance(operation, StartSpeaker | SetPolicy))
                 outcomes.append(Outcome(operation, "; ".join(errors) or None))
         return outcomes
 

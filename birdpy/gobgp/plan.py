@@ -13,7 +13,8 @@ from typing import Literal
 
 from birdpy.addresses import Prefix, format_address
 from birdpy.gobgp.peers import same_neighbor
-from birdpy.gobgp.policies import policy_mark, project, statements_of
+from birdpy.gobgp.policies import policy_mark, project, statements_of, verdicts
+from birdpy.gobgp.versions import possible
 from birdpy.intent import Advertisement, BgpIntent, Direction, Neighbor, Policy, RouteOrigin, Speaker, Statement
 
 
@@ -149,8 +150,10 @@ class Outcome:
 def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequence[Operation]:
     """The operations that make `actual` as `wanted`, in order.
 
-    Where the speaker itself differs it is only one, and the rest follows when gobgpd is back.
+    Where the speaker itself differs it is only one, and the rest follows when gobgpd is back. What a version cannot do
+    is left out (`versions.find_impossible` says what).
     """
+    wanted = possible(wanted, generation)
     speaker = wanted.speaker
     if speaker is None:
         return _plan_silence(actual)
@@ -166,8 +169,8 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
     if changed:
         operations.append(SetPolicy(wanted.policy))
     for direction in changed:
-        for address in _treated_otherwise(wanted, actual, direction):
-            if generation == 3 and direction is Direction.EXPORT:
+        for address, told_less in _treated_otherwise(wanted, actual, direction).items():
+            if generation == 3 and direction is Direction.EXPORT and told_less:
                 begin_anew.add(address)
             else:
                 refreshes.append(Refresh(address, direction))
@@ -177,18 +180,22 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
     return operations
 
 
-def _treated_otherwise(wanted: BgpIntent, actual: Actual, direction: Direction) -> list[bytes]:
-    """The neighbours, of those that stay, to which another policy makes a difference."""
+def _treated_otherwise(wanted: BgpIntent, actual: Actual, direction: Direction) -> Mapping[bytes, bool]:
+    """The neighbours, of those that stay, to which another policy makes a difference; whether it is one of verdicts.
+
+    Other attributes are told anew on a soft reset by either version; what is to be taken back is so by version 4 alone.
+    """
     if actual.policy is not None:
         before = statements_of(actual.policy, direction)
     elif actual.marks.get(direction) is None:
         before = ()
     else:
-        return [address for address in wanted.neighbors if address in actual.neighbors]
+        return {address: True for address in wanted.neighbors if address in actual.neighbors}
     known = wanted.advertisements.keys() & actual.advertisements.keys()
     before, after = (_about(known, some) for some in (before, statements_of(wanted.policy, direction)))
     staying = [address for address in wanted.neighbors if address in actual.neighbors]
-    return [address for address in staying if project(before, address) != project(after, address)]
+    seen = {address: (project(before, address), project(after, address)) for address in staying}
+    return {address: verdicts(old) != verdicts(new) for address, (old, new) in seen.items() if old != new}
 
 
 def _about(known: Collection[Prefix], statements: Iterable[Statement]) -> tuple[Statement, ...]:

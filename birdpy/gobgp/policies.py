@@ -85,6 +85,26 @@ def project(statements: Iterable[Statement], neighbor: bytes) -> tuple[Statement
     return tuple(kept)
 
 
+def verdicts(statements: Iterable[Statement]) -> tuple[Statement, ...]:
+    """Which paths are accepted, whatever becomes of their attributes. One that a change makes matter is a verdict's."""
+    given = tuple(statements)
+    if any(one.accept is None and _decides(one.change, given) for one in given):
+        return given
+    return tuple(replace(one, change=Change()) for one in given if one.accept is not None)
+
+
+def _decides(change: Change, statements: Iterable[Statement]) -> bool:
+    """Whether what it changes is what some statement asks for."""
+    return any(
+        (change.add_communities and one.match.communities)
+        or (change.add_large_communities and one.match.large_communities)
+        or (change.prepend and one.match.as_path)
+        or (change.local_pref is not None and one.match.local_pref is not None)
+        or (change.next_hop is not None and one.match.next_hops)
+        for one in statements
+    )
+
+
 def policies_message(wire: Wire, policy: Policy) -> Message:
     """SetPolicies' argument for both directions.
 
