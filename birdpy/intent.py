@@ -150,8 +150,9 @@ class PrefixRange:
 class Match:
     """Conditions that must all hold; None leaves one out, an empty tuple can hold for no path.
 
-    `prefixes` are of one family. `communities` and `large_communities`: any of them. `as_path` are GoBGP's regular
-    expressions (`^65000_`), any of them. `next_hops`: inside any of them. `local_pref` is not to be had with GoBGP 3.
+    `prefixes` are of one family. `communities`, `large_communities` and `next_hops` (GoBGP 4 takes no prefixes there):
+    any of them. `as_path` are GoBGP's regular expressions (`^65000_`), any of them. `local_pref` is not to be had with
+    GoBGP 3.
     """
 
     neighbors: tuple[bytes, ...] | None = None
@@ -162,17 +163,18 @@ class Match:
     communities: tuple[Community, ...] | None = None
     large_communities: tuple[LargeCommunity, ...] | None = None
     as_path: tuple[str, ...] | None = None
-    next_hops: tuple[Prefix, ...] | None = None
+    next_hops: tuple[bytes, ...] | None = None
     origin: RouteOrigin | None = None
     local_pref: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a statement does to a path. `prepend` is an AS and how often."""
+    """What a statement does to a path. `prepend` is an AS and how often. Communities are added or removed, not both."""
 
     add_communities: tuple[Community, ...] = ()
     add_large_communities: tuple[LargeCommunity, ...] = ()
+    remove_communities: tuple[Community, ...] = ()
     local_pref: int | None = None
     med: int | None = None
     prepend: tuple[int, int] | None = None

@@ -266,13 +266,15 @@ def _sides(me: Node, nodes: Mapping[str, Node], names: Iterable[str]) -> Iterato
 
 
 def _explicit(me: Node, node: Node | None, peer: Peer, rank: _Rank) -> _Claim:
-    """A peering with an address, which may be that of a node. The port of such a one follows from the node."""
+    """A peering with an address, which may be that of a node. The port of such a one follows from the node.
+
+    Both sides connect: who waits would change when the node comes or goes, and with it the session.
+    """
     address = peer.address or b""
     own = next((own for own in me.addresses if len(own) == len(address)), None)
     known = Wish()
     if node is not None and peer.wish.asn in (None, node.asn):
-        waits = mesh_side_is_passive(own, address) if own is not None and peer.two_way else None
-        known = Wish(port=node.port, passive=waits)
+        known = Wish(port=node.port)
     source = own if peer.use_source and own is not None else KERNELS_CHOICE
     defaults = fill((peer.defaults, known, Wish(source=source)))
     return _Claim(rank, peer.name, peer.joins, peer.refused, peer.wish, defaults, node)

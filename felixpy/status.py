@@ -152,6 +152,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     `announced` is how many prefixes it should originate, `advertised` how many gobgpd has of them. `pending` are
     operations that are still to be done for gobgpd to be as asked. `phase` says how far the learned routes are known,
     of which the kernel has `installed`.
+    `refusals`: what was asked for and cannot be had, by the object that asks.
     """
 
     no_speaker: str = ""
@@ -163,6 +164,8 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     learned: int = 0
     failed: int = 0
     failures: tuple[Failure, ...] = ()
+    refused: int = 0
+    refusals: tuple[Failure, ...] = ()
     announcements: tuple[AnnouncedPrefix, ...] = ()
     silences: tuple[SilentPrefix, ...] = ()
     routes: tuple[LearnedPrefix, ...] = ()
@@ -335,6 +338,8 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
     if status.kernel is not None:
         found += _failures("tunnels", status.kernel.unreached, status.kernel.unreached_ways)
     found += _session_problems(status)
+    if status.bgp is not None:
+        found += (f"BGP: {one.operation}: {one.error}" for one in status.bgp.refusals)
     found += (f"counts as missing: {broken}" for broken in status.broken_resources)
     if status.broken > len(status.broken_resources):
         found.append(f"counts as missing: {status.broken - len(status.broken_resources)} more")

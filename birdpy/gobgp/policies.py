@@ -33,7 +33,7 @@ DIRECTION_CODES = {Direction.IMPORT: 1, Direction.EXPORT: 2}
 ACCEPT, REJECT = 1, 2
 _ANY, _INVERT = 0, 2
 _PREFIX_SET, _NEIGHBOR_SET, _AS_PATH_SET, _COMMUNITY_SET, _LARGE_COMMUNITY_SET = 0, 1, 3, 4, 6
-_ADD = 0
+_ADD, _REMOVE = 0, 1
 _REPLACE = 1
 _ORIGINS = {RouteOrigin.INTERNAL: 1, RouteOrigin.EXTERNAL: 2, RouteOrigin.LOCAL: 3}
 
@@ -96,7 +96,7 @@ def verdicts(statements: Iterable[Statement]) -> tuple[Statement, ...]:
 def _decides(change: Change, statements: Iterable[Statement]) -> bool:
     """Whether what it changes is what some statement asks for."""
     return any(
-        (change.add_communities and one.match.communities)
+        ((change.add_communities or change.remove_communities) and one.match.communities)
         or (change.add_large_communities and one.match.large_communities)
         or (change.prepend and one.match.as_path)
         or (change.local_pref is not None and one.match.local_pref is not None)
@@ -173,7 +173,7 @@ def _conditions(wire: Wire, match: Match, stem: str, conditions: Message) -> Ite
         conditions.as_path.CopyFrom(matched(type=wire.enum(_ANY), name=f"{stem}.as-path"))
         yield defined(type=wire.enum(_AS_PATH_SET), name=f"{stem}.as-path", list=match.as_path)
     if match.next_hops:
-        conditions.next_hops.extend(format_prefix(prefix) for prefix in match.next_hops)
+        conditions.next_hops.extend(format_address(address) for address in match.next_hops)
     if match.origin is not None:
         conditions.route_type = _ORIGINS[match.origin]
     if version is not None:
@@ -193,6 +193,9 @@ def _actions(wire: Wire, statement: Statement) -> Message:
     if change.add_communities:
         values = [format_community(value) for value in change.add_communities]
         actions.communities.CopyFrom(messages["CommunityAction"](type=wire.enum(_ADD), communities=values))
+    elif change.remove_communities:
+        values = [format_community(value) for value in change.remove_communities]
+        actions.communities.CopyFrom(messages["CommunityAction"](type=wire.enum(_REMOVE), communities=values))
     if change.add_large_communities:
         values = [format_large_community(value) for value in change.add_large_communities]
         actions.large_communities.CopyFrom(messages["CommunityAction"](type=wire.enum(_ADD), communities=values))

@@ -145,6 +145,8 @@ class StatusReader:
             learned=status.routes,
             failed=len(status.errors) + len(failed),
             failures=(*told, *_failures(failed.values()))[:FAILURES_SHOWN],
+            refused=len(refusals := routing.refusals),
+            refusals=tuple(Failure(one.what, one.why) for one in islice(refusals, FAILURES_SHOWN)),
             announcements=tuple(_announced(one) for _, one in islice(sorted(announcements.items()), shown)),
             silences=tuple(
                 SilentPrefix(str(prefix), str(silent.reason))

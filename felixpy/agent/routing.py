@@ -20,11 +20,13 @@ from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
 from birdpy.gobgp.program import GobgpdSettings
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
-from felixpy.addresses import Address, Prefix
+from felixpy.addresses import Address, Prefix, format_address
 from felixpy.agent.applier import Applier
+from felixpy.agent.bgp_facts import POLL_S, HostReader
 from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announce import AnnounceCalc
 from felixpy.calc.bgp import BgpPlan, NoSpeaker, derive_bgp
+from felixpy.calc.bgp_peers import Refusal
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, Hop, Key, Kind, Route, Seen
@@ -47,7 +49,18 @@ from felixpy.resources.view import View
 
 _log = logging.getLogger(__name__)
 
-_TABLES = frozenset({Table.NODE, Table.BGP_CONFIGURATION, Table.BGP_PEER, Table.POOL})
+_TABLES = frozenset(
+    {
+        Table.NODE,
+        Table.BGP_CONFIGURATION,
+        Table.BGP_PEER,
+        Table.BGP_FILTER,
+        Table.POOL,
+        Table.SPEAKER_PEER,
+        Table.BFD_PROFILE,
+        Table.SECRET,
+    }
+)
 NO_GOBGPD = "none"
 GATHER_S = 0.05
 """Kernel events so close together cost one repair."""
@@ -91,6 +104,9 @@ class RoutingRole:
         self._down: set[str] = set()
         self._reread = False
         self._repair: asyncio.TimerHandle | None = None
+        self._facts = HostReader(settings.secrets_dir, self._driver.read_subnets)
+        self._poll: asyncio.TimerHandle | None = None
+        self._gateways: frozenset[Key] = frozenset()
         survived = bool(self._driver.read().objects)
         self.role = BgpRole(
             RoleSettings(
@@ -129,6 +145,13 @@ class RoutingRole:
         """Whether the neighbours are told all that they should be, and nothing else; so it is where nobody is."""
         return self.role.settled
 
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What was asked for and cannot be had, and why."""
+        beyond = self.role.status().refused
+        found = self._plan.refusals if self._plan is not None else ()
+        return (*found, *(Refusal(f"the session with {format_address(a)}", why) for a, why in beyond.items()))
+
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
         self._announce.update(ref, value)
@@ -141,16 +164,55 @@ class RoutingRole:
         if not self._announce.flush() and not self._dirty:
             return
         self._dirty = False
-        plan = derive_bgp(self._view.tables, self._node, self._announce.announcements.values())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Derives the speaker from all that is known. What that asks of the host is read, and is part of it at once."""
+        plan = self._derive()
+        if isinstance(plan, BgpPlan) and self._facts.serve(plan):
+            plan = self._derive()
+        self._look_again_later()
         if isinstance(plan, NoSpeaker):
             if plan is not self._silent:
                 _log.warning("no BGP: %s", plan)
             self._silent, self._plan = plan, None
             self.role.set_intent(BgpIntent(speaker=None))
             return
+        known = set(self._plan.refusals) if self._plan is not None else set()
+        for refusal in set(plan.refusals) - known:
+            _log.warning("%s: %s", refusal.what, refusal.why)
         self._silent, self._plan = None, plan
+        self._set_gateways(plan)
         self.role.set_filter(plan.route_filter)
         self.role.set_intent(plan.intent)
+
+    def _derive(self) -> BgpPlan | NoSpeaker:
+        return derive_bgp(self._view.tables, self._node, self._announce.announcements.values(), self._facts.facts)
+
+    def _look_again_later(self) -> None:
+        if self._facts.polls and self._poll is None:
+            self._poll = asyncio.get_running_loop().call_later(POLL_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._poll = None
+        if self._facts.read():
+            self._tell()
+        self._look_again_later()
+
+    def _set_gateways(self, plan: BgpPlan) -> None:
+        """Routes to peers that say by which gateway they are reached. They wait for nobody."""
+        wanted = {route.key: route for route in map(gateway_route, plan.gateways.items())}
+        changes = Changes()
+        changes.objects.update(dict.fromkeys(self._gateways - wanted.keys()))
+        changes.objects.update(wanted)
+        if not self._gateways and not wanted:
+            return
+        self._gateways = frozenset(wanted)
+        self._reconciler.want(changes)
+        if not self._adopted:
+            self._reconciler.distrust(prune=False)
+            self._adopted = True
+        self._applier.apply("ways to BGP peers")
 
     async def _follow_routes(self) -> None:
         async for delta in self.role.routes():
@@ -179,8 +241,14 @@ class RoutingRole:
         async for event in events:
             if isinstance(event, AddressChanged):
                 self._host_changed()
+            if isinstance(event, AddressChanged | LinkChanged | Overrun):
+                self._follow_links()
             if self._adopted and self._notice(event) and self._repair is None:
                 self._repair = asyncio.get_running_loop().call_later(GATHER_S, self._repair_routes)
+
+    def _follow_links(self) -> None:
+        if self._facts.wants_links and self._facts.read():
+            self._tell()
 
     def _notice(self, event: KernelEvent) -> bool:
         """Whether there may be something to repair.
@@ -218,6 +286,14 @@ class RoutingRole:
             self._reread = False
             self._reconciler.distrust(prune=self._pruned)
         self._applier.apply("kernel changed")
+
+
+def gateway_route(way: tuple[BgpPrefix, bytes]) -> Route:
+    """The kernel's form of the way to a peer; it comes before anything that is learned."""
+    prefix, gateway = way
+    return Route(
+        Prefix(Address(prefix.address), prefix.length), ROUTE_PROTOCOL_LEARNED, gateway=Address(gateway), metric=0
+    )
 
 
 def learned_route(route: LearnedRoute) -> Route:

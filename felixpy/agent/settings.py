@@ -21,6 +21,7 @@ from felixpy.drivers.backend import BackendSetting
 
 DEFAULT_RUN_DIR = Path("/run/felixpy")
 DEFAULT_STATE_DIR = Path("/var/lib/felixpy")
+DEFAULT_SECRETS_DIR = Path("/etc/felixpy/secrets")
 LOCAL_ETCD = "local"
 
 
@@ -48,6 +49,7 @@ class Settings:
     default_pools: tuple[Prefix, ...] = ()
     node_address: tuple[AddressRule, ...] = ()
     gobgpd: str = ""
+    secrets_dir: Path = DEFAULT_SECRETS_DIR
     backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
     metrics: Listener | None = None
@@ -61,6 +63,7 @@ _FLAGS: Mapping[str, str] = {
     "state-file": "what this node remembers of its cluster (cluster.json in /var/lib/felixpy, or in RUN-DIR)",
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
     "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
+    "secrets-dir": f"where BGP passwords are that no Secret in etcd has, as NAME/KEY ({DEFAULT_SECRETS_DIR})",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
@@ -102,6 +105,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         default_pools=tuple(_pool(text) for text in value("default-pool").split(",") if text),
         node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),
         gobgpd=value("gobgpd"),
+        secrets_dir=Path(value("secrets-dir", str(DEFAULT_SECRETS_DIR))),
         backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=value("log-level", "info").upper(),
         metrics=_listener(value("metrics")),

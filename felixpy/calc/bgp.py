@@ -67,12 +67,14 @@ class HostFacts:
 class BgpPlan:
     """What the speaker should be, which learned routes are wanted, and what was asked for and cannot be had.
 
+    `asked_by`: names of BGPPeers by the neighbour's address, none where it is the mesh.
     `gateways` are routes that peers need to be reached at all. `password_files`: passwords that no Secret has.
     `needs_links`: some filter asks for devices.
     """
 
     intent: BgpIntent
     route_filter: RouteFilter
+    asked_by: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     gateways: Mapping[BgpPrefix, bytes] = field(default_factory=dict)
     password_files: frozenset[SecretKey] = frozenset()
@@ -147,7 +149,7 @@ def derive_bgp(
         filters=filters,
         announced=announced,
         told=_by_short_name(told),
-        around=Surroundings(own, facts.links),
+        around=Surroundings(own, facts.links, _routers(nodes.values(), sessions)),
         pools=tuple(pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool)),
         mesh=mesh.enabled,
         communities=settings.communities,
@@ -165,8 +167,9 @@ def derive_bgp(
         policy=derive_policy(circle),
     )
     connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
+    gateways = _gateways(circle)
     route_filter = RouteFilter(
-        own_prefixes=frozenset(advertisements) | connected,
+        own_prefixes=frozenset(advertisements) | connected | gateways.keys(),
         own_addresses=frozenset(router.addresses),
         excluded=_tunnelled(tables),
     )
@@ -176,13 +179,14 @@ def derive_bgp(
     return BgpPlan(
         intent,
         route_filter,
+        asked_by=sessions.peers,
         refusals=(
             *(Refusal(object_of(name), why) for name, why in sorted(asked.refused.items()) if name in concerned),
             *conflict_refusals(sessions.conflicts),
             *router_id_refusals,
             *mesh_refusals,
         ),
-        gateways=_gateways(circle),
+        gateways=gateways,
         password_files=_wanted_files(tables, passwords, settings.default),
         needs_links=needs_links(filters[name] for name in used),
     )
@@ -202,6 +206,10 @@ def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mes
             Refusal("BGPConfiguration default", f"nodeMeshPassword: {why}"),
         )
     return topology.Mesh(True, wish), ()
+
+
+def _routers(nodes: Iterable[topology.Node], sessions: topology.Sessions) -> tuple[bytes, ...]:
+    return tuple(sorted({*(address for node in nodes for address in node.addresses), *sessions.neighbors}))
 
 
 def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:

@@ -38,6 +38,8 @@ from felixpy.resources.bgp_types import (
 )
 
 OTHERS = (RouteOrigin.INTERNAL, RouteOrigin.EXTERNAL)
+MARK = 65535 << 16 | 65025
+"""A community of the reserved range that no path keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,14 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What rules are judged by, beside the paths of others: our own paths, and the subnets of this node's devices."""
+    """What rules are judged by, beside the paths of others: our own paths, and the subnets of this node's devices.
+
+    `routers` are the addresses that next hops of others can be expected to be: neighbours and nodes.
+    """
 
     own: tuple[OwnPath, ...] = ()
     links: Mapping[str, tuple[BgpPrefix, ...]] = field(default_factory=dict)
+    routers: tuple[bytes, ...] = ()
 
 
 def derive_statements(
@@ -166,19 +172,19 @@ def within(prefix: BgpPrefix, given: PrefixRange) -> bool:
     return number >> shift == outer >> shift
 
 
-def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[BgpPrefix, ...] | None:
-    """A path of others leads to the device whose subnet its next hop is in."""
+def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[bytes, ...] | None:
+    """A path of others leads to the device in whose subnet its next hop is."""
     if not rule.interface:
         return None
-    return tuple(
-        sorted(
-            subnet
-            for name, subnets in around.links.items()
-            if fnmatchcase(name, rule.interface)
-            for subnet in subnets
-            if (len(subnet.address) == 4) is (version == 4)
-        )
-    )
+    subnets = [
+        PrefixRange(subnet, subnet.length, len(subnet.address) * 8)
+        for name, some in around.links.items()
+        if fnmatchcase(name, rule.interface)
+        for subnet in some
+        if (len(subnet.address) == 4) is (version == 4)
+    ]
+    hosts = (BgpPrefix(address, len(address) * 8) for address in around.routers)
+    return tuple(sorted(host.address for host in hosts if any(within(host, subnet) for subnet in subnets)))
 
 
 def _with_operations(rule: FilterRule, match: Match, audience: Audience, exporting: bool) -> Iterator[Statement]:
@@ -187,19 +193,34 @@ def _with_operations(rule: FilterRule, match: Match, audience: Audience, exporti
     Of what goes to another AS, GoBGP has put our AS before the path by then, where BIRD does so afterwards.
     """
     before = (audience.own_asn,) if exporting and audience.external else ()
-    path = (*before, *rule.as_path_prefix) if rule.as_path_prefix else ()
-    runs = _runs(rule.operations, before)
-    for asn, repeat in runs[:-1]:
-        yield Statement(replace(match, as_path=_pattern(path)), change=Change(prepend=(asn, repeat)))
-        path = (*(asn for _ in range(repeat)), *path) if path else ()
-    change = _change(rule.operations)
-    if runs:
-        change = replace(change, prepend=runs[-1])
-    yield Statement(replace(match, as_path=_pattern(path)), rule.accept, change)
+    match = replace(match, as_path=_pattern((*before, *rule.as_path_prefix)) if rule.as_path_prefix else None)
+    runs, change = _runs(rule.operations, before), _change(rule.operations)
+    if len(runs) > 1 and match.as_path is not None:
+        yield from _marked(rule, match, runs, change)
+        return
+    for run in runs[:-1]:
+        yield Statement(match, change=Change(prepend=run))
+    yield Statement(match, rule.accept, replace(change, prepend=runs[-1]) if runs else change)
 
 
-def _pattern(path: tuple[int, ...]) -> tuple[str, ...] | None:
-    return (f"^{'_'.join(map(str, path))}_",) if path else None
+def _marked(rule: FilterRule, match: Match, runs: Sequence[tuple[int, int]], change: Change) -> Iterator[Statement]:
+    """As above, where what is prepended changes what is asked for: a mark says which paths met it, and goes at the end.
+
+    Who sends the mark himself is rid of it first.
+    """
+    marked = Match(match.neighbors, version=match.version, communities=(MARK,))
+    unmark = Change(remove_communities=(MARK,))
+    yield Statement(marked, change=unmark)
+    yield Statement(match, change=Change(prepend=runs[0], add_communities=(MARK,)))
+    for run in runs[1:]:
+        yield Statement(marked, change=Change(prepend=run))
+    if change != Change():
+        yield Statement(marked, change=change)
+    yield Statement(marked, rule.accept, unmark)
+
+
+def _pattern(path: tuple[int, ...]) -> tuple[str, ...]:
+    return (f"^{'_'.join(map(str, path))}_",)
 
 
 def _runs(operations: Iterable[FilterOperation], before: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -13,10 +13,10 @@ from felixpy.calc.pods import Workloads
 from felixpy.calc.policy import PolicyCalc, PolicyDelta
 from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
+from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
-    BgpConfiguration,
     EndpointSlice,
     FelixConfiguration,
     HostEndpoint,

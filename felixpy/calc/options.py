@@ -11,7 +11,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from felixpy.addresses import Address, Prefix, parse_address
-from felixpy.resources.types import BgpConfiguration, FailsafePort, FelixConfiguration
+from felixpy.resources.bgp_types import BgpConfiguration
+from felixpy.resources.types import FailsafePort, FelixConfiguration
 
 _TCP, _UDP = 6, 17
 

@@ -71,6 +71,8 @@ def find_troubles(found: Survey) -> Iterator[str]:
             if not session.established:
                 why = f": {session.last_error}" if session.last_error else ""
                 yield f"{name}: the session with {session.address} is {session.state}{why}"
+        for refusal in bgp.refusals:
+            yield f"{name}: {refusal.operation}: {refusal.error}"
         for failure in bgp.failures:
             yield f"{name}: not done: {failure.operation}: {failure.error}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from felixpy.addresses import parse_address
 from felixpy.ctl.validate.fields import (
@@ -21,9 +21,12 @@ from felixpy.ctl.validate.fields import (
     PortNumber,
     SelectorText,
     Text,
+    is_v6,
 )
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
+from felixpy.resources.bgp import PRIORITY_MOST
+from felixpy.resources.bgp_filters import OPERATIONS_MOST
 
 
 def check_peer_address(text: str) -> str:
@@ -44,6 +47,9 @@ def check_peer_address(text: str) -> str:
 
 
 PeerAddress = Annotated[str, AfterValidator(check_peer_address)]
+
+
+Priority = Annotated[int, Field(ge=1, le=PRIORITY_MOST)]
 
 
 class CidrEntry(Shape):
@@ -88,8 +94,8 @@ class BgpConfigurationSpec(Shape):
     localWorkloadPeeringIPV4: Address | None = None
     localWorkloadPeeringIPV6: Address | None = None
     programClusterRoutes: str | None = None
-    ipv4NormalRoutePriority: int | None = None
-    ipv6NormalRoutePriority: int | None = None
+    ipv4NormalRoutePriority: Priority | None = None
+    ipv6NormalRoutePriority: Priority | None = None
 
     def faults(self) -> Iterator[Fault]:
         names = {entry.name for entry in self.communities}
@@ -97,8 +103,24 @@ class BgpConfigurationSpec(Shape):
             for at, text in enumerate(entry.communities):
                 if ":" not in text and text not in names:
                     yield Fault(("prefixAdvertisements", index, "communities", at), f"{text!r} is no named community")
-        if self.nodeMeshPassword is not None and self.nodeToNodeMeshEnabled is False:
-            yield Fault(("nodeMeshPassword",), "needs nodeToNodeMeshEnabled")
+        for field in ("nodeMeshPassword", "nodeMeshMaxRestartTime"):
+            if getattr(self, field) is not None and self.nodeToNodeMeshEnabled is False:
+                yield Fault((field,), "needs nodeToNodeMeshEnabled")
+
+
+CLUSTER_FIELDS = (
+    "nodeToNodeMeshEnabled",
+    "asNumber",
+    "nodeMeshPassword",
+    "nodeMeshMaxRestartTime",
+    "serviceLoadBalancerIPs",
+    "serviceExternalIPs",
+    "serviceClusterIPs",
+    "serviceLoadBalancerAggregation",
+    "ipv4NormalRoutePriority",
+    "ipv6NormalRoutePriority",
+)
+"""What only the configuration `default` says."""
 
 
 class BGPConfiguration(Resource):
@@ -107,8 +129,8 @@ class BGPConfiguration(Resource):
     def faults(self) -> Iterator[Fault]:
         name = self.metadata.name
         if name.startswith("node."):
-            for field in ("nodeToNodeMeshEnabled", "asNumber"):
-                if getattr(self.spec, field) is not None:
+            for field in CLUSTER_FIELDS:
+                if getattr(self.spec, field):
                     yield Fault(("spec", field), "belongs to the cluster: set it in `default`, or in the Node")
         elif name != "default":
             yield Fault(("metadata", "name"), f"{name!r} is read by no one: it is `default` or `node.<node>`")
@@ -145,27 +167,78 @@ class BgpPeerSpec(Shape):
             yield Fault(("localWorkloadSelector",), "cannot stand beside peerIP or peerSelector")
         if self.peerSelector and self.asNumber:
             yield Fault(("asNumber",), "comes from the nodes that peerSelector chooses")
-        if self.peerIP and not self.asNumber:
-            yield Fault(("asNumber",), "is needed with peerIP")
+        if (self.peerIP or self.localWorkloadSelector) and not self.asNumber:
+            yield Fault(("asNumber",), "is needed with peerIP or localWorkloadSelector")
+        if self.reachableBy is not None and (not self.peerIP or is_v6(self.reachableBy) != _is_v6_peer(self.peerIP)):
+            yield Fault(("reachableBy",), "must be of the family of peerIP")
+        if self.keepOriginalNextHop and self.nextHopMode is not None:
+            yield Fault(("keepOriginalNextHop",), "cannot stand beside nextHopMode")
+
+
+def _is_v6_peer(text: str) -> bool:
+    return text.startswith("[") or text.count(":") > 1
 
 
 class BGPPeer(Resource):
     spec: BgpPeerSpec
 
 
+class LengthRange(Shape):
+    min: Annotated[int, Field(ge=0, le=128)] | None = None
+    max: Annotated[int, Field(ge=0, le=128)] | None = None
+
+
+class CommunityMatch(Shape):
+    values: Annotated[list[CommunityValue], Field(min_length=1, max_length=1)]
+
+
+class CommunityToAdd(Shape):
+    value: CommunityValue
+
+
+class PathToPrepend(Shape):
+    prefix: Annotated[list[AsNumber], Field(min_length=1, max_length=OPERATIONS_MOST)]
+
+
+class PriorityToSet(Shape):
+    value: Priority
+
+
+class Operation(Shape):
+    addCommunity: CommunityToAdd | None = None
+    prependASPath: PathToPrepend | None = None
+    setPriority: PriorityToSet | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        given = [one for one in (self.addCommunity, self.prependASPath, self.setPriority) if one is not None]
+        if len(given) != 1:
+            yield Fault((), "must be exactly one of addCommunity, prependASPath and setPriority")
+
+
 class FilterRule(Shape):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     anything_else = True
 
     action: Literal["Accept", "Reject"]
     cidr: Cidr | None = None
     matchOperator: Literal["Equal", "NotEqual", "In", "NotIn"] | None = None
+    prefixLength: LengthRange | None = None
     source: Literal["RemotePeers"] | None = None
-    interface: str | None = None
+    interface: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.*-]{1,15}$")] | None = None
+    peerType: Literal["eBGP", "iBGP"] | None = None
+    communities: CommunityMatch | None = None
+    asPathPrefix: list[AsNumber] = []
+    priority: Priority | None = None
+    operations: Annotated[list[Operation], Field(max_length=OPERATIONS_MOST)] = []
 
     def faults(self) -> Iterator[Fault]:
         if (self.cidr is None) != (self.matchOperator is None):
             missing = "cidr" if self.cidr is None else "matchOperator"
             yield Fault((missing,), "is needed: cidr and matchOperator go together")
+        if self.prefixLength is not None and self.cidr is None:
+            yield Fault(("prefixLength",), "needs cidr")
+        if self.operations and self.action != "Accept":
+            yield Fault(("operations",), "need action Accept")
 
 
 class BgpFilterSpec(Shape):
@@ -177,8 +250,12 @@ class BgpFilterSpec(Shape):
     def faults(self) -> Iterator[Fault]:
         for field in ("exportV4", "importV4", "exportV6", "importV6"):
             for index, rule in enumerate(getattr(self, field)):
-                if rule.cidr is not None and (":" in rule.cidr) != field.endswith("6"):
+                if rule.cidr is not None and is_v6(rule.cidr) != field.endswith("6"):
                     yield Fault((field, index, "cidr"), f"{rule.cidr!r} is of the other family")
+                lengths = rule.prefixLength
+                for word in ("min", "max") if field.endswith("4") and lengths is not None else ():
+                    if (getattr(lengths, word) or 0) > 32:
+                        yield Fault((field, index, "prefixLength", word), "is more than 32")
 
 
 class BGPFilter(Resource):

@@ -14,6 +14,7 @@ from felixpy.addresses import parse_address, parse_prefix
 from felixpy.ctl.validate.fields import Address, Duration, PortNumber, Text, check_community
 from felixpy.ctl.validate.metadata import LabelSelector, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
+from felixpy.resources.bgp import read_seconds
 
 Span = tuple[int, int, int]
 """IP version, first and last address as numbers."""
@@ -127,24 +128,33 @@ class BGPAdvertisement(Resource):
     spec: BgpAdvertisementSpec = BgpAdvertisementSpec()
 
 
-class SpeakerPeerSpec(Shape):
-    anything_else = True
+class PasswordSecret(Shape):
+    name: Text
+    namespace: str = ""
 
+
+class SpeakerPeerSpec(Shape):
     myASN: Annotated[int, Field(ge=1, le=(1 << 32) - 1)]
     peerASN: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
     dynamicASN: Literal["internal", "external"] | None = None
+    localASN: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
     peerAddress: Address | None = None
     interface: str = ""
     sourceAddress: Address | None = None
     peerPort: PortNumber = 179
     holdTime: Duration | None = None
     keepaliveTime: Duration | None = None
+    connectTime: Duration | None = None
     routerID: Address | None = None
     nodeSelectors: list[LabelSelector] = []
     password: str = ""
-    passwordSecret: dict[str, str] = {}
+    passwordSecret: PasswordSecret | None = None
     bfdProfile: str = ""
     ebgpMultiHop: bool = False
+    enableGracefulRestart: bool = False
+    vrf: str = ""
+    disableMP: bool = False
+    dualStackAddressFamily: bool = False
 
     def faults(self) -> Iterator[Fault]:
         if bool(self.peerASN) == (self.dynamicASN is not None):
@@ -155,6 +165,15 @@ class SpeakerPeerSpec(Shape):
             yield Fault(("ebgpMultiHop",), "is for a peer of another AS")
         if self.password and self.passwordSecret:
             yield Fault(("passwordSecret",), "cannot stand beside password")
+        if self.vrf:
+            yield Fault(("vrf",), "is not supported")
+        if self.interface:
+            yield Fault(("interface",), "is not supported: write the peer's address")
+        hold_s, keepalive_s = (read_seconds("", text) for text in (self.holdTime, self.keepaliveTime))
+        if hold_s is not None and 0 < hold_s < 3:
+            yield Fault(("holdTime",), "is 0, or 3s and more")
+        if keepalive_s is not None and keepalive_s > (90 if hold_s is None else hold_s):
+            yield Fault(("keepaliveTime",), "is longer than holdTime")
 
 
 class BGPPeer(Resource):

@@ -94,6 +94,8 @@ def _explain(details: ErrorDetails) -> str:
             return f"has {context['actual_length']} entries; the most is {context['max_length']}"
         case "too_short":
             return f"has {context['actual_length']} entries; the least is {context['min_length']}"
+        case "extra_forbidden":
+            return "is not known, and what has it would hold for more than is meant"
         case "string_too_short":
             return "is empty"
         case _:

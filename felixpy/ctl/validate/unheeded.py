@@ -11,32 +11,16 @@ from felixpy.ctl.manifests import Manifest, Problem, Severity
 
 KINDS = frozenset(
     {
-        ("projectcalico.org", "BGPFilter"),
         ("projectcalico.org", "KubeControllersConfiguration"),
-        ("metallb.io", "BGPPeer"),
-        ("metallb.io", "BFDProfile"),
     }
 )
 """Kinds that no agent reads."""
 
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("projectcalico.org", "BGPPeer"): (
-        "keepOriginalNextHop",
-        "nextHopMode",
-        "reachableBy",
-        "maxRestartTime",
-        "reversePeering",
-        "localWorkloadSelector",
-    ),
     ("projectcalico.org", "BGPConfiguration"): (
         "serviceClusterIPs",
         "serviceLoadBalancerIPs",
         "serviceLoadBalancerAggregation",
-        "prefixAdvertisements",
-        "communities",
-        "nodeMeshPassword",
-        "nodeMeshMaxRestartTime",
-        "bindMode",
         "ignoredInterfaces",
         "localWorkloadPeeringIPV4",
         "localWorkloadPeeringIPV6",
@@ -48,9 +32,10 @@ FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
 """Fields of spec that no agent reads."""
 
 CLOSED_FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("projectcalico.org", "BGPPeer"): ("password", "filters"),
+    ("projectcalico.org", "BGPPeer"): ("localWorkloadSelector",),
+    ("metallb.io", "BFDProfile"): ("echoMode", "passiveMode", "minimumTtl"),
 }
-"""Fields that make an object safer: until they are acted on, the object is not."""
+"""Fields without which a session would be another than was asked for: with them there is none."""
 
 
 def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
@@ -66,7 +51,7 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
             yield Problem(("spec", field), "is kept, and not acted on yet", Severity.WARNING)
     for field in CLOSED_FIELDS.get(kind, ()):
         if spec.get(field):
-            said = "is not acted on yet, so there is no session with this peer"
+            said = "cannot be had, so that nobody gets a session by this object"
             yield Problem(("spec", field), said, Severity.WARNING)
     if kind == ("core", "Service") and spec.get("type") == "NodePort":
         yield Problem(("spec", "type"), "node ports are not forwarded yet", Severity.WARNING)

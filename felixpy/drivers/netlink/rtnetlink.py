@@ -15,7 +15,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_LEARNED,
     ROUTE_PROTOCOL_WORKLOAD,
@@ -105,11 +105,17 @@ class RouteDriver:
 
         Raises  NetlinkError.
         """
+        return {
+            name: frozenset(prefix.address for prefix in prefixes) for name, prefixes in self.read_subnets().items()
+        }
+
+    def read_subnets(self) -> Mapping[str, frozenset[Prefix]]:
+        """As `read_interfaces`, each address with the length of its subnet."""
         name_of = {index: name for index, name, _ in dump_links(self._socket)}
-        found: dict[str, set[Address]] = {name: set() for name in name_of.values()}
+        found: dict[str, set[Prefix]] = {name: set() for name in name_of.values()}
         for address in self._read_addresses(name_of):
-            found[address.device].add(address.prefix.address)
-        return {name: frozenset(addresses) for name, addresses in found.items()}
+            found[address.device].add(address.prefix)
+        return {name: frozenset(prefixes) for name, prefixes in found.items()}
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """One outcome per op, in order. A refused op changes nothing for the others.
