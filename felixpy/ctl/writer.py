@@ -40,6 +40,14 @@ async def plan_all(store: Store, manifests: Sequence[Manifest], leaving: Sequenc
             yield change
 
 
+async def plan_deletions(store: Store, manifests: Sequence[Manifest]) -> AsyncIterator[Change]:
+    """What deleting would do, and nothing done; objects that are not there are left out."""
+    for start in range(0, len(manifests), BATCH):
+        for change in await _plan(store, manifests[start : start + BATCH]):
+            if change.before is not None:
+                yield replace(change, outcome=Outcome.DELETED, after=None)
+
+
 async def apply_all(
     store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found] = ()
 ) -> AsyncIterator[Change]:

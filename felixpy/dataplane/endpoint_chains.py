@@ -131,7 +131,7 @@ def render_direction(endpoint: EndpointIntent, direction: Direction, options: Op
     """The rules of one of its chains; `in` is towards the workload."""
     rules = [*conntrack_rules(options), Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))]
     if direction == "out":
-        rules += _encapsulation(options)
+        rules += encapsulation_rules(options)
     for tier in endpoint.tiers:
         rules += render_tier(direction, tier)
     return (*rules, *render_profiles(direction, endpoint.profiles))
@@ -143,7 +143,7 @@ def conntrack_rules(options: Options) -> tuple[Rule, ...]:
     return (Rule(Accept(), (_ESTABLISHED,)), *invalid)
 
 
-def _encapsulation(options: Options) -> list[Rule]:
+def encapsulation_rules(options: Options) -> list[Rule]:
     """Tunnels by which a workload would go round its own policy."""
     rules = []
     if not options.allow_vxlan_from_workloads:

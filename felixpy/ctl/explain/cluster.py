@@ -8,7 +8,7 @@ out changes nothing, and a cluster of any size is compiled in the time that its 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from felixpy.addresses import Address, format_address
@@ -60,6 +60,48 @@ class Cluster:
             return None
         found = self._read(Decoder(known.node), Ref(Table.WORKLOAD, name))
         return found if isinstance(found, WorkloadEndpoint) else None
+
+    def changed(self, changes: Mapping[str, bytes | None]) -> Cluster:
+        """The cluster with these keys otherwise: new values, or None for keys that are gone.
+
+        What the new values cannot be read as counts as missing; `broken` names these alone.
+        """
+        decoder = Decoder("")
+        values = dict(self.values)
+        touched: Tables = {}
+        broken: list[Broken] = []
+        for key, value in changes.items():
+            decoded = decoder.decode(key.encode(), value)
+            if isinstance(decoded, Broken):
+                broken.append(decoded)
+            ref = decoder.ref_of(key)
+            if ref is None:
+                continue
+            read = decoded.value if isinstance(decoded, Decoded) else None
+            named = touched.setdefault(ref.table, dict(self.tables[ref.table]))
+            named.pop(ref.name, None)
+            values.pop(ref, None)
+            if value is not None and read is not None:
+                values[ref] = KeyValue(key.encode(), value, 0)
+                if ref.table not in _BULK:
+                    named[ref.name] = read
+        tables = {**self.tables, **touched}
+        return replace(
+            self,
+            tables=tables,
+            values=values,
+            holders=_holders(tables) if Table.WORKLOAD in touched else self.holders,
+            broken=tuple(broken),
+            node_names=_node_names(tables),
+            floating=_find_floating(tables),
+        )
+
+    def bulk(self, table: Table) -> Iterator[tuple[Name, Resource]]:
+        """The resources of a table that is read one object at a time."""
+        decoder = Decoder("")
+        for ref in self.values:
+            if ref.table is table and (value := self._read(decoder, ref)) is not None:
+                yield ref.name, value
 
     def local_addresses(self, node: str) -> frozenset[Address]:
         """A node's own addresses."""
@@ -157,7 +199,6 @@ def read_cluster(items: Iterable[KeyValue]) -> Cluster:
     tables: Tables = {table: {} for table in Table}
     values: dict[Ref, KeyValue] = {}
     broken: list[Broken] = []
-    holders: dict[Address, list[Name]] = {}
     for item in items:
         if item.key.startswith(_BULK_STARTS):
             ref = decoder.ref_of(item.key.decode("utf-8", "replace"))
@@ -170,20 +211,17 @@ def read_cluster(items: Iterable[KeyValue]) -> Cluster:
         elif decoded is not None and decoded.value is not None:
             values[decoded.ref] = item
             tables[decoded.ref.table][decoded.ref.name] = decoded.value
-            if isinstance(decoded.value, WorkloadEndpoint):
-                for address in decoded.value.addresses:
-                    holders.setdefault(address, []).append(decoded.ref.name)
     return Cluster(
         tables,
         values,
-        {address: tuple(sorted(names)) for address, names in holders.items()},
+        _holders(tables),
         tuple(broken),
         _node_names(tables),
         _find_floating(tables),
     )
 
 
-def _find_floating(tables: Tables) -> dict[Address, FloatingHolder]:
+def _find_floating(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[Address, FloatingHolder]:
     found: dict[Address, FloatingHolder] = {}
     for name, endpoint in sorted(tables[Table.WORKLOAD].items()):
         if isinstance(endpoint, WorkloadEndpoint) and endpoint.floating:
@@ -195,7 +233,16 @@ def _find_floating(tables: Tables) -> dict[Address, FloatingHolder]:
     return found
 
 
-def _node_names(tables: Tables) -> dict[Address, str]:
+def _holders(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[Address, tuple[Name, ...]]:
+    holders: dict[Address, list[Name]] = {}
+    for name, endpoint in tables[Table.WORKLOAD].items():
+        if isinstance(endpoint, WorkloadEndpoint):
+            for address in endpoint.addresses:
+                holders.setdefault(address, []).append(name)
+    return {address: tuple(sorted(names)) for address, names in holders.items()}
+
+
+def _node_names(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[Address, str]:
     names: dict[Address, str] = {}
     for name, node in tables[Table.NODE].items():
         if isinstance(node, Node):

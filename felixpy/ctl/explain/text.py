@@ -22,7 +22,7 @@ from felixpy.dataplane.verdict import Fate
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 
-_PROTOCOLS = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
+PROTOCOL_NAMES = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 _VERDICTS = {Fate.ACCEPTED: "Allowed", Fate.DROPPED: "Denied", Fate.REJECTED: "Refused"}
 _COLORS = {Said.ALLOWS: "green", Said.DENIES: "red", Said.REFUSES: "red"}
 
@@ -70,20 +70,31 @@ def _end(words: str, address: bytes) -> str:
 
 def describe_traffic(packet: Packet) -> str:
     """Protocol and port, or ICMP type."""
-    name = _PROTOCOLS.get(packet.protocol, f"protocol {packet.protocol}")
+    name = PROTOCOL_NAMES.get(packet.protocol, f"protocol {packet.protocol}")
     if packet.protocol in PORTED:
         return f"{name}/{packet.destination_port}"
     return f"{name} type {packet.icmp[0]}" if packet.icmp is not None else name
 
 
 def _render_statement(cluster: Cluster, statement: Statement) -> Iterator[Line]:
+    yield Line(f"    {describe_statement(cluster, statement)}", _COLORS.get(statement.said, ""))
+    written = written_text(cluster, statement)
+    if written:
+        yield Line(f"        {written}")
+
+
+def describe_statement(cluster: Cluster, statement: Statement) -> str:
+    """Who says what: tier, policy or profile with the place of the rule, or the default."""
     tier = f"tier {statement.tier}: " if statement.tier else ""
     where = f"{_owner(cluster, statement)} {statement.field}".rstrip()
     words = f"{statement.said}: {where}" if statement.default else f"{where} {statement.said}"
-    yield Line(f"    {tier}{words}", _COLORS.get(statement.said, ""))
+    return f"{tier}{words}"
+
+
+def written_text(cluster: Cluster, statement: Statement) -> str:
+    """The rule as it was written, in a line; "" where nobody wrote one."""
     written = written_rule(cluster, statement)
-    if written is not None:
-        yield Line(f"        {_flow_yaml(written)}")
+    return "" if written is None else _flow_yaml(written)
 
 
 def _owner(cluster: Cluster, statement: Statement) -> str:
@@ -156,12 +167,13 @@ def _passage_tree(cluster: Cluster, passage: Passage) -> dict[str, Json]:
     return {
         "node": passage.compiled.node,
         "verdict": _VERDICTS[passage.verdict.fate].lower(),
-        "statements": [_statement_tree(cluster, one) for one in read_passage(passage)],
+        "statements": [statement_tree(cluster, one) for one in read_passage(passage)],
         "path": list(_walk(passage)),
     }
 
 
-def _statement_tree(cluster: Cluster, statement: Statement) -> dict[str, Json]:
+def statement_tree(cluster: Cluster, statement: Statement) -> dict[str, Json]:
+    """One statement as JSON."""
     tree: dict[str, Json] = {
         "said": str(statement.said),
         "endpoint": statement.scope,

@@ -1,0 +1,80 @@
+"""Who may send and receive: each address of an endpoint that is in both worlds, and the rest of the world in regions
+that no rule in question divides. In: two worlds and prefixes; out: Ends. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from felixpy.addresses import Address, Prefix, parse_prefix
+from felixpy.ctl.verdicts.world import World
+from felixpy.resources.kinds import Name
+
+WHOLE = tuple(parse_prefix(text) for text in ("0.0.0.0/0", "::/0"))
+MOST_STEPS = 4096
+"""How many addresses of a region are tried for one that nobody has."""
+
+
+class End(NamedTuple):
+    """An address, and the endpoint that has it; None for one outside, which stands for its region."""
+
+    address: Address
+    endpoint: Name | None
+    region: Prefix | None = None
+
+    @property
+    def version(self) -> int:
+        """The family."""
+        return 4 if len(self.address) == 4 else 6
+
+
+def endpoints_of(before: World, after: World) -> Iterator[End]:
+    """The addresses that an endpoint has in both worlds; of an address that several have, the first is the holder."""
+    held: set[Address] = set()
+    for name in sorted(before.endpoints.keys() & after.endpoints.keys()):
+        one, other = before.endpoints[name], after.endpoints[name]
+        if one.node != other.node:
+            continue
+        for address in one.addresses:
+            if address in other.addresses and address not in held:
+                held.add(address)
+                yield End(address, name)
+
+
+def regions_of(prefixes: Iterable[Prefix], taken: Collection[Address]) -> Iterator[End]:
+    """An address for every part into which the prefixes divide what nobody has, as far as one is found."""
+    ordered = sorted({*prefixes, *WHOLE}, key=lambda one: (len(one.address), one.address, one.length))
+    starts = {prefix: index for index, prefix in enumerate(ordered)}
+    for prefix, index in starts.items():
+        address = _free(prefix, ordered, index + 1, taken)
+        if address is not None:
+            yield End(address, None, prefix)
+
+
+def _free(prefix: Prefix, ordered: list[Prefix], inner: int, taken: Collection[Address]) -> Address | None:
+    """An address of `prefix` in none of the prefixes inside it, which stand from `inner` on, that nobody has."""
+    size = len(prefix.address)
+    candidate = int.from_bytes(prefix.address, "big")
+    last = candidate | ((1 << (size * 8 - prefix.length)) - 1)
+    if candidate == 0:
+        candidate = 1
+    for _ in range(MOST_STEPS):
+        if candidate > last:
+            return None
+        address = Address(candidate.to_bytes(size, "big"))
+        while inner < len(ordered) and _end(ordered[inner]) < candidate and len(ordered[inner].address) == size:
+            inner += 1
+        if inner < len(ordered) and ordered[inner].contains(address):
+            candidate = _end(ordered[inner]) + 1
+        elif address in taken:
+            candidate += 1
+        else:
+            return address
+    return None
+
+
+def _end(prefix: Prefix) -> int:
+    """The last address, as a number."""
+    host_bits = len(prefix.address) * 8 - prefix.length
+    return int.from_bytes(prefix.address, "big") | ((1 << host_bits) - 1)

@@ -1,0 +1,292 @@
+"""One state of the cluster, as far as policy asks: who is selected by what, and which addresses each set holds.
+
+In: a Cluster; out: the Judge of each endpoint's direction, the compiled rules of each policy, the members of each set.
+All is made when it is first asked for: what a question does not touch costs nothing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from felixpy.addresses import Address, Prefix, mask_address
+from felixpy.calc.intent import PolicyId, RulesIntent, SetSpec, TierIntent
+from felixpy.calc.ipsets import Holder, Member, effective_labels, members_of
+from felixpy.calc.labels import LabelIndex
+from felixpy.calc.options import derive_options
+from felixpy.calc.pods import derive_workloads
+from felixpy.calc.profiles import derive_profiles
+from felixpy.calc.rule_terms import compile_rules
+from felixpy.calc.service_sets import derive_service_members
+from felixpy.calc.tiers import for_workloads, sort_policies
+from felixpy.ctl.explain.cluster import Cluster
+from felixpy.dataplane.endpoint_chains import Direction, encapsulation_rules
+from felixpy.dataplane.policy_chains import render_policy, render_profile, rendered_from
+from felixpy.dataplane.rules import Rule
+from felixpy.dataplane.sets import Version, describe_set
+from felixpy.resources.codec import POLICY_TABLES, Ref, Table
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import (
+    EndpointSlice,
+    FelixConfiguration,
+    HostEndpoint,
+    LabelPairs,
+    NetworkSet,
+    Pod,
+    Policy,
+    Tier,
+)
+from felixpy.selector import parse_selector
+
+_HOLDERS = (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
+_SLICES = (Table.SLICE, Table.ENDPOINTS)
+
+
+class Line(NamedTuple):
+    """A rule of a policy's chain, and the place of the written rule that it is, or is part of."""
+
+    rule: Rule
+    place: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """What decides about one direction of an endpoint: tiers, then profiles; before them what its node never lets by.
+
+    `tiers` have the policies of the direction only. A World has one Judge for all endpoints that are judged alike.
+    """
+
+    direction: Direction
+    tiers: tuple[TierIntent, ...]
+    profiles: tuple[str, ...]
+    first: tuple[Rule, ...] = ()
+
+    def policies(self) -> Iterable[PolicyId]:
+        """Its policies, in the order in which they decide."""
+        for tier in self.tiers:
+            yield from tier.ingress if self.direction == "in" else tier.egress
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The members of a set: addresses and prefixes; or, of one with ports, what each address serves."""
+
+    addresses: frozenset[Address] = frozenset()
+    prefixes: frozenset[Prefix] = frozenset()
+    lengths: tuple[tuple[int, int], ...] = ()
+    """Bytes of an address and bits of a prefix, of the prefixes there are."""
+    served: Mapping[Address, frozenset[tuple[int, int]]] = field(default_factory=dict)
+
+    def has(self, address: Address) -> bool:
+        """Whether an address is one of them, or in one."""
+        return address in self.addresses or any(
+            size == len(address) and Prefix(mask_address(address, length), length) in self.prefixes
+            for size, length in self.lengths
+        )
+
+    def ports_of(self, address: Address) -> frozenset[tuple[int, int]]:
+        """Protocols and ports that an address serves."""
+        return self.served.get(address, frozenset())
+
+
+class World:
+    """A cluster that can be asked."""
+
+    def __init__(self, cluster: Cluster, like: World | None = None) -> None:
+        """`like` is another state of the cluster: what is the same in both is not read twice."""
+        self.cluster = cluster
+        self._pods = _read_bulk(cluster, Table.POD, like)
+        self.endpoints = derive_workloads({**cluster.tables, Table.POD: self._pods})
+        self._profiles = derive_profiles(cluster.tables)
+        self._tiers = {name.name: one for name, one in cluster.tables[Table.TIER].items() if isinstance(one, Tier)}
+        self._policies = {
+            PolicyId(table, name): one
+            for table in POLICY_TABLES
+            for name, one in cluster.tables[table].items()
+            if isinstance(one, Policy)
+        }
+        self.holders: dict[Ref, Holder] = {Ref(Table.WORKLOAD, name): one for name, one in self.endpoints.items()}
+        for table in _HOLDERS:
+            for name, other in cluster.tables[table].items():
+                if isinstance(other, NetworkSet | HostEndpoint):
+                    self.holders[Ref(table, name)] = other
+        self._index: LabelIndex[Ref, PolicyId | SetSpec] = LabelIndex()
+        for profile, given in self._profiles.items():
+            self._index.put_parent(profile, given.labels_to_apply)
+        for ref, holder in self.holders.items():
+            self._index.put_item(ref, holder.labels, holder.profiles)
+        for identity, policy in self._policies.items():
+            self._index.put_selector(identity, policy.selector)
+        self._judges: dict[tuple[object, ...], tuple[Judge, Judge]] = {}
+        self._alike: dict[tuple[object, ...], Judge] = {}
+        self._first_of_node: dict[str, int] = {}
+        self._firsts: list[tuple[Rule, ...]] = []
+        self._held: dict[SetSpec, Held] = {}
+        self._lines: dict[tuple[PolicyId | str, Direction], tuple[Line, ...]] = {}
+        self._specs: dict[str, SetSpec] = {}
+
+    def judges(self, name: Name) -> tuple[Judge, Judge]:
+        """What decides about what an endpoint sends, and about what it receives; the same for those judged alike."""
+        endpoint = self.endpoints[name]
+        first = self._first_of(endpoint.node)
+        selectors = self._index.selectors_of(Ref(Table.WORKLOAD, name))
+        key = (selectors, endpoint.profiles, first)
+        found = self._judges.get(key)
+        if found is None:
+            known = tuple(one for one in endpoint.profiles if one in self._profiles)
+            found = self._judges[key] = (
+                self._same(Judge("out", self._tiers_of(selectors, "out"), known, self._firsts[first])),
+                self._same(Judge("in", self._tiers_of(selectors, "in"), known)),
+            )
+        return found
+
+    def _same(self, judge: Judge) -> Judge:
+        """The judge of these parts that there is already, else this one."""
+        return self._alike.setdefault((judge.direction, judge.tiers, judge.profiles, judge.first), judge)
+
+    def _tiers_of(self, selectors: Iterable[PolicyId | SetSpec], direction: Direction) -> tuple[TierIntent, ...]:
+        matched = [
+            (one, policy)
+            for one in selectors
+            if isinstance(one, PolicyId) and for_workloads(policy := self._policies[one])
+        ]
+        sorted_tiers = sort_policies(matched, self._tiers)
+        if direction == "in":
+            found = (TierIntent(tier.name, tier.default_action, tier.ingress, ()) for tier in sorted_tiers)
+        else:
+            found = (TierIntent(tier.name, tier.default_action, (), tier.egress) for tier in sorted_tiers)
+        return tuple(tier for tier in found if tier.ingress or tier.egress)
+
+    def _first_of(self, node: str) -> int:
+        """Which of `_firsts` a node has: what it never lets its workloads send."""
+        found = self._first_of_node.get(node)
+        if found is None:
+            stored = self.cluster.tables[Table.FELIX_CONFIGURATION]
+            common, own = (stored.get(Name("", name)) for name in ("default", f"node.{node}"))
+            options = derive_options(
+                common if isinstance(common, FelixConfiguration) else None,
+                own if isinstance(own, FelixConfiguration) else None,
+            )
+            rules = tuple(encapsulation_rules(options))
+            if rules not in self._firsts:
+                self._firsts.append(rules)
+            found = self._first_of_node[node] = self._firsts.index(rules)
+        return found
+
+    def written(self, source: PolicyId | str) -> object:
+        """A policy, or a profile by its name, as it was read: the same value says the same."""
+        return self._profiles.get(source) if isinstance(source, str) else self._policies.get(source)
+
+    def lines(self, source: PolicyId | str, direction: Direction) -> tuple[Line, ...]:
+        """The rules of a policy's (or profile's) chain of one direction."""
+        found = self._lines.get((source, direction))
+        if found is None:
+            rules = compile_rules(self._profiles[source] if isinstance(source, str) else self._policies[source])
+            found = self._lines[source, direction] = self._render(source, rules, direction)
+        return found
+
+    def _render(self, source: PolicyId | str, rules: RulesIntent, direction: Direction) -> tuple[Line, ...]:
+        if isinstance(source, str):
+            inward, outward = render_profile(source, rules, self._name)
+        else:
+            inward, outward = render_policy(source, rules, self._name)
+        chain, terms = (inward, rules.ingress) if direction == "in" else (outward, rules.egress)
+        places = {id(one): place if one.index is None else one.index for place, one in enumerate(terms)}
+        return tuple(
+            Line(rule, None if isinstance(source, str) and one.index is None else places[id(one)])
+            for rule, one in zip(chain.rules, rendered_from(terms), strict=True)
+        )
+
+    def _name(self, spec: SetSpec, version: Version) -> str:
+        name = describe_set(spec, version, interval=False).name
+        self._specs[name] = spec
+        return name
+
+    def spec(self, set_name: str) -> SetSpec:
+        """The set that a rule of `lines` names."""
+        return self._specs[set_name]
+
+    def held(self, spec: SetSpec) -> Held:
+        """The members of a set."""
+        found = self._held.get(spec)
+        if found is None:
+            found = self._held[spec] = _as_held(self._members(spec))
+        return found
+
+    def _members(self, spec: SetSpec) -> Iterable[Member]:
+        if spec.service is not None:
+            yield from derive_service_members(spec.service, self._slices())
+            return
+        for ref in self._index.put_selector(spec, parse_selector(spec.text)):
+            yield from members_of(self.holders[ref], spec.port)
+
+    def _slices(self) -> Mapping[Ref, EndpointSlice]:
+        return {
+            Ref(table, name): one
+            for table in _SLICES
+            for name, one in self.cluster.bulk(table)
+            if isinstance(one, EndpointSlice)
+        }
+
+    def has_slices_of(self, other: World) -> bool:
+        """Whether the same is behind every Service as in another world."""
+        return _has_the_same(self.cluster, other.cluster, _SLICES)
+
+    def changed_holders(self, other: World) -> Iterator[Ref]:
+        """What sets are made of (endpoints, network sets) and is another there, or inherits other labels."""
+        changed = {
+            name
+            for name in self._profiles.keys() | other._profiles.keys()
+            if self._given_by(name) != other._given_by(name)
+        }
+        for ref in self.holders.keys() | other.holders.keys():
+            one = self.holders.get(ref)
+            if one != other.holders.get(ref) or (one is not None and not changed.isdisjoint(one.profiles)):
+                yield ref
+
+    def _given_by(self, profile: str) -> LabelPairs:
+        found = self._profiles.get(profile)
+        return found.labels_to_apply if found is not None else ()
+
+    def labels_of(self, ref: Ref) -> dict[str, str] | None:
+        """The labels of something that sets are made of, with those that it inherits; None where it is not."""
+        holder = self.holders.get(ref)
+        if holder is None:
+            return None
+        return effective_labels(
+            holder.labels, holder.profiles, {name: self._given_by(name) for name in holder.profiles}
+        )
+
+
+def _read_bulk(cluster: Cluster, table: Table, like: World | None) -> dict[Name, Pod]:
+    if like is not None and _has_the_same(cluster, like.cluster, (table,)):
+        return like._pods
+    return {name: one for name, one in cluster.bulk(table) if isinstance(one, Pod)}
+
+
+def _has_the_same(one: Cluster, other: Cluster, tables: tuple[Table, ...]) -> bool:
+    """Whether two states of a cluster hold the same values in some tables; one was made from the other."""
+    return all(
+        one.values.get(ref) is other.values.get(ref) for ref in (*one.values, *other.values) if ref.table in tables
+    )
+
+
+def _as_held(members: Iterable[Member]) -> Held:
+    addresses: set[Address] = set()
+    prefixes: set[Prefix] = set()
+    served: dict[Address, set[tuple[int, int]]] = {}
+    for member in members:
+        if isinstance(member, bytes):
+            addresses.add(member)
+        elif isinstance(member, Prefix):
+            prefixes.add(member)
+        else:
+            address, protocol, port = member
+            served.setdefault(address, set()).add((protocol, port))
+    return Held(
+        frozenset(addresses),
+        frozenset(prefixes),
+        tuple(sorted({(len(prefix.address), prefix.length) for prefix in prefixes})),
+        {address: frozenset(ports) for address, ports in served.items()},
+    )

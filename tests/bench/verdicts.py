@@ -1,0 +1,102 @@
+"""felixctl diff of a policy in a large cluster: seconds from the command to every pair that fares otherwise.
+
+`python -m tests.bench verdicts`: real etcd on loopback, the command as a person types it; the best of three. A hundred
+pods to an app; each app has policies of its own that let in three other apps, so every pod is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.bench.calc import endpoint, render
+from tests.support.etcd import Etcd
+
+FELIXCTL = Path(sys.executable).with_name("felixctl")
+SIZES = ((1_000, 100), (10_000, 1_000), (50_000, 3_000))
+TOUCHED = 100
+
+
+def policy(name: str, app: int, others: range, action: str = "Allow") -> dict[str, Any]:
+    """Lets others reach an app, or not; a rule for each of them."""
+    rules = [
+        {
+            "action": action,
+            "protocol": "TCP",
+            "source": {"selector": f"app == 'app{other}'"},
+            "destination": {"ports": [8000 + other % 7, "9000:9100"]},
+        }
+        for other in others
+    ]
+    return {
+        "tier": "default",
+        "order": len(name),
+        "selector": f"app == 'app{app}'",
+        "types": ["Ingress"],
+        "ingress": rules,
+    }
+
+
+def cluster(endpoints: int, policies: int) -> Iterator[tuple[bytes, bytes]]:
+    """Everything."""
+    apps = max(endpoints // TOUCHED, 10)
+    yield render("Profile", "profiles", "open", {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]})
+    yield render("Tier", "tiers", "default", {"order": 1_000_000})
+    for number in range(endpoints):
+        yield endpoint(
+            f"r{number // 100}", number + 1, f"cali{number}", app=f"app{number % apps}", env=f"e{number % 7}"
+        )
+    for number in range(policies):
+        first = number * 7 % apps
+        spec = policy(f"p{number}", number % apps, range(first, first + 3))
+        yield render("GlobalNetworkPolicy", "globalnetworkpolicies", f"default.p{number}", spec)
+
+
+def document(spec: Mapping[str, Any]) -> str:
+    """A policy as people write it."""
+    meta = {"name": "new"}
+    return yaml.safe_dump(
+        {"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": meta, "spec": dict(spec)}
+    )
+
+
+def ask(url: str, text: str) -> tuple[float, int]:
+    """Seconds that the answer takes, and how many pairs it tells of."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [FELIXCTL, "diff", "-f", file.name, "-o", "json"],
+            env={**os.environ, "FELIXPY_ETCD": url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        taken = time.perf_counter() - begin
+    assert done.returncode == 1, done.stderr
+    return taken, int(json.loads(done.stdout)["pairs"])
+
+
+def main() -> None:
+    """Prints the table."""
+    some = document({**policy("n", 0, range(1, 3), "Deny"), "order": 0})
+    everything = document({**policy("n", 0, range(0)), "order": 0, "ingress": [{"action": "Deny"}]})
+    print(f"{'endpoints':>9} {'policies':>8} {'two rules s':>11} {'pairs':>8} {'deny all s':>10} {'pairs':>8}")
+    with Etcd() as etcd:
+        for endpoints, policies in SIZES:
+            etcd.delete_prefix("/")
+            for key, value in cluster(endpoints, policies):
+                etcd.put(key.decode(), value.decode())
+            one, pairs = min(ask(etcd.url, some) for _ in range(3))
+            other, more = min(ask(etcd.url, everything) for _ in range(3))
+            print(f"{endpoints:9} {policies:8} {one:11.2f} {pairs:8} {other:10.2f} {more:8}", flush=True)

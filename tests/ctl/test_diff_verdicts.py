@@ -1,0 +1,113 @@
+"""felixctl diff: which pairs may, or may not, send to each other once a file is applied, and what decides then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.ctl.conftest import Answer
+from tests.ctl.test_explain import APPLIED, put_endpoint, put_node
+from tests.support.etcd import Etcd
+
+Ctl = Callable[..., Answer]
+
+DENY_CLIENTS = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.no-clients}
+spec:
+  tier: security
+  order: 1
+  selector: app == 'web'
+  ingress:
+  - {action: Deny, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http, 9000]}}
+  - {action: Pass}
+"""
+
+
+@pytest.fixture
+def ctl(store: Etcd, felixctl: Ctl) -> Ctl:
+    """client (n1), web-1 (n2), web-2 (n1): client may reach web at its port http."""
+    put_node(store, "n1", "192.0.2.1")
+    put_node(store, "n2", "192.0.2.2")
+    put_endpoint(store, "n1", "client", "cali1", ["10.0.1.1", "fd00::1"], app="client")
+    put_endpoint(store, "n2", "web-1", "cali2", ["10.0.2.1", "fd00::2"], app="web")
+    put_endpoint(store, "n1", "web-2", "cali3", ["10.0.1.2"], app="web")
+    applied = felixctl("apply", "-f", "-", stdin=APPLIED)
+    assert applied.code == 0, applied.err
+    return felixctl
+
+
+def verdicts(answer: Answer) -> str:
+    """What is said after the objects."""
+    assert answer.code == 1, answer.err
+    return answer.out.rpartition("\n\n")[2]
+
+
+def test_what_is_denied_from_then_on(ctl: Ctl) -> None:
+    assert (
+        verdicts(ctl("diff", "-f", "-", stdin=DENY_CLIENTS)) == """\
+2 pairs of endpoints or networks denied what they were not before
+Denied now: default/client → default/web-1
+  tcp/8080
+    before  tier default: NetworkPolicy default/web spec.ingress[2] allows
+                {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http]}}
+    after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies
+                {action: Deny, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http, 9000]}}
+"""
+        """\
+Denied now: default/client → default/web-2 (IPv4)
+  tcp/8080
+    before  tier default: NetworkPolicy default/web spec.ingress[2] allows
+                {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http]}}
+    after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies
+                {action: Deny, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http, 9000]}}
+"""
+    )
+
+
+def test_what_is_allowed_when_a_policy_goes(ctl: Ctl) -> None:
+    policy = APPLIED.split("---")[4]
+    tree: dict[str, Any] = json.loads(ctl("diff", "--delete", "-f", "-", "-o", "json", stdin=policy).out)
+    assert tree["objects"][0]["outcome"] == "deleted"
+    pods = [one for one in tree["verdicts"] if "default/client" in one["sources"]["endpoints"]]
+    assert {one["verdict"] for one in pods} == {"allowed"}
+    assert [change["packets"] for change in pods[0]["changes"]] == [
+        ["tcp/0-8079,8081-65535", "udp/0-4788,4790-65535", "all other protocols"]
+    ]
+    after = pods[0]["changes"][0]["after"]
+    assert [one["by"] for one in after][-1] == "Profile open"
+    assert 0 < tree["pairs"] <= sum(one["pairs"] for one in tree["verdicts"])
+
+
+def test_a_label_moves_an_endpoint_out_of_what_is_allowed(ctl: Ctl) -> None:
+    body = json.loads(ctl("get", "wep", "n1-k8s-client-eth0", "-o", "json").out)
+    body["metadata"]["labels"]["app"] = "other"
+    del body["metadata"]["resourceVersion"]
+    said = verdicts(ctl("diff", "-f", "-", stdin=json.dumps(body)))
+    assert "Denied now: default/client → default/web-1\n  tcp/8080\n" in said
+    assert "after   tier default: denies: end of tier default" in said
+
+
+def test_networks_outside_are_ends_too(ctl: Ctl) -> None:
+    networks = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.office}
+spec:
+  tier: security
+  order: 1
+  selector: app == 'web'
+  ingress: [{action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}}, {action: Pass}]
+"""
+    said = verdicts(ctl("diff", "-f", "-", stdin=networks))
+    assert "Allowed now: 203.0.113.0/24 → default/web-1, default/web-2 (IPv4)\n  udp\n" in said
+
+
+def test_nobody_fares_otherwise(ctl: Ctl) -> None:
+    renamed = DENY_CLIENTS.replace("http, 9000", "9000")
+    assert ctl("diff", "-f", "-", stdin=renamed).out.endswith("\nNo pair of endpoints fares otherwise.\n")
+    assert "No pair" not in ctl("diff", "-f", "-", "--no-verdicts", stdin=renamed).out
