@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from birdpy.addresses import Prefix, Version, version_of
 
@@ -100,6 +101,16 @@ class Neighbor:
         return self.versions or (version_of(self.address),)
 
 
+class LinkBandwidth(NamedTuple):
+    """How much a neighbour that balances should send here, among those that announce the same prefix.
+
+    `asn` is who says so, below 65536. Source: draft-ietf-idr-link-bandwidth §2.
+    """
+
+    asn: int
+    bytes_per_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Advertisement:
     """A prefix that we originate. `next_hop` None is the local address of each session."""
@@ -110,6 +121,7 @@ class Advertisement:
     large_communities: tuple[LargeCommunity, ...] = ()
     local_pref: int | None = None
     med: int | None = None
+    link_bandwidth: LinkBandwidth | None = None
 
 
 class Direction(StrEnum):

@@ -25,16 +25,20 @@ _INNER: Table = {
     "Communities": {"communities": (1, "repeated uint32")},
     "LargeCommunity": {"global_admin": (1, "uint32"), "local1": (2, "uint32"), "local2": (3, "uint32")},
     "LargeCommunities": {"communities": (1, "repeated LargeCommunity")},
+    "LinkBandwidth": {"asn": (1, "uint32"), "bytes_per_s": (2, "float")},
 }
 
 _NLRI3: Table = {
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
     "MpReach": {"family": (1, "Family"), "next_hops": (2, "repeated string"), "nlris": (3, "repeated Any")},
+    "ExtendedCommunities": {"communities": (1, "repeated Any")},
 }
 
 _NLRI4: Table = {
     "Nlri": {"prefix": (1, "oneof nlri IpPrefix")},
     "MpReach": {"family": (1, "Family"), "next_hops": (2, "repeated string"), "nlris": (3, "repeated Nlri")},
+    "ExtendedCommunity": {"link_bandwidth": (5, "oneof extcom LinkBandwidth")},
+    "ExtendedCommunities": {"communities": (1, "repeated ExtendedCommunity")},
     "Attribute": {
         "origin": (2, "oneof attr Origin"),
         "as_path": (3, "oneof attr AsPath"),
@@ -43,6 +47,7 @@ _NLRI4: Table = {
         "local_pref": (6, "oneof attr LocalPref"),
         "communities": (9, "oneof attr Communities"),
         "mp_reach": (12, "oneof attr MpReach"),
+        "extended_communities": (14, "oneof attr ExtendedCommunities"),
         "large_communities": (21, "oneof attr LargeCommunities"),
     },
 }

@@ -37,7 +37,14 @@ def path_messages(wire: Wire, advertisements: Iterable[Advertisement]) -> Iterat
         if len(given.prefix.address) == 16:
             yield _path_message(wire, given)
             continue
-        shape = (given.next_hop, given.communities, given.large_communities, given.local_pref, given.med)
+        shape = (
+            given.next_hop,
+            given.communities,
+            given.large_communities,
+            given.local_pref,
+            given.med,
+            given.link_bandwidth,
+        )
         template = templates.get(shape)
         if template is None:
             template = templates[shape] = _path_message(wire, given)
@@ -70,6 +77,8 @@ def _path_message(wire: Wire, advertisement: Advertisement) -> Message:
         given["large_communities"] = messages["LargeCommunities"](
             communities=[large(global_admin=a, local1=b, local2=c) for a, b, c in advertisement.large_communities]
         )
+    if advertisement.link_bandwidth is not None:
+        given["extended_communities"] = wire.extended_communities(advertisement.link_bandwidth)
     return messages["Path"](nlri=nlri, family=family, attributes=list(wire.attributes(given)))
 
 

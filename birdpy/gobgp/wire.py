@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from birdpy.addresses import Prefix, format_address, parse_address
 from birdpy.gobgp.fields import build_v3, build_v4
+from birdpy.intent import LinkBandwidth
 
 Message = Any
 """An instance of one of the classes that `fields.py` describes."""
@@ -25,6 +26,7 @@ ATTRIBUTE_NAMES = {
     "local_pref": ("LocalPref", "LocalPrefAttribute"),
     "communities": ("Communities", "CommunitiesAttribute"),
     "mp_reach": ("MpReach", "MpReachNLRIAttribute"),
+    "extended_communities": ("ExtendedCommunities", "ExtendedCommunitiesAttribute"),
     "large_communities": ("LargeCommunities", "LargeCommunitiesAttribute"),
 }
 """Attribute → our message, and the type name inside version 3's Any."""
@@ -46,6 +48,9 @@ class Wire(Protocol):
 
     def nlri(self, prefix: Prefix) -> Message:
         """A prefix as a path carries it."""
+
+    def extended_communities(self, bandwidth: LinkBandwidth) -> Message:
+        """The attribute that carries it."""
 
     def attributes(self, given: Mapping[str, Message]) -> Iterable[Message]:
         """Attributes, given by their names in ATTRIBUTE_NAMES, as a path carries them."""
@@ -72,6 +77,11 @@ class Wire3:
     def nlri(self, prefix: Prefix) -> Message:
         inner = self.messages["IpPrefix"](length=prefix.length, address=format_address(prefix.address))
         return self.messages["Any"](type_url=_ANY + "IPAddressPrefix", value=inner.SerializeToString())
+
+    def extended_communities(self, bandwidth: LinkBandwidth) -> Message:
+        inner = self.messages["LinkBandwidth"](asn=bandwidth.asn, bytes_per_s=bandwidth.bytes_per_s)
+        one = self.messages["Any"](type_url=_ANY + "LinkBandwidthExtended", value=inner.SerializeToString())
+        return self.messages["ExtendedCommunities"](communities=[one])
 
     def attributes(self, given: Mapping[str, Message]) -> Iterable[Message]:
         for name, message in given.items():
@@ -108,6 +118,11 @@ class Wire4:
     def nlri(self, prefix: Prefix) -> Message:
         inner = self.messages["IpPrefix"](length=prefix.length, address=format_address(prefix.address))
         return self.messages["Nlri"](prefix=inner)
+
+    def extended_communities(self, bandwidth: LinkBandwidth) -> Message:
+        inner = self.messages["LinkBandwidth"](asn=bandwidth.asn, bytes_per_s=bandwidth.bytes_per_s)
+        one = self.messages["ExtendedCommunity"](link_bandwidth=inner)
+        return self.messages["ExtendedCommunities"](communities=[one])
 
     def attributes(self, given: Mapping[str, Message]) -> Iterable[Message]:
         for name, message in given.items():

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from birdpy.speaker import BgpStatus as RoleStatus
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.routing import RoutingRole
-    from felixpy.calc.announce import Announcement
+    from felixpy.calc.announcements import Announcement
     from felixpy.calc.bgp import BgpPlan
     from felixpy.calc.tunnels import TunnelRoute
 

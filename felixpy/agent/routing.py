@@ -62,6 +62,8 @@ _TABLES = frozenset(
     }
 )
 NO_GOBGPD = "none"
+DRAIN_S = 10.0
+"""How long neighbours are asked to send elsewhere before an excluded node withdraws (RFC 8326 §4.1)."""
 GATHER_S = 0.05
 """Kernel events so close together cost one repair."""
 
@@ -101,6 +103,9 @@ class RoutingRole:
         self._keys: dict[BgpPrefix, Key] = {}
         self._adopted = False
         self._pruned = False
+        self._unflushed = False
+        self._excluded: bool | None = None
+        self._draining: asyncio.TimerHandle | None = None
         self._down: set[str] = set()
         self._reread = False
         self._repair: asyncio.TimerHandle | None = None
@@ -154,17 +159,42 @@ class RoutingRole:
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
+        self._unflushed = True
         self._announce.update(ref, value)
         if ref.table in _TABLES and self._view.put(ref, value):
             self._dirty = True
 
     def flush(self, services: ServiceDelta) -> None:
         """Everything so far has been given: tells the speaker, if something it reads has changed."""
+        self._unflushed = False
         self._announce.update_frontends(services)
-        if not self._announce.flush() and not self._dirty:
+        self._note_exclusion()
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        if self._announce.flush() or self._dirty:
+            self._dirty = False
+            self._tell()
+
+    def _note_exclusion(self) -> None:
+        """A node that is excluded from now on drains first; one that was when we started has done so."""
+        excluded = self._announce.excluded
+        if excluded == self._excluded:
             return
-        self._dirty = False
-        self._tell()
+        if excluded and self._excluded is False:
+            self._announce.drain(False)
+            _log.info("excluded: Service addresses go with GRACEFUL_SHUTDOWN for %.0f s, then not at all", DRAIN_S)
+            self._draining = asyncio.get_running_loop().call_later(DRAIN_S, self._end_drain)
+        elif self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+        self._excluded = excluded
+
+    def _end_drain(self) -> None:
+        self._draining = None
+        self._announce.drain(True)
+        if not self._unflushed:
+            self._tell_changes()
 
     def _tell(self) -> None:
         """Derives the speaker from all that is known. What that asks of the host is read, and is part of it at once."""
@@ -196,7 +226,9 @@ class RoutingRole:
     def _look_again(self) -> None:
         self._poll = None
         if self._facts.read():
-            self._tell()
+            self._dirty = True
+            if not self._unflushed:
+                self._tell_changes()
         self._look_again_later()
 
     def _set_gateways(self, plan: BgpPlan) -> None:

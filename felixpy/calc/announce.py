@@ -5,23 +5,27 @@ addresses (floating.py), and the frontends that services.py derives: one truth f
 announcements by prefix, and the reason of every address or block that is held here and stays silent. Never talks BGP,
 and knows no neighbour.
 `AnnounceCalc` follows changes at their own cost; `derive_announcements` is the same from scratch.
-Source: confd/pkg/backends/calico/routes.go and bird_aggr.cfg.template (blocks); metallb speaker/bgp_controller.go
-(VIPs; without any BGPAdvertisement or L2Advertisement every granted address is announced, since a BGP node that holds
-back what it was given helps nobody).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeVar
 
-from felixpy.addresses import Address, Prefix, host_prefix, mask_address
-from felixpy.calc.advertisements import Subjects, Terms, covers, derive_terms
-from felixpy.calc.floating import FloatingAddresses, find_silence, floating_of, is_enabled
+from felixpy.addresses import Address, Prefix, host_prefix
+from felixpy.calc.advertisements import Subjects, derive_terms
+from felixpy.calc.announcements import (
+    Announcement,
+    announce_floating,
+    derive_address,
+    derive_block,
+    granted_intents,
+    merge_announcements,
+)
+from felixpy.calc.floating import FloatingAddresses, floating_of, is_enabled
 from felixpy.calc.frontends import Frontend, FrontendIntent
-from felixpy.calc.reasons import Reason, Silent
+from felixpy.calc.reasons import Silent
 from felixpy.calc.services import ServiceDelta, Tables, derive_services
 from felixpy.resources.codec import Ref, Table, parse_block_name
 from felixpy.resources.kinds import Name
@@ -39,34 +43,8 @@ from felixpy.resources.types import (
     Service,
 )
 
-PENDING = "pending"
-
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-
-
-class Why(StrEnum):
-    """What a prefix is announced for."""
-
-    BLOCK = "this node's address block"
-    BORROWED = "an address of another node's block, held here"
-    SERVICE = "a Service address with endpoints"
-    FLOATING = "a floating address of a workload here"
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """A prefix to announce; `peers` names those to tell, all when empty. `local_pref` None leaves the default.
-
-    `interface`: the device that it leads to, "" where to none.
-    """
-
-    prefix: Prefix
-    why: Why
-    local_pref: int | None = None
-    communities: tuple[str, ...] = ()
-    peers: tuple[str, ...] = ()
-    interface: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,88 +56,6 @@ class AnnounceDelta:
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.drops)
-
-
-def derive_block(
-    prefix: Prefix, block: Block, state: str, pools: Iterable[IpPool], node: str
-) -> tuple[Announcement, ...] | Silent:
-    """What one block means here: itself where it is ours, else those of its addresses that this node holds.
-
-    Empty where the block does not concern this node. One of no pool, as a deleted pool leaves it, is announced
-    while addresses of it are held. `state` is that of our affinity to it, "" when there is none.
-    """
-    ours = block.affinity == node
-    held = () if ours else tuple(address for address, holder in block.borrowed if holder == node)
-    if not (ours or held):
-        return ()
-    around = [pool for pool in pools if pool.cidr.contains(prefix.address)]
-    if any(pool.disable_bgp_export for pool in around):
-        return Silent(Reason.EXPORT_DISABLED)
-    if not around and not block.used:
-        return Silent(Reason.NO_POOL)
-    if not ours:
-        return tuple(Announcement(host_prefix(address), Why.BORROWED) for address in held)
-    return Silent(Reason.AFFINITY_PENDING) if state == PENDING else (Announcement(prefix, Why.BLOCK),)
-
-
-def derive_address(
-    grant: Grant, intents: Collection[FrontendIntent], terms: Terms, subjects: Subjects
-) -> tuple[Announcement, ...] | Silent:
-    """What a granted address means here: announced where some frontend of it takes connections from outside.
-
-    A prefix with an unresolved community is held back, whoever else advertises it: what was to go with it is not known.
-    """
-    unserved = find_unserved(intents)
-    if unserved is not None:
-        return unserved
-    if terms.excluded:
-        return Silent(Reason.NODE_EXCLUDED)
-    if terms.advertisements is None:
-        return (Announcement(host_prefix(grant.address), Why.SERVICE),)
-    held, made = (
-        [_advertise(grant.address, one) for one in some if covers(one, grant, subjects)]
-        for some in (terms.unresolved, terms.advertisements)
-    )
-    if not held and not made:
-        return Silent(Reason.NOT_ADVERTISED)
-    prefixes = {one.prefix for one in held}
-    return tuple(one for one in made if one.prefix not in prefixes) or Silent(Reason.UNKNOWN_COMMUNITY)
-
-
-def find_unserved(intents: Collection[FrontendIntent]) -> Silent | None:
-    """Why no frontend of an address takes connections from outside; None where one does."""
-    if not intents:
-        return Silent(Reason.NO_SERVICE)
-    if any(intent.outside for intent in intents):
-        return None
-    reasons = {intent.reason for intent in intents}
-    told = (reason for reason in (Reason.NOT_IN_KERNEL, Reason.NO_LOCAL_ENDPOINT) if reason in reasons)
-    return Silent(next(told, Reason.NO_ENDPOINT))
-
-
-def _advertise(address: Address, advertisement: BgpAdvertisement) -> Announcement:
-    length = advertisement.aggregation4 if len(address) == 4 else advertisement.aggregation6
-    return Announcement(
-        Prefix(mask_address(address, length), length),
-        Why.SERVICE,
-        advertisement.local_pref,
-        tuple(sorted(set(advertisement.communities))),
-        tuple(sorted(set(advertisement.peers))),
-    )
-
-
-def merge_announcements(announcements: Collection[Announcement]) -> Announcement:
-    """One announcement of one prefix out of several: all communities, the highest local_pref, every peer of any."""
-    first = min(announcements, key=lambda one: one.why)
-    prefs = [one.local_pref for one in announcements if one.local_pref is not None]
-    everyone = any(not one.peers for one in announcements)
-    return Announcement(
-        first.prefix,
-        first.why,
-        max(prefs, default=None),
-        tuple(sorted({word for one in announcements for word in one.communities})),
-        () if everyone else tuple(sorted({peer for one in announcements for peer in one.peers})),
-    )
 
 
 Source = tuple[Table, Name]
@@ -190,11 +86,24 @@ class AnnounceCalc:
         self._floating = FloatingAddresses(node)
         self._labels: LabelPairs = ()
         self._terms = derive_terms((), ())
+        self._drained = True
         self._dirty: set[Source] = set()
         self._made: dict[Source, tuple[Announcement, ...]] = {}
         self._silent: dict[Source, Silent] = {}
         self._sources: dict[Prefix, dict[Source, tuple[Announcement, ...]]] = {}
         self._published: dict[Prefix, Announcement] = {}
+
+    @property
+    def excluded(self) -> bool:
+        """Whether this node is to announce no Service address."""
+        return self._terms.excluded
+
+    def drain(self, drained: bool) -> None:
+        """Whether a node that is excluded has asked its neighbours for long enough to send elsewhere."""
+        if drained != self._drained:
+            self._drained = drained
+            if self._terms.excluded:
+                self._dirty.update((Table.GRANT, name) for name in self._grants)
 
     @property
     def announcements(self) -> Mapping[Prefix, Announcement]:
@@ -342,26 +251,17 @@ class AnnounceCalc:
             return derive_block(*found, self._states.get(name, ""), self._pools.values(), self.node)
         if table is Table.WORKLOAD:
             address = self._floating.addresses.get(name)
-            return _announce_floating(address, self._pools.values(), self._floating.enabled) if address else ()
+            return announce_floating(address, self._pools.values(), self._floating.enabled) if address else ()
         grant = self._grants.get(name)
         if grant is None:
             return ()
         intents = granted_intents(grant, self._frontends_at.get(grant.address, {}))
-        return derive_address(grant, intents, self._terms, self._subjects)
-
-
-def _announce_floating(address: Address, pools: Iterable[IpPool], enabled: bool) -> tuple[Announcement, ...] | Silent:
-    return find_silence(address, pools, enabled) or (Announcement(host_prefix(address), Why.FLOATING),)
+        return derive_address(grant, intents, self._terms, self._subjects, self._drained)
 
 
 def _silences(found: Iterable[tuple[Prefix, Silent]]) -> Mapping[Prefix, Silent]:
     """One reason a prefix, whoever came first."""
     return dict(sorted(found, key=lambda one: one[1].reason))
-
-
-def granted_intents(grant: Grant, frontends: Mapping[Frontend, FrontendIntent]) -> tuple[FrontendIntent, ...]:
-    """The frontends of one address that belong to Services that the grant names."""
-    return tuple(intent for intent in frontends.values() if intent.service in grant.services)
 
 
 def _set(table: dict[_K, _V], key: _K, value: _V | None) -> None:
@@ -376,7 +276,9 @@ def _rows(table: Mapping[Name, _V]) -> list[_V]:
     return [table[name] for name in sorted(table)]
 
 
-def derive_announcements(tables: Tables, node: str) -> tuple[Mapping[Prefix, Announcement], Mapping[Prefix, Silent]]:
+def derive_announcements(
+    tables: Tables, node: str, drained: bool = True
+) -> tuple[Mapping[Prefix, Announcement], Mapping[Prefix, Silent]]:
     """All announcements of `node` by prefix, and all that stays silent, from scratch."""
     this = tables.get(Table.NODE, {}).get(Name("", node))
     terms = derive_terms(
@@ -404,10 +306,10 @@ def derive_announcements(tables: Tables, node: str) -> tuple[Mapping[Prefix, Ann
     enabled = is_enabled(tables.get(Table.FELIX_CONFIGURATION, {}), node)
     for endpoint in tables.get(Table.WORKLOAD, {}).values():
         for address in floating_of(endpoint, node):
-            found.append((host_prefix(address), _announce_floating(address, pools, enabled)))
+            found.append((host_prefix(address), announce_floating(address, pools, enabled)))
     for grant in tables.get(Table.GRANT, {}).values():
         if isinstance(grant, Grant):
-            made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms, subjects)
+            made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms, subjects, drained)
             found.append((host_prefix(grant.address), made))
     by_prefix: dict[Prefix, list[Announcement]] = {}
     silent: list[tuple[Prefix, Silent]] = []

@@ -21,12 +21,13 @@ from birdpy.intent import (
     Advertisement,
     BgpIntent,
     GracefulRestart,
+    LinkBandwidth,
     Speaker,
     parse_community,
     parse_large_community,
 )
 from birdpy.topology import Wish
-from felixpy.calc.announce import Announcement, Why
+from felixpy.calc.announcements import Announcement, Why
 from felixpy.calc.bgp_filters import OwnPath, Surroundings, needs_links
 from felixpy.calc.bgp_peers import (
     Passwords,
@@ -46,6 +47,10 @@ from felixpy.resources.types import IpPool, Node
 
 DEFAULT_AS = 64512
 DEFAULT_CONFIGURATION = "default"
+AS_TRANS = 23456
+"""What stands for an AS of four octets where there is room for two (RFC 6793 §9)."""
+ENDPOINT_BYTES_PER_S = 125_000_000.0
+"""One Gbit/s an endpoint: only how the nodes compare matters."""
 
 
 class NoSpeaker(StrEnum):
@@ -135,7 +140,7 @@ def derive_bgp(
     sessions = topology.derive_sessions(router, nodes.values(), asked.peers, mesh)
     told = topology.find_peer_addresses(router, nodes.values(), asked.peers)
     announced = tuple(announced)
-    own = tuple(_own_path(one, settings) for one in announced)
+    own = tuple(_own_path(one, settings, router.asn) for one in announced)
     advertisements = {one.advertisement.prefix: one.advertisement for one in own}
     calico_peers = {name.name: one for name, one in tables[Table.BGP_PEER].items() if isinstance(one, BgpPeer)}
     filters = {name.name: one for name, one in tables[Table.BGP_FILTER].items() if isinstance(one, BgpFilter)}
@@ -244,7 +249,12 @@ def _tunnelled(tables: Tables) -> tuple[BgpPrefix, ...]:
     return tuple(sorted(BgpPrefix(*pool.cidr) for pool in pools if tunnel_of(pool) is not None))
 
 
-def _own_path(announced: Announcement, settings: _Configuration) -> OwnPath:
+def _bandwidth(endpoints: int, asn: int) -> LinkBandwidth:
+    """What makes a router that weighs its equal-cost paths send each endpoint as much, whichever node it is on."""
+    return LinkBandwidth(asn if asn < 1 << 16 else AS_TRANS, endpoints * ENDPOINT_BYTES_PER_S)
+
+
+def _own_path(announced: Announcement, settings: _Configuration, asn: int) -> OwnPath:
     """Blocks and addresses of pods carry the normal priority, so that Calico's nodes and ours rank them alike."""
     plain = [word for word in announced.communities if word.count(":") == 1]
     large = [word for word in announced.communities if word.count(":") > 1]
@@ -258,6 +268,7 @@ def _own_path(announced: Announcement, settings: _Configuration) -> OwnPath:
             communities=tuple(parse_community(word) for word in plain),
             large_communities=tuple(parse_large_community(word) for word in large),
             local_pref=local_pref,
+            link_bandwidth=None if announced.endpoints is None else _bandwidth(announced.endpoints, asn),
         ),
         priority,
         announced.interface,

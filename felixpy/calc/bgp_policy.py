@@ -30,7 +30,7 @@ from birdpy.intent import (
     parse_community,
     parse_large_community,
 )
-from felixpy.calc.announce import Announcement
+from felixpy.calc.announcements import Announcement
 from felixpy.calc.bgp_filters import OTHERS, Audience, Surroundings, derive_statements
 from felixpy.resources.bgp_types import BgpFilter, BgpPeer, NextHopMode, PrefixCommunities
 from felixpy.resources.types import IpPool

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from felixpy.addresses import Address, format_address, parse_address
 from felixpy.calc.advertisements import EXCLUDE_LABEL
-from felixpy.calc.announce import find_unserved, granted_intents
+from felixpy.calc.announcements import find_unserved, granted_intents
 from felixpy.calc.frontends import Frontend, FrontendIntent, effective_slices
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import ServiceDelta, Tables, derive_services

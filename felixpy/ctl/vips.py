@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, parse_prefix
-from felixpy.calc.announce import Why
+from felixpy.calc.announcements import Why
 from felixpy.controllers.pool_status import count_addresses
 from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import wants_address

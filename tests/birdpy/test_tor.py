@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from birdpy.addresses import parse_prefix
-from birdpy.intent import Advertisement, BgpIntent, Neighbor
+from birdpy.intent import Advertisement, BgpIntent, LinkBandwidth, Neighbor
 from tests.birdpy.conftest import Router, established, make_so, session
 from tests.support.process import Daemon
 from tests.support.wait import eventually, eventually_async
@@ -80,7 +80,9 @@ async def peer_with_tor(router: Router, intent: BgpIntent) -> None:
 def vip_intent(routers: list[Router]) -> BgpIntent:
     a, b = routers[:2]
     tor = replace(session(a, b, TOR_ASN, password="secret"), passive=False, source=None)
-    given = {BLOCK: Advertisement(BLOCK), VIP: Advertisement(VIP, communities=(TOR_ASN << 16 | 100,))}
+    bandwidth = LinkBandwidth(64512, 3 * 125_000_000.0)
+    vip = Advertisement(VIP, communities=(TOR_ASN << 16 | 100,), link_bandwidth=bandwidth)
+    given = {BLOCK: Advertisement(BLOCK), VIP: vip}
     return BgpIntent(a.speaker(), {b.address: tor}, given)
 
 
@@ -100,6 +102,10 @@ async def test_frr_as_top_of_rack(routers: list[Router], vip_intent: BgpIntent) 
     paths = eventually(lambda: (found := frr_paths(b)).keys() >= {str(BLOCK), str(VIP)} and found)
     (vip,) = paths[str(VIP)]
     assert (vip["path"], vip["nexthops"][0]["ip"]) == ("64512", a.text)  # type: ignore[index]
+    shown = b.namespace.run(
+        "vtysh", "--vty_socket", b.directory, "-c", f"show bgp ipv4 unicast {VIP} json", timeout_s=10
+    )
+    assert json.loads(shown)["paths"][0]["extendedCommunity"]["string"] == "LB:64512:375000000 (3.000 Gbps)"
 
 
 async def test_bird_as_top_of_rack_over_several_hops(routers: list[Router], vip_intent: BgpIntent) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
 from felixpy.calc.advertisements import EXCLUDE_LABEL
-from felixpy.calc.announce import AnnounceCalc, Announcement, Why, derive_announcements
+from felixpy.calc.announce import AnnounceCalc, derive_announcements
+from felixpy.calc.announcements import Announcement, Why
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceCalc
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
@@ -194,6 +195,32 @@ def test_an_excluded_node_announces_blocks_but_no_service() -> None:
     )
 
 
+def test_a_node_that_drains_asks_its_neighbours_to_send_elsewhere_first() -> None:
+    world = World(*served(), block("10.0.0.0-26", ME), advertisement("one", communities=("65000:1",), local_pref=200))
+    world.announce.drain(False)
+    assert world.see(node(EXCLUDE_LABEL)).announce.announcements == {
+        parse_prefix("10.0.0.0/26"): Announcement(parse_prefix("10.0.0.0/26"), Why.BLOCK),
+        VIP: Announcement(VIP, Why.SERVICE, 200, ("65000:1", "65535:0")),
+    }
+    world.announce.drain(True)
+    assert world.see().silent() == {"203.0.113.1/32": Reason.NODE_EXCLUDED}
+
+
+def test_policy_local_tells_how_many_endpoints_are_here() -> None:
+    here = slice_of("a/2", "x", backend("10.0.0.1", ME), backend("10.0.0.2", ME))
+    assert World(*served(external_policy=LOCAL), here).announce.announcements[VIP].endpoints == 2
+    assert World(*served(), here).announce.announcements[VIP].endpoints is None
+
+
+def test_an_aggregate_has_the_endpoints_of_all_its_addresses() -> None:
+    here = slice_of("a/2", "x", backend("10.0.0.1", ME), backend("10.0.0.2", ME))
+    world = World(*served(external_policy=LOCAL), here, advertisement("wide", aggregation4=24))
+    wide = parse_prefix("203.0.113.0/24")
+    assert world.see(grant("203.0.113.2", "a/x")).announce.announcements[wide].endpoints == 4
+    everywhere = service("a/z", service_of(port=81)), slice_of("a/3", "z", backend("10.0.0.9", OTHER))
+    assert world.see(grant("203.0.113.3", "a/z"), *everywhere).announce.announcements[wide].endpoints is None
+
+
 def test_a_granted_address_without_its_service_is_silent() -> None:
     assert World(grant("203.0.113.1", "a/x")).silent() == {"203.0.113.1/32": Reason.NO_SERVICE}
 
@@ -311,15 +338,16 @@ def test_other_nodes_blocks_are_not_kept() -> None:
 
 
 @settings(max_examples=250)
-@given(st.lists(st.lists(ANNOUNCE_CHANGES, min_size=1, max_size=6), max_size=12))
-def test_incremental_and_from_scratch_agree_over_any_sequence(batches: list[list[Change]]) -> None:
+@given(st.lists(st.tuples(st.lists(ANNOUNCE_CHANGES, min_size=1, max_size=6), st.booleans()), max_size=12))
+def test_incremental_and_from_scratch_agree_over_any_sequence(batches: list[tuple[list[Change], bool]]) -> None:
     world = World()
     kept: dict[Prefix, Announcement] = {}
-    for batch in batches:
+    for batch, drained in batches:
+        world.announce.drain(drained)
         world.see(*batch)
         assert not world.delta.drops - kept.keys()
         kept = {prefix: one for prefix, one in kept.items() if prefix not in world.delta.drops} | world.delta.puts
-        announced, silent = derive_announcements(world.view.tables, ME)
+        announced, silent = derive_announcements(world.view.tables, ME, drained)
         assert kept == announced == world.announce.announcements
         assert world.announce.silences == silent
 
