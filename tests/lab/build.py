@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.ground import REPOSITORY, Ground, Process, Record, process_of
@@ -89,14 +90,18 @@ class Lab:
         words = [self.localise(node, word) for word in argv]
         return self.namespace(node.name).run(*words, env=self.environment(node))
 
-    def start(self, node: Node) -> Daemon:
-        """Starts the node's command in the background."""
-        daemon = Daemon(
-            [self.localise(node, word) for word in node.command],
-            self.log(node.name),
+    def start_beside(self, node: Node, name: str, argv: Sequence[str]) -> Daemon:
+        """Starts another command of the node in the background, with a log of its own."""
+        return Daemon(
+            [self.localise(node, word) for word in argv],
+            self.log(name),
             netns=self.ground.namespace_name(node.name),
             env=self.environment(node),
         ).start()
+
+    def start(self, node: Node) -> Daemon:
+        """Starts the node's command in the background."""
+        daemon = self.start_beside(node, node.name, node.command)
         self.daemons[node.name] = daemon
         self.record.processes = [process for process in self.record.processes if process.role != node.name]
         self.record.processes.append(process_of(node.name, daemon.pid))

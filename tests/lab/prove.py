@@ -187,7 +187,7 @@ def _policy(world: World) -> str:
 
 def _services(version: int) -> Proof:
     def proof(world: World) -> str:
-        return "; ".join(_spread(world, one, version) for one in world.services if version in one.versions)
+        return "; ".join(_spread(world, one, version) for one in world.named_services if version in one.versions)
 
     return proof
 

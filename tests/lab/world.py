@@ -20,6 +20,7 @@ from tests.lab.topology import Node
 from tests.support.etcd import EtcdGateway
 from tests.support.netns import CommandFailed, Namespace
 from tests.support.packets import NameServer
+from tests.support.process import Daemon
 from tests.support.wait import eventually
 
 SERVER_PORT = 8080
@@ -28,23 +29,25 @@ _FOREVER = 0
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of the manifest."""
+    """A pod of the manifest. `command` runs on its node; without one, a server in it answers with its name."""
 
     namespace: str
     name: str
     node: str
     labels: tuple[tuple[str, str], ...]
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service of type LoadBalancer of the manifest; `versions` of IP that it asks for."""
+    """A Service of the manifest, `announced` where it is of type LoadBalancer; `versions` of IP that it asks for."""
 
     namespace: str
     name: str
     selector: tuple[tuple[str, str], ...]
     versions: tuple[int, ...]
     port: int
+    announced: bool = True
 
 
 class World:
@@ -59,7 +62,7 @@ class World:
         self.services = tuple(map(_read_service, (one for one in documents if one["kind"] == "Service")))
         store = lab.topology.in_group("store")[0].name
         self.etcd = EtcdGateway("127.0.0.1", 2379, lab.namespace(store))
-        self._servers: dict[Pod, NameServer] = {}
+        self._servers: dict[Pod, NameServer | Daemon] = {}
 
     @property
     def routers(self) -> tuple[Node, ...]:
@@ -166,8 +169,12 @@ class World:
         self.lab.run(self.lab.topology.node(pod.node), "pod", "del", pod.name, pod.namespace)
 
     def serve(self, pod: Pod) -> None:
-        """Starts a server in a pod that answers with the pod's name, and outlives us."""
-        server = NameServer(self.pod_namespace(pod), pod.name, SERVER_PORT, most_s=_FOREVER)
+        """Starts the pod's command, or a server in it that answers with the pod's name; either outlives us."""
+        server: NameServer | Daemon
+        if pod.command:
+            server = self.lab.start_beside(self.lab.topology.node(pod.node), pod.name, pod.command)
+        else:
+            server = NameServer(self.pod_namespace(pod), pod.name, SERVER_PORT, most_s=_FOREVER)
         self._servers[pod] = server
         self.lab.record.processes.append(process_of(f"server in {pod.name}", server.pid))
         self.lab.ground.write_record(self.lab.record)
@@ -182,6 +189,11 @@ class World:
     def backends(self, service: Service) -> list[Pod]:
         """The pods that a Service selects."""
         return [pod for pod in self.pods if set(service.selector) <= set(pod.labels)]
+
+    @property
+    def named_services(self) -> list[Service]:
+        """The announced Services whose pods answer with their names."""
+        return [one for one in self.services if one.announced and not any(pod.command for pod in self.backends(one))]
 
     def endpoint_slice(self, service: Service, version: int) -> dict[str, object]:
         """The EndpointSlice of one family of a Service, from the pods as they are."""
@@ -217,7 +229,14 @@ class World:
 def _read_pod(document: dict[str, Any]) -> Pod:
     meta = document["metadata"]
     labels = tuple(meta.get("labels", {}).items())
-    return Pod(meta["namespace"], meta["name"], document["spec"]["nodeName"], labels)
+    containers = document["spec"].get("containers", [{}])
+    return Pod(
+        meta["namespace"],
+        meta["name"],
+        document["spec"]["nodeName"],
+        labels,
+        tuple(containers[0].get("command", ())),
+    )
 
 
 def _read_service(document: dict[str, Any]) -> Service:
@@ -229,6 +248,7 @@ def _read_service(document: dict[str, Any]) -> Service:
         tuple(spec["selector"].items()),
         tuple(int(family.removeprefix("IPv")) for family in families),
         spec["ports"][0]["port"],
+        spec["type"] == "LoadBalancer",
     )
 
 
