@@ -89,6 +89,7 @@ class AgentRole:
         if not driver.has_events:
             group.create_task(self._look_again())
         server = CniServer(settings.run_dir, settings.node, self._backend)
+        self.families = server.families
         group.create_task(server.serve())
         group.create_task(Sweeper(settings.node, self._backend, self._allocator, server.collect).serve())
 

@@ -136,6 +136,7 @@ class _Process:
 
             look = self._serving.look
             self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed, look)
+            self._sources.append(self._agent.families)
             self._layer2 = Layer2Role(self._settings, self._group, look)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.node_status import NodeStatusWriter

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from felixpy.cni import wire
@@ -20,6 +21,7 @@ from felixpy.cni.pending import PendingDeletes
 from felixpy.cni.plan import Attachment
 from felixpy.cni.verbs import Limits, Verbs
 from felixpy.cni.wire import Answer, WireError
+from felixpy.metrics import Family
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,10 @@ class CniServer:
             self._verbs.close()
             if self._path.exists() and self._path.stat().st_ino == identity:
                 self._path.unlink()
+
+    def families(self) -> Iterator[Family]:
+        """How many calls there were, and how long they took."""
+        yield from self._verbs.timings.families()
 
     async def collect(self, attachment: Attachment) -> bool:
         """Deletes an attachment whose device is missing, between the runtime's calls for it; see Verbs.collect."""

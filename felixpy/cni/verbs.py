@@ -39,6 +39,7 @@ from felixpy.cni.plan import (
     parse_owner,
 )
 from felixpy.cni.result import AddResult, render_result
+from felixpy.cni.timing import Stage, Timing, Timings
 from felixpy.cni.wire import Answer, Request
 from felixpy.cni.wirer import Wirer, read_place
 from felixpy.dataplane.pod import PodLink
@@ -79,17 +80,21 @@ class Verbs:
         self._locks = NamedLocks()
         self._wirer = Wirer()
         self._kept = asyncio.Event()
+        self.timings = Timings()
 
     async def answer(self, request: Request, netns: int | None) -> Answer:
         """What the shim is to print; every failure becomes a CNI error."""
+        timing = Timing()
         try:
             call = parse_call(request, self._node)
-            output = await self._run(call, request, netns)
+            output = await self._run(call, request, netns, timing)
         except Exception as error:
             failure = as_cni_error(error)
+            self.timings.note(request.command if request.command in tuple(Verb) else "", timing, failure.code)
             subject = f"{request.command} {request.container_id} {request.ifname}".strip()
             log.warning("%r: code %d: %s", subject, failure.code, failure)
             return Answer(1, render_error(failure, find_version(request.config)))
+        self.timings.note(call.verb, timing)
         return Answer(0, output)
 
     async def collect(self, attachment: Attachment) -> bool:
@@ -97,7 +102,7 @@ class Verbs:
         async with self._locks.hold(attachment.host_device):
             if attachment.owner in (await self._wirer.list_links(attachment.host_device)).values():
                 return False
-            await self._delete(attachment)
+            await self._delete(attachment, Timing())
             return True
 
     async def replay_pending(self) -> int:
@@ -109,7 +114,7 @@ class Verbs:
                 continue
             try:
                 async with self._locks.hold(attachment.host_device):
-                    await self._delete(attachment)
+                    await self._delete(attachment, Timing())
             except Exception as error:
                 remaining += 1
                 why = str(as_cni_error(error))
@@ -132,7 +137,7 @@ class Verbs:
         """Waits for no kernel work; what is under way ends by itself."""
         self._wirer.close()
 
-    async def _run(self, call: Call, request: Request, netns: int | None) -> bytes:
+    async def _run(self, call: Call, request: Request, netns: int | None, timing: Timing) -> bytes:
         attachment = call.attachment
         if attachment is None:
             return await (self._collect(call) if call.verb is Verb.GC else self._status())
@@ -140,22 +145,25 @@ class Verbs:
             match call.verb:
                 case Verb.ADD:
                     await self._finish_pending(attachment)
-                    return await self._add(call, attachment, netns)
+                    return await self._add(call, attachment, netns, timing)
                 case Verb.CHECK:
                     return await self._check(call, attachment, netns)
                 case _:
-                    return await self._delete_or_keep(attachment, request)
+                    return await self._delete_or_keep(attachment, request, timing)
 
-    async def _add(self, call: Call, attachment: Attachment, netns: int | None) -> bytes:
+    async def _add(self, call: Call, attachment: Attachment, netns: int | None, timing: Timing) -> bytes:
         await self._wait_ready()
+        timing.queued()
         if netns is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
-        facts = await self._describe_pod(call, attachment)
+        facts = await timing.of(Stage.POD, self._describe_pod(call, attachment))
         claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
         forwarding = call.conf.allow_ip_forwarding
         bare = derive_wiring(link, (), versions=claim.versions, forwarding=forwarding)
         made, admitted = await asyncio.gather(
-            self._wirer.make(bare, netns), self._admit(claim, link, facts), return_exceptions=True
+            timing.of(Stage.LINK, self._wirer.make(bare, netns)),
+            timing.of(Stage.ADDRESS, self._admit(claim, link, facts)),
+            return_exceptions=True,
         )
         if isinstance(made, BaseException):
             await self._undo(attachment, link=False, admitted=isinstance(admitted, Admitted) and admitted.created)
@@ -165,8 +173,8 @@ class Verbs:
             raise admitted
         wiring = derive_wiring(link, admitted.addresses, forwarding=forwarding)
         outcomes = await asyncio.gather(
-            self._wirer.finish(wiring, netns, made=made and wiring.routes == bare.routes),
-            self._wait_programmed(attachment.endpoint, admitted.revision),
+            timing.of(Stage.WIRING, self._wirer.finish(wiring, netns, made=made and wiring.routes == bare.routes)),
+            timing.of(Stage.PROGRAMMED, self._wait_programmed(attachment.endpoint, admitted.revision)),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -174,24 +182,25 @@ class Verbs:
                 await self._undo(attachment, link=made, admitted=admitted.created)
                 raise outcome
         addresses = ", ".join(map(format_address, admitted.addresses))
-        log.info("ADD %s: %s on %s", attachment.endpoint, addresses, link.host_device)
+        log.info("ADD %s: %s on %s in %s", attachment.endpoint, addresses, link.host_device, timing)
         before = call.conf.previous.text if call.conf.previous else b""
         return render_result(AddResult(wiring, call.netns, call.conf.dns), call.conf.version, before)
 
-    async def _delete(self, attachment: Attachment) -> None:
+    async def _delete(self, attachment: Attachment, timing: Timing) -> None:
         """The link goes before the address, so that whoever gets the address next is the only one to have it."""
-        await self._wirer.retire(attachment.host_device, attachment.owner)
+        timing.queued()
+        await timing.of(Stage.RETIRED, self._wirer.retire(attachment.host_device, attachment.owner))
         if unready := await self._backend.find_unready():
             raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
         async with _within(self._limits.withdraw_s, NO_ANSWER):
-            await self._backend.withdraw(attachment)
+            await timing.of(Stage.RELEASED, self._backend.withdraw(attachment))
         self._pending.remove(wire.pending_name(attachment.container_id, attachment.ifname))
-        log.info("DEL %s of container %s", attachment.endpoint, attachment.container_id)
+        log.info("DEL %s of container %s in %s", attachment.endpoint, attachment.container_id, timing)
 
-    async def _delete_or_keep(self, attachment: Attachment, request: Request) -> bytes:
+    async def _delete_or_keep(self, attachment: Attachment, request: Request, timing: Timing) -> bytes:
         """A runtime can do nothing about a datastore that is away: the pod's traffic has ended, the rest is kept."""
         try:
-            await self._delete(attachment)
+            await self._delete(attachment, timing)
         except Exception as error:
             failure = as_cni_error(error)
             if failure.code is not Code.TRY_AGAIN:
@@ -236,7 +245,7 @@ class Verbs:
     async def _collect_one(self, attachment: Attachment, device: str) -> None:
         async with self._locks.hold(device):
             await self._wirer.retire(device, attachment.owner)
-            await self._delete(attachment)
+            await self._delete(attachment, Timing())
 
     async def _status(self) -> bytes:
         if unready := await self._backend.find_unready():
@@ -306,7 +315,7 @@ class Verbs:
         """A DEL of this very interface that was kept comes before its next ADD."""
         earlier = self._read_pending(wire.pending_name(attachment.container_id, attachment.ifname))
         if earlier:
-            await self._delete(earlier)
+            await self._delete(earlier, Timing())
 
     def _read_pending(self, name: str) -> Attachment | None:
         try:

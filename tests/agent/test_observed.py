@@ -9,6 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.node import Node, resource
+from tests.agent.sandbox import call_plugin
+from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
 BAD = resource("GlobalNetworkPolicy", "default.bad", {"selector": "name =", "order": 1})
@@ -56,6 +58,20 @@ def test_figures_follow_what_the_node_holds(watched: Node) -> None:
     watched.put("globalnetworkpolicies", BAD)
     wanted = {"felix_active_local_endpoints": 1.0, "felixpy_broken_resources": 1.0}
     eventually(lambda: (page := fetch(watched, "/metrics")) and wanted.items() <= page.figures().items())
+
+
+def test_cni_calls_are_counted_and_timed_by_stage(watched: Node) -> None:
+    watched.put("ippools", resource("IPPool", "main", {"cidr": "10.64.0.0/24"}))
+    with Namespace.create("s") as netns:
+        eventually(lambda: call_plugin(watched, "ADD", "one", netns, "", {}).exit_status == 0)
+        assert call_plugin(watched, "ADD", "two", netns, "", {"mtu": -1}).code == 7
+        assert call_plugin(watched, "DEL", "one", netns, "", {}).exit_status == 0
+    page = fetch(watched, "/metrics")
+    assert page is not None
+    for line in ('calls_total{code="7",verb="ADD"} 1.0', 'calls_total{code="0",verb="DEL"} 1.0'):
+        assert f"felixpy_cni_{line}" in page.body
+    for stage in ('stage="address",verb="ADD"', 'stage="programmed",verb="ADD"', 'stage="released",verb="DEL"'):
+        assert f"felixpy_cni_stage_seconds_total{{{stage}}}" in page.body
 
 
 def test_readiness_names_what_is_wrong(watched: Node) -> None:
