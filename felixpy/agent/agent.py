@@ -85,6 +85,7 @@ class AgentRole:
         self._tunnels = TunnelAddresses(settings.node, store, self._allocator)
         group.create_task(self._tunnels.serve())
         group.create_task(self.pod_mtus.serve())
+        group.create_task(self._backend.follower.serve())
         group.create_task(self._follow_kernel(watch_kernel(driver.port_ids)))
         if not driver.has_events:
             group.create_task(self._look_again())

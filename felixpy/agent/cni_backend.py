@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -18,12 +17,14 @@ from felixpy.addresses import Address, parse_address
 from felixpy.agent.dataplane import Dataplane
 from felixpy.agent.node_facts import NodeFacts, matches
 from felixpy.agent.own_objects import ENDPOINTS, NAMESPACES, PODS, PROFILES, OwnObjects
+from felixpy.agent.pod_facts import read_pod_facts
+from felixpy.agent.pod_follower import PodFollower
 from felixpy.agent.underlay import Underlay
 from felixpy.cni.backend import Admitted, MakeEndpoint
 from felixpy.cni.endpoint import EndpointWrite, parse_follower, parse_recorded
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.leaks import Recorded
-from felixpy.cni.plan import Attachment, Claim, NamedPort, PodFacts
+from felixpy.cni.plan import Attachment, Claim, PodFacts
 from felixpy.datastore.model import Event, Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
 from felixpy.datastore.syncer import Phase, SyncState
@@ -46,37 +47,6 @@ _log = logging.getLogger(__name__)
 
 ADMIT_ATTEMPTS = 5
 """How often an endpoint that changes under our hands is looked at again."""
-
-
-class _Meta(msgspec.Struct, rename="camel"):
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    generate_name: str = ""
-    uid: str = ""
-
-
-class _ContainerPort(msgspec.Struct, rename="camel"):
-    container_port: int
-    name: str = ""
-    protocol: str = "TCP"
-
-
-class _Container(msgspec.Struct):
-    ports: list[_ContainerPort] | None = None
-
-
-class _PodSpec(msgspec.Struct, rename="camel"):
-    service_account_name: str = ""
-    containers: list[_Container] | None = None
-
-
-class _Pod(msgspec.Struct):
-    metadata: _Meta
-    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
-
-
-class _Namespace(msgspec.Struct):
-    metadata: _Meta
 
 
 class _EndpointSpec(msgspec.Struct, rename="camel"):
@@ -107,12 +77,14 @@ class AgentBackend:
         self._facts = facts
         self._now = now
         self._own = OwnObjects(node)
+        self.follower = PodFollower(self._own, store, self.find_unready)
         self.underlay = Underlay()
         self._frozen = self._unavailable = ""
 
     def observe(self, event: Event) -> None:
         """Takes an event of any key, before it is decoded."""
         self._own.observe(event)
+        self.follower.observe(event)
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or why not; while it is tried again, it still cannot."""
@@ -155,24 +127,11 @@ class AgentBackend:
         pod_key = PODS.key(Name(attachment.namespace, attachment.pod)).encode()
         namespace_key = NAMESPACES.key(Name("", attachment.namespace)).encode()
         pod_pair, namespace_pair = self._own.get(pod_key), self._own.get(namespace_key)
-        pod = _decode_pod(pod_pair, uid)
-        if pod is None:
-            pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
-            pod = _decode_pod(pod_pair, uid)
-        namespace = _decode(namespace_pair, _Namespace)
-        meta = namespace.metadata if namespace is not None else _Meta()
-        whole = PodFacts(namespace_annotations=meta.annotations or {}, namespace_labels=meta.labels or {}, mtu=mtu)
-        if pod is None:
-            return replace(whole, known=False)
-        ports = [port for container in pod.spec.containers or () for port in container.ports or ()]
-        return replace(
-            whole,
-            labels=pod.metadata.labels or {},
-            annotations=pod.metadata.annotations or {},
-            service_account=pod.spec.service_account_name,
-            generate_name=pod.metadata.generate_name,
-            ports=tuple(NamedPort(port.name, port.protocol, port.container_port) for port in ports if port.name),
-        )
+        facts = read_pod_facts(pod_pair, namespace_pair, uid=uid, mtu=mtu)
+        if facts.known:
+            return facts
+        pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
+        return read_pod_facts(pod_pair, namespace_pair, uid=uid, mtu=mtu)
 
     async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:
         """Addresses and endpoint in one transaction; what the attachment holds already, it keeps."""
@@ -276,12 +235,6 @@ def _decode(pair: KeyValue | None, shape: type[T]) -> T | None:
         return msgspec.json.decode(pair.value, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def _decode_pod(pair: KeyValue | None, uid: str) -> _Pod | None:
-    """The Pod; None for another one of its name."""
-    pod = _decode(pair, _Pod)
-    return None if pod is None or (uid and pod.metadata.uid not in ("", uid)) else pod
 
 
 def _addresses(stored: _StoredEndpoint) -> tuple[Address, ...]:

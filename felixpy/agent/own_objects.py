@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from felixpy.datastore.model import Event, KeyValue
-from felixpy.resources.kinds import CALICO, KINDS, KindInfo
+from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
 
 
 def _kind(kind: str, api_version: str = CALICO) -> KindInfo:
@@ -33,6 +33,24 @@ class _PlacedPod(msgspec.Struct):
     spec: _Placed
 
 
+class _Spec(msgspec.Struct):
+    pod: str = ""
+
+
+class _Endpoint(msgspec.Struct):
+    spec: _Spec
+
+
+def pod_key_of(endpoint: KeyValue) -> bytes | None:
+    """The key of the Pod that an endpoint is of; None where it says none."""
+    try:
+        pod = msgspec.json.decode(endpoint.value, type=_Endpoint).spec.pod
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    name = ENDPOINTS.parse_name(endpoint.key.decode("utf-8", "replace"))
+    return PODS.key(Name(name.namespace, pod)).encode() if pod and name is not None else None
+
+
 class OwnObjects:
     """Those of one node."""
 
@@ -41,19 +59,36 @@ class OwnObjects:
         self._endpoint_start = f"{node.replace('-', '--')}-".encode()
         self._endpoints: dict[bytes, KeyValue] = {}
         self._others: dict[bytes, KeyValue] = {}
+        self._of_pod: dict[bytes, set[bytes]] = {}
 
     def observe(self, event: Event) -> None:
         """Takes an event of any key."""
         key, value = event.key, event.value
         if key.startswith(_ENDPOINT_PREFIX):
             if key.rpartition(b"/")[2].startswith(self._endpoint_start):
-                _note(self._endpoints, event)
+                self._note_endpoint(event)
         elif (
             key.startswith(_NAMESPACE_PREFIX)
             or key in self._others
             or (key.startswith(_POD_PREFIX) and value is not None and self._is_here(value))
         ):
             _note(self._others, event)
+
+    def _note_endpoint(self, event: Event) -> None:
+        for pair in (self._endpoints.get(event.key), _note(self._endpoints, event)):
+            pod = pod_key_of(pair) if pair is not None else None
+            if pod is None:
+                continue
+            if event.value is None:
+                self._of_pod.get(pod, set()).discard(event.key)
+            else:
+                self._of_pod.setdefault(pod, set()).add(event.key)
+            if not self._of_pod.get(pod):
+                self._of_pod.pop(pod, None)
+
+    def endpoints_of(self, key: bytes) -> frozenset[bytes]:
+        """The keys of the endpoints that a key concerns: itself, or those of the Pod that it is."""
+        return frozenset((key,)) if key in self._endpoints else frozenset(self._of_pod.get(key, ()))
 
     @property
     def endpoints(self) -> Mapping[bytes, KeyValue]:
@@ -73,8 +108,10 @@ class OwnObjects:
             return False
 
 
-def _note(known: dict[bytes, KeyValue], event: Event) -> None:
+def _note(known: dict[bytes, KeyValue], event: Event) -> KeyValue | None:
+    """What is known now."""
     if event.value is None:
         known.pop(event.key, None)
-    else:
-        known[event.key] = KeyValue(event.key, event.value, event.mod_revision)
+        return None
+    known[event.key] = KeyValue(event.key, event.value, event.mod_revision)
+    return known[event.key]

@@ -7,6 +7,7 @@ Source: libcalico-go/lib/apis/internalapi/workloadendpoint.go; cni-plugin/pkg/pl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -118,13 +119,10 @@ def derive_endpoint(
         "projectcalico.org/namespace": attachment.namespace or PLAIN_NAMESPACE,
         "projectcalico.org/orchestrator": attachment.orchestrator,
     }
+    profiles: tuple[str, ...] = (attachment.network,)
     if attachment.pod:
-        profiles: tuple[str, ...] = (f"kns.{attachment.namespace}",)
-        if facts.service_account:
-            profiles += (f"ksa.{attachment.namespace}.{facts.service_account}",)
-            labels["projectcalico.org/serviceaccount"] = facts.service_account
-    else:
-        profiles = (attachment.network,)
+        profiles = _pod_profiles(attachment.namespace, facts.service_account)
+        labels |= _account_label(facts.service_account)
     name = attachment.endpoint
     annotations = {NETWORK_ANNOTATION: attachment.network}
     if identity.place:
@@ -165,6 +163,37 @@ def derive_endpoint(
     if attachment.pod:
         return EndpointWrite(name, value)
     return EndpointWrite(name, value, attachment.network, _render_profile(attachment.network, identity))
+
+
+def _pod_profiles(namespace: str, service_account: str) -> tuple[str, ...]:
+    account = (f"ksa.{namespace}.{service_account}",) if service_account else ()
+    return (f"kns.{namespace}", *account)
+
+
+def _account_label(service_account: str) -> dict[str, str]:
+    return {"projectcalico.org/serviceaccount": service_account} if service_account else {}
+
+
+def follow_pod(value: bytes, facts: PodFacts) -> bytes | None:
+    """A pod's endpoint with what its Pod says now; None where that is what it says, or it is not one of ours.
+
+    Labels are the Pod's, but for the endpoint's own (projectcalico.org/...). A service account and named ports are
+    taken over where the endpoint has none. Fields that we do not know stay.
+    """
+    known = parse_recorded(value)
+    if known is None or not known.attachment.pod:
+        return None
+    whole = msgspec.json.decode(value, type=dict[str, Any])
+    meta, spec = whole["metadata"], whole["spec"]
+    own = {name: text for name, text in (meta.get("labels") or {}).items() if name.startswith("projectcalico.org/")}
+    meta["labels"] = dict(sorted({**facts.labels, **_account_label(facts.service_account), **own}.items()))
+    if facts.service_account and not spec.get("serviceAccountName"):
+        spec["serviceAccountName"] = facts.service_account
+        spec["profiles"] = _pod_profiles(known.attachment.namespace, facts.service_account)
+    if facts.ports and not spec.get("ports"):
+        spec["ports"] = [_Port(port.name, port.protocol, port.port) for port in facts.ports]
+    wanted = msgspec.json.encode(whole)
+    return wanted if msgspec.json.decode(wanted) != msgspec.json.decode(value) else None
 
 
 def parse_recorded(value: bytes) -> Recorded | None:

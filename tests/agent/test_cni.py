@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -178,6 +179,45 @@ def test_annotations_of_pod_and_namespace(node: Node, sandbox: MakeSandbox) -> N
     assert address.startswith("10.67.0."), "the namespace's pool, whatever its selector"
     plain.delete()
     node.drop("ippools", "named")
+
+
+def test_labels_follow_the_pod_whenever_it_comes(node: Node, sandbox: MakeSandbox) -> None:
+    """Until it comes only the namespace's profile holds; then the Pod's labels do, here and in the datastore."""
+    kubernetes(node, "Namespace", "namespaces", "shop", {})
+    late, client = sandbox("late", "shop"), sandbox("client", "shop")
+    client.add()
+    (address,) = late.add()
+    node.policy("closed", "app == 'db'", ingress=[])
+    assert ping_ok(client.netns, address)
+    spec = {"nodeName": "n1", "serviceAccountName": "robot"}
+    kubernetes(node, "Pod", "pods", "late", {"metadata": {"labels": {"app": "db"}}, "spec": spec}, "shop")
+    eventually(lambda: not ping_ok(client.netns, address, wait_s=0.3), what="the policy selects it")
+
+    def stored() -> Json:
+        found = node.etcd.get_prefix(f"{CALICO}/workloadendpoints/shop/n1-k8s-late-")
+        return dict(json.loads(next(iter(found.values()))))
+
+    eventually(lambda: stored()["metadata"]["labels"].get("app") == "db", what="as Calico's nodes read it")
+    assert stored()["spec"]["profiles"] == ["kns.shop", "ksa.shop.robot"]
+    kubernetes(node, "Pod", "pods", "late", {"metadata": {"labels": {"app": "web"}}, "spec": spec}, "shop")
+    eventually(lambda: ping_ok(client.netns, address, wait_s=0.3), what="the policy selects it no more")
+    eventually(lambda: stored()["metadata"]["labels"]["app"] == "web")
+    node.drop("globalnetworkpolicies", "default.closed")
+
+
+def test_a_pod_that_must_have_a_pod_waits_for_it(node: Node, sandbox: MakeSandbox) -> None:
+    pod, conf = sandbox("awaited", "shop"), {"policy": {"type": "k8s"}}
+    refused = pod.call("ADD", "K8S_POD_UID=u2", **conf)
+    assert (refused.code, refused.json["msg"]) == (TRY_AGAIN, "the datastore has no Pod shop/awaited")
+    body = {"metadata": {"labels": {"app": "old"}, "uid": "u1"}, "spec": {"nodeName": "n1"}}
+    kubernetes(node, "Pod", "pods", "awaited", dict(body), "shop")
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(pod.call, "ADD", "K8S_POD_UID=u2", **conf)
+        body = {"metadata": {"labels": {"app": "new"}, "uid": "u2"}, "spec": {"nodeName": "n1"}}
+        kubernetes(node, "Pod", "pods", "awaited", body, "shop")
+        assert adding.result().exit_status == 0
+    (endpoint,) = node.etcd.get_prefix(f"{CALICO}/workloadendpoints/shop/n1-k8s-awaited-").values()
+    assert json.loads(endpoint)["metadata"]["labels"]["app"] == "new"
 
 
 def test_selectors_of_pools(node: Node, sandbox: MakeSandbox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address
-from felixpy.cni.endpoint import Identity, derive_endpoint, parse_recorded
+from felixpy.cni.endpoint import Identity, derive_endpoint, follow_pod, parse_recorded
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.leaks import Recorded
 from felixpy.cni.netconf import SUPPORTED_VERSIONS, Dns
@@ -245,6 +246,26 @@ def test_floating_addresses_lead_to_the_address_of_their_family() -> None:
         {"internalIP": "fd00:65::3", "externalIP": "2001:db8::1"},
         {"internalIP": "10.65.0.3", "externalIP": "192.0.2.2"},
     ]
+
+
+def test_an_endpoint_follows_its_pod() -> None:
+    first = derive_endpoint(claim_of(POD), derive_link(call()[0], POD, PodFacts()), PodFacts(), DUAL, IDENTITY).value
+    known = json.loads(first)
+    known["spec"]["qosControls"] = {"somebody": "else's"}
+    followed = follow_pod(json.dumps(known).encode(), FACTS)
+    assert followed is not None
+    whole = json.loads(followed)
+    expected = json.loads((GOLDEN / "endpoint-pod.json").read_text())
+    assert whole["metadata"]["labels"] == expected["metadata"]["labels"]
+    assert whole["spec"] == {**expected["spec"], "qosControls": {"somebody": "else's"}}
+    assert follow_pod(followed, FACTS) is None
+    fewer = follow_pod(followed, replace(FACTS, labels={"app": "db"}))
+    assert fewer is not None
+    assert set(json.loads(fewer)["metadata"]["labels"]) == {"app"} | {
+        f"projectcalico.org/{name}" for name in ("namespace", "orchestrator", "serviceaccount")
+    }
+    plain = derive_endpoint(claim_of(PLAIN), derive_link(call()[0], PLAIN, PodFacts()), PodFacts(), (), IDENTITY)
+    assert follow_pod(plain.value, FACTS) is None
 
 
 CALICOS = b'{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},"spec":{"node":"n"}}'
