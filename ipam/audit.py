@@ -9,10 +9,11 @@ Source: calicoctl/calicoctl/commands/ipam/check.go, kube-controllers/pkg/control
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from .addresses import Address, Prefix, format_address
 from .block import Release
@@ -139,6 +140,21 @@ def derive_releases(
     changed = {each.handle_id for each in second.suspects - agreed}
     ready = (each for each in agreed if each.handle_id not in changed)
     return tuple(each.release() for each in sorted(ready, key=lambda each: each.address))
+
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Suspicions(Generic[T]):
+    """Since when each thing has been suspect without a break."""
+
+    def __init__(self) -> None:
+        self._since: dict[T, float] = {}
+
+    def look(self, suspects: Collection[T], now: float, grace_s: float) -> tuple[T, ...]:
+        """Takes what one look found, at `now` (seconds); those that have been suspect for `grace_s`."""
+        self._since = {one: self._since.get(one, now) for one in suspects}
+        return tuple(one for one, since in self._since.items() if now - since >= grace_s)
 
 
 def _read(values: Mapping[str, bytes]) -> _Snapshot:

@@ -190,11 +190,13 @@ class Allocator:
         """Gives back single addresses, each only if its handle and sequence number are still those given."""
         return await self._release(lambda draft: plan_release_addresses(draft, releases), also)
 
-    async def release_block(self, cidr: Prefix, owner: Owner | None = None, only_empty: bool = True) -> None:
+    async def release_block(
+        self, cidr: Prefix, owner: Owner | None = None, only_empty: bool = True, also: Sequence[Write] = ()
+    ) -> None:
         """Gives up the claim of an owner (this one unless said) to a block. Raises BlockInUse."""
 
         def plan(draft: Draft) -> _Planned:
-            return _Planned(plan_release_block(draft, cidr, owner or draft.owner, only_empty), None)
+            return _Planned(plan_release_block(draft, cidr, owner or draft.owner, only_empty), None, also)
 
         await self._submit(plan)
 

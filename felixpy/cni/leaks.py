@@ -9,9 +9,9 @@ Source: kube-controllers/pkg/controllers/node/ipam.go (grace period, sequence nu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from felixpy.cni.plan import Attachment
 from ipam.addresses import Address
@@ -20,7 +20,6 @@ from ipam.model import Block
 
 GRACE_S = 300.0
 """How long something must be missing without a break before it counts as gone."""
-T = TypeVar("T", bound=Hashable)
 
 
 class Place(NamedTuple):
@@ -86,15 +85,3 @@ def find_orphans(
         and attribute.owner.get("node") == node
         and "pod" in attribute.owner
     )
-
-
-class Suspicions(Generic[T]):
-    """Since when each thing has been suspect without a break."""
-
-    def __init__(self) -> None:
-        self._since: dict[T, float] = {}
-
-    def look(self, suspects: Collection[T], now: float, grace_s: float = GRACE_S) -> tuple[T, ...]:
-        """Takes what one look found, at `now` (seconds); those that have been suspect for `grace_s`."""
-        self._since = {one: self._since.get(one, now) for one in suspects}
-        return tuple(one for one, since in self._since.items() if now - since >= grace_s)

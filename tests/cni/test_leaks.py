@@ -6,10 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from felixpy.cni.endpoint import Identity, derive_endpoint, parse_recorded
-from felixpy.cni.leaks import Place, Recorded, Suspicions, find_orphans, judge_endpoints, parse_place
+from felixpy.cni.leaks import Place, Recorded, find_orphans, judge_endpoints, parse_place
 from felixpy.cni.plan import Attachment, Claim, PodFacts
 from felixpy.dataplane.pod import PodLink
 from ipam.addresses import parse_address, parse_prefix
+from ipam.audit import Suspicions
 from ipam.block import assign, new_block
 from ipam.model import Block, node_owner
 

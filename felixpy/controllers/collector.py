@@ -1,0 +1,185 @@
+"""The address collector: gives back what nodes that are gone have left, while this node leads.
+
+In: a Store and the condition of our leadership; out: releases through the allocator, each with the conditions that it
+rests on: the leadership, the node still gone, the allocation the same (sequence number), the endpoint unchanged.
+Decides nothing about what is left: leftovers.py does. Looks every `interval_s`; a look reads Nodes and blocks, and of
+endpoints and pods only those that bear on a candidate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from felixpy.controllers.leader import check_fence
+from felixpy.controllers.leftovers import NODES, READ, LeftAddress, LeftClaim, Users, find_left, read_users
+from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
+from felixpy.datastore.ipam_store import IpamStore
+from felixpy.datastore.model import Expect, KeyValue, Store
+from felixpy.resources.kinds import HOLDERS_PREFIX, Name
+from ipam.audit import GRACE, Suspicions
+from ipam.engine import Allocator
+from ipam.model import node_owner
+from ipam.request import IpamError, Write
+from ipam.store import CommitResult, Versioned
+
+LEADER_KEY = b"/felixpy/leaders/addresses"
+AT_ONCE = 20
+"""Addresses that one transaction gives back: each has a block, a handle and an endpoint of its own at worst."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectTimes:
+    """Between two looks, and how long something must have been left behind without a break; in seconds."""
+
+    interval_s: float = 300.0
+    grace_s: float = GRACE.total_seconds()
+
+
+USUAL_TIMES = CollectTimes()
+
+
+class Collector:
+    """`look` once, again and again; what it suspects is forgotten with it."""
+
+    def __init__(
+        self,
+        store: Store,
+        fence: Expect,
+        times: CollectTimes = USUAL_TIMES,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._fence = fence
+        self._times = times
+        self._now = now
+        self._addresses: Suspicions[LeftAddress] = Suspicions()
+        self._claims: Suspicions[LeftClaim] = Suspicions()
+
+    async def look(self) -> None:
+        """One look, and what follows from it.
+
+        Raises  LeadershipLost; DatastoreError, IpamError when the datastore cannot be used now.
+        """
+        found = await self._store.snapshot([CLUSTER_INFORMATION_KEY, *READ])
+        values = {pair.key.decode("utf-8", "replace"): pair.value for pair in found.items}
+        guid, ready = parse_cluster_information(values.get(CLUSTER_INFORMATION_KEY.decode()))
+        if not guid or not ready:
+            return
+        left = find_left(values)
+        endpoints: Mapping[str, KeyValue] = {}
+        users = Users()
+        if left.addresses:
+            known = (await self._store.snapshot(left.endpoint_prefixes(), found.revision)).items
+            pods = await self._store.get_many(left.pod_keys())
+            endpoints = {pair.key.decode("utf-8", "replace"): pair for pair in (*known, *pods) if pair is not None}
+            users = read_users((key, pair.value) for key, pair in endpoints.items())
+        left = left.without_used(users)
+        ripe = self._addresses.look(left.addresses, self._now(), self._times.grace_s)
+        claims = self._claims.look(left.claims, self._now(), self._times.grace_s)
+        if ripe or claims:
+            await self._give_back(ripe, claims, users, endpoints)
+
+    async def _give_back(
+        self,
+        ripe: Sequence[LeftAddress],
+        claims: Sequence[LeftClaim],
+        users: Users,
+        endpoints: Mapping[str, KeyValue],
+    ) -> None:
+        allocator = Allocator(
+            _FencedStore(IpamStore(self._store), self._fence),
+            node_owner("felixpy-collector"),
+            now=lambda: datetime.now(UTC),
+            rng=random.Random(),
+        )
+        for (node, gone), those in _by_node(ripe).items():
+            for start in range(0, len(those), AT_ONCE):
+                await self._release(allocator, node, gone, those[start : start + AT_ONCE], users, endpoints)
+        for claim in sorted(claims):
+            try:
+                guards = _still_gone(claim.node)
+                await allocator.release_block(claim.cidr, node_owner(claim.node), only_empty=False, also=guards)
+                _log.warning("gave up the claim of %s, which is gone, to block %s", claim.node, claim.cidr)
+            except IpamError as error:
+                _log.warning("the claim of %s to block %s stays for now: %s", claim.node, claim.cidr, error)
+
+    async def _release(
+        self,
+        allocator: Allocator,
+        node: str,
+        gone: bool,
+        some: Sequence[LeftAddress],
+        users: Users,
+        endpoints: Mapping[str, KeyValue],
+    ) -> None:
+        dead = dict.fromkeys(key for one in some if gone for key in users.endpoints_of(one))
+        writes = [Write(key, None, endpoints[key].mod_revision) for key in dead]
+        guards = _still_gone(node) if gone else ()
+        try:
+            receipt = await allocator.release_addresses([one.suspect.release() for one in some], (*guards, *writes))
+        except IpamError as error:
+            _log.warning("%d addresses of %s stay for now: %s", len(some), node, error)
+            return
+        why = "which is gone" if gone else "which no endpoint has and which it does not see"
+        _log.warning("gave back %d addresses and %d endpoints of %s, %s", len(receipt.released), len(dead), node, why)
+
+
+def _by_node(ripe: Iterable[LeftAddress]) -> Mapping[tuple[str, bool], list[LeftAddress]]:
+    nodes: dict[tuple[str, bool], list[LeftAddress]] = {}
+    for one in sorted(ripe, key=lambda one: (one.node, one.suspect.address)):
+        nodes.setdefault((one.node, one.gone), []).append(one)
+    return nodes
+
+
+def _still_gone(node: str) -> tuple[Write, ...]:
+    """Deletes what must not exist, so that nothing happens where it does."""
+    keys = (NODES.key(Name("", node)), f"{HOLDERS_PREFIX}{node}/agent")
+    return tuple(Write(key, None, 0) for key in keys)
+
+
+class _FencedStore:
+    """Commits only while the leadership holds."""
+
+    def __init__(self, store: IpamStore, fence: Expect) -> None:
+        self._store = store
+        self._fence = fence
+
+    async def read(self, keys: Sequence[str]) -> Mapping[str, Versioned | None]:
+        return await self._store.read(keys)
+
+    async def list(self, prefix: str) -> Mapping[str, Versioned]:
+        return await self._store.list(prefix)
+
+    async def commit(self, expect: Mapping[str, int], writes: Mapping[str, bytes | None]) -> CommitResult:
+        """Raises  LeadershipLost."""
+        key = self._fence.key.decode()
+        result = await self._store.commit({**expect, key: self._fence.mod_revision}, writes)
+        if not result.succeeded:
+            check_fence(self._fence, _as_pair(self._fence.key, result.current.get(key)))
+        return result
+
+
+def _as_pair(key: bytes, found: Versioned | None) -> KeyValue | None:
+    return None if found is None else KeyValue(key, found.value, found.mod_revision)
+
+
+async def serve_collector(store: Store, fence: Expect, times: CollectTimes = USUAL_TIMES) -> None:
+    """Looks until cancelled.
+
+    Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
+    """
+    collector = Collector(store, fence, times)
+    while True:
+        try:
+            await collector.look()
+        except IpamError as error:
+            _log.warning("what nodes have left cannot be given back now: %s", error)
+        await asyncio.sleep(times.interval_s)
