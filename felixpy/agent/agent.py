@@ -12,6 +12,8 @@ from typing import assert_never
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
+from felixpy.agent.health_checks import HealthChecks
+from felixpy.agent.http import HttpServer
 from felixpy.agent.node_facts import NodeFacts
 from felixpy.agent.pod_mtu import PodMtus
 from felixpy.agent.reserved import find_reserved
@@ -75,7 +77,9 @@ class AgentRole:
             Conntrack().forget,
             find_reserved(settings.etcd, os.environ),
             programmed,
+            settings.node_port_addresses,
         )
+        self._health = HealthChecks(HttpServer(group), lambda: self._dataplane.started)
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(
             IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects
@@ -122,6 +126,7 @@ class AgentRole:
         self._allocator.follow()
         self._put_devices()
         self._dataplane.flush(revision, services)
+        self._health.update(services.health)
         self._tunnels.flush()
         if self._mtu_may_change:
             self._mtu_may_change = False

@@ -11,6 +11,7 @@ import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from felixpy.addresses import Prefix
 from felixpy.agent.applier import Applier
 from felixpy.agent.forgetter import Forgetter
 from felixpy.calc.frontends import Frontend
@@ -60,7 +61,9 @@ class Dataplane:
         forget: Callable[[Forget], int],
         reserved: tuple[Reserved, ...] = (),
         programmed: Callable[[], None] = lambda: None,
+        node_port_addresses: tuple[Prefix, ...] = (),
     ) -> None:
+        self._service_rules = service_base_rules(node_port_addresses)
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members, reserved)
         self.reconciler = Reconciler(driver, self._members_of)
@@ -156,7 +159,7 @@ class Dataplane:
         self.translator.translate(delta, changes)
         if self.translator.guards != self._guards:
             self._guards = self.translator.guards
-            fixed = (*base_objects(service_base_rules(), self._guards), *service_objects())
+            fixed = (*base_objects(self._service_rules, self._guards), *service_objects())
             self.translator.ledger.put("base", fixed, changes)
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)

@@ -33,6 +33,7 @@ class Page:
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 NOT_FOUND = Page(b"there is no such page\n", HTTPStatus.NOT_FOUND)
@@ -121,6 +122,7 @@ def _render(connection: h11.Connection, page: Page) -> bytes:
         ("Content-Type", page.content_type),
         ("Content-Length", str(len(page.body))),
         ("Connection", "close"),
+        *page.headers,
     ]
     head = h11.Response(status_code=page.status, headers=headers, reason=page.status.phrase.encode())
     sent = (connection.send(event) or b"" for event in (head, h11.Data(data=page.body), h11.EndOfMessage()))

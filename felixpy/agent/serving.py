@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from felixpy.calc.frontends import Frontend
@@ -56,7 +57,7 @@ class Serving:
         if self.agent is not None:
             self._busy = True
             try:
-                self.agent.flush(revision, released)
+                self.agent.flush(revision, replace(released, health=services.health))
             finally:
                 self._busy = False
         self._finish(always=True)

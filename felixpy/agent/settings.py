@@ -48,6 +48,7 @@ class Settings:
     state_file: Path
     default_pools: tuple[Prefix, ...] = ()
     node_address: tuple[AddressRule, ...] = ()
+    node_port_addresses: tuple[Prefix, ...] = ()
     gobgpd: str = ""
     secrets_dir: Path = DEFAULT_SECRETS_DIR
     backend: BackendSetting = BackendSetting.AUTO
@@ -64,6 +65,7 @@ _FLAGS: Mapping[str, str] = {
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
     "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
     "secrets-dir": f"where BGP passwords are that no Secret in etcd has, as NAME/KEY ({DEFAULT_SECRETS_DIR})",
+    "node-port-addresses": "CIDR[,CIDR]: node ports are those of the node's own addresses in these (all but loopback)",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
@@ -102,8 +104,11 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         roles=_roles(value("roles"), program),
         run_dir=run_dir,
         state_file=Path(value("state-file", str(_state_dir(run_dir) / "cluster.json"))),
-        default_pools=tuple(_pool(text) for text in value("default-pool").split(",") if text),
+        default_pools=tuple(_cidr("default-pool", text) for text in value("default-pool").split(",") if text),
         node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),
+        node_port_addresses=tuple(
+            _cidr("node-port-addresses", text) for text in value("node-port-addresses").split(",") if text
+        ),
         gobgpd=value("gobgpd"),
         secrets_dir=Path(value("secrets-dir", str(DEFAULT_SECRETS_DIR))),
         backend=_backend(value("backend", BackendSetting.AUTO)),
@@ -188,8 +193,8 @@ def _address_rule(text: str) -> AddressRule:
         raise ConfigError(f"--node-address: {error}") from None
 
 
-def _pool(text: str) -> Prefix:
+def _cidr(flag: str, text: str) -> Prefix:
     try:
         return parse_prefix(text.strip())
     except ValueError as error:
-        raise ConfigError(f"--default-pool: {error}") from None
+        raise ConfigError(f"--{flag}: {error}") from None

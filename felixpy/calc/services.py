@@ -1,25 +1,48 @@
 """Service frontends of this node, arbitrated between Services and kept up to date.
 
-In: Services, their EndpointSlices (or Endpoints), address grants, local endpoints and the ranges that external
-addresses may come from. Out: one intent per frontend (address, protocol, port); `ServiceCalc` gives what changed, at
-a cost of the Services that changed, and `derive_services` is the same function from scratch. Never says how packets
-are steered (dataplane/service_chains.py) nor who announces an address (announce.py).
+In: Services, their EndpointSlices (or Endpoints), grants of addresses and node ports, local endpoints, the node's zone
+and the ranges that external addresses may come from. Out: one intent per frontend (address, protocol, port), and the
+health checks; `ServiceCalc` gives what changed, at a cost of the Services that changed, and `derive_services` is the
+same function from scratch. Never says how packets are steered (dataplane/service_chains.py) nor who announces an
+address (announce.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from felixpy.addresses import Address, Prefix
-from felixpy.calc.frontends import Claim, Frontend, FrontendIntent, allowed_external, derive_claims, effective_slices
+from felixpy.calc.frontends import (
+    Claim,
+    Frontend,
+    FrontendIntent,
+    HealthCheck,
+    Held,
+    Here,
+    allowed_external,
+    derive_claims,
+    derive_health,
+    effective_slices,
+)
 from felixpy.calc.reasons import Reason, Silent
+from felixpy.calc.topology import Locality, zone_of
 from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Backend, EndpointSlice, Grant, Resource, Service, WorkloadEndpoint
+from felixpy.resources.types import (
+    Backend,
+    EndpointSlice,
+    Grant,
+    Node,
+    PortGrant,
+    PortUse,
+    Resource,
+    Service,
+    WorkloadEndpoint,
+)
 
 Tables = Mapping[Table, Mapping[Name, Resource]]
 K = TypeVar("K")
@@ -28,13 +51,17 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class ServiceDelta:
-    """What changed since the last flush: frontends by their new intent, and frontends that are gone."""
+    """What changed since the last flush: frontends by their new intent, frontends that are gone, and health checks.
+
+    `health` has a Service's health check as it is now, None where it has none any more.
+    """
 
     puts: Mapping[Frontend, FrontendIntent] = field(default_factory=dict)
     drops: frozenset[Frontend] = frozenset()
+    health: Mapping[Name, HealthCheck | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.puts or self.drops)
+        return bool(self.puts or self.drops or self.health)
 
 
 class ServiceCalc:
@@ -49,6 +76,10 @@ class ServiceCalc:
         self._slices: dict[Name, dict[Ref, EndpointSlice]] = {}
         self._slice_owner: dict[Ref, Name] = {}
         self._grants: dict[Name, Grant] = {}
+        self._port_grants: dict[Name, PortGrant] = {}
+        self._ports: dict[Name, dict[int, PortGrant]] = {}
+        self._zone = ""
+        self._health: dict[Name, HealthCheck] = {}
         self._granted: dict[Name, Counter[Address]] = {}
         self._local: Counter[Address] = Counter()
         self._workloads: dict[Name, tuple[Address, ...]] = {}
@@ -78,6 +109,10 @@ class ServiceCalc:
                 self._update_slice(ref, value if isinstance(value, EndpointSlice) and not value.headless else None)
             case Table.GRANT:
                 self._update_grant(name, value if isinstance(value, Grant) else None)
+            case Table.PORT_GRANT:
+                self._update_port_grant(name, value if isinstance(value, PortGrant) else None)
+            case Table.NODE if name.name == self.node:
+                self._move(zone_of(value.labels) if isinstance(value, Node) else "")
             case Table.WORKLOAD:
                 local = isinstance(value, WorkloadEndpoint) and value.node == self.node
                 self._update_workload(name, value.addresses if local and isinstance(value, WorkloadEndpoint) else ())
@@ -123,6 +158,24 @@ class ServiceCalc:
                     _count(self._granted, service, grant.address, step)
                     self._dirty.add(service)
 
+    def _update_port_grant(self, name: Name, value: PortGrant | None) -> None:
+        old = self._port_grants.pop(name, None)
+        if old is not None:
+            del self._ports[old.service][old.port]
+            if not self._ports[old.service]:
+                del self._ports[old.service]
+            self._dirty.add(old.service)
+        if value is not None:
+            self._port_grants[name] = value
+            self._ports.setdefault(value.service, {})[value.port] = value
+            self._dirty.add(value.service)
+
+    def _move(self, zone: str) -> None:
+        """The node is in another zone now: what is near is another."""
+        if zone != self._zone:
+            self._zone = zone
+            self._dirty.update(self._services)
+
     def _update_workload(self, name: Name, addresses: tuple[Address, ...]) -> None:
         old = self._workloads.pop(name, ())
         if old == addresses:
@@ -148,8 +201,20 @@ class ServiceCalc:
     def flush(self) -> ServiceDelta:
         """What changed since the last flush; nothing where a change came to nothing."""
         touched: set[Frontend] = set()
+        health: dict[Name, HealthCheck | None] = {}
+        here = Here(Locality(self.node, self._zone), self._is_local, self._external_ranges)
         for name in self._dirty:
-            touched |= self._reclaim(name)
+            service = self._services.get(name)
+            held = self._held(name)
+            touched |= self._reclaim(name, service, held, here)
+            check = derive_health(name, service, held, here) if service is not None else None
+            if check != self._health.get(name):
+                health[name] = check
+        for name, check in health.items():
+            if check is None:
+                del self._health[name]
+            else:
+                self._health[name] = check
         self._dirty.clear()
         puts, drops = {}, set()
         for frontend in touched:
@@ -162,17 +227,16 @@ class ServiceCalc:
             intent = claims[min(claims)]
             if self._published.get(frontend) != intent:
                 self._published[frontend] = puts[frontend] = intent
-        return ServiceDelta(puts, frozenset(drops))
+        return ServiceDelta(puts, frozenset(drops), health)
 
-    def _reclaim(self, name: Name) -> set[Frontend]:
+    def _held(self, name: Name) -> Held:
+        ports = _ports_of(self._ports.get(name, {}).values())
+        return Held(effective_slices(self._slices.get(name, {})), self._granted.get(name, ()), ports)
+
+    def _reclaim(self, name: Name, service: Service | None, held: Held, here: Here) -> set[Frontend]:
         """Replaces the claims of one Service; the frontends whose claims differ from before."""
-        service = self._services.get(name)
         old = self._claimed.pop(name, {})
-        new: Mapping[Frontend, tuple[Claim, FrontendIntent]] = {}
-        if service is not None:
-            slices = effective_slices(self._slices.get(name, {}))
-            granted = self._granted.get(name, ())
-            new = derive_claims(name, service, slices, granted, self._external_ranges, self._is_local)
+        new = derive_claims(name, service, held, here) if service is not None else {}
         if new:
             self._claimed[name] = new
         touched = set()
@@ -216,8 +280,21 @@ def _count(counts: dict[K, Counter[V]], key: K, value: V, step: int) -> None:
         del counts[key]
 
 
+def _ports_of(grants: Iterable[PortGrant]) -> Mapping[PortUse, int]:
+    """The ports that some grants give; the lowest where two are for the same."""
+    found: dict[PortUse, int] = {}
+    for grant in sorted(grants, key=lambda one: -one.port):
+        found.update(dict.fromkeys(grant.uses, grant.port))
+    return found
+
+
 def derive_services(tables: Tables, node: str) -> Mapping[Frontend, FrontendIntent]:
-    """All frontends of `node`, from scratch.
+    """All frontends of `node`, from scratch."""
+    return derive_all(tables, node)[0]
+
+
+def derive_all(tables: Tables, node: str) -> tuple[Mapping[Frontend, FrontendIntent], Mapping[Name, HealthCheck]]:
+    """All frontends and health checks of `node`, from scratch.
 
     Shape   one intent per (address, protocol, port); two Services that claim the same: the lower Claim has it.
     Missing a granted address without its Service, or whose Service is no LoadBalancer, has no frontend.
@@ -244,11 +321,21 @@ def derive_services(tables: Tables, node: str) -> Mapping[Frontend, FrontendInte
         if isinstance(grant, Grant):
             for name in grant.services:
                 granted.setdefault(name, set()).add(grant.address)
+    ports: dict[Name, list[PortGrant]] = {}
+    for grant in tables.get(Table.PORT_GRANT, {}).values():
+        if isinstance(grant, PortGrant):
+            ports.setdefault(grant.service, []).append(grant)
+    own = tables.get(Table.NODE, {}).get(Name("", node))
+    here = Here(Locality(node, zone_of(own.labels) if isinstance(own, Node) else ""), is_local, ranges)
     claims: dict[Frontend, dict[Claim, FrontendIntent]] = {}
+    health: dict[Name, HealthCheck] = {}
     for name, service in tables.get(Table.SERVICE, {}).items():
-        if isinstance(service, Service):
-            own = effective_slices(slices.get(name, {}))
-            made = derive_claims(name, service, own, granted.get(name, ()), ranges, is_local)
-            for frontend, (claim, intent) in made.items():
-                claims.setdefault(frontend, {})[claim] = intent
-    return {frontend: held[min(held)] for frontend, held in claims.items()}
+        if not isinstance(service, Service):
+            continue
+        held = Held(effective_slices(slices.get(name, {})), granted.get(name, ()), _ports_of(ports.get(name, ())))
+        for frontend, (claim, intent) in derive_claims(name, service, held, here).items():
+            claims.setdefault(frontend, {})[claim] = intent
+        check = derive_health(name, service, held, here)
+        if check is not None:
+            health[name] = check
+    return {frontend: held[min(held)] for frontend, held in claims.items()}, health

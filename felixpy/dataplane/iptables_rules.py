@@ -360,10 +360,10 @@ def _only(needed: Table, table: Table, target: str) -> str:
 
 def _render_dispatch(action: Dispatch, sought: _Sought, place: Place, lookup: Lookup) -> Iterator[str]:
     """A rule for every entry: there are no maps here."""
-    if action.key in ("service4", "service6"):
-        if action.key != f"service{place.version}":
+    if action.key in ("service4", "service6", "node_port4", "node_port6"):
+        if not action.key.endswith(str(place.version)):
             return
-        flags = {"-d", "-p"}
+        flags = {"-p"} if action.key.startswith("node_port") else {"-d", "-p"}
     else:
         flags = {"-i" if action.key == "in_interface" else "-o"}
     if sought.taken & flags:
@@ -402,16 +402,17 @@ def _entry_match(action: Dispatch, key: bytes) -> str:
             return f"-i {key.decode()}"
         case "out_interface":
             return f"-o {key.decode()}"
-        case "service4" | "service6":
+        case "service4" | "service6" | "node_port4" | "node_port6":
             return match_frontend(key)
         case _:
             assert_never(action.key)
 
 
 def match_frontend(key: bytes) -> str:
-    """Destination address, protocol and port of an encoded frontend."""
+    """Destination address (none of a node port), protocol and port of an encoded frontend."""
     address, protocol, port = key[:-8], key[-8], int.from_bytes(key[-4:-2], "big")
-    return f"-d {format_address(address)} -p {protocol} -m multiport --dports {port}"
+    words = f"-p {protocol} -m multiport --dports {port}"
+    return f"-d {format_address(address)} {words}" if address else words
 
 
 def _not(negate: bool) -> str:

@@ -63,6 +63,7 @@ LOG_PREFIX_BYTES = 127
 _PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 _FAMILY = {4: "ip", 6: "ip6"}
 _SLOT_KEYS = {
+    SetType.NODE_PORT_SLOT: "meta l4proto . th dport . numgen random mod 2",
     SetType.IPV4_PORT_SLOT: "ip daddr . meta l4proto . th dport . numgen random mod 2",
     SetType.IPV6_PORT_SLOT: "ip6 daddr . meta l4proto . th dport . numgen random mod 2",
 }
@@ -207,7 +208,7 @@ def _render_action(action: Action) -> str:
         case Balance():
             source = f"jhash {_address(action.version, 'source')} mod {action.count} seed 0x0"
             slot = source if action.by_source else f"numgen random mod {action.count}"
-            key = f"{_endpoint(action.version, 'destination')} . {slot}"
+            key = f"{_NODE_PORT if action.any_address else _endpoint(action.version, 'destination')} . {slot}"
             return f"meta l4proto {{ tcp, udp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
         case _:
             assert_never(action)
@@ -286,9 +287,9 @@ def render_key(it: Set, key: bytes) -> str:
         case SetType.IPV4_IPV4 | SetType.IPV6_IPV6:
             half = len(key) // 2
             return f"{format_address(key[:half])} . {format_address(key[half:])}"
-        case SetType.IPV4_PORT | SetType.IPV6_PORT:
+        case SetType.IPV4_PORT | SetType.IPV6_PORT | SetType.NODE_PORT:
             return _render_endpoint_key(key)
-        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT:
+        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT | SetType.NODE_PORT_SLOT:
             return f"{_render_endpoint_key(key[:-4])} . {int.from_bytes(key[-4:], byteorder)}"
         case _:
             assert_never(it.type)
@@ -296,7 +297,8 @@ def render_key(it: Set, key: bytes) -> str:
 
 def _render_endpoint_key(key: bytes) -> str:
     protocol, port = key[-8], int.from_bytes(key[-4:-2], "big")
-    return f"{format_address(key[:-8])} . {_PROTOCOL_NAMES.get(protocol, protocol)} . {port}"
+    words = f"{_PROTOCOL_NAMES.get(protocol, protocol)} . {port}"
+    return f"{format_address(key[:-8])} . {words}" if key[:-8] else words
 
 
 def _render_chain(chain: Chain) -> str:
@@ -331,9 +333,12 @@ def _endpoint(version: int, side: Side) -> str:
     return f"{_address(version, side)} . meta l4proto . th {_port(side)}"
 
 
+_NODE_PORT = "meta l4proto . th dport"
 _DISPATCH_KEYS = {
     "in_interface": "iifname",
     "out_interface": "oifname",
     "service4": _endpoint(4, "destination"),
     "service6": _endpoint(6, "destination"),
+    "node_port4": f"meta nfproto ipv4 {_NODE_PORT}",
+    "node_port6": f"meta nfproto ipv6 {_NODE_PORT}",
 }

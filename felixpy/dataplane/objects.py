@@ -221,6 +221,8 @@ class SetType(StrEnum):
     IPV6_IPV6 = "ipv6_addr . ipv6_addr"
     IPV4_PORT_SLOT = "ipv4_addr . inet_proto . inet_service . mark"
     IPV6_PORT_SLOT = "ipv6_addr . inet_proto . inet_service . mark"
+    NODE_PORT = "inet_proto . inet_service"
+    NODE_PORT_SLOT = "inet_proto . inet_service . mark"
     INTERFACE = "ifname"
 
 

@@ -220,7 +220,7 @@ class Goto:
 class Dispatch:
     """Look a key up in a verdict map and do what it says; no entry means on to the next rule."""
 
-    key: Literal["in_interface", "out_interface", "service4", "service6"]
+    key: Literal["in_interface", "out_interface", "service4", "service6", "node_port4", "node_port6"]
     map_name: str
 
 
@@ -284,14 +284,16 @@ class MapSource:
 class Balance:
     """Destination becomes the entry of `map_name` at daddr . protocol . dport . (slot modulo `count`).
 
-    The slot is random, or with `by_source` a hash of the source address (nft `jhash`, seed 0), the same on every node.
-    Nothing happens where the map has no such entry. For TCP and UDP; for prerouting and output nat chains.
+    With `any_address` the key has no daddr. The slot is random, or with `by_source` a hash of the source address (nft
+    `jhash`, seed 0), the same on every node. Nothing happens where the map has no such entry. For TCP and UDP; for
+    prerouting and output nat chains.
     """
 
     map_name: str
     version: Literal[4, 6]
     count: int
     by_source: bool = False
+    any_address: bool = False
 
 
 Action = (

@@ -1,32 +1,28 @@
 """Service frontends → maps that all of them share, and the few chains that look them up. Pure.
 
-    svc4      frontend → goto a chain that picks one of N      svc-out4  the same for Local policy, from outside
-    eps4      frontend . slot → backend                        eps-out4  the same for Local policy, from outside
-    svc-guard4  frontend → jump to its source ranges           svc-noep4 frontends that nobody serves: refused
-    hairpin4  backend . itself                                 vip4      addresses whose other ports are refused
-
+In: frontends and what is to become of connections to them; out: chains, and members of the sets of service_sets.py.
 One chain per number of slots, not per Service: programming stays linear where a chain a Service is not (10,000
 Services 84 s against 2.6 s; nftables proxier of Kubernetes, PR 140723). A backend that changes rewrites the slots of
 its own frontends. Client affinity is a hash of the source over slots filled by rendezvous: no state, the same on every
 node, and a backend that goes moves only its own clients; the timeout is not needed then.
-Never a route for an address: one of type blackhole breaks connections of the node itself.
+A node port is looked up where the destination is one of the node's own addresses but loopback, after the addresses of
+Services. Never a route for an address: one of type blackhole breaks connections of the node itself.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from felixpy.addresses import Address, Prefix
+from felixpy.addresses import Prefix, parse_prefix
 from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Origin
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import NODES
-from felixpy.dataplane.objects import Chain, DataType, Key, Members, Object, Set, SetType
+from felixpy.dataplane.objects import Chain, Key, Members, Object, Set
 from felixpy.dataplane.rules import (
     MARK_FROM_WORKLOAD,
     MARK_MASQUERADE,
@@ -51,60 +47,21 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
 )
-from felixpy.dataplane.sets import VERSIONS, Version, encode_port_key, merge_prefixes
+from felixpy.dataplane.service_sets import SETS, Steering, encode_backend, encode_frontend, encode_slot
+from felixpy.dataplane.sets import VERSIONS, Version, merge_prefixes
 
 STICKY_SLOTS = 64
 """Slots of a frontend with client affinity: at least these, and at least four a backend."""
 OUTSIDE_CHAIN = "svc-outside"
 MASQUERADE_CHAIN = "svc-masquerade"
+NODE_PORT_CHAIN = "node-ports"
+_NODE_PORT_MARK_CHAIN = "node-port-masquerade"
+_NODE_PORT_REFUSE_CHAIN = "node-port-refuse"
+LOOPBACK: Mapping[Version, Prefix] = {4: parse_prefix("127.0.0.0/8"), 6: parse_prefix("::1")}
 _TCP = 6
+_NEW = CtStateIn(frozenset({CtState.NEW}))
+_FROM_OUTSIDE = MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD, negate=True)
 _INVALID = CtStateIn(frozenset({CtState.INVALID}))
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSets:
-    """The sets and maps of one family."""
-
-    services: Set
-    services_outside: Set
-    backends: Set
-    backends_outside: Set
-    guards: Set
-    unserved: Set
-    hairpins: Set
-    addresses: Set
-
-    def all(self) -> tuple[Set, ...]:
-        return (
-            self.services,
-            self.services_outside,
-            self.backends,
-            self.backends_outside,
-            self.guards,
-            self.unserved,
-            self.hairpins,
-            self.addresses,
-        )
-
-
-def _sets(version: Version) -> ServiceSets:
-    four = version == 4
-    frontend = SetType.IPV4_PORT if four else SetType.IPV6_PORT
-    slot = SetType.IPV4_PORT_SLOT if four else SetType.IPV6_PORT_SLOT
-    backend = DataType.IPV4_PORT if four else DataType.IPV6_PORT
-    return ServiceSets(
-        services=Set(f"svc{version}", frontend, DataType.VERDICT),
-        services_outside=Set(f"svc-out{version}", frontend, DataType.VERDICT),
-        backends=Set(f"eps{version}", slot, backend),
-        backends_outside=Set(f"eps-out{version}", slot, backend),
-        guards=Set(f"svc-guard{version}", frontend, DataType.VERDICT),
-        unserved=Set(f"svc-noep{version}", frontend),
-        hairpins=Set(f"hairpin{version}", SetType.IPV4_IPV4 if four else SetType.IPV6_IPV6),
-        addresses=Set(f"vip{version}", SetType.IPV4 if four else SetType.IPV6),
-    )
-
-
-SETS: Mapping[Version, ServiceSets] = {version: _sets(version) for version in VERSIONS}
 
 
 def _dispatch(version: Version, target: Set) -> Rule:
@@ -127,23 +84,54 @@ def service_objects() -> tuple[Object, ...]:
         *(one for version in VERSIONS for one in SETS[version].all()),
         Chain(OUTSIDE_CHAIN, outside),
         Chain(MASQUERADE_CHAIN, (Rule(SetMark(0, MARK_MASQUERADE)), Rule(Masquerade()))),
+        Chain(_NODE_PORT_MARK_CHAIN, (Rule(SetMark(MARK_MASQUERADE, MARK_MASQUERADE)),)),
+        Chain(
+            _NODE_PORT_REFUSE_CHAIN,
+            (Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP),), "no endpoint"), Rule(Reject(), (), "no endpoint")),
+        ),
+        *(chain for version in VERSIONS for chain in _node_port_chains(version)),
     )
 
 
-def service_base_rules() -> Mapping[str, tuple[Rule, ...]]:
+def _node_port_chains(version: Version) -> tuple[Chain, ...]:
+    """What becomes of a first packet to an address of the node: from elsewhere, from the node itself, unserved."""
+    ports = SETS[version].node_ports
+
+    def look_up(target: Set, *matches: Match) -> Rule:
+        return Rule(Dispatch("node_port4" if version == 4 else "node_port6", target.name), matches)
+
+    inside = look_up(ports.services)
+    return (
+        Chain(f"{NODE_PORT_CHAIN}{version}", (look_up(ports.services_outside, _FROM_OUTSIDE), inside)),
+        Chain(
+            f"{NODE_PORT_CHAIN}-own{version}",
+            (Rule(SetMark(MARK_MASQUERADE, MARK_MASQUERADE)), inside, Rule(SetMark(0, MARK_MASQUERADE))),
+        ),
+        Chain(f"{NODE_PORT_CHAIN}-unserved{version}", (look_up(ports.unserved),)),
+    )
+
+
+def service_base_rules(node_port_addresses: tuple[Prefix, ...] = ()) -> Mapping[str, tuple[Rule, ...]]:
     """What each base chain has to do for Services, by the chain's name.
 
+    Node ports are those of the node's own addresses in `node_port_addresses`, of all where there are none.
     Refusals come right after translation and before routing: on its way back out of the device it came in by, a
     packet would cause a redirect first, which uses up the source's share of ICMP errors (net/ipv4/route.c,
     ip_rt_send_redirect). Packets of local workloads must carry MARK_FROM_WORKLOAD when they reach nat-prerouting.
     """
     guard = tuple(_dispatch(version, SETS[version].guards) for version in VERSIONS)
     inside = tuple(_dispatch(version, SETS[version].services) for version in VERSIONS)
-    from_outside = (MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD, negate=True),)
-    refuse = tuple(rule for version in VERSIONS for rule in _refusals(version))
+    own = {version: _own_addresses(version, node_port_addresses) for version in VERSIONS}
+
+    def node_ports(what: str, *matches: Match) -> tuple[Rule, ...]:
+        return tuple(
+            Rule(Jump(f"{NODE_PORT_CHAIN}{what}{version}"), (*matches, *some)) for version, some in own.items() if some
+        )
+
+    refuse = (*node_ports("-unserved", _NEW), *(rule for version in VERSIONS for rule in _refusals(version)))
     return {
-        "nat-prerouting": (*guard, Rule(Jump(OUTSIDE_CHAIN), from_outside), *inside),
-        "nat-output": (*guard, *(_mark_known(version) for version in VERSIONS), *inside),
+        "nat-prerouting": (*guard, Rule(Jump(OUTSIDE_CHAIN), (_FROM_OUTSIDE,)), *inside, *node_ports("")),
+        "nat-output": (*guard, *(_mark_known(version) for version in VERSIONS), *inside, *node_ports("-own")),
         "nat-postrouting": (
             Rule(Jump(MASQUERADE_CHAIN), (MarkIs(MARK_MASQUERADE, MARK_MASQUERADE),)),
             *(
@@ -154,6 +142,15 @@ def service_base_rules() -> Mapping[str, tuple[Rule, ...]]:
         "filter-prerouting": refuse,
         "filter-output": refuse,
     }
+
+
+def _own_addresses(version: Version, chosen: tuple[Prefix, ...]) -> tuple[Match, ...]:
+    """What a destination with node ports is; nothing where no address of the family has any."""
+    of_family = tuple(prefix for prefix in chosen if prefix.version == version)
+    if chosen and not of_family:
+        return ()
+    within = (NetIn("destination", of_family),) if of_family else ()
+    return (NetIn("destination", (LOOPBACK[version],), negate=True), *within, DestinationIsLocal())
 
 
 def _refusals(version: Version) -> tuple[Rule, ...]:
@@ -176,21 +173,6 @@ def _refusals(version: Version) -> tuple[Rule, ...]:
         Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), *address), "no such port"),
         Rule(Reject(), address, "no such port"),
     )
-
-
-def encode_slot(frontend: Frontend, slot: int) -> bytes:
-    """Key of a backend map; the slot in the byte order of the machine, as numgen and jhash leave it."""
-    return encode_port_key(*frontend) + slot.to_bytes(4, sys.byteorder)
-
-
-def encode_backend(backend: BackendAddress) -> bytes:
-    """Value of a backend map."""
-    return backend.address + backend.port.to_bytes(2, "big") + b"\0\0"
-
-
-def parse_backend(data: bytes) -> BackendAddress:
-    """The backend that `encode_backend` made `data` of."""
-    return BackendAddress(Address(data[:-4]), int.from_bytes(data[-4:-2], "big"))
 
 
 def spread_sticky(backends: tuple[BackendAddress, ...]) -> tuple[BackendAddress, ...]:
@@ -220,44 +202,48 @@ class FrontendObjects:
 def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjects:
     """All of one frontend's objects."""
     version: Version = 4 if len(frontend.address) == 4 else 6
-    sets = SETS[version]
-    key = encode_port_key(*frontend)
+    sets, on_node = SETS[version], frontend.is_node_port
+    maps = sets.node_ports if on_node else sets.frontends
+    key = encode_frontend(frontend)
     chains: list[Chain] = []
     own: dict[Set, Mapping[bytes, bytes]] = {}
 
     def steer(backends: tuple[BackendAddress, ...], verdicts: Set, slots: Set) -> None:
         sticky = intent.affinity_timeout_s > 0
         spread = spread_sticky(backends) if sticky and len(backends) > 1 else backends
-        chain = pick_chain(slots, version, len(spread), sticky and len(backends) > 1)
+        chain = pick_chain(maps, slots, version, len(spread), sticky and len(backends) > 1)
         chains.append(chain)
         own[verdicts] = {key: f"goto {chain.name}".encode()}
         own[slots] = {encode_slot(frontend, slot): encode_backend(backend) for slot, backend in enumerate(spread)}
 
     if intent.inside:
-        steer(intent.inside, sets.services, sets.backends)
+        steer(intent.inside, maps.services, maps.backends)
     elif intent.reason is Reason.NO_LOCAL_ENDPOINT:
-        own[sets.services] = {key: b"drop"}
+        own[maps.services] = {key: b"drop"}
     if intent.keep_source and intent.outside:
-        steer(intent.outside, sets.services_outside, sets.backends_outside)
+        steer(intent.outside, maps.services_outside, maps.backends_outside)
     elif intent.keep_source and intent.reason is Reason.NO_LOCAL_ENDPOINT:
-        own[sets.services_outside] = {key: b"drop"}
+        own[maps.services_outside] = {key: b"drop"}
+    elif on_node and intent.inside:
+        own[maps.services_outside] = {key: f"jump {_NODE_PORT_MARK_CHAIN}".encode()}
     if intent.reason is Reason.NO_ENDPOINT:
-        own[sets.unserved] = {key: b""}
+        own[maps.unserved] = {key: f"goto {_NODE_PORT_REFUSE_CHAIN}".encode() if on_node else b""}
     if intent.source_ranges:
         guard = guard_chain(intent.source_ranges, version)
         chains.append(guard)
         own[sets.guards] = {key: f"jump {guard.name}".encode()}
     shared = [(sets.hairpins, address + address) for address in intent.hairpins]
-    if intent.origin is not Origin.EXTERNAL:
+    if intent.origin in (Origin.CLUSTER, Origin.GRANT):
         shared.append((sets.addresses, frontend.address))
     return FrontendObjects(tuple(chains), own, tuple(shared))
 
 
-def pick_chain(slots: Set, version: Version, count: int, sticky: bool) -> Chain:
+def pick_chain(maps: Steering, slots: Set, version: Version, count: int, sticky: bool) -> Chain:
     """The chain that takes one of `count` slots; all frontends with so many use it."""
-    where = "out" if slots is SETS[version].backends_outside else "pick"
-    name = f"svc-{where}{version}-{'source-' if sticky else ''}{count}"
-    return Chain(name, (Rule(Balance(slots.name, version, count, sticky)),))
+    where = "out" if slots is maps.backends_outside else "pick"
+    on_node = maps is SETS[version].node_ports
+    name = f"{'nport' if on_node else 'svc'}-{where}{version}-{'source-' if sticky else ''}{count}"
+    return Chain(name, (Rule(Balance(slots.name, version, count, sticky, on_node)),))
 
 
 def guard_chain(ranges: Iterable[Prefix], version: Version) -> Chain:

@@ -15,6 +15,8 @@ from felixpy.calc.ipsets import Member
 from felixpy.dataplane.objects import Set, SetType
 
 Version = Literal[4, 6]
+PORT_KEY_BYTES = 8
+"""Of a concatenated key, protocol and port."""
 VERSIONS: tuple[Version, Version] = (4, 6)
 
 

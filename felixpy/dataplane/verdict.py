@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from felixpy.addresses import Address
-from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
 from felixpy.dataplane.matching import satisfies
 from felixpy.dataplane.objects import BaseHook, Chain
 from felixpy.dataplane.packet import HookName, KernelState, Packet
@@ -36,7 +36,8 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.dataplane.service_chains import encode_slot, parse_backend
+from felixpy.dataplane.service_sets import encode_slot, parse_backend
+from felixpy.dataplane.sets import PORT_KEY_BYTES
 
 CONNTRACK_PRIORITY = -200
 """Chains before it see no connection (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h)."""
@@ -220,6 +221,8 @@ class _Walk:
                 return packet.in_interface.encode()
             case "out_interface":
                 return packet.out_interface.encode()
+            case "node_port4" | "node_port6":
+                return packet.port_key("destination")[-PORT_KEY_BYTES:] if key.endswith(str(packet.version)) else b""
             case _:
                 return packet.port_key("destination") if key == f"service{packet.version}" else b""
 
@@ -227,7 +230,8 @@ class _Walk:
         packet = self.packet
         if packet.protocol not in _BALANCED or packet.version != action.version:
             return None
-        frontend = Frontend(packet.destination, packet.protocol, packet.destination_port)
+        address = ANY_OWN[packet.version] if action.any_address else packet.destination
+        frontend = Frontend(address, packet.protocol, packet.destination_port)
         data = self.kernel.find_data(action.map_name, encode_slot(frontend, packet.slot % action.count))
         return None if data is None else parse_backend(data)
 

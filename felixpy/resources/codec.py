@@ -89,6 +89,7 @@ class Table(StrEnum):
     BFD_PROFILE = "BFDProfile"
     SECRET = "Secret"
     GRANT = "Grant"
+    PORT_GRANT = "PortGrant"
 
 
 POLICY_TABLES = (
@@ -263,6 +264,7 @@ class Decoder:
         self._block = msgspec.json.Decoder(docs.BlockDoc)
         self._affinity = msgspec.json.Decoder(docs.AffinityDoc)
         self._grant = msgspec.json.Decoder(docs.GrantDoc)
+        self._port_grant = msgspec.json.Decoder(docs.PortGrantDoc)
         self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
         self._routes: dict[str, _Route] = {}
         for info in KINDS:
@@ -403,10 +405,14 @@ class Decoder:
 
     def _decode_grant(self, key: str, value: bytes | None) -> Decoded | Broken | None:
         parts = key.removeprefix(GRANTS_PREFIX).split("/")
-        if len(parts) != 2 or parts[0] != "addresses":
-            return None
-        ref = Ref(Table.GRANT, Name("", parts[1]))
-        return self._finish(key, ref, value, self._grant, services.read_grant)
+        match parts:
+            case ["addresses", text]:
+                return self._finish(key, Ref(Table.GRANT, Name("", text)), value, self._grant, services.read_grant)
+            case ["ports", text]:
+                ref = Ref(Table.PORT_GRANT, Name("", text))
+                return self._finish(key, ref, value, self._port_grant, services.read_port_grant)
+            case _:
+                return None
 
 
 def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
@@ -416,6 +422,11 @@ def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
 def grant_key(address: str) -> str:
     """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
     return f"{GRANTS_PREFIX}addresses/{address}"
+
+
+def port_grant_key(port: int) -> str:
+    """Where the grant of one port of every node lies."""
+    return f"{GRANTS_PREFIX}ports/{port}"
 
 
 def parse_block_name(text: str) -> Prefix:

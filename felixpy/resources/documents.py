@@ -242,3 +242,9 @@ class GrantDoc(Doc):
     address: str
     services: list[str]
     pool: str = ""
+
+
+class PortGrantDoc(Doc):
+    port: int
+    service: str
+    uses: list[str]

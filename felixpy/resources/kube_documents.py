@@ -65,6 +65,10 @@ class ServiceSpec(Doc):
     ip_family_policy: str = "SingleStack"
     session_affinity: str = "None"
     session_affinity_config: SessionAffinityConfig | None = None
+    health_check_node_port: int = 0
+    allocate_load_balancer_node_ports: bool | None = None
+    publish_not_ready_addresses: bool = False
+    traffic_distribution: str | None = None
 
 
 class ServiceDoc(Doc):
@@ -78,9 +82,20 @@ class SliceConditions(Doc):
     terminating: bool | None = None
 
 
+class ZoneHint(Doc):
+    name: str
+
+
+class SliceHints(Doc):
+    for_zones: list[ZoneHint] | None = None
+    for_nodes: list[ZoneHint] | None = None
+
+
 class SliceEndpoint(Doc):
     addresses: list[str]
     node_name: str | None = None
+    zone: str | None = None
+    hints: SliceHints | None = None
     conditions: SliceConditions | None = None
 
 

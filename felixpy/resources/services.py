@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from felixpy.addresses import Address, Prefix, mask_address
-from felixpy.resources.documents import GrantDoc
+from felixpy.resources.documents import GrantDoc, PortGrantDoc
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import (
     AddressPoolDoc,
@@ -16,6 +16,7 @@ from felixpy.resources.kube_documents import (
     L2AdvertisementDoc,
     LabelSelector,
     ServiceDoc,
+    SliceEndpoint,
     SlicePort,
 )
 from felixpy.resources.scalars import (
@@ -28,6 +29,7 @@ from felixpy.resources.scalars import (
     read_protocol,
 )
 from felixpy.resources.types import (
+    HEALTH,
     AddressPool,
     AddressRange,
     Backend,
@@ -35,9 +37,13 @@ from felixpy.resources.types import (
     BackendPort,
     BgpAdvertisement,
     CommunityAliases,
+    Distribution,
     EndpointSlice,
     Grant,
+    Hints,
     L2Advertisement,
+    PortGrant,
+    PortUse,
     Preference,
     Service,
     ServicePort,
@@ -51,6 +57,14 @@ ANNOTATION_PREFIXES = ("metallb.io/", "metallb.universe.tf/")
 DRAINING_ANNOTATION = "felixpy.io/draining"
 """On an IPAddressPool, `true`: no Service gets an address of it any more; MetalLB has no field for that."""
 DEFAULT_AFFINITY_S = 10800
+DISTRIBUTIONS = {
+    "PreferClose": Distribution.SAME_ZONE,
+    "PreferSameZone": Distribution.SAME_ZONE,
+    "PreferSameNode": Distribution.SAME_NODE,
+}
+"""What else may stand in spec.trafficDistribution means nothing (KEP-4444)."""
+_HEALTH_WORD = "health"
+_PROTOCOL_WORDS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
 def _annotation(doc: ServiceDoc, word: str) -> str:
@@ -99,6 +113,10 @@ def read_service(doc: ServiceDoc) -> Service:
         labels=read_labels(doc.metadata.labels),
         selector=read_labels(spec.selector),
         created=doc.metadata.creation_timestamp or "",
+        health_port=spec.health_check_node_port,
+        node_ports=spec.type == "NodePort" or spec.allocate_load_balancer_node_ports is not False,
+        publish_unready=spec.publish_not_ready_addresses,
+        distribution=DISTRIBUTIONS.get(spec.traffic_distribution or "", Distribution.ANY),
     )
 
 
@@ -127,11 +145,23 @@ def read_slice(doc: EndpointSliceDoc) -> EndpointSlice | None:
                 ready,
                 serving,
                 bool(conditions and conditions.terminating),
+                endpoint.zone or "",
+                _hints(endpoint),
             )
         )
     return EndpointSlice(
         service, (BackendGroup(tuple(backends), _ports("ports", doc.ports)),), HEADLESS_LABEL in labels
     )
+
+
+def _hints(endpoint: SliceEndpoint) -> Hints:
+    if endpoint.hints is None:
+        return _NO_HINTS
+    zones, nodes = endpoint.hints.for_zones or (), endpoint.hints.for_nodes or ()
+    return Hints(tuple(one.name for one in zones), tuple(one.name for one in nodes))
+
+
+_NO_HINTS = Hints()
 
 
 def read_endpoints(doc: EndpointsDoc, name: str) -> EndpointSlice:
@@ -280,3 +310,28 @@ def read_grant(doc: GrantDoc) -> Grant:
             raise FieldError(f"services[{index}]", f"{text!r} is not `namespace/name`")
         names.append(Name(namespace, name))
     return Grant(read_address("address", doc.address), tuple(names), doc.pool)
+
+
+def read_port_grant(doc: PortGrantDoc) -> PortGrant:
+    if not 1 <= doc.port <= 65535:
+        raise FieldError("port", f"{doc.port} is no port")
+    namespace, slash, name = doc.service.partition("/")
+    if not slash:
+        raise FieldError("service", f"{doc.service!r} is not `namespace/name`")
+    uses = tuple(read_port_use(f"uses[{index}]", text) for index, text in enumerate(doc.uses))
+    return PortGrant(doc.port, Name(namespace, name), uses)
+
+
+def read_port_use(field: str, text: str) -> PortUse:
+    """`TCP/80`, or `health`."""
+    if text == _HEALTH_WORD:
+        return HEALTH
+    protocol, _, port = text.partition("/")
+    if not (port.isascii() and port.isdigit()):
+        raise FieldError(field, f"{text!r} is neither PROTOCOL/PORT nor {_HEALTH_WORD}")
+    return PortUse(read_protocol(field, protocol) or 6, int(port))
+
+
+def format_port_use(use: PortUse) -> str:
+    """As `read_port_use` reads it."""
+    return _HEALTH_WORD if use == HEALTH else f"{_PROTOCOL_WORDS.get(use.protocol, str(use.protocol))}/{use.port}"

@@ -300,6 +300,14 @@ class TrafficPolicy(StrEnum):
     LOCAL = "Local"
 
 
+class Distribution(StrEnum):
+    """Which endpoints a Service prefers (spec.trafficDistribution); PreferClose is the older word for the same zone."""
+
+    ANY = ""
+    SAME_ZONE = "PreferSameZone"
+    SAME_NODE = "PreferSameNode"
+
+
 @dataclass(frozen=True, slots=True)
 class ServicePort:
     """A port of a Service; `protocol` by number."""
@@ -314,7 +322,9 @@ class ServicePort:
 class Service:
     """A Service, as far as forwarding, allocation and announcement read it.
 
-    `requested` are addresses asked for, `pool` the pool asked for; `class_name` None means not said.
+    `requested` are addresses asked for, `pool` the pool asked for; `class_name` None means not said. `health_port` is
+    where nodes tell a balancer outside whether they have endpoints; 0 means not said. `node_ports`: whether ports that
+    have none are to get one. `publish_unready`: its endpoints count as ready whatever they say.
     """
 
     type: str
@@ -334,17 +344,31 @@ class Service:
     labels: LabelPairs = ()
     selector: LabelPairs = ()
     created: str = ""
+    health_port: int = 0
+    node_ports: bool = True
+    publish_unready: bool = False
+    distribution: Distribution = Distribution.ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Which zones and nodes should use a backend; nothing said where empty."""
+
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One address behind a Service."""
+    """One address behind a Service; `zone` is where it runs."""
 
     addresses: tuple[Address, ...]
     node: str
     ready: bool
     serving: bool
     terminating: bool = False
+    zone: str = ""
+    hints: Hints = Hints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +477,25 @@ class Grant:
     pool: str
 
 
+class PortUse(NamedTuple):
+    """A port of a Service, by protocol number; HEALTH stands for its health check."""
+
+    protocol: int
+    port: int
+
+
+HEALTH = PortUse(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PortGrant:
+    """A port of every node that the controllers gave to a Service, and what for."""
+
+    port: int
+    service: Name
+    uses: tuple[PortUse, ...]
+
+
 Resource = (
     WorkloadEndpoint
     | HostEndpoint
@@ -483,6 +526,7 @@ Resource = (
     | BfdProfile
     | Secret
     | Grant
+    | PortGrant
 )
 
 

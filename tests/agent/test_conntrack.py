@@ -11,6 +11,7 @@ import pytest
 
 from tests.agent.conftest import Scene
 from tests.agent.node import PORT, Node, Pod
+from tests.support.netns import Namespace
 from tests.support.packets import MOST_S
 from tests.support.wait import eventually
 
@@ -42,11 +43,11 @@ for line in sys.stdin:
 
 
 class Client:
-    """A UDP socket in a pod that keeps its source port."""
+    """A UDP socket in a namespace that keeps its source port."""
 
-    def __init__(self, pod: Pod, address: str) -> None:
-        argv = [sys.executable, "-I", "-S", "-c", _CLIENT, address, str(PORT), str(MOST_S)]
-        self._process = pod.namespace.popen(*argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, namespace: Namespace, address: str, port: int = PORT) -> None:
+        argv = [sys.executable, "-I", "-S", "-c", _CLIENT, address, str(port), str(MOST_S)]
+        self._process = namespace.popen(*argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._number = 0
 
     def asks(self) -> str:
@@ -98,7 +99,7 @@ def test_the_next_pod_with_an_address_is_not_reached_by_old_connections(guarded:
     first = node.pod("first", ADDRESS)
     first.write()
     eventually(lambda: a.reaches(first))
-    with Client(a, ADDRESS) as client, Client(a, b.addresses[0]) as bystander:
+    with Client(a.namespace, ADDRESS) as client, Client(a.namespace, b.addresses[0]) as bystander:
         assert (client.asks(), bystander.asks()) == ("first", "b")
         others = connections(node, "tcp", b.addresses[0])
         second = follow(first, "guarded")
@@ -114,7 +115,7 @@ def test_a_pod_that_went_while_the_agent_was_away(guarded: Scene) -> None:
     first = node.pod("first", ADDRESS)
     first.write()
     eventually(lambda: a.reaches(first))
-    with Client(a, ADDRESS) as client:
+    with Client(a.namespace, ADDRESS) as client:
         assert client.asks() == "first"
         node.agent.stop()
         node.etcd.delete(first.key)
@@ -146,7 +147,7 @@ def served(scene: Scene) -> Iterator[tuple[Scene, Pod, Client]]:
     c.write()
     eventually(lambda: scene.a.reaches(c))
     put_service(scene.node, scene.b.addresses[0])
-    with Client(scene.a, VIP) as client:
+    with Client(scene.a.namespace, VIP) as client:
         eventually(lambda: client.asks() == "b", what="served by b")
         yield scene, c, client
 

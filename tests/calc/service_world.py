@@ -5,11 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address, parse_prefix
-from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
+from felixpy.calc.topology import ZONE_LABEL
 from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
+    HEALTH,
     AddressPool,
     Backend,
     BackendGroup,
@@ -18,13 +20,17 @@ from felixpy.resources.types import (
     Block,
     BlockAffinity,
     CommunityAliases,
+    Distribution,
     EndpointSlice,
     FelixConfiguration,
     FloatingAddress,
     Grant,
+    Hints,
     IpPool,
     L2Advertisement,
     Node,
+    PortGrant,
+    PortUse,
     Resource,
     Service,
     ServicePort,
@@ -61,11 +67,16 @@ def service_of(
     source_ranges: str = "",
     affinity_s: int = 0,
     label: str = "",
+    node_port: int = 0,
+    health_port: int = 0,
+    families: str = "",
+    unready: bool = False,
+    distribution: Distribution = Distribution.ANY,
 ) -> Service:
     """One port, named `web`; addresses and ranges are lists with blanks."""
     return Service(
         kind,
-        (ServicePort("web", protocol, port),),
+        (ServicePort("web", protocol, port, node_port),),
         cluster_addresses=tuple(map(parse_address, cluster.split())),
         external_addresses=tuple(map(parse_address, external.split())),
         external_policy=external_policy,
@@ -73,14 +84,34 @@ def service_of(
         source_ranges=tuple(map(parse_prefix, source_ranges.split())),
         affinity_timeout_s=affinity_s,
         labels=((label, "x"),) if label else (),
+        families=tuple(map(int, families.split())),
+        health_port=health_port,
+        publish_unready=unready,
+        distribution=distribution,
     )
 
 
-def backend(address: str, node: str = OTHER, state: str = "ready") -> Backend:
-    """`state` is ready, terminating (still serving), or gone (neither)."""
+def backend(
+    address: str, node: str = OTHER, state: str = "ready", *, zone: str = "", zones: str = "", nodes: str = ""
+) -> Backend:
+    """`state` is ready, terminating (still serving), or gone (neither); hints are for `zones` and `nodes`."""
     return Backend(
-        (parse_address(address),), node, state == "ready", state in ("ready", "terminating"), state == "terminating"
+        (parse_address(address),),
+        node,
+        state == "ready",
+        state in ("ready", "terminating"),
+        state == "terminating",
+        zone,
+        Hints(tuple(zones.split()), tuple(nodes.split())),
     )
+
+
+def port_grant(port: int, owner: str, *uses: PortUse) -> Change:
+    return Ref(Table.PORT_GRANT, Name("", str(port))), PortGrant(port, name_of(owner), uses)
+
+
+def node(zone: str, name: str = ME) -> Change:
+    return Ref(Table.NODE, Name("", name)), Node(labels=((ZONE_LABEL, zone),) if zone else ())
 
 
 def slice_of(
@@ -114,6 +145,11 @@ def at(address: str, port: int = 80, protocol: int = TCP) -> Frontend:
     return Frontend(parse_address(address), protocol, port)
 
 
+def on_node(port: int, protocol: int = TCP, version: int = 4) -> Frontend:
+    """A port of every address of the node."""
+    return Frontend(ANY_OWN[version], protocol, port)
+
+
 def to(address: str, port: int = 8080) -> BackendAddress:
     return BackendAddress(parse_address(address), port)
 
@@ -129,7 +165,7 @@ _POLICIES = st.sampled_from([CLUSTER, LOCAL])
 
 _services = st.builds(
     service_of,
-    st.sampled_from(["LoadBalancer", "LoadBalancer", "ClusterIP", "ExternalName"]),
+    st.sampled_from(["LoadBalancer", "LoadBalancer", "NodePort", "ClusterIP", "ExternalName"]),
     cluster=st.sampled_from(["", "10.96.0.1", "10.96.0.1 fd96::1", "10.96.0.2"]),
     external=st.sampled_from(["", "203.0.113.1", "198.51.100.1"]),
     port=st.sampled_from([80, 443]),
@@ -139,9 +175,20 @@ _services = st.builds(
     source_ranges=st.sampled_from(["", "192.0.2.0/24"]),
     affinity_s=st.sampled_from([0, 0, 10800]),
     label=st.sampled_from(["", "", "", "service.kubernetes.io/service-proxy-name"]),
+    node_port=st.sampled_from([0, 30080, 30443]),
+    health_port=st.sampled_from([0, 31000]),
+    families=st.sampled_from(["", "4", "6 4"]),
+    unready=st.sampled_from([False, False, True]),
+    distribution=st.sampled_from([Distribution.ANY, Distribution.ANY, *Distribution]),
 )
 _backends = st.builds(
-    backend, st.sampled_from(_PODS), st.sampled_from([ME, OTHER, ""]), st.sampled_from(["ready", "terminating", "gone"])
+    backend,
+    st.sampled_from(_PODS),
+    st.sampled_from([ME, OTHER, ""]),
+    st.sampled_from(["ready", "terminating", "gone"]),
+    zone=st.sampled_from(["", "east", "west"]),
+    zones=st.sampled_from(["", "", "east", "east west"]),
+    nodes=st.sampled_from(["", "", ME, OTHER]),
 )
 _slices = st.builds(
     lambda text, owner, backends, protocol, table: slice_of(text, owner, *backends, protocol=protocol, table=table),
@@ -157,6 +204,13 @@ _grants = st.builds(
     st.lists(_NAMES, max_size=2, unique=True),
     st.sampled_from(["default", "gold"]),
 )
+_port_grants = st.builds(
+    port_grant,
+    st.sampled_from([30080, 30081, 31000]),
+    _NAMES,
+    st.sampled_from([PortUse(TCP, 80), PortUse(TCP, 443), PortUse(UDP, 80), HEALTH]),
+)
+_own_node = st.builds(node, st.sampled_from(["", "east", "west"]), st.sampled_from([ME, ME, OTHER]))
 _workloads = st.builds(
     lambda text, addresses, node: workload(text, *addresses, node=node),
     st.sampled_from(["a/w1", "a/w2"]),
@@ -279,6 +333,8 @@ SERVICE_CHANGES = _or_gone(
         _slices,
         _slices,
         _grants,
+        _port_grants,
+        _own_node,
         _workloads,
         _ranges,
     )

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.calc import services
-from felixpy.calc.frontends import Frontend, FrontendIntent, derive_claims
+from felixpy.calc.frontends import Frontend, FrontendIntent, HealthCheck, derive_claims
 from felixpy.calc.reasons import Reason, Silent
-from felixpy.calc.services import ServiceCalc, derive_services
+from felixpy.calc.services import ServiceCalc, derive_all
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.view import View
@@ -205,6 +205,7 @@ def test_a_change_of_one_slice_reads_its_own_service_only(monkeypatch: pytest.Mo
 def test_incremental_and_from_scratch_agree_over_any_sequence(steps: list[tuple[Change, bool]]) -> None:
     calc, view = ServiceCalc(ME), View()
     kept: dict[Frontend, FrontendIntent] = {}
+    health: dict[Name, HealthCheck] = {}
 
     def flush() -> None:
         delta = calc.flush()
@@ -213,7 +214,12 @@ def test_incremental_and_from_scratch_agree_over_any_sequence(steps: list[tuple[
         kept.update(delta.puts)
         for frontend in delta.drops:
             del kept[frontend]
-        assert kept == calc.frontends == derive_services(view.tables, ME)
+        assert all(health.get(name) != check for name, check in delta.health.items()), "told what was known"
+        health.update({name: check for name, check in delta.health.items() if check is not None})
+        for name in (name for name, check in delta.health.items() if check is None):
+            del health[name]
+        assert kept == calc.frontends
+        assert (kept, health) == derive_all(view.tables, ME)
 
     for change, look in steps:
         view.put(*change)

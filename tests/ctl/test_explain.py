@@ -259,6 +259,27 @@ def test_a_node_without_endpoint_is_silent_where_the_policy_is_local(explain: As
     )
 
 
+def test_a_node_port_is_followed_to_the_pods(explain: Asker) -> None:
+    key = "/felixpy/resources/core/v1/services/default/web"
+    service = json.loads(explain.etcd.get(key) or "")
+    service["spec"] |= {"type": "NodePort", "externalTrafficPolicy": "Local"}
+    service["spec"]["ports"][0]["nodePort"] = 30080
+    explain.etcd.put(key, service)
+    put_node(explain.etcd, "n3", "192.0.2.3")
+    served = explain("198.51.100.7", "192.0.2.2", "tcp/30080")
+    ends = "198.51.100.7 → Service default/web (192.0.2.2) → default/web-1 (10.0.2.1), tcp/30080"
+    assert served.lines[0] == f"Denied: {ends}", "the policy lets clients in, and this is none"
+    silent = explain("198.51.100.7", "192.0.2.3", "tcp/30080")
+    assert silent.lines[-1].strip() == "denies: no endpoint is ready on this node, and the traffic policy is Local"
+    assert "destination becomes 10.0." in explain("n2", "n2", "tcp/30080").out
+    del service["spec"]["ports"][0]["nodePort"]
+    explain.etcd.put(key, service)
+    explain.etcd.put("/felixpy/grants/ports/31234", {"port": 31234, "service": "default/web", "uses": ["TCP/80"]})
+    assert explain("198.51.100.7", "192.0.2.2", "tcp/31234").lines[0] == f"Denied: {ends}".replace("30080", "31234")
+    explain.etcd.delete_prefix("/felixpy/resources/discovery.k8s.io/")
+    assert explain("198.51.100.7", "192.0.2.2", "tcp/31234").lines[-1].strip() == "refuses: no endpoint"
+
+
 def test_from_outside_and_to_outside(explain: Asker) -> None:
     assert explain("198.51.100.7", "web-1", "tcp/8080").code == 1
     assert explain("client", "198.51.100.7", "udp/53").code == 0

@@ -31,14 +31,8 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
 )
-from felixpy.dataplane.service_chains import (
-    SETS,
-    encode_backend,
-    encode_slot,
-    pick_chain,
-    service_base_rules,
-    service_objects,
-)
+from felixpy.dataplane.service_chains import pick_chain, service_base_rules, service_objects
+from felixpy.dataplane.service_sets import SETS, encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_port_key
 
 WEB = Frontend(parse_address("10.96.0.1"), 6, 80)
@@ -72,7 +66,7 @@ SLOTS = tuple(encode_backend(BackendAddress(parse_address(f"10.65.0.{last}"), 80
 
 def small_objects() -> tuple[list[Object], Mapping[Set, Members]]:
     """An endpoint with a policy, and a Service with two backends."""
-    pick = pick_chain(SETS[4].backends, 4, len(SLOTS), sticky=False)
+    pick = pick_chain(SETS[4].frontends, SETS[4].backends, 4, len(SLOTS), sticky=False)
     fixed = (*base_objects(service_base_rules()), *service_objects(), Chain("tunnel-input"))
     members: dict[Set, Members] = {
         RED: {parse_address("10.65.0.2"): b""},

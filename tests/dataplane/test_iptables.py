@@ -43,7 +43,7 @@ from felixpy.dataplane.rules import (
     SourceNat,
 )
 from felixpy.dataplane.rules import Drop as DropPacket
-from felixpy.dataplane.service_chains import encode_backend, encode_slot
+from felixpy.dataplane.service_sets import encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_port_key
 from tests.dataplane.iptables_world import restore_text, small_world
 

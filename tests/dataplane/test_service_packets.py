@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from felixpy.addresses import Prefix
 from felixpy.calc.services import ServiceCalc
 from felixpy.dataplane.base_chains import HOOKS
 from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
@@ -127,10 +128,15 @@ def place() -> Iterator[Place]:
 class ServiceNode:
     """The node's Services as the agent programs them: resources in, kernel changed."""
 
-    def __init__(self, node: Namespace, make_driver: Callable[[], NftDriver | IptablesDriver] = NftDriver) -> None:
+    def __init__(
+        self,
+        node: Namespace,
+        make_driver: Callable[[], NftDriver | IptablesDriver] = NftDriver,
+        node_port_addresses: tuple[Prefix, ...] = (),
+    ) -> None:
         self.driver = in_namespace(node.path, make_driver)
         self.calc, self.tables = ServiceCalc(ME), ServiceTables()
-        rules = dict(service_base_rules())
+        rules = dict(service_base_rules(node_port_addresses))
         rules["raw-prerouting"] = (
             Rule(SetMark(0, MARK_FROM_WORKLOAD)),
             Rule(SetMark(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), (InterfaceIs("in", "cali*"),)),

@@ -39,7 +39,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.dataplane.service_chains import encode_backend, encode_slot
+from felixpy.dataplane.service_sets import encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_prefix
 from felixpy.dataplane.verdict import Fate, parse_verdict, verdict
 

@@ -10,7 +10,7 @@ from felixpy.addresses import Address, parse_address
 from felixpy.dataplane.stale_flows import Forget
 from felixpy.drivers.netlink.conntrack import NEEDLES, Conntrack
 from felixpy.drivers.netlink.socket import in_namespace
-from tests.calc.service_world import UDP, at, to
+from tests.calc.service_world import UDP, at, on_node, to
 from tests.support.netns import Namespace
 
 POD, OTHER_POD, CLIENT = "10.65.0.2", "10.65.0.3", "192.0.2.9"
@@ -81,6 +81,17 @@ def test_a_frontend_keeps_the_connections_of_its_backends(namespace: Namespace, 
     assert conntrack.forget(Forget(udp={at(VIP, 53, UDP): kept})) == 3
     assert left(namespace) == {2, 5, 6}
     assert conntrack.forget(Forget(udp={at(VIP, 54, UDP): frozenset()})) == 0
+
+
+@pytest.mark.parametrize(("version", "own", "pod"), [(4, VIP, POD), (6, "2001:db8::1", "fd65::2")])
+def test_a_node_port_is_of_every_address(
+    namespace: Namespace, conntrack: Conntrack, version: int, own: str, pod: str
+) -> None:
+    source = CLIENT if version == 4 else "2001:db8::9"
+    track(namespace, source, own, 1, to=f"{pod}:5353" if version == 4 else f"[{pod}]:5353")
+    assert conntrack.forget(Forget(udp={on_node(54, UDP, version): frozenset()})) == 0
+    assert conntrack.forget(Forget(udp={on_node(53, UDP, version): frozenset({to(pod, 5353)})})) == 0
+    assert conntrack.forget(Forget(udp={on_node(53, UDP, version): frozenset()})) == 1
 
 
 def test_nothing_to_forget_asks_nothing(namespace: Namespace, conntrack: Conntrack) -> None:

@@ -116,6 +116,14 @@ SETS: Mapping[Set, Members] = {
     Set("eps6", SetType.IPV6_PORT_SLOT, DataType.IPV6_PORT): {
         slot("fd00:96::1", 80, 0): target("fd00::1", 8080),
     },
+    Set("nport4", SetType.NODE_PORT, DataType.VERDICT): {endpoint("0.0.0.0", 30080)[-8:]: b"goto one"},
+    Set("nport-eps4", SetType.NODE_PORT_SLOT, DataType.IPV4_PORT): {
+        slot("0.0.0.0", 30080, 0)[4:]: target("10.0.0.1", 8080),
+        slot("0.0.0.0", 30080, 1)[4:]: target("10.0.0.2", 8080),
+    },
+    Set("nport-eps6", SetType.NODE_PORT_SLOT, DataType.IPV6_PORT): {
+        slot("0.0.0.0", 30080, 0)[4:]: target("fd00::1", 8080),
+    },
 }
 
 TCP = ProtocolIs(6)
@@ -200,6 +208,9 @@ ACTIONS: Mapping[str, tuple[BaseHook | None, tuple[Match, ...], Action]] = {
     "dispatch out": (FORWARD, (), Dispatch("out_interface", "from")),
     "dispatch service": (NAT, (), Dispatch("service4", "svc4")),
     "dispatch service 6": (NAT, (), Dispatch("service6", "svc6")),
+    "dispatch node port": (NAT, (DestinationIsLocal(),), Dispatch("node_port4", "nport4")),
+    "dispatch node port of a family": (NAT, (FamilyIs(4), DestinationIsLocal()), Dispatch("node_port4", "nport4")),
+    "dispatch node port 6": (NAT, (), Dispatch("node_port6", "nport4")),
     "mark": (FORWARD, (), SetMark(0x10000, 0x10000)),
     "mark cleared": (FORWARD, (), SetMark(0, 0x30000)),
     "mark changed": (FORWARD, (), SetMark(0x10000, 0x30000)),
@@ -220,6 +231,10 @@ ACTIONS: Mapping[str, tuple[BaseHook | None, tuple[Match, ...], Action]] = {
     "balance 6": (NAT, (FamilyIs(6),), Balance("eps6", 6, 3)),
     "balance by source": (NAT, (), Balance("eps4", 4, 64, by_source=True)),
     "balance by source 6": (NAT, (), Balance("eps6", 6, 128, by_source=True)),
+    "balance a node port": (NAT, (), Balance("nport-eps4", 4, 2, any_address=True)),
+    "balance a node port 6": (NAT, (), Balance("nport-eps6", 6, 1, any_address=True)),
+    "balance a node port by source": (NAT, (), Balance("nport-eps4", 4, 64, by_source=True, any_address=True)),
+    "balance a node port by source 6": (NAT, (), Balance("nport-eps6", 6, 64, by_source=True, any_address=True)),
 }
 
 TARGETS = (Chain("one", (Rule(Accept()),)), Chain("two", (Rule(Return()),)))

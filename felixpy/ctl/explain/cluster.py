@@ -18,7 +18,7 @@ from felixpy.calc.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
-from felixpy.resources.types import Broken, Grant, HostEndpoint, Node, Resource, Service, WorkloadEndpoint
+from felixpy.resources.types import Broken, Grant, HostEndpoint, Node, PortGrant, Resource, Service, WorkloadEndpoint
 
 PREFIXES = tuple(prefix.encode() for prefix in (CALICO_PREFIX, OURS_PREFIX, GRANTS_PREFIX))
 """What an explanation reads."""
@@ -131,6 +131,22 @@ class Cluster:
                 granted.add(name)
         return tuple(sorted(granted))
 
+    def services_on(self, address: Address, protocol: int, port: int) -> tuple[Name, ...]:
+        """The Services that have `port` on every node, where the address is a node's; any node may take all ports."""
+        if address not in self.node_names:
+            return ()
+        granted = {
+            grant.service
+            for grant in self.tables[Table.PORT_GRANT].values()
+            if isinstance(grant, PortGrant) and grant.port == port
+        }
+        return tuple(
+            name
+            for name, service in sorted(self.tables[Table.SERVICE].items())
+            if isinstance(service, Service)
+            and (name in granted or any((one.protocol, one.node_port) == (protocol, port) for one in service.ports))
+        )
+
     def slices_of(self, services: Iterable[Name]) -> Iterator[tuple[Ref, Resource]]:
         """The EndpointSlices and Endpoints of some Services (and perhaps others of their namespaces)."""
         wanted = [(name.namespace, f'"{name.name}"'.encode()) for name in services]
@@ -143,13 +159,15 @@ class Cluster:
                 if value is not None:
                     yield ref, value
 
-    def resources(self, node: str, addresses: Collection[Address]) -> Iterator[tuple[Ref, Resource]]:
-        """What decides on `node` about packets from and to these addresses."""
+    def resources(
+        self, node: str, addresses: Collection[Address], services: Collection[Name]
+    ) -> Iterator[tuple[Ref, Resource]]:
+        """What decides on `node` about packets from and to these addresses, and to `services` where these are known."""
         decoder = Decoder(node)
         for table, named in self.tables.items():
             if table not in (Table.WORKLOAD, Table.SERVICE):
                 yield from ((Ref(table, name), value) for name, value in named.items())
-        services = self.services_at(addresses)
+        services = sorted({*services, *self.services_at(addresses)})
         yield from ((Ref(Table.SERVICE, name), self.tables[Table.SERVICE][name]) for name in services)
         endpoints = self._endpoints_of(node, addresses)
         pods = {pod_of(name, one) for name, one in endpoints.items()}

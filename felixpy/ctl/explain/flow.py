@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from felixpy.addresses import Address
-from felixpy.calc.frontends import Frontend
+from felixpy.calc.frontends import ANY_OWN, Frontend
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.ctl.explain.parties import Party, party_at
 from felixpy.dataplane.compiled import CompiledNode, compile_node
@@ -92,10 +92,12 @@ def explain_flows(
     flows: list[Flow] = []
     for here, there in pairs:
         packet = _packet(here, there, traffic)
-        if source.node and (source.node, source.endpoint) == (destination.node, destination.endpoint):
+        walker = _Walker(cluster, source, destination, packet)
+        stays = source.node and (source.node, source.endpoint) == (destination.node, destination.endpoint)
+        if stays and not walker.services:
             flows.append(Flow(source, destination, packet, ()))
         else:
-            flows += _Walker(cluster, source, destination, here, there).flows(packet, via)
+            flows += walker.flows(via)
     return tuple(flows)
 
 
@@ -111,18 +113,22 @@ def _packet(source: Address, destination: Address, traffic: Traffic) -> Packet:
 class _Walker:
     """One pair of addresses; nodes are compiled when the packet first meets them."""
 
-    def __init__(self, cluster: Cluster, source: Party, destination: Party, here: Address, there: Address) -> None:
+    def __init__(self, cluster: Cluster, source: Party, destination: Party, packet: Packet) -> None:
         self.cluster = cluster
         self.source = source
         self.destination = destination
-        self.services = cluster.services_at((there,))
+        self.packet = packet
+        there = packet.destination
+        ported = cluster.services_on(there, packet.protocol, packet.destination_port)
+        self.services = (*cluster.services_at((there,)), *ported)
         self.backends = _backends(cluster, self.services)
         floating = cluster.floating.get(there)
-        self.addresses = frozenset({here, there, *self.backends, *((floating.internal,) if floating else ())})
+        self.addresses = frozenset({packet.source, there, *self.backends, *((floating.internal,) if floating else ())})
         self._compiled: dict[str, CompiledNode] = {}
 
-    def flows(self, packet: Packet, via: str) -> Iterator[Flow]:
+    def flows(self, via: str) -> Iterator[Flow]:
         """One flow, or one for each backend."""
+        packet = self.packet
         node = self.source.node or via or self._entrance(packet)
         device = self.source.interface if self.source.node else self.cluster.uplink(node)
         entering = replace(packet, in_interface=device)
@@ -204,14 +210,15 @@ class _Walker:
         """The Service that a packet was sent to."""
         first = passages[0]
         asked = Frontend(first.entered.destination, first.entered.protocol, first.entered.destination_port)
-        intent = first.compiled.frontends.get(asked)
+        frontends = first.compiled.frontends
+        intent = frontends.get(asked) or frontends.get(asked._replace(address=ANY_OWN[first.entered.version]))
         return intent.service if intent is not None else next(iter(self.services), None)
 
     def _compile(self, node: str) -> CompiledNode:
         if node not in self._compiled:
             self._compiled[node] = compile_node(
                 node,
-                self.cluster.resources(node, self.addresses),
+                self.cluster.resources(node, self.addresses, self.services),
                 self.cluster.local_addresses(node),
                 self.cluster.uplink(node),
             )

@@ -36,7 +36,7 @@ from felixpy.dataplane.rules import (
     Reject,
     SourceNat,
 )
-from felixpy.dataplane.service_chains import OUTSIDE_CHAIN
+from felixpy.dataplane.service_chains import NODE_PORT_CHAIN, OUTSIDE_CHAIN
 from felixpy.dataplane.verdict import Step
 
 FIELDS: Mapping[Direction, str] = {"in": "ingress", "out": "egress"}
@@ -167,7 +167,7 @@ class _Reader:
                 pass
 
 
-_NOWHERE = ("nat-prerouting", "nat-output", OUTSIDE_CHAIN)
+_NOWHERE = ("nat-prerouting", "nat-output", OUTSIDE_CHAIN, f"{NODE_PORT_CHAIN}4", f"{NODE_PORT_CHAIN}6")
 """Chains in which a drop without words is a Service's own."""
 
 

@@ -27,7 +27,6 @@ FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
         "ipv4NormalRoutePriority",
         "ipv6NormalRoutePriority",
     ),
-    ("core", "Service"): ("healthCheckNodePort",),
 }
 """Fields of spec that no agent reads."""
 
@@ -53,5 +52,3 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
         if spec.get(field):
             said = "cannot be had, so that nobody gets a session by this object"
             yield Problem(("spec", field), said, Severity.WARNING)
-    if kind == ("core", "Service") and spec.get("type") == "NodePort":
-        yield Problem(("spec", "type"), "node ports are not forwarded yet", Severity.WARNING)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from felixpy.addresses import Address
-from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
 from felixpy.dataplane.stale_flows import Forget
 from felixpy.drivers.netlink.codec import attribute, nested, parse_attributes, pick_attributes
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
@@ -77,7 +77,7 @@ class Conntrack:
 
 
 def _find_stale(entries: Sequence[bytes], what: Forget) -> Iterator[bytes]:
-    needles: set[bytes] = {*what.addresses, *(frontend.address for frontend in what.udp)}
+    needles: set[bytes] = {*what.addresses, *map(_needle, what.udp)}
     few = tuple(needles) if len(needles) <= NEEDLES else ()
     for entry in entries:
         if few and not any(needle in entry for needle in few):
@@ -87,13 +87,22 @@ def _find_stale(entries: Sequence[bytes], what: Forget) -> Iterator[bytes]:
             yield entry
 
 
+def _needle(frontend: Frontend) -> bytes:
+    """What an entry to a frontend has in it: its address; of a node port, which has none, the port."""
+    return frontend.port.to_bytes(2, "big") if frontend.is_node_port else frontend.address
+
+
 def _is_stale(original: Direction, reply: Direction, what: Forget) -> bool:
     if not what.addresses.isdisjoint((original.source, original.destination, reply.source, reply.destination)):
         return True
     if original.protocol != _UDP:
         return False
-    backends = what.udp.get(Frontend(original.destination, original.protocol, original.destination_port))
-    return backends is not None and BackendAddress(reply.source, reply.source_port) not in backends
+    port, own = original.destination_port, ANY_OWN[4 if len(original.destination) == 4 else 6]
+    return any(
+        (backends := what.udp.get(Frontend(address, _UDP, port))) is not None
+        and BackendAddress(reply.source, reply.source_port) not in backends
+        for address in (original.destination, own)
+    )
 
 
 def _parse_direction(data: bytes, family: int) -> Direction:

@@ -49,6 +49,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     immediate,
     load_address,
     load_endpoint,
+    load_node_port,
     lookup,
     meta,
     nat,
@@ -126,14 +127,16 @@ def _map(kind: int, action: MapDestination | MapSource, key: bytes) -> bytes:
 
 def _balance(action: Balance) -> bytes:
     words = ADDRESS_BYTES[action.version] // 4
-    choice = _slot_by_source(action, words + 2) if action.by_source else _slot_at_random(action, words + 2)
+    slot = 2 if action.any_address else words + 2
+    choice = _slot_by_source(action, slot) if action.by_source else _slot_at_random(action, slot)
     to = nat(
         _NAT_DESTINATION,
         NFPROTO[action.version],
         attribute_be32(3, FIRST),
         attribute_be32(5, register(words)),
     )
-    return load_endpoint(action.version, "destination") + choice + lookup(action.map_name, destination=FIRST) + to
+    asked = load_node_port() if action.any_address else load_endpoint(action.version, "destination")
+    return asked + choice + lookup(action.map_name, destination=FIRST) + to
 
 
 def _slot_at_random(action: Balance, word: int) -> bytes:
@@ -170,5 +173,7 @@ def _dispatch_key(action: Dispatch) -> bytes:
             return load_endpoint(4, "destination")
         case "service6":
             return load_endpoint(6, "destination")
+        case "node_port4" | "node_port6":
+            return load_node_port()
         case _:
             assert_never(action.key)

@@ -153,6 +153,11 @@ def load_address(version: int, side: Side, register: int) -> bytes:
     return payload(NETWORK, ADDRESS_AT[version, side], ADDRESS_BYTES[version], register)
 
 
+def load_node_port() -> bytes:
+    """Load protocol . destination port from the first register on."""
+    return meta(META_L4PROTO) + payload(TRANSPORT, PORT_AT["destination"], 2, register(1))
+
+
 def load_endpoint(version: int, side: Side) -> bytes:
     """Load address . protocol . port from the first register on."""
     words = ADDRESS_BYTES[version] // 4

@@ -187,6 +187,8 @@ class _Code:
                 self._require_protocol(_TCP)
             case Dispatch(key="service4" | "service6"):
                 self._require_family(4 if action.key == "service4" else 6)
+            case Dispatch(key="node_port4" | "node_port6"):
+                self._test_family(4 if action.key == "node_port4" else 6)
             case SourceNat():
                 pass
             case MapDestination() | MapSource():
@@ -195,7 +197,8 @@ class _Code:
                 protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP))
                 self.parts.append(meta(META_L4PROTO))
                 self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PROTOCOL, 1, protocols), False)
-                self._require_family(action.version)
+                if action.by_source or not action.any_address:
+                    self._require_family(action.version)
             case _:
                 pass
         self.parts.append(encode_action(action))

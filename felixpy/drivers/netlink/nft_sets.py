@@ -100,6 +100,8 @@ KEY_FORMS: Mapping[SetType, KeyForm] = {
     SetType.IPV6_IPV6: KeyForm((KeyType.IPV6, KeyType.IPV6), 32),
     SetType.IPV4_PORT_SLOT: KeyForm((KeyType.IPV4, KeyType.PROTOCOL, KeyType.PORT, KeyType.INTEGER), 16),
     SetType.IPV6_PORT_SLOT: KeyForm((KeyType.IPV6, KeyType.PROTOCOL, KeyType.PORT, KeyType.INTEGER), 28),
+    SetType.NODE_PORT: KeyForm((KeyType.PROTOCOL, KeyType.PORT), 8),
+    SetType.NODE_PORT_SLOT: KeyForm((KeyType.PROTOCOL, KeyType.PORT, KeyType.INTEGER), 12),
     SetType.INTERFACE: KeyForm((KeyType.INTERFACE,), INTERFACE_NAME_BYTES),
 }
 DATA_FORMS: Mapping[DataType, KeyForm] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from felixpy.dataplane.objects import Set, SetType
+from felixpy.dataplane.objects import DataType, Set, SetType
 
 _KEY_BYTE_ORDER, _DATA_BYTE_ORDER, _KEY_TYPEOF, _DATA_TYPEOF, _DATA_INTERVAL = 0, 1, 3, 4, 6
 _HOST_ENDIAN = 1
@@ -24,10 +24,11 @@ def describe_set(it: Set) -> bytes:
     match it.type:
         case SetType.INTERFACE:
             return _number(_KEY_BYTE_ORDER, _HOST_ENDIAN) + _number(_DATA_BYTE_ORDER, 0) + _number(_DATA_INTERVAL, 0)
-        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT:
-            daddr = _typeof(_PAYLOAD, *(_IP_DADDR if it.type is SetType.IPV4_PORT_SLOT else _IP6_DADDR))
+        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT | SetType.NODE_PORT_SLOT:
+            daddr = _typeof(_PAYLOAD, *(_IP_DADDR if it.data is DataType.IPV4_PORT else _IP6_DADDR))
             dport = _typeof(_PAYLOAD, *_TH_DPORT)
-            key = _concatenation(daddr, _typeof(_META, _L4PROTO), dport, _typeof(_NUMGEN, 1, 2, 0))
+            asked = (_typeof(_META, _L4PROTO), dport, _typeof(_NUMGEN, 1, 2, 0))
+            key = _concatenation(*(asked if it.type is SetType.NODE_PORT_SLOT else (daddr, *asked)))
             return (
                 _number(_KEY_BYTE_ORDER, 0)
                 + _number(_DATA_BYTE_ORDER, 0)

@@ -1,0 +1,125 @@
+"""Node ports and health checks through the whole agent: what an etcd write does to packets from outside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from tests.agent.node import PORT
+from tests.agent.test_conntrack import Client
+from tests.agent.test_host_endpoints import HOST4, HOST6, OURS, OUT4, POD4, World, shared, world
+from tests.support.packets import tcp_ok
+from tests.support.wait import eventually
+
+__all__ = ["shared", "world"]
+
+NODE_PORT, HEALTH_PORT = 30080, 31000
+
+_GET = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=2)
+connection.request("GET", "/")
+answer = connection.getresponse()
+print(answer.status, answer.getheader("X-Load-Balancing-Endpoint-Weight"), answer.read().decode())
+"""
+
+
+def write(world: World, *, node_port: int = NODE_PORT, protocol: str = "TCP", ready: bool = True, **spec: Any) -> None:
+    """Service web with the pod behind it."""
+    etcd, meta = world.node.etcd, {"name": "web", "namespace": "default"}
+    port = {"name": "web", "protocol": protocol, "port": 80, "nodePort": node_port}
+    body = {"type": "NodePort", "ports": [port], **spec}
+    etcd.put(f"{OURS}/core/v1/services/default/web", {"metadata": meta, "spec": body})
+    slice_ = {
+        "metadata": {**meta, "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": [POD4], "nodeName": world.node.name, "conditions": {"ready": ready}}],
+        "ports": [{"name": "web", "protocol": protocol, "port": PORT}],
+    }
+    etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/default/web-1", slice_)
+
+
+def into_port(world: World, address: str = HOST4) -> bool:
+    """Whether the outside gets a TCP connection to the node port."""
+    return tcp_ok(world.outside, address, NODE_PORT, wait_s=0.25)
+
+
+def test_a_node_port_leads_to_the_pod_and_leaves_the_host_alone(world: World) -> None:
+    assert not into_port(world)
+    write(world)
+    eventually(lambda: into_port(world), what="the node port is there")
+    assert tcp_ok(world.node.namespace, HOST4, NODE_PORT, wait_s=1), "from the node itself"
+    assert tcp_ok(world.pod.namespace, HOST4, NODE_PORT, wait_s=1), "from the pod that is behind it"
+    assert world.into_host()
+    assert not into_port(world, HOST6), "there is no IPv6 endpoint"
+    world.node.etcd.delete_prefix(f"{OURS}/core/v1/services/")
+    eventually(lambda: not into_port(world), what="the node port is gone")
+
+
+def test_a_granted_port_is_as_good(world: World) -> None:
+    write(world, node_port=0)
+    grant = {"port": NODE_PORT, "service": "default/web", "uses": ["TCP/80"]}
+    world.node.etcd.put(f"/felixpy/grants/ports/{NODE_PORT}", grant)
+    eventually(lambda: into_port(world))
+    world.node.etcd.delete(f"/felixpy/grants/ports/{NODE_PORT}")
+    eventually(lambda: not into_port(world))
+
+
+def test_policies_before_translation_see_the_node_port_and_others_what_passes_through(world: World) -> None:
+    write(world)
+    eventually(lambda: into_port(world))
+    world.host("up", interfaceName="up0")
+    eventually(lambda: not world.into_host(), what="the host is closed")
+    assert into_port(world), "what passes through is another matter"
+    deny = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [NODE_PORT]}}
+    world.policy("before", types=["Ingress"], preDNAT=True, applyOnForward=True, ingress=[deny])
+    eventually(lambda: not into_port(world), what="denied before translation")
+    assert world.into_pod(), "of its own port nothing is said"
+    pod_port = {**deny, "destination": {"ports": [PORT]}}
+    world.policy("before", types=["Ingress"], applyOnForward=True, ingress=[pod_port, {"action": "Allow"}])
+    eventually(lambda: not world.into_pod() and not into_port(world), what="denied after translation")
+
+
+def test_the_pod_s_policy_sees_the_client_with_policy_local(world: World) -> None:
+    write(world, externalTrafficPolicy="Local")
+    only = {"action": "Allow", "protocol": "TCP", "source": {"nets": [f"{OUT4}/32"]}}
+    world.node.policy("client", "name == 'a'", ingress=[only])
+    eventually(lambda: into_port(world), what="the client is let in by its own address")
+    only["source"] = {"nets": ["10.99.0.0/16"]}
+    world.node.policy("client", "name == 'a'", ingress=[only])
+    eventually(lambda: not into_port(world), what="and kept out by it")
+
+
+def test_a_udp_client_of_a_node_port_moves_when_its_backend_goes(world: World) -> None:
+    other = world.node.pod("other", "10.65.0.9")
+    other.write()
+    write(world, protocol="UDP")
+    with Client(world.outside, HOST4, NODE_PORT) as client:
+        eventually(lambda: client.asks() == "a", what="served by a")
+        key = f"{OURS}/discovery.k8s.io/v1/endpointslices/default/web-1"
+        world.node.etcd.put(key, (world.node.etcd.get(key) or "").replace(POD4, "10.65.0.9"))
+        eventually(lambda: client.asks() == "other", what="served by the other")
+    world.node.etcd.delete(other.key)
+    world.node.pods.remove(other)
+    other.close()
+
+
+def checked(world: World) -> tuple[int, str, Any]:
+    """Status, weight and body of the health check, as a balancer outside gets them; 0 where nobody listens."""
+    done = world.outside.run(sys.executable, "-I", "-S", "-c", _GET, HOST4, str(HEALTH_PORT), check=False)
+    if not done:
+        return 0, "", None
+    status, weight, body = done.split(" ", 2)
+    return int(status), weight, json.loads(body)
+
+
+def test_the_health_check_follows_the_endpoints_of_this_node(world: World) -> None:
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": HEALTH_PORT}
+    write(world, **local)
+    service = {"namespace": "default", "name": "web"}
+    well = {"service": service, "localEndpoints": 1, "serviceProxyHealthy": True}
+    eventually(lambda: checked(world) == (200, "1", well), what="one endpoint is ready")
+    write(world, ready=False, **local)
+    eventually(lambda: checked(world) == (503, "0", {**well, "localEndpoints": 0}), what="none is ready")
+    write(world, **{**local, "externalTrafficPolicy": "Cluster"})
+    eventually(lambda: checked(world)[0] == 0, what="every node serves, nobody asks")
