@@ -1,0 +1,215 @@
+"""Peers as people write them, against a BIRD of another AS: passwords, filters, and two who want one session.
+
+The whole agent with gobgpd 4 and 3, fed through etcd; what is told and what went wrong is asked of felixctl.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.cluster import FELIXCTL
+from tests.agent.node import Node, resource
+from tests.birdpy.conftest import GOBGPD
+from tests.support.netns import Namespace, link_namespaces
+from tests.support.process import Daemon
+from tests.support.wait import eventually
+
+WANTED, UNWANTED, WANTED6, UNWANTED6 = "198.51.100.0/24", "203.0.113.0/24", "2001:db8:1::/48", "2001:db8:2::/48"
+BLOCK = "10.64.9.0/26"
+PASSWORD, NEXT_PASSWORD = "open-sesame-77", "changed-88"
+OURS = "/felixpy/resources"
+PEER = {"peerIP": "10.97.0.2", "asNumber": 65000}
+PEER6 = {"peerIP": "fd97::2", "asNumber": 65000}
+BY_SECRET = {"password": {"secretKeyRef": {"name": "tor", "key": "secret"}}}
+
+BIRD = """
+router id 10.97.0.2;
+protocol device {{ }}
+protocol static {{ ipv4; route {wanted} blackhole; route {unwanted} blackhole; }}
+protocol static {{ ipv6; route {wanted6} blackhole; route {unwanted6} blackhole; }}
+protocol bgp node {{ local 10.97.0.2 as 65000; neighbor 10.97.0.1 as 64512; password "{password}";
+  connect retry time 1; connect delay time 1; error wait time 1, 2;
+  ipv4 {{ import all; export where source = RTS_STATIC; }}; }}
+protocol bgp node6 {{ local fd97::2 as 65000; neighbor fd97::1 as 64512;
+  connect retry time 1; connect delay time 1; error wait time 1, 2;
+  ipv6 {{ import all; export where source = RTS_STATIC; }}; }}
+"""
+
+
+@dataclass
+class Rack:
+    """The node n1 (10.97.0.1) with the bgp role, and its ToR (10.97.0.2, AS 65000)."""
+
+    node: Node
+    tor: Namespace
+    directory: Path
+
+    def configure(self, password: str) -> None:
+        text = BIRD.format(wanted=WANTED, unwanted=UNWANTED, wanted6=WANTED6, unwanted6=UNWANTED6, password=password)
+        (self.directory / "bird.conf").write_text(text)
+
+    def birdc(self, *words: str) -> str:
+        return self.tor.run("birdc", "-s", self.directory / "bird.ctl", *words)
+
+    def learned(self, *prefixes: str) -> list[str]:
+        """Which of the ToR's prefixes the node has in its kernel."""
+        return [one for one in prefixes or (WANTED, UNWANTED, WANTED6, UNWANTED6) if self.route(one)]
+
+    def route(self, prefix: str) -> str:
+        family = "-6" if ":" in prefix else "-4"
+        return self.node.namespace.ip(family, "route", "show", "proto", "177", prefix)
+
+    def felixctl(self, *arguments: str) -> str:
+        env = {key: value for key, value in os.environ.items() if "ETCD" not in key}
+        env |= {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
+        argv = self.node.namespace.enter_argv([FELIXCTL, *arguments])
+        return subprocess.run(argv, capture_output=True, text=True, timeout=50, env=env).stdout
+
+    def bgp(self) -> Any:
+        (status,) = json.loads(self.felixctl("bgp", "-o", "json"))["nodes"]
+        return status["bgp"]
+
+    def asked_by(self, address: str) -> list[str]:
+        return next((one["askedBy"] for one in self.bgp()["sessions"] if one["address"] == address), [])
+
+    def refusals(self) -> dict[str, str]:
+        return {one["operation"]: one["error"] for one in self.bgp()["refusals"]}
+
+    def peer(self, name: str, spec: dict[str, Any]) -> None:
+        self.node.put("bgppeers", resource("BGPPeer", name, spec))
+
+    def metallb(self, **spec: Any) -> None:
+        given = {"myASN": 64512, "peerASN": 65000, "peerAddress": "10.97.0.2", **spec}
+        body = {"metadata": {"name": "tor", "namespace": "m"}, "spec": given}
+        self.node.etcd.put(f"{OURS}/metallb.io/v1beta2/bgppeers/m/tor", body)
+
+    def secret(self, password: str) -> None:
+        data = {"secret": base64.b64encode(password.encode()).decode()}
+        body = {"metadata": {"name": "tor", "namespace": "kube-system"}, "data": data}
+        self.node.etcd.put(f"{OURS}/core/v1/secrets/kube-system/tor", body)
+
+    def filter(self, **spec: Any) -> None:
+        self.node.put("bgpfilters", resource("BGPFilter", "some", spec))
+
+
+@pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
+def rack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+    directory = tmp_path_factory.mktemp("tor")
+    tor = Namespace.create("tor")
+    bird: Daemon | None = None
+    try:
+        with Node("bgp") as node:
+            link_namespaces(
+                node.namespace, "eth0", tor, "eth0",
+                left_addresses=["10.97.0.1/24", "fd97::1/64"], right_addresses=["10.97.0.2/24", "fd97::2/64"],
+            )  # fmt: skip
+            made = Rack(node, tor, directory)
+            made.configure(PASSWORD)
+            argv = ["bird", "-f", "-c", str(directory / "bird.conf"), "-s", str(directory / "bird.ctl")]
+            bird = Daemon([*argv, "-P", str(directory / "pid")], directory / "bird.log", netns=tor.name).start()
+            bgp = {"ipv4Address": "10.97.0.1/24", "ipv6Address": "fd97::1/64"}
+            node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
+            block = {"cidr": BLOCK, "affinity": "host:n1", "allocations": [0, *[None] * 63], "attributes": [{}]}
+            node.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
+            node.agent = node.make_agent("--gobgpd", GOBGPD[request.param], "--secrets-dir", str(directory / "secrets"))
+            node.agent.start()
+            yield made
+    finally:
+        if bird is not None:
+            bird.kill()
+        tor.delete()
+
+
+def test_no_session_before_its_password_and_filter_are_there(rack: Rack) -> None:
+    rack.peer("tor", {**PEER, **BY_SECRET, "filters": ["some"]})
+    rack.peer("tor6", {**PEER6, "filters": ["some"]})
+    eventually(lambda: set(rack.refusals()) == {"BGPPeer tor", "BGPPeer tor6"}, within_s=20)
+    rack.secret(PASSWORD)
+    eventually(lambda: "no BGPFilter some" in rack.refusals().get("BGPPeer tor", ""))
+    rack.filter(
+        importV4=[{"action": "Accept", "cidr": WANTED, "matchOperator": "Equal"}, {"action": "Reject"}],
+        importV6=[{"action": "Reject", "cidr": UNWANTED6, "matchOperator": "In"}],
+    )
+    eventually(lambda: rack.learned() == [WANTED, WANTED6], within_s=30)
+    assert rack.refusals() == {}
+    eventually(lambda: BLOCK in rack.birdc("show", "route"), within_s=10)
+
+
+def test_a_filter_that_changes_is_obeyed_at_once(rack: Rack) -> None:
+    rack.filter(importV4=[{"action": "Reject", "interface": "eth*"}])
+    eventually(lambda: rack.learned() == [WANTED6, UNWANTED6], within_s=20)
+    rack.filter(importV4=[{"action": "Reject", "interface": "bond0"}], exportV4=[{"action": "Reject"}])
+    eventually(lambda: rack.learned() == [WANTED, UNWANTED, WANTED6, UNWANTED6], within_s=20)
+    eventually(lambda: BLOCK not in rack.birdc("show", "route"), within_s=20)
+    rack.filter()
+    eventually(lambda: BLOCK in rack.birdc("show", "route"), within_s=20)
+
+
+def test_a_password_that_changes_at_both_ends_brings_the_session_back(rack: Rack) -> None:
+    rack.configure(NEXT_PASSWORD)
+    assert "Reconfigur" in rack.birdc("configure")
+    rack.secret(NEXT_PASSWORD)
+    eventually(lambda: "Established" in rack.birdc("show", "protocols", "node"), within_s=40)
+    eventually(lambda: BLOCK in rack.birdc("show", "route"), within_s=20)
+
+
+def test_a_file_has_the_password_that_no_secret_has(rack: Rack) -> None:
+    rack.node.etcd.delete(f"{OURS}/core/v1/secrets/kube-system/tor")
+    eventually(lambda: "no Secret kube-system/tor" in rack.refusals().get("BGPPeer tor", ""))
+    folder = rack.directory / "secrets" / "tor"
+    folder.mkdir(parents=True)
+    (folder / "secret").write_text(NEXT_PASSWORD + "\n")
+    eventually(lambda: rack.learned(WANTED), within_s=40)
+    rack.secret(NEXT_PASSWORD)
+
+
+def test_passwords_are_nowhere_to_be_read(rack: Rack) -> None:
+    seen = [
+        *(rack.felixctl(*words) for words in (("bgp", "-o", "yaml"), ("status", "-o", "json"), ("status", "n1"))),
+        *(rack.felixctl("get", kind, "-A", "-o", "yaml") for kind in ("bgppeer", "bgpconfig", "node")),
+        *(path.read_text(errors="replace") for path in rack.node.run_dir.glob("*.log")),
+        *command_lines(),
+    ]
+    for text in seen:
+        assert PASSWORD not in text
+        assert NEXT_PASSWORD not in text
+    assert NEXT_PASSWORD not in rack.felixctl("get", "secret", "-A")
+
+
+def command_lines() -> Iterator[str]:
+    """What every process was started with."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                yield (folder / "cmdline").read_text(errors="replace")
+
+
+def test_two_who_want_one_session_have_it_together_or_not_at_all(rack: Rack) -> None:
+    eventually(lambda: rack.learned(WANTED), within_s=40)
+    rack.metallb(holdTime="30s", password=NEXT_PASSWORD)
+    eventually(lambda: rack.asked_by("10.97.0.2") == ["tor", "m/tor"], within_s=20)
+    assert rack.refusals() == {}
+    rack.metallb(peerASN=65001)
+    eventually(lambda: not rack.learned(WANTED), within_s=20)
+    said = rack.refusals()
+    assert set(said) == {"BGPPeer tor", "BGPPeer.metallb.io m/tor"}
+    assert all("asks for another asn" in why for why in said.values())
+    rack.node.etcd.delete(f"{OURS}/metallb.io/v1beta2/bgppeers/m/tor")
+    eventually(lambda: rack.learned(WANTED), within_s=40)
+
+
+def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
+    rack.peer("far", {"peerIP": "192.0.2.77", "asNumber": 65077, "reachableBy": "10.97.0.2"})
+    eventually(lambda: "via 10.97.0.2" in rack.route("192.0.2.77/32"))
+    rack.node.drop("bgppeers", "far")
+    eventually(lambda: not rack.route("192.0.2.77/32"))

@@ -1,0 +1,343 @@
+"""Whom a node peers with, out of resources as they stand in etcd: Calico's, MetalLB's, and both for one neighbour."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from birdpy.addresses import format_address, parse_address
+from birdpy.fib import LOCAL_PREF_TOP
+from birdpy.intent import Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
+from felixpy.addresses import parse_prefix
+from felixpy.calc.announce import Announcement, Why
+from felixpy.calc.bgp import BgpPlan, HostFacts, derive_bgp
+from felixpy.resources.bgp_types import SecretKey
+from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.kinds import KINDS, Name
+from felixpy.resources.view import View
+
+ME, TOR, OTHER_TOR = "n1", "192.0.2.254", "192.0.2.253"
+PASSWORD = "correct horse"
+
+
+class World:
+    """Three nodes of AS 64512 without a mesh, and what is written on top; a key with a slash is `namespace/name`."""
+
+    def __init__(self, facts: HostFacts | None = None, announced: tuple[Announcement, ...] = ()) -> None:
+        self.view = View()
+        self.facts, self.announced = facts, announced
+        for number, name in enumerate((ME, "n2", "n3"), start=1):
+            bgp = {"ipv4Address": f"192.0.2.{number}/24", "ipv6Address": f"2001:db8::{number}/64"}
+            self.put("Node", name, {"bgp": bgp}, labels={"name": name})
+        self.put("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": False})
+
+    def put(self, kind: str, name: str, spec: dict[str, object], group: str = "", **rest: object) -> World:
+        info = next(one for one in KINDS if one.kind == kind and (not group or one.group == group))
+        namespace, _, last = name.rpartition("/")
+        metadata = {"name": last, "labels": rest.pop("labels", {})}
+        body = {"metadata": metadata, "spec": spec, **rest} if spec else {"metadata": metadata, **rest}
+        found = Decoder(ME).decode(info.key(Name(namespace, last)).encode(), json.dumps(body).encode())
+        assert isinstance(found, Decoded), found
+        self.view.put(found.ref, found.value)
+        return self
+
+    def calico(self, name: str = "tor", **spec: object) -> World:
+        address = {} if "peerSelector" in spec else {"peerIP": TOR, "asNumber": 65000}
+        return self.put("BGPPeer", name, {**address, **spec}, "projectcalico.org")
+
+    def metallb(self, name: str = "m/tor", **spec: object) -> World:
+        given = {"myASN": 64512, "peerASN": 65000, "peerAddress": TOR, **spec}
+        return self.put(
+            "BGPPeer", name, {key: value for key, value in given.items() if value is not None}, "metallb.io"
+        )
+
+    def secret(self, name: str = "kube-system/tor", key: str = "password", password: str = PASSWORD) -> World:
+        return self.put("Secret", name, {}, data={key: base64.b64encode(password.encode()).decode()})
+
+    @property
+    def plan(self) -> BgpPlan:
+        plan = derive_bgp(self.view.tables, ME, self.announced, self.facts)
+        assert isinstance(plan, BgpPlan)
+        return plan
+
+    @property
+    def intent(self) -> BgpIntent:
+        return self.plan.intent
+
+    @property
+    def tor(self) -> Neighbor:
+        return self.intent.neighbors[parse_address(TOR)]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [format_address(address) for address in self.intent.neighbors]
+
+    @property
+    def refused(self) -> list[tuple[str, str]]:
+        return [(one.what, one.why) for one in self.plan.refusals]
+
+
+BY_SECRET: dict[str, object] = {"secretKeyRef": {"name": "tor", "key": "password"}}
+
+
+def test_calicos_peer_is_as_calico_would_have_it() -> None:
+    plain = World().calico().tor
+    assert (plain.asn, plain.port, plain.hold_time_s, plain.multihop_ttl, plain.ttl_security_hops) == (
+        65000, 179, 90, 255, 0,
+    )  # fmt: skip
+    assert (plain.graceful_restart.enabled, plain.graceful_restart.restart_time_s) == (True, 120)
+    assert plain.source == parse_address("192.0.2.1")
+    asked = World().calico(
+        peerIP=f"{TOR}:1790", localASNumber=65010, sourceAddress="None", ttlSecurity=2, keepaliveTime="50s",
+        maxRestartTime="1m", numAllowedLocalASNumbers=3,
+    ).tor  # fmt: skip
+    assert (asked.port, asked.local_asn, asked.source, asked.allow_own_asn) == (1790, 65010, None, 3)
+    assert (asked.ttl_security_hops, asked.multihop_ttl) == (2, 0), "they exclude each other"
+    assert (asked.keepalive_s, asked.hold_time_s, asked.graceful_restart.restart_time_s) == (50, 150, 60)
+
+
+def test_the_port_of_a_peer_that_is_a_node_is_the_nodes() -> None:
+    world = World().put("BGPConfiguration", "node.n2", {"listenPort": 1179}).calico(peerIP="192.0.2.2", asNumber=64512)
+    assert world.intent.neighbors[parse_address("192.0.2.2")].port == 1179
+
+
+def test_a_peering_of_some_with_a_node_has_its_way_back_unless_manual() -> None:
+    there = World().calico("to-me", node="n2", peerIP="192.0.2.1", asNumber=64512)
+    assert there.addresses == ["192.0.2.2"]
+    assert (
+        World().calico("to-me", node="n2", peerIP="192.0.2.1", asNumber=64512, reversePeering="Manual").addresses == []
+    )
+    assert World().calico("to-me", node="n2", peerIP="192.0.2.1", asNumber=64999).addresses == [], (
+        "another AS than ours"
+    )
+    by_label = World().calico("to-me", nodeSelector="name == 'n2'", peerSelector="name == 'n1'")
+    assert set(by_label.addresses) == {"192.0.2.2", "2001:db8::2"}
+
+
+def test_a_mesh_with_a_restart_time_and_a_password() -> None:
+    world = World().put("BGPConfiguration", "default", {"nodeMeshPassword": BY_SECRET, "nodeMeshMaxRestartTime": "30s"})
+    assert world.addresses == [], "not without its password"
+    ((what, why),) = world.refused
+    assert what == "BGPConfiguration default"
+    assert "no Secret kube-system/tor" in why
+    neighbors = world.secret().intent.neighbors.values()
+    assert len(neighbors) == 4
+    assert {(one.password, one.graceful_restart.restart_time_s) for one in neighbors} == {(PASSWORD, 30)}
+
+
+def test_bind_mode_and_router_id() -> None:
+    world = World().put("BGPConfiguration", "node.n1", {"bindMode": "NodeIP"})
+    speaker = world.intent.speaker
+    assert speaker is not None
+    assert [format_address(one) for one in speaker.listen_addresses] == ["192.0.2.1", "2001:db8::1"]
+    assert format_address(speaker.router_id) == "192.0.2.1"
+    moved = world.metallb(routerID="9.9.9.9").intent.speaker
+    assert moved is not None
+    assert format_address(moved.router_id) == "9.9.9.9"
+    torn = world.metallb("m/other", peerAddress=OTHER_TOR, routerID="8.8.8.8")
+    assert [what for what, _ in torn.refused] == ["BGPPeer.metallb.io m/other", "BGPPeer.metallb.io m/tor"]
+
+
+def test_metallbs_peer_is_as_metallb_would_have_it() -> None:
+    plain = World().metallb().tor
+    assert (plain.asn, plain.port, plain.hold_time_s, plain.multihop_ttl, plain.source) == (65000, 179, 90, 0, None)
+    assert not plain.graceful_restart.enabled
+    asked = World().metallb(
+        myASN=65010, peerPort=1790, holdTime="30s", keepaliveTime="5s", connectTime="7s", sourceAddress="192.0.2.9",
+        ebgpMultiHop=True, enableGracefulRestart=True, dualStackAddressFamily=True,
+    ).tor  # fmt: skip
+    assert (asked.local_asn, asked.port, asked.hold_time_s, asked.keepalive_s) == (65010, 1790, 30, 5)
+    assert (asked.connect_retry_s, asked.source, asked.multihop_ttl) == (7, parse_address("192.0.2.9"), 255)
+    assert (asked.graceful_restart.enabled, asked.versions) == (True, (4, 6))
+    assert World().metallb(peerASN=None, dynamicASN="internal").tor.asn == 64512
+
+
+def test_metallbs_peer_is_for_the_nodes_that_it_selects() -> None:
+    assert World().metallb(nodeSelectors=[{"matchLabels": {"name": "n1"}}]).addresses == [TOR]
+    assert World().metallb(nodeSelectors=[{"matchLabels": {"name": "n2"}}]).addresses == []
+
+
+def test_a_neighbour_that_both_want_has_one_session_with_what_either_asks() -> None:
+    world = World().calico(maxRestartTime="10s").metallb(holdTime="30s")
+    assert world.addresses == [TOR]
+    assert (world.tor.hold_time_s, world.tor.graceful_restart.restart_time_s, world.tor.multihop_ttl) == (30, 10, 255)
+    assert world.plan.asked_by[parse_address(TOR)] == ("tor", "m/tor")
+    assert world.refused == []
+
+
+@pytest.mark.parametrize(
+    ("calico", "metallb", "field"),
+    [
+        ({}, {"peerASN": 65001}, "asn"),
+        ({}, {"myASN": 65010}, "local_asn"),
+        ({"keepaliveTime": "10s"}, {"keepaliveTime": "5s"}, "keepalive_s"),
+        ({"peerIP": f"{TOR}:180"}, {"peerPort": 181}, "port"),
+        ({"password": BY_SECRET}, {"password": "other"}, "password"),
+    ],
+)
+def test_what_contradicts_is_named_at_both_and_gives_no_session(
+    calico: dict[str, object], metallb: dict[str, object], field: str
+) -> None:
+    world = World().secret().calico(**calico).metallb(**metallb)
+    assert world.addresses == []
+    assert world.refused == [
+        ("BGPPeer tor", f"no session with {TOR}: BGPPeer.metallb.io m/tor asks for another {field}"),
+        ("BGPPeer.metallb.io m/tor", f"no session with {TOR}: BGPPeer tor asks for another {field}"),
+    ]
+    assert PASSWORD not in repr(world.plan)
+
+
+def test_of_two_of_metallbs_peers_neither_wins() -> None:
+    world = World().metallb("m/one", holdTime="30s").metallb("m/two", holdTime="60s")
+    assert world.addresses == []
+    assert [what for what, _ in world.refused] == ["BGPPeer.metallb.io m/one", "BGPPeer.metallb.io m/two"]
+    assert World().metallb("m/one").metallb("m/two").addresses == [TOR]
+
+
+def test_of_two_of_calicos_peers_the_global_one_wins_and_the_other_is_told() -> None:
+    world = World().calico("a-here", node=ME, asNumber=65001).calico("z-global")
+    assert world.tor.asn == 65000
+    assert world.refused == [("BGPPeer a-here", f"BGPPeer z-global has the session with {TOR}, with another asn")]
+
+
+def test_a_password_comes_from_a_secret_or_a_file_and_without_it_there_is_no_session() -> None:
+    world = World().calico(password=BY_SECRET)
+    assert world.addresses == []
+    assert world.plan.password_files == {SecretKey("tor", "password")}
+    assert world.secret().tor.password == PASSWORD
+    assert world.plan.password_files == frozenset()
+    assert world.secret(password="anew").tor.password == "anew"
+    filed = World(HostFacts({SecretKey("tor", "password"): PASSWORD})).calico(password=BY_SECRET)
+    assert filed.tor.password == PASSWORD
+    assert World().calico(password=BY_SECRET).secret(password="x" * 81).addresses == []
+    assert World().calico(password=BY_SECRET).secret(key="other").addresses == []
+
+
+def test_nor_does_the_mesh_give_a_session_that_its_peer_closes() -> None:
+    world = (
+        World()
+        .put("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": True})
+        .calico(peerIP="192.0.2.2", asNumber=64512, password=BY_SECRET)
+    )
+    assert set(world.addresses) == {"192.0.2.3", "2001:db8::2", "2001:db8::3"}
+
+
+def test_metallbs_password_is_in_the_secret_of_its_namespace() -> None:
+    world = World().metallb(passwordSecret={"name": "tor"}).secret("kube-system/tor")
+    assert world.addresses == []
+    assert world.secret("m/tor").tor.password == PASSWORD
+    assert World().metallb(password="plain").tor.password == "plain"
+
+
+def test_no_password_is_in_anything_that_is_printed() -> None:
+    world = World().secret().calico(password=BY_SECRET).metallb(peerAddress=OTHER_TOR, password=PASSWORD)
+    assert {one.password for one in world.intent.neighbors.values()} == {PASSWORD}
+    assert PASSWORD not in repr((world.plan, dict(world.view.tables)))
+
+
+@pytest.mark.parametrize(
+    ("peer", "why"),
+    [
+        ({"filters": ["nowhere"]}, "there is no BGPFilter nowhere"),
+        ({"peerIP": "", "localWorkloadSelector": "all()"}, "sessions with local workloads"),
+    ],
+)
+def test_what_calicos_peer_cannot_have_is_said(peer: dict[str, object], why: str) -> None:
+    world = World().calico(**peer)
+    assert world.addresses == []
+    ((what, said),) = world.refused
+    assert (what, why in said) == ("BGPPeer tor", True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "why"),
+    [
+        ({"vrf": "red"}, "vrf"),
+        ({"peerASN": None, "dynamicASN": "external"}, "dynamicASN external"),
+        ({"bfdProfile": "none"}, "there is no BFDProfile m/none"),
+        ({"bfdProfile": "echo"}, "echoMode"),
+        ({"passwordSecret": {"name": "none"}}, "there is no Secret m/none"),
+    ],
+)
+def test_what_metallbs_peer_cannot_have_is_said(peer: dict[str, object], why: str) -> None:
+    world = World().put("BFDProfile", "m/echo", {"echoMode": True}).metallb(**peer)
+    assert world.addresses == []
+    ((what, said),) = world.refused
+    assert (what, why in said) == ("BGPPeer.metallb.io m/tor", True)
+
+
+def test_what_another_node_cannot_have_is_none_of_our_concern() -> None:
+    world = World().calico(node="n2", filters=["nowhere"])
+    world.metallb(nodeSelectors=[{"matchLabels": {"name": "n2"}}], vrf="red")
+    assert world.refused == []
+
+
+def test_a_bfd_profile() -> None:
+    spec: dict[str, object] = {"receiveInterval": 100, "transmitInterval": 200, "detectMultiplier": 5}
+    assert World().put("BFDProfile", "m/fast", spec).metallb(bfdProfile="fast").tor.bfd == Bfd(200, 100, 5)
+
+
+def test_a_way_to_the_peer() -> None:
+    world = World().calico(peerIP="198.51.100.1", reachableBy=TOR)
+    ((prefix, gateway),) = world.plan.gateways.items()
+    assert (str(prefix), format_address(gateway)) == ("198.51.100.1/32", TOR)
+    assert prefix in world.plan.route_filter.own_prefixes, "what is learned does not replace it"
+
+
+def exports(world: World) -> list[Statement]:
+    return [one for one in world.intent.policy.exports if one.accept is None]
+
+
+@pytest.mark.parametrize(
+    ("peer", "rule"),
+    [
+        ({"nextHopMode": "Self"}, NextHopRule.SELF),
+        ({"nextHopMode": "Keep"}, NextHopRule.UNCHANGED),
+        ({"keepOriginalNextHop": True}, NextHopRule.UNCHANGED),
+        ({"keepOriginalNextHop": True, "asNumber": 64512}, None),
+        ({"nextHopMode": "Auto"}, None),
+    ],
+)
+def test_what_becomes_of_next_hops(peer: dict[str, object], rule: NextHopRule | None) -> None:
+    found = exports(World().calico(**peer))
+    assert {one.change.next_hop for one in found} == ({rule} if rule else set())
+    assert all(one.match.neighbors == (parse_address(TOR),) for one in found)
+    if rule is NextHopRule.UNCHANGED:
+        assert {one.match.origin for one in found} == {RouteOrigin.INTERNAL, RouteOrigin.EXTERNAL}, "ours have none"
+
+
+def test_a_session_that_carries_both_families_gives_each_its_next_hop() -> None:
+    (found,) = exports(World().metallb(dualStackAddressFamily=True))
+    assert (found.match.version, found.change.next_hop) == (6, parse_address("2001:db8::1"))
+
+
+def test_communities_of_prefixes_of_the_node_replace_those_of_all() -> None:
+    default: dict[str, object] = {
+        "nodeToNodeMeshEnabled": False,
+        "communities": [{"name": "inside", "value": "64512:1:2"}],
+        "prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["inside", "64512:7"]}],
+    }
+    world = World().put("BGPConfiguration", "default", default).calico()
+    (found,) = exports(world)
+    (prefix,) = found.match.prefixes or ()
+    assert (found.match.neighbors, str(prefix.prefix), prefix.shortest, prefix.longest) == (None, "10.0.0.0/8", 8, 32)
+    assert (found.change.add_communities, found.change.add_large_communities) == ((64512 << 16 | 7,), ((64512, 1, 2),))
+    assert exports(world.put("BGPConfiguration", "node.n1", {"prefixAdvertisements": []})) == []
+
+
+def test_blocks_carry_the_normal_priority_and_service_addresses_their_own() -> None:
+    block = Announcement(parse_prefix("10.0.0.0/26"), Why.BLOCK)
+    vip = Announcement(parse_prefix("203.0.113.1"), Why.SERVICE)
+    world = World(announced=(block, vip))
+    assert [one.local_pref for one in world.intent.advertisements.values()] == [LOCAL_PREF_TOP - 1024, None]
+    world.put("BGPConfiguration", "default", {"ipv4NormalRoutePriority": 500})
+    assert [one.local_pref for one in world.intent.advertisements.values()] == [LOCAL_PREF_TOP - 500, None]
+
+
+def test_an_advertisement_names_metallbs_peers_without_their_namespace() -> None:
+    vip = Announcement(parse_prefix("203.0.113.1"), Why.SERVICE, peers=("tor",))
+    world = World(announced=(vip,)).metallb().metallb("m/other", peerAddress=OTHER_TOR)
+    (restricted,) = [one for one in world.intent.policy.exports if one.match.prefixes]
+    assert restricted.match.neighbors == (parse_address(OTHER_TOR),)
