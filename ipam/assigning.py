@@ -9,6 +9,7 @@ Source: libcalico-go/lib/ipam/ipam.go (autoAssign, AssignIP), ipam_block_reader_
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -73,6 +74,7 @@ def _plan(draft: Draft, request: Request, selects: Callable[[Pool], bool]) -> tu
     draft = draft.rely(handle_key(request.handle_id))
     before = draft.handle(request.handle_id)
     draft, got = _find_held(draft, request.handle_id, before)
+    handle = _recount(draft, before, got)
     fixed = [address for address in request.addresses if all(address != each.address for each in got)]
     if not fixed and all(_count(got, version) >= request.wanted(version) for version in (4, 6)):
         return draft, Assignment(request.handle_id, got, repeated=True)
@@ -81,7 +83,7 @@ def _plan(draft: Draft, request: Request, selects: Callable[[Pool], bool]) -> tu
     reserved = reservation_filter(draft.cache.reserved())
     for address in fixed:
         draft, taken = _assign_fixed(draft, address, request, config)
-        got = (*got, taken)
+        got, handle = (*got, taken), handle.plus(taken.block, 1)
     for version in (4, 6):
         missing = request.wanted(version) - _count(got, version)
         if missing <= 0:
@@ -100,11 +102,20 @@ def _plan(draft: Draft, request: Request, selects: Callable[[Pool], bool]) -> tu
             if found is None:
                 raise PoolExhausted(version, {**choice.refused, **refused})
             draft, taken = found
-            got = (*got, taken)
-    handle = Handle({}, extra=before.extra if before else {})
-    for each in got:
-        handle = handle.plus(each.block, 1)
+            got, handle = (*got, taken), handle.plus(taken.block, 1)
     return draft.put(handle_key(request.handle_id), handle), Assignment(request.handle_id, got)
+
+
+def _recount(draft: Draft, before: Handle | None, got: tuple[AssignedAddress, ...]) -> Handle:
+    """What a handle counts, without blocks that are gone, and at least what it holds.
+
+    More than it holds is let be: Calico counts first and writes the block then, so that it may be on its way.
+    """
+    if before is None:
+        return Handle({})
+    held = Counter(each.block for each in got)
+    present = {cidr: count for cidr, count in before.blocks.items() if draft.block(cidr) is not None}
+    return Handle({cidr: max(count, held[cidr]) for cidr, count in present.items()}, extra=before.extra)
 
 
 def _count(got: tuple[AssignedAddress, ...], version: int) -> int:

@@ -36,7 +36,11 @@ class Receipt:
 
 
 def plan_release_handle(draft: Draft, handle_id: str) -> tuple[Draft, Receipt]:
-    """The draft without any address of a handle, and without the handle."""
+    """The draft without any address of a handle, and without the handle.
+
+    Shape   a block that the handle counts in and holds nothing of is written as it is: Calico counts first and writes
+            the block then, so that one that is on its way fails, and does not allocate under a handle that is gone.
+    """
     key = handle_key(handle_id)
     if draft.get(key) is UNKNOWN:
         raise NeedKeys([key])
@@ -53,6 +57,8 @@ def plan_release_handle(draft: Draft, handle_id: str) -> tuple[Draft, Receipt]:
         if isinstance(block, Block):
             wanted = [Release(cidr.nth(ordinal), handle_id) for ordinal in held_by(block, handle_id)]
             draft, _ = _release_in(draft, block, wanted)
+            if not wanted:
+                draft = draft.put_block(block)
             released += [each.address for each in wanted]
     if handle is not None:
         draft = draft.put(key, None)

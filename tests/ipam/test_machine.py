@@ -11,7 +11,7 @@ from ipam.addresses import format_address
 from ipam.audit import Problem
 from ipam.request import AddressRefused, PoolExhausted
 from ipam.store import Fault, StoreFailure
-from tests.ipam.calico_writer import CalicoWriter, Lost
+from tests.ipam.calico_writer import CalicoWriter, Lost, TwinKeys
 from tests.ipam.cluster import Cluster, pod, texts
 
 pytestmark = pytest.mark.timeout(300)
@@ -35,7 +35,7 @@ class Machine(RuleBasedStateMachine):
         self.calico_held = {}
         self.calico_unsure = set()
         self.steps = []
-        self.calico = CalicoWriter(self.cluster.store, "c1", "10.0.0.0/28", 30, lambda: self.cluster.now)
+        self.calico = CalicoWriter(TwinKeys(self.cluster.store), "c1", "10.0.0.0/28", 30, lambda: self.cluster.now)
 
     @initialize(strict=st.booleans(), cooldown_s=st.sampled_from([0, 30]), limit=st.sampled_from([0, 2]))
     def begin(self, strict, cooldown_s, limit):
