@@ -309,8 +309,7 @@ class Decoder:
         except FieldError as error:
             return Broken(key, error.field, error.why)
         except msgspec.ValidationError as error:
-            why, _, path = str(error).partition(" - at `$")
-            return Broken(key, path.strip("`.") or "", why)
+            return _misshapen(key, str(error))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return Broken(key, "", f"not JSON: {error}")
         except RecursionError:
@@ -413,6 +412,16 @@ class Decoder:
                 return self._finish(key, ref, value, self._port_grant, services.read_port_grant)
             case _:
                 return None
+
+
+def _misshapen(key: str, said: str) -> Broken:
+    """What msgspec says of a value that is not of its shape, with the field that it is about."""
+    why, _, path = said.partition(" - at `$")
+    field = path.strip("`.")
+    before, named, missing = why.partition("missing required field `")
+    if named and before == "Object ":
+        field, why = f"{field}.{missing.strip('`')}".strip("."), "is missing"
+    return Broken(key, field, why)
 
 
 def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:

@@ -69,12 +69,12 @@ def document(spec: Mapping[str, Any]) -> str:
     )
 
 
-def ask(url: str, text: str) -> tuple[float, int]:
-    """Seconds that the answer takes, and how many pairs it tells of."""
+def ask(url: str, text: str) -> tuple[float, float, int]:
+    """Seconds that the answer takes, those of them on a processor, and how many pairs it tells of."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), _busy_s()
         done = subprocess.run(
             [FELIXCTL, "diff", "-f", file.name, "-o", "json"],
             env={**os.environ, "FELIXPY_ETCD": url},
@@ -82,21 +82,28 @@ def ask(url: str, text: str) -> tuple[float, int]:
             text=True,
             timeout=120,
         )
-        taken = time.perf_counter() - begin
+        taken, busy = time.perf_counter() - begin, _busy_s() - busy
     assert done.returncode == 1, done.stderr
-    return taken, int(json.loads(done.stdout)["pairs"])
+    return taken, busy, int(json.loads(done.stdout)["pairs"])
+
+
+def _busy_s() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def main() -> None:
     """Prints the table."""
     some = document({**policy("n", 0, range(1, 3), "Deny"), "order": 0})
     everything = document({**policy("n", 0, range(0)), "order": 0, "ingress": [{"action": "Deny"}]})
-    print(f"{'endpoints':>9} {'policies':>8} {'two rules s':>11} {'pairs':>8} {'deny all s':>10} {'pairs':>8}")
+    columns = f"{'two rules s':>11} {'cpu s':>6} {'pairs':>6} {'deny all s':>11} {'cpu s':>6} {'pairs':>6}"
+    print(f"{'endpoints':>9} {'policies':>8} {columns}")
     with Etcd() as etcd:
         for endpoints, policies in SIZES:
             etcd.delete_prefix("/")
             for key, value in cluster(endpoints, policies):
                 etcd.put(key.decode(), value.decode())
-            one, pairs = min(ask(etcd.url, some) for _ in range(3))
-            other, more = min(ask(etcd.url, everything) for _ in range(3))
-            print(f"{endpoints:9} {policies:8} {one:11.2f} {pairs:8} {other:10.2f} {more:8}", flush=True)
+            one, busy, pairs = min(ask(etcd.url, some) for _ in range(3))
+            other, more_busy, more = min(ask(etcd.url, everything) for _ in range(3))
+            row = f"{one:11.2f} {busy:6.2f} {pairs:6} {other:11.2f} {more_busy:6.2f} {more:6}"
+            print(f"{endpoints:9} {policies:8} {row}", flush=True)

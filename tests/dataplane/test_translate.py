@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from felixpy.calc.graph import Graph
 from felixpy.dataplane.base_chains import base_objects
 from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.host_chains import Guards
 from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set, SetType
 from felixpy.dataplane.rules import Dispatch, Goto, Jump, SetHas
 from felixpy.dataplane.translate import Translator
@@ -24,11 +25,14 @@ class Kernel:
         self.translator = Translator(self.graph.sets.members)
         self.objects: dict[Key, Object] = {}
         self.members: dict[Set, dict[bytes, bytes]] = {}
+        self.guards: Guards | None = None
 
     def flush(self) -> None:
         changes = Changes()
         self.translator.translate(self.graph.flush(), changes)
-        self.translator.ledger.put("base", base_objects({}, self.translator.guards), changes)
+        if self.translator.guards != self.guards:
+            self.guards = self.translator.guards
+            self.translator.ledger.put("base", base_objects({}, self.guards), changes)
         for key, one in changes.objects.items():
             old = self.objects.pop(key, None)
             if isinstance(old, Set) and old != one:

@@ -123,7 +123,7 @@ def test_what_cannot_be_enforced_fails_closed(peer: dict[str, Any]) -> None:
         ({"tier": "Admin", "subject": {}}, "spec.subject"),
         ({"tier": "Odd"}, "spec.tier"),
         ({"tier": "Admin", "priority": None}, "spec.priority"),
-        ({"tier": "Admin", "subject": {"pods": {"podSelector": {}}}}, "spec.subject.pods"),
+        ({"tier": "Admin", "subject": {"pods": {"podSelector": {}}}}, "spec.subject.pods.namespaceSelector"),
     ],
     ids=str,
 )

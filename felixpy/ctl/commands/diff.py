@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     from felixpy.ctl.verdicts.compare import compare
     from felixpy.ctl.verdicts.world import World
 
+    gc.disable()  # all of a large cluster is made, and kept until the end
     before = World(read_cluster(snapshot.items))
     values = {change.key: None if change.after is None else encode_body(change.after) for change in changes}
     changed = before.cluster.changed(values)

@@ -1,0 +1,199 @@
+"""Random policies on two nodes with real agents, and random flows: what explain says, and what packets do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from felixpy.ctl.explain.cluster import Cluster, read_cluster
+from felixpy.ctl.explain.flow import explain_flows
+from felixpy.ctl.explain.parties import find_party
+from felixpy.ctl.explain.text import render_flow
+from felixpy.ctl.explain.traffic import parse_traffic
+from felixpy.datastore.model import KeyValue
+from tests.agent.cluster import ADDRESSES, two_nodes
+from tests.agent.cluster import Cluster as Machines
+from tests.agent.node import PORT, Json, Pod, resource
+from tests.agent.probe import Probe, probe_all
+from tests.dataplane.truth import render_table
+from tests.support.netns import Namespace
+from tests.support.wait import eventually
+
+FLOWS = 24
+SELECTORS = ("all()", "a == 'x'", "a != 'x'", "has(b)", "!has(b)", "a in {'x', 'y'} && has(b)", "name == 'p2'")
+NETS = ("10.65.1.0/24", "10.65.2.2/32", "10.98.0.0/24", "10.65.0.0/16", "fd65:1::/64", "fd65:2::/64")
+TYPES = (["Ingress"], ["Egress"], ["Ingress", "Egress"])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Pods p1, p2 on n1 (10.65.1.1, .2) and p3, p4 on n2 (10.65.2.3, .4), in both families."""
+
+    machines: Machines
+    pods: Sequence[Pod]
+
+    @property
+    def ends(self) -> dict[str, Namespace]:
+        """Who may send, by a word that explain knows."""
+        pods = {pod.name: pod.namespace for pod in self.pods}
+        return {**pods, "n1": self.machines.n1.namespace, "n2": self.machines.n2.namespace}
+
+    def send(self, flows: Sequence[tuple[str, Probe]]) -> dict[tuple[str, Probe], bool]:
+        """Which flows get through; all senders at once."""
+        by_sender = {source: [probe for sender, probe in flows if sender == source] for source, _ in flows}
+        with ThreadPoolExecutor() as pool:
+            answers = pool.map(lambda source: probe_all(self.ends[source], by_sender[source]), by_sender)
+            found = dict(zip(by_sender, answers, strict=True))
+        return {
+            (source, probe): got
+            for source, probes in by_sender.items()
+            for probe, got in zip(probes, found[source], strict=True)
+        }
+
+    def cluster(self) -> Cluster:
+        """What is in etcd now."""
+        items = self.machines.etcd.get_prefix("/").items()
+        return read_cluster(KeyValue(key.encode(), value.encode(), 1) for key, value in items)
+
+
+@contextmanager
+def two_nodes_with_pods() -> Iterator[Scene]:
+    """The scene, its agents in sync and its pods reachable."""
+    with two_nodes("agent") as machines:
+        pods = []
+        for node, other, number in ((machines.n1, machines.n2, 1), (machines.n2, machines.n1, 2)):
+            node.namespace.add_address("eth0", f"fd98::{number}/64")
+            bgp = {"ipv4Address": f"{ADDRESSES[node.name]}/24", "ipv6Address": f"fd98::{number}/64"}
+            node.put("nodes", resource("Node", node.name, {"bgp": bgp}))
+            node.namespace.sysctl(ipv4__conf__all__rp_filter=0, ipv4__conf__eth0__rp_filter=0)
+            away = 3 - number
+            node.namespace.ip("route", "add", f"10.65.{away}.0/24", "via", ADDRESSES[other.name])
+            node.namespace.ip("route", "add", f"fd65:{away}::/64", "via", f"fd98::{away}")
+            for last in (2 * number - 1, 2 * number):
+                pods.append(node.pod(f"p{last}", f"10.65.{number}.{last}", f"fd65:{number}::{last}"))
+        for pod in pods:
+            pod.write()
+        machines.start()
+        eventually(lambda: pods[0].reaches(pods[3]) and pods[0].reaches(pods[3], 1), what="p1 reaches p4")
+        yield Scene(machines, pods)
+
+
+class Author:
+    """Writes policies by chance."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def entity(self, ported: bool) -> Json:
+        made: Json = {}
+        if self.random.random() < 0.4:
+            made["selector"] = self.random.choice(SELECTORS)
+        if self.random.random() < 0.15:
+            made["notSelector"] = self.random.choice(SELECTORS[1:])
+        if self.random.random() < 0.2:
+            made[self.random.choice(("nets", "notNets"))] = self.random.sample(NETS, 2)
+        if ported and self.random.random() < 0.5:
+            made[self.random.choice(("ports", "ports", "notPorts"))] = [
+                self.random.choice((PORT, 81, "82:9000", "web"))
+            ]
+        return made
+
+    def rule(self) -> Json:
+        protocol = self.random.choice((None, None, "TCP", "TCP", "UDP", "ICMP", "ICMPv6"))
+        rule: Json = {"action": self.random.choice(("Allow", "Allow", "Allow", "Deny", "Pass", "Log"))}
+        if protocol is not None:
+            rule["protocol"] = protocol
+        if protocol is None and self.random.random() < 0.2:
+            rule["ipVersion"] = self.random.choice((4, 6))
+        ported = protocol in ("TCP", "UDP")
+        return {**rule, "source": self.entity(False), "destination": self.entity(ported)}
+
+    def rules(self) -> list[Json]:
+        return [self.rule() for _ in range(self.random.randint(0, 3))]
+
+    def write(self, machines: Machines, pods: Sequence[Pod]) -> None:
+        """Everything anew: labels, tiers, policies, a network set."""
+        node = machines.n1
+        for plural in ("globalnetworkpolicies", "networkpolicies"):
+            machines.etcd.delete_prefix(f"/calico/resources/v3/projectcalico.org/{plural}/")
+        for pod in pods:
+            pod.write({label: self.random.choice("xyz") for label in "ab" if self.random.random() < 0.7})
+        first = {"order": 10, "defaultAction": self.random.choice(("Pass", "Pass", "Deny"))}
+        node.put("tiers", resource("Tier", "first", first))
+        node.put("globalnetworksets", resource("GlobalNetworkSet", "nets", {"nets": NETS[:2]}, {"b": "set"}))
+        for number in range(self.random.randint(2, 4)):
+            tier = self.random.choice(("first", "default", "default"))
+            spec: dict[str, Any] = {
+                "tier": tier,
+                "order": self.random.choice((1, 1, 2)),
+                "selector": self.random.choice(SELECTORS),
+                "types": self.random.choice(TYPES),
+                "ingress": self.rules(),
+                "egress": self.rules(),
+            }
+            if number % 2:
+                node.put("networkpolicies", resource("NetworkPolicy", f"{tier}.p{number}", spec, namespace="default"))
+            else:
+                node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"{tier}.p{number}", spec))
+
+    def flows(self, scene: Scene, count: int = FLOWS) -> list[tuple[str, Probe]]:
+        """Who sends what to whom: mostly between pods, some from and to nodes."""
+        addresses = [address for pod in scene.pods for address in pod.addresses] * 2 + list(ADDRESSES.values())
+        chosen: dict[tuple[str, Probe], None] = {}
+        while len(chosen) < count:
+            kind = self.random.choice(("tcp", "tcp", "tcp", "udp", "icmp"))
+            source, address = self.random.choice(list(scene.ends)), self.random.choice(addresses)
+            port = {"tcp": self.random.choice((PORT, 81, 82)), "udp": PORT, "icmp": 0}[kind]
+            own = address in ADDRESSES.values()
+            if not (own and (kind == "udp" or source in ADDRESSES)):
+                chosen[source, Probe(kind, address, port)] = None
+        return list(chosen)
+
+
+def predict(cluster: Cluster, source: str, probe: Probe) -> bool:
+    """What explain says."""
+    return all(flow.allowed for flow in _flows(cluster, source, probe))
+
+
+def _flows(cluster: Cluster, source: str, probe: Probe) -> Sequence[Any]:
+    word = "icmp" if probe.kind == "icmp" else f"{probe.kind}/{probe.port}"
+    ends = find_party(cluster, source), find_party(cluster, probe.address)
+    return explain_flows(cluster, *ends, parse_traffic(word))
+
+
+def words(allowed: bool) -> str:
+    """As explain says it."""
+    return "allowed" if allowed else "denied"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A world's flows: how many there were, how many got through, and what to read where explain was wrong."""
+
+    flows: int
+    allowed: int
+    wrong: str
+
+
+def try_world(scene: Scene, seed: int, count: int = FLOWS) -> Outcome:
+    """Writes the world of a seed, waits until both nodes have it, and tries flows. What differs is tried twice."""
+    author = Author(seed)
+    author.write(scene.machines, scene.pods)
+    waited = scene.machines.felixctl("status", "--wait")
+    assert waited.code == 0, waited.out + waited.err
+    cluster, flows = scene.cluster(), author.flows(scene, count)
+    said = {flow: predict(cluster, *flow) for flow in flows}
+    seen = scene.send(flows)
+    seen.update(scene.send([flow for flow in flows if said[flow] != seen[flow]]))
+    rows, wrong = [], []
+    for source, probe in flows:
+        asked, done = said[source, probe], seen[source, probe]
+        rows.append((source, f"{probe.kind} {probe.address} {probe.port}", words(asked), words(done)))
+        if asked != done:
+            wrong += [line.text for flow in _flows(cluster, source, probe) for line in render_flow(cluster, flow, True)]
+    table = "\n".join((render_table(("from", "to", "explain", "packets"), rows), *wrong)) if wrong else ""
+    return Outcome(len(flows), sum(seen.values()), table)
