@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from birdpy.addresses import Prefix, is_forwardable
@@ -64,9 +65,8 @@ PathTable = Mapping[Prefix, Mapping[Source, Path]]
 
 @dataclass(frozen=True, slots=True)
 class LearnedRoute:
-    """A route for the kernel. `next_hops` ascending, none twice; `metric` is the kernel's (lower wins)."""
+    """Where a route for the kernel leads. `next_hops` ascending, none twice; `metric` is the kernel's (lower wins)."""
 
-    prefix: Prefix
     next_hops: tuple[bytes, ...]
     metric: int = NORMAL_METRIC
 
@@ -91,7 +91,7 @@ class RouteFilter:
             return False
         if prefix in self.own_prefixes:
             return False
-        return not any(_within(prefix, outer) for outer in self.excluded)
+        return not (self.excluded and any(_within(prefix, outer) for outer in self.excluded))
 
 
 class RouteDelta(NamedTuple):
@@ -125,6 +125,12 @@ def choose_route(prefix: Prefix, paths: Mapping[Source, Path], route_filter: Rou
 
     Long-lived stale paths count only where there is no other. Of several metrics the lowest is taken, with its paths.
     """
+    if len(paths) == 1:
+        ((source, path),) = paths.items()
+        usable_alone = source.neighbor and is_forwardable(path.next_hop)
+        if not usable_alone or path.next_hop in route_filter.own_addresses or not route_filter.admits(prefix):
+            return None
+        return _single(path.next_hop, path.local_pref)
     usable: list[Path] = []
     for source, path in paths.items():
         if not source.neighbor:
@@ -137,7 +143,13 @@ def choose_route(prefix: Prefix, paths: Mapping[Source, Path], route_filter: Rou
         usable = [path for path in usable if not path.long_lived_stale] or usable
     metric = min(metric_of(path.local_pref) for path in usable)
     hops = {path.next_hop for path in usable if metric_of(path.local_pref) == metric}
-    return LearnedRoute(prefix, tuple(sorted(hops)), metric)
+    return LearnedRoute(tuple(sorted(hops)), metric)
+
+
+@lru_cache(maxsize=4096)
+def _single(next_hop: bytes, local_pref: int) -> LearnedRoute:
+    """Most routes are alike but for their prefix: they share one value."""
+    return LearnedRoute((next_hop,), metric_of(local_pref))
 
 
 def derive_routes(paths: PathTable, route_filter: RouteFilter) -> Mapping[Prefix, LearnedRoute]:
@@ -228,7 +240,7 @@ class Fib:
             route = choose_route(prefix, self.paths.get(prefix, nothing), self.route_filter)
             self.unconfirmed.discard(prefix)
             before = self.routes.get(prefix)
-            if route == before:
+            if route is before or route == before:
                 continue
             if route is None:
                 del self.routes[prefix]
@@ -242,5 +254,7 @@ class Fib:
 def _within(prefix: Prefix, outer: Prefix) -> bool:
     if len(prefix.address) != len(outer.address) or prefix.length < outer.length:
         return False
-    shift = len(outer.address) * 8 - outer.length
-    return int.from_bytes(prefix.address, "big") >> shift == int.from_bytes(outer.address, "big") >> shift
+    whole, bits = divmod(outer.length, 8)
+    if prefix.address[:whole] != outer.address[:whole]:
+        return False
+    return not bits or (prefix.address[whole] ^ outer.address[whole]) >> (8 - bits) == 0

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from birdpy.addresses import Prefix
 from birdpy.fib import Fib, LearnedRoute, Phase, RouteDelta, RouteFilter
@@ -33,6 +34,10 @@ RECONNECT_S = 0.1
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 SETTLE_POLL_S = 0.5
+FLOOD_PATHS, FLOOD_S = 2000, 0.25
+"""So many changes in so short a time are a flood."""
+FLOOD_POLL_S, FLOOD_MOST_S = 0.05, 3.0
+"""Between two looks whether it is over, and how long it may keep us from listening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ class BgpRole:
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
+        self._told = self._settled = False
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
         self._failed: Sequence[Outcome] = ()
@@ -167,6 +173,11 @@ class BgpRole:
         if driver is None or intent is None:
             return ()
         return tuple(one.describe() for one in plan(intent, driver.actual, driver.client.wire.generation))
+
+    def find_next_hops(self, prefix: Prefix) -> tuple[bytes, ...]:
+        """Where the route to `prefix` leads; nowhere where there is none."""
+        route = self._fib.routes.get(prefix)
+        return route.next_hops if route is not None else ()
 
     def find_teachers(self, prefix: Prefix) -> tuple[str, ...]:
         """The neighbours that taught the route to `prefix`; none for one that is left of an earlier run."""
@@ -224,6 +235,7 @@ class BgpRole:
         _log.info("gobgpd version %d, %s", driver.client.wire.generation, "fresh" if fresh else "already configured")
         await self._reconcile(driver, restarting)
         self._snapshot_told.clear()
+        self._told = self._settled = False
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
@@ -270,13 +282,47 @@ class BgpRole:
             self._done = asked
             self._carried_out()
 
-    async def _watch(self, driver: GobgpDriver) -> None:
-        self._fib.resync()
+    async def _watch(self, driver: GobgpDriver) -> NoReturn:
+        """Follows gobgpd. A flood is let pass, and then read as a whole.
+
+        gobgpd tells each change in a message of its own, which costs it and us as much again as the change itself; all
+        that it knows it tells in a twentieth of that.
+        """
+        while True:
+            self._told = False
+            self._fib.resync()
+            await self._watch_until_flood(driver)
+            await self._until_quiet(driver)
+            self._sessions_changed = True
+            self._work.set()
+
+    async def _watch_until_flood(self, driver: GobgpDriver) -> None:
+        since, paths = time.monotonic(), 0
         async with aclosing(watch(driver.client)) as batches:
             async for batch in batches:
                 self._take(batch)
                 if batch.snapshot_end:
+                    self._told = True
                     self._snapshot_told.set()
+                    self._sweep_when_told()
+                elif self._told:
+                    now = time.monotonic()
+                    if now - since > FLOOD_S:
+                        since, paths = now, 0
+                    paths += len(batch.events)
+                    if paths >= FLOOD_PATHS:
+                        return
+
+    async def _until_quiet(self, driver: GobgpDriver) -> None:
+        """Waits until no neighbour tells anything new, for a while that no flood can draw out."""
+        until, before, calm = time.monotonic() + FLOOD_MOST_S, -1, 0
+        while calm < 2 and time.monotonic() < until:
+            await asyncio.sleep(FLOOD_POLL_S)
+            sessions = (await driver.read_sessions()).values()
+            now = sum(session.updates_received for session in sessions)
+            ended = all(session.end_of_rib for session in sessions if session.established)
+            calm = 0 if now != before else 2 if ended else calm + 1
+            before = now
 
     async def _settle(self, driver: GobgpDriver, since: float) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go."""
@@ -288,9 +334,18 @@ class BgpRole:
                 break
             await asyncio.sleep(SETTLE_POLL_S)
         self._complaint = ""
+        self._settled = True
+        self._sweep_when_told()
+
+    def _sweep_when_told(self) -> None:
+        """Routes that nobody confirmed go, once everybody could have, and all that gobgpd knows has been told."""
+        if not self._settled or not self._told:
+            return
+        first = self._fib.phase is not Phase.LIVE
         swept = self._fib.sweep()
         self._mailbox.post(swept)
-        _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
+        if first:
+            _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
 
     def _take(self, batch: WatchBatch) -> None:
         if batch.events:

@@ -201,28 +201,35 @@ class Reconciler:
         """
         if self._stale:
             self.adopt(self._prune)
-        ops = self._difference()
+        keys: dict[int, Key] = {}
+        ops = self._difference(keys)
         if not ops:
             return Report()
         report = Report(len(ops), describe_op(ops[0]), describe_op(ops[-1]))
         self._stale = True
         for run in sort_ops(ops):
             for outcome in self._driver.apply(run):
-                self._settle(outcome, report)
+                self._settle(outcome, keys.get(id(outcome.op)) or key_of(outcome.op), report)
         self._stale = False
         return report
 
-    def _difference(self) -> list[Op]:
+    def _difference(self, keys: dict[int, Key]) -> list[Op]:
+        """The ops; `keys` gets the key of each by the op's identity: to build it again costs more than all else."""
         ops: list[Op] = []
+        settled: list[Key] = []
         for key in self._dirty:
             wanted, there = self._desired.get(key), self._actual.get(key)
             if wanted is None:
                 if there is not None and key.kind not in NEVER_DROPPED:
                     ops.append(Drop(key, there))
+                    keys[id(ops[-1])] = key
+                    continue
             elif there is None or not same(wanted, there):
                 ops.append(Put(wanted))
-        settled = self._dirty - {key_of(op) for op in ops}
-        self._dirty -= settled
+                keys[id(ops[-1])] = key
+                continue
+            settled.append(key)
+        self._dirty.difference_update(settled)
         for key in settled:
             self._failed.pop(key, None)
         for target, change in self._members.items():
@@ -234,9 +241,8 @@ class Reconciler:
                 ops.append(DropMembers(target, change.removed))
         return ops
 
-    def _settle(self, outcome: Outcome, report: Report) -> None:
+    def _settle(self, outcome: Outcome, key: Key, report: Report) -> None:
         op = outcome.op
-        key = key_of(op)
         if outcome.error is not None:
             if isinstance(op, PutMembers) and outcome.refused:
                 op = PutMembers(op.set, outcome.refused)

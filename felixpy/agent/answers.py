@@ -132,7 +132,7 @@ class StatusReader:
             status = routing.role.status()
         now = utc_now().timestamp()
         announcements, silences = routing.announce.announcements, routing.announce.silences
-        failed = routing.reconciler.failed
+        failed = routing.learned.reconciler.failed
         told = tuple(_failure_of_gobgpd(words) for words in islice(status.errors, FAILURES_SHOWN))
         shown = DETAILS_SHOWN if Want.ANNOUNCED in want else 0
         return BgpStatus(
@@ -153,7 +153,7 @@ class StatusReader:
                 for prefix, silent in islice(sorted(silences.items(), key=lambda item: item[0]), shown)
             ),
             routes=_learned(routing) if Want.LEARNED in want else (),
-            installed=len(routing.reconciler.desired) - len(failed),
+            installed=routing.learned.installed,
             router_id=_router_id(routing.plan),
             phase=str(status.phase),
             pending=status.pending[:FAILURES_SHOWN],
@@ -298,28 +298,28 @@ def _announced(one: Announcement) -> AnnouncedPrefix:
 
 def _learned(routing: RoutingRole) -> tuple[LearnedPrefix, ...]:
     """The routes that the kernel should have, in the order of their prefixes."""
-    desired = routing.reconciler.desired.values()
+    desired = routing.learned.reconciler.desired.values()
     routes = sorted((one for one in desired if isinstance(one, Route)), key=lambda route: route.destination)
     shown = routes[:DETAILS_SHOWN]
     try:
-        outlets = find_outlets({gateway for route in shown for gateway in _gateways(route)})
+        outlets = find_outlets({hop for route in shown for hop in _next_hops(route, routing)})
     except OSError:
         outlets = {}
     return tuple(_learned_route(one, routing, outlets) for one in shown)
 
 
-def _gateways(route: Route) -> tuple[Address, ...]:
-    gateways = (route.gateway, *(hop.gateway for hop in route.hops))
-    return tuple(gateway for gateway in gateways if gateway is not None)
+def _next_hops(route: Route, routing: RoutingRole) -> tuple[Address, ...]:
+    """The neighbours' addresses, which the kernel's own form of the route need not name."""
+    return tuple(map(Address, routing.role.find_next_hops(BgpPrefix(*route.destination))))
 
 
 def _learned_route(route: Route, routing: RoutingRole, outlets: Mapping[Address, Outlet]) -> LearnedPrefix:
-    gateways, failed = _gateways(route), routing.reconciler.failed.get(route.key)
+    hops, failed = _next_hops(route, routing), routing.learned.reconciler.failed.get(route.key)
     return LearnedPrefix(
         prefix=str(route.destination),
-        next_hops=tuple(map(format_address, gateways)),
+        next_hops=tuple(map(format_address, hops)),
         metric=route.metric,
         error="" if failed is None else failed.error or "",
         teachers=routing.role.find_teachers(BgpPrefix(*route.destination)),
-        devices=tuple(sorted({outlets[gateway].device for gateway in gateways if gateway in outlets})),
+        devices=tuple(sorted({outlets[hop].device for hop in hops if hop in outlets})),
     )

@@ -11,38 +11,27 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import assert_never
 
-from birdpy.addresses import Prefix as BgpPrefix
-from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
 from birdpy.gobgp.program import GobgpdSettings
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
-from felixpy.addresses import Address, Prefix, format_address
-from felixpy.agent.applier import Applier
+from felixpy.addresses import format_address
 from felixpy.agent.bgp_facts import POLL_S, HostReader
+from felixpy.agent.learned import LearnedTable
 from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announce import AnnounceCalc
 from felixpy.calc.bgp import BgpPlan, NoSpeaker, derive_bgp
 from felixpy.calc.bgp_peers import Refusal
 from felixpy.calc.services import ServiceDelta
-from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, Hop, Key, Kind, Route, Seen
 from felixpy.drivers.netlink.monitor import (
     AddressChanged,
     KernelEvent,
     LinkChanged,
-    NeighbourChanged,
-    NextHopChanged,
-    NftChanged,
     Overrun,
-    RouteChanged,
     watch_kernel,
 )
-from felixpy.drivers.netlink.rtnetlink import RouteDriver
-from felixpy.reconcile import Reconciler
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.types import Resource
 from felixpy.resources.view import View
@@ -64,20 +53,6 @@ _TABLES = frozenset(
 NO_GOBGPD = "none"
 DRAIN_S = 10.0
 """How long neighbours are asked to send elsewhere before an excluded node withdraws (RFC 8326 §4.1)."""
-GATHER_S = 0.05
-"""Kernel events so close together cost one repair."""
-
-
-class LearnedRoutes(RouteDriver):
-    """The route driver, for routes that BGP taught and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__(protocols=(ROUTE_PROTOCOL_LEARNED,))
-
-    def read(self, wanted: Iterable[Key] = ()) -> Seen:
-        """Routes with our protocol number."""
-        seen = super().read()
-        return Seen({key: one for key, one in seen.objects.items() if key.kind is Kind.ROUTE})
 
 
 class RoutingRole:
@@ -97,43 +72,28 @@ class RoutingRole:
         self._dirty = True
         self._silent: NoSpeaker | None = None
         self._plan: BgpPlan | None = None
-        self._driver = LearnedRoutes()
-        self._reconciler = Reconciler(self._driver, lambda _: {})
-        self._applier = Applier("learned routes", self._reconciler, lambda: None)
-        self._keys: dict[BgpPrefix, Key] = {}
-        self._adopted = False
-        self._pruned = False
+        self.learned = LearnedTable()
         self._unflushed = False
         self._excluded: bool | None = None
         self._draining: asyncio.TimerHandle | None = None
-        self._down: set[str] = set()
-        self._reread = False
-        self._repair: asyncio.TimerHandle | None = None
-        self._facts = HostReader(settings.secrets_dir, self._driver.read_subnets)
+        self._facts = HostReader(settings.secrets_dir, self.learned.driver.read_subnets)
         self._poll: asyncio.TimerHandle | None = None
-        self._gateways: frozenset[Key] = frozenset()
-        survived = bool(self._driver.read().objects)
         self.role = BgpRole(
             RoleSettings(
                 socket_path=settings.run_dir / "gobgp.sock",
                 gobgpd=_gobgpd(settings),
-                forwarding_survived=survived,
+                forwarding_survived=self.learned.survived,
             ),
             carried_out=carried_out,
         )
         group.create_task(self.role.run())
         group.create_task(self._follow_routes())
-        group.create_task(self._follow_kernel(watch_kernel({self._driver.port_id})))
+        group.create_task(self._follow_kernel(watch_kernel({self.learned.driver.port_id})))
 
     @property
     def announce(self) -> AnnounceCalc:
         """What is announced, and what is not."""
         return self._announce
-
-    @property
-    def reconciler(self) -> Reconciler:
-        """The learned routes in the kernel."""
-        return self._reconciler
 
     @property
     def plan(self) -> BgpPlan | None:
@@ -212,7 +172,7 @@ class RoutingRole:
         for refusal in set(plan.refusals) - known:
             _log.warning("%s: %s", refusal.what, refusal.why)
         self._silent, self._plan = None, plan
-        self._set_gateways(plan)
+        self.learned.put_gateways(plan.gateways)
         self.role.set_filter(plan.route_filter)
         self.role.set_intent(plan.intent)
 
@@ -231,42 +191,9 @@ class RoutingRole:
                 self._tell_changes()
         self._look_again_later()
 
-    def _set_gateways(self, plan: BgpPlan) -> None:
-        """Routes to peers that say by which gateway they are reached. They wait for nobody."""
-        wanted = {route.key: route for route in map(gateway_route, plan.gateways.items())}
-        changes = Changes()
-        changes.objects.update(dict.fromkeys(self._gateways - wanted.keys()))
-        changes.objects.update(wanted)
-        if not self._gateways and not wanted:
-            return
-        self._gateways = frozenset(wanted)
-        self._reconciler.want(changes)
-        if not self._adopted:
-            self._reconciler.distrust(prune=False)
-            self._adopted = True
-        self._applier.apply("ways to BGP peers")
-
     async def _follow_routes(self) -> None:
         async for delta in self.role.routes():
-            self._take(delta)
-
-    def _take(self, delta: RouteDelta) -> None:
-        changes = Changes()
-        for prefix, route in delta.put.items():
-            one = learned_route(route)
-            old = self._keys.get(prefix)
-            if old is not None and old != one.key:
-                changes.objects[old] = None
-            self._keys[prefix] = one.key
-            changes.objects[one.key] = one
-        for prefix in delta.drop:
-            if prefix in self._keys:
-                changes.objects[self._keys.pop(prefix)] = None
-        self._reconciler.want(changes)
-        if not self._adopted or (delta.complete and not self._pruned):
-            self._reconciler.distrust(prune=delta.complete)
-            self._adopted, self._pruned = True, delta.complete
-        self._applier.apply("BGP")
+            self.learned.take(delta)
 
     async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
         """Undoes what others do to learned routes."""
@@ -275,68 +202,11 @@ class RoutingRole:
                 self._host_changed()
             if isinstance(event, AddressChanged | LinkChanged | Overrun):
                 self._follow_links()
-            if self._adopted and self._notice(event) and self._repair is None:
-                self._repair = asyncio.get_running_loop().call_later(GATHER_S, self._repair_routes)
+            self.learned.notice(event)
 
     def _follow_links(self) -> None:
         if self._facts.wants_links and self._facts.read():
             self._tell()
-
-    def _notice(self, event: KernelEvent) -> bool:
-        """Whether there may be something to repair.
-
-        Of routes that go with their device or its address the kernel tells nothing: only reading finds them.
-        """
-        match event:
-            case RouteChanged(key=key):
-                if not self._reconciler.wants(key):
-                    return False
-                self._reconciler.touch((key,))
-                return True
-            case LinkChanged(name=name, up=up, gone=gone):
-                if up and not gone:
-                    back = name in self._down
-                    self._down.discard(name)
-                    self._reread |= back
-                    return back or self._reconciler.retry()
-                if gone:
-                    self._down.discard(name)
-                else:
-                    self._down.add(name)
-                return False
-            case NextHopChanged(gone=False) | NeighbourChanged() | NftChanged():
-                return False
-            case AddressChanged() | NextHopChanged() | Overrun():
-                self._reread = True
-                return True
-            case _:
-                assert_never(event)
-
-    def _repair_routes(self) -> None:
-        self._repair = None
-        if self._reread:
-            self._reread = False
-            self._reconciler.distrust(prune=self._pruned)
-        self._applier.apply("kernel changed")
-
-
-def gateway_route(way: tuple[BgpPrefix, bytes]) -> Route:
-    """The kernel's form of the way to a peer; it comes before anything that is learned."""
-    prefix, gateway = way
-    return Route(
-        Prefix(Address(prefix.address), prefix.length), ROUTE_PROTOCOL_LEARNED, gateway=Address(gateway), metric=0
-    )
-
-
-def learned_route(route: LearnedRoute) -> Route:
-    """The kernel's form of a learned route; several next hops share the traffic evenly."""
-    destination = Prefix(Address(route.prefix.address), route.prefix.length)
-    metric = 0 if destination.version == 6 and route.metric == NORMAL_METRIC else route.metric
-    if len(route.next_hops) == 1:
-        gateway = Address(route.next_hops[0])
-        return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=gateway, metric=metric)
-    hops = tuple(Hop(Address(hop), None) for hop in route.next_hops)
-    return Route(destination, ROUTE_PROTOCOL_LEARNED, hops=hops, metric=metric)
 
 
 def _gobgpd(settings: Settings) -> GobgpdSettings | None:

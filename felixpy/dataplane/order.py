@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from felixpy.dataplane.objects import Drop, DropMembers, Kind, Op, Put, PutMembers
+from felixpy.dataplane.objects import Drop, DropMembers, Kind, NextHop, Object, Op, Put, PutMembers
 
 PUT_ORDER: tuple[Kind, ...] = (
     Kind.SET,
@@ -48,8 +48,15 @@ def kind_of(op: Op) -> Kind:
 def sort_ops(ops: Iterable[Op]) -> list[list[Op]]:
     """Ops in runs to apply one after the other; all netfilter ops are one run."""
     runs: dict[tuple[int, int], list[Op]] = {}
+    places: dict[type[Object], tuple[int, int]] = {}
     for op in ops:
-        runs.setdefault(_place(op), []).append(op)
+        kind = type(op.object) if type(op) is Put else None
+        place = places.get(kind) if kind is not None else None
+        if place is None:
+            place = _place(op)
+            if kind is not None and kind is not NextHop:
+                places[kind] = place
+        runs.setdefault(place, []).append(op)
     return [runs[place] for place in sorted(runs)]
 
 
@@ -58,5 +65,10 @@ def _place(op: Op) -> tuple[int, int]:
     if kind in NETFILTER:
         return 1, 0
     if not isinstance(op, Drop):
-        return 2, _RANK[kind]
-    return 0 if kind in DROPPED_BEFORE_NETFILTER else 3, -_RANK[kind]
+        return 2, 2 * _RANK[kind] + _is_group(op.object if isinstance(op, Put) else None)
+    return 0 if kind in DROPPED_BEFORE_NETFILTER else 3, -2 * _RANK[kind] - _is_group(op.last)
+
+
+def _is_group(one: Object | None) -> bool:
+    """A nexthop that is made of others comes after them."""
+    return type(one) is NextHop and bool(one.group)

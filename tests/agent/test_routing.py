@@ -34,12 +34,13 @@ def learned(cluster: Cluster, prefix: str = BLOCK) -> str:
 @pytest.mark.parametrize(
     "damage",
     [
-        [("route", "flush", "proto", "177")],
+        [("route", "del", BLOCK, "proto", "177")],
+        [("nexthop", "flush", "proto", "177")],
         [("route", "replace", BLOCK, "dev", "lo", "proto", "177", "metric", "1024")],
         [("link", "set", "eth0", "down"), ("link", "set", "eth0", "up")],
         [("address", "flush", "dev", "eth0"), ("address", "add", f"{ADDRESSES['n1']}/24", "dev", "eth0")],
     ],
-    ids=["flush", "replace", "link flap", "address flap"],
+    ids=["delete", "flush", "replace", "link flap", "address flap"],
 )
 def test_a_learned_route_that_was_lost_comes_back(cluster: Cluster, damage: list[tuple[str, ...]]) -> None:
     right = learned(cluster)

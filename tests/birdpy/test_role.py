@@ -146,7 +146,7 @@ async def test_it_announces_to_bird_and_learns_from_it(routers: list[Router]) ->
         intent = replace(intent_of(a, b), advertisements={BLOCK: Advertisement(BLOCK), VIP: vip})
         async with running(a, intent) as (role, kernel):
             await settled(kernel, THEIRS)
-            assert kernel.routes[THEIRS] == LearnedRoute(THEIRS, (b.address,))
+            assert kernel.routes[THEIRS] == LearnedRoute((b.address,))
             await until(lambda: kernel_has(b, BLOCK) and kernel_has(b, VIP))
             shown = b.birdc("show", "route", "172.25.1.100/32", "all")
             for line in ("local_pref: 200", "community: (64512,7)", "large_community: (64512, 1, 2)", "med: 5"):

@@ -18,36 +18,58 @@ from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkS
 
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
 _UNICAST = 1
+_RTM_F_FIB_MATCH = 0x2000
+_PROTOCOL = -1
 _ROUTE = Struct("=BBBBBBBBI")
 """struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags."""
 
 
 class Outlet(NamedTuple):
-    """Towards an address: the device, and whether the address is on its link (`direct`) or behind a gateway."""
+    """Towards an address: the device, and the gateway that it is behind; None where it is on the device's link."""
 
     device: str
-    direct: bool
+    gateway: Address | None = None
 
 
-def find_outlets(addresses: Iterable[Address]) -> Mapping[Address, Outlet]:
+def find_outlets(addresses: Iterable[Address], but_by: int = 0) -> Mapping[Address, Outlet]:
     """The way to each address that has one, in the namespace of the calling thread.
+
+    A way behind a gateway that a route of protocol `but_by` gives is none.
 
     Raises  NetlinkError when the kernel does not answer.
     """
     with NetlinkSocket(NETLINK_ROUTE) as socket:
         name_of = {index: name for index, name, _ in dump_links(socket)}
-        found = {address: _find(socket, address, name_of) for address in addresses}
+        found = {address: _find(socket, address, name_of, but_by) for address in addresses}
     return {address: outlet for address, outlet in found.items() if outlet is not None}
 
 
-def _find(socket: NetlinkSocket, address: Address, name_of: Mapping[int, str]) -> Outlet | None:
-    ask = _ROUTE.pack(FAMILY[len(address)], len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, address)
+def _find(socket: NetlinkSocket, address: Address, name_of: Mapping[int, str], but_by: int) -> Outlet | None:
+    told = _ask(socket, address, 0)
+    if told is None or _RTA_OIF not in told:
+        return None
+    device = name_of.get(parse_u32(told[_RTA_OIF]))
+    if device is None:
+        return None
+    if _RTA_VIA in told:
+        gateway: Address | None = Address(told[_RTA_VIA][2:])
+    else:
+        gateway = Address(told[_RTA_GATEWAY]) if _RTA_GATEWAY in told else None
+    if gateway is not None and but_by:
+        matched = _ask(socket, address, _RTM_F_FIB_MATCH)
+        if matched is None or matched[_PROTOCOL] == bytes([but_by]):
+            return None
+    return Outlet(device, gateway)
+
+
+def _ask(socket: NetlinkSocket, address: Address, flags: int) -> dict[int, bytes] | None:
+    """The attributes of the answer, and under _PROTOCOL whose route it is; None where there is no way."""
+    size = len(address)
+    ask = _ROUTE.pack(FAMILY[size], size * 8, 0, 0, 0, 0, 0, 0, flags) + attribute(_RTA_DST, address)
     try:
         bodies = socket.request(RTM_GETROUTE, 0, ask)
     except NetlinkError:
         return None
     if not bodies or _ROUTE.unpack_from(bodies[0])[7] != _UNICAST:
         return None
-    told = parse_attributes(bodies[0], _ROUTE.size)
-    device = name_of.get(parse_u32(told[_RTA_OIF])) if _RTA_OIF in told else None
-    return Outlet(device, _RTA_GATEWAY not in told and _RTA_VIA not in told) if device is not None else None
+    return {**parse_attributes(bodies[0], _ROUTE.size), _PROTOCOL: bodies[0][5:6]}
