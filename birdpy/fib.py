@@ -98,11 +98,14 @@ class RouteDelta(NamedTuple):
     """Routes to put and prefixes to drop.
 
     `complete`: all that the neighbours have to say is known, so a kernel route of ours in no delta is a leftover.
+    `lost`: neighbours that take their routes back because their session is gone. Deltas will say so route by route;
+    whoever shares traffic with them may do without them at once.
     """
 
     put: Mapping[Prefix, LearnedRoute]
     drop: frozenset[Prefix]
     complete: bool
+    lost: frozenset[bytes] = frozenset()
 
 
 class Phase(StrEnum):

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from birdpy.addresses import Prefix
-from birdpy.fib import Fib, LearnedRoute, Phase, RouteDelta, RouteFilter
+from birdpy.addresses import Prefix, format_address, parse_address
+from birdpy.fib import Fib, LearnedRoute, PathEvent, PathGone, Phase, RouteDelta, RouteFilter
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Outcome, Withdraw, plan
@@ -79,6 +79,7 @@ class RouteMailbox:
         self._put: dict[Prefix, LearnedRoute] = {}
         self._drop: set[Prefix] = set()
         self._complete = False
+        self._lost: frozenset[bytes] = frozenset()
         self._changed = asyncio.Event()
 
     def post(self, delta: RouteDelta) -> None:
@@ -93,11 +94,17 @@ class RouteMailbox:
             self._complete = delta.complete
             self._changed.set()
 
+    def post_lost(self, lost: frozenset[bytes]) -> None:
+        """The neighbours that are lost now."""
+        if lost != self._lost:
+            self._lost = lost
+            self._changed.set()
+
     async def take(self) -> RouteDelta:
         """Waits for something to tell, and takes all of it."""
         await self._changed.wait()
         self._changed.clear()
-        delta = RouteDelta(self._put, frozenset(self._drop), self._complete)
+        delta = RouteDelta(self._put, frozenset(self._drop), self._complete, self._lost)
         self._put, self._drop = {}, set()
         return delta
 
@@ -122,6 +129,9 @@ class BgpRole:
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
         self._told = self._settled = False
+        self._up: frozenset[bytes] = frozenset()
+        self._suspects: set[str] = set()
+        self._lost: frozenset[bytes] = frozenset()
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
         self._failed: Sequence[Outcome] = ()
@@ -266,6 +276,7 @@ class BgpRole:
         if self._sessions_changed:
             self._sessions_changed = False
             await driver.read_sessions()
+            self._note_sessions(driver)
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
@@ -347,7 +358,25 @@ class BgpRole:
         if first:
             _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
 
+    def _note_sessions(self, driver: GobgpDriver) -> None:
+        """Those that went down are suspects: one that has its routes taken back is lost until it is up again."""
+        up = frozenset(address for address, session in driver.sessions.items() if session.established)
+        self._suspects |= {format_address(address) for address in self._up - up}
+        self._suspects -= {format_address(address) for address in up}
+        self._up = up
+        self._lost -= up
+        self._mailbox.post_lost(self._lost)
+
+    def _note_losses(self, events: Sequence[PathEvent]) -> None:
+        for event in events:
+            if type(event) is PathGone and event.source.neighbor in self._suspects:
+                self._suspects.discard(event.source.neighbor)
+                self._lost |= {parse_address(event.source.neighbor)}
+        self._mailbox.post_lost(self._lost)
+
     def _take(self, batch: WatchBatch) -> None:
+        if self._suspects:
+            self._note_losses(batch.events)
         if batch.events:
             self._mailbox.post(self._fib.update(batch.events))
         for prefix in batch.own:

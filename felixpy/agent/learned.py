@@ -100,6 +100,7 @@ class LearnedTable:
     def take(self, delta: RouteDelta) -> None:
         """Makes the kernel what the delta asks for."""
         changes = Changes()
+        self._hops.lose(delta.lost, changes)
         self._find_ways({route.next_hops for route in delta.put.values()}, changes)
         for prefix, route in delta.put.items():
             old = self._routes.get(prefix)

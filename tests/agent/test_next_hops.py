@@ -1,0 +1,117 @@
+"""Nexthop objects of learned routes: which there are at any time, and what the kernel does with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from birdpy.addresses import parse_prefix
+from birdpy.fib import LearnedRoute, RouteDelta
+from felixpy.addresses import Address, parse_address
+from felixpy.agent.learned import LearnedTable
+from felixpy.agent.next_hops import HopSet, NextHops
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.objects import Key, Kind, Object
+from felixpy.drivers.netlink.lookup import Outlet
+from felixpy.drivers.netlink.socket import in_namespace
+from tests.support.netns import Namespace, link_namespaces
+
+A, B, C, D = (parse_address(f"192.0.2.{number}") for number in (2, 3, 4, 5))
+HOPS = st.sampled_from([(A,), (B,), (A, B), (A, C), (A, B, C), (D,)])
+WAYS = st.dictionaries(st.sampled_from([A, B, C]), st.sampled_from([Outlet("eth0"), Outlet("eth1", D)]))
+LOST = st.frozensets(st.sampled_from([A, B, C]), max_size=2)
+STEPS = st.one_of(
+    st.tuples(st.just("take"), HOPS),
+    st.tuples(st.just("leave"), HOPS),
+    st.tuples(st.just("ways"), WAYS),
+    st.tuples(st.just("lose"), LOST),
+)
+
+
+def after(changes: Changes, objects: dict[Key, Object]) -> dict[Key, Object]:
+    for key, one in changes.objects.items():
+        objects.pop(key, None)
+        if one is not None:
+            objects[key] = one
+    return objects
+
+
+@given(st.lists(STEPS, max_size=25))
+def test_what_there_is_depends_on_who_uses_what_only(steps: list[tuple[str, Any]]) -> None:
+    hops, objects = NextHops(), dict[Key, Object]()
+    used: Counter[HopSet] = Counter()
+    ways: dict[Address, Outlet] = {}
+    lost: frozenset[bytes] = frozenset()
+    for verb, subject in steps:
+        changes = Changes()
+        if verb == "take":
+            hops.take(subject, changes)
+            used[subject] += 1
+        elif verb == "leave" and used[subject]:
+            hops.leave(subject, changes)
+            used[subject] -= 1
+        elif verb == "ways":
+            hops.resolve(subject, changes)
+            ways.update(subject)
+        elif verb == "lose":
+            hops.lose(subject, changes)
+            lost = subject
+        after(changes, objects)
+        changes = Changes()
+        hops.resolve({hop: ways[hop] for hop in hops.unknown(list(+used)) & ways.keys()}, changes)
+        after(changes, objects)
+    assert objects == from_scratch(+used, ways, lost)
+
+
+def from_scratch(used: Counter[HopSet], ways: Mapping[Address, Outlet], lost: frozenset[bytes]) -> dict[Key, Object]:
+    fresh, changes = NextHops(lost=lost), Changes()
+    fresh.resolve(ways, changes)
+    for hops, users in used.items():
+        fresh.take(hops, changes, users)
+    return {key: one for key, one in changes.objects.items() if one is not None}
+
+
+PREFIXES = [parse_prefix(f"10.80.{number // 256}.{number % 256}/32") for number in range(1000)]
+
+
+def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached() -> None:
+    with Namespace.create("h") as here, Namespace.create("t") as there:
+        link_namespaces(
+            here,
+            "eth0",
+            there,
+            "eth0",
+            left_addresses=["192.0.2.1/24"],
+            right_addresses=["192.0.2.2/24", "192.0.2.3/24"],
+        )
+        here.ip("route", "add", "198.51.100.0/24", "via", "192.0.2.3")
+        table = in_namespace(here.path, LearnedTable)
+
+        def take(**delta: Any) -> None:
+            whole = {"put": {}, "drop": frozenset(), "complete": True, **delta}
+            in_namespace(here.path, lambda: table.take(RouteDelta(**whole)))
+
+        def route(prefix: str = "10.80.0.7") -> str:
+            return here.ip("route", "get", prefix)
+
+        take(put=dict.fromkeys(PREFIXES, LearnedRoute((A, B))))
+        assert table.installed == len(PREFIXES)
+        seen = {via for number in range(60) for via in route(f"10.80.0.{number}").split() if via.startswith("192.0.2.")}
+        assert {"192.0.2.2", "192.0.2.3"} <= seen
+        before = dict(table.reconciler.desired)
+        take(lost=frozenset({A}))
+        changed = dict(table.reconciler.desired).items() - before.items()
+        assert [key.kind for key, _ in changed] == [Kind.NEXTHOP], "one object of a thousand and three"
+        assert all("via 192.0.2.3 " in route(f"10.80.1.{number}") for number in range(40))
+        take()
+        assert any("via 192.0.2.2 " in route(f"10.80.1.{number}") for number in range(60)), "it is back"
+        far = parse_address("198.51.100.9")
+        take(put={PREFIXES[7]: LearnedRoute((far,))})
+        assert "via 192.0.2.3 dev eth0" in route()
+        take(drop=frozenset(PREFIXES))
+        assert here.ip("route", "show", "proto", "177") == here.ip("nexthop") == ""
+        table.driver.close()
