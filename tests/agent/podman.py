@@ -39,13 +39,15 @@ network_config_dir = "{networks}"
 
 
 class Podman:
-    """`network` is a configuration list, named `felixpy`."""
+    """`network` is a configuration list, named `felixpy`; another network, `other`, is like it."""
 
     def __init__(self, node: Namespace, directory: Path, network: bytes, plugin_dirs: list[str]) -> None:
         self._directory = directory
         self._attached: list[str] = []
         (directory / "networks").mkdir(parents=True)
         (directory / "networks" / "felixpy.conflist").write_bytes(network)
+        other = json.dumps({**json.loads(network), "name": "other"})
+        (directory / "networks" / "other.conflist").write_text(other)
         conf = _CONF.format(plugin_dirs=json.dumps(plugin_dirs), networks=directory / "networks")
         (directory / "containers.conf").write_text(conf)
         hide = f"umount {_BOTH_VERSIONS};" if _BOTH_VERSIONS.exists() else ""
@@ -81,18 +83,23 @@ class Podman:
             archive.add(program, "pause")
         self("import", "--quiet", "--change", 'CMD ["/pause"]', str(image), IMAGE)
 
-    def run(self, name: str, *options: str) -> tuple[Namespace, str]:
+    def run(self, name: str, *options: str, network: str = "felixpy") -> tuple[Namespace, str]:
         """Starts a container on the network; its namespace and its address."""
-        self("run", "--detach", "--name", name, "--network", "felixpy", *options, IMAGE)
-        return self.find(name)
+        self("run", "--detach", "--name", name, "--network", network, *options, IMAGE)
+        return self.find(name, network.partition(",")[0])
 
-    def find(self, name: str) -> tuple[Namespace, str]:
-        """A running container's namespace and its address."""
+    def find(self, name: str, network: str = "felixpy") -> tuple[Namespace, str]:
+        """A running container's namespace and its address on a network."""
         (container,) = json.loads(self("inspect", name))
+        netns = self.attach(container["State"]["Pid"])
+        return netns, container["NetworkSettings"]["Networks"][network]["IPAddress"]
+
+    def attach(self, pid: int) -> Namespace:
+        """The network namespace of a process."""
         attached = unique_name("pm")
-        subprocess.run(["ip", "netns", "attach", attached, str(container["State"]["Pid"])], check=True)
+        subprocess.run(["ip", "netns", "attach", attached, str(pid)], check=True)
         self._attached.append(attached)
-        return Namespace(attached), container["NetworkSettings"]["Networks"]["felixpy"]["IPAddress"]
+        return Namespace(attached)
 
     def __enter__(self) -> Podman:
         return self
