@@ -5,9 +5,10 @@ Never   sends, reads a clock, or needs a datastore: nodes that hear each other s
 Rules   A deputy asks the owner PROBE_INTERVAL_S apart, as a client would; after some silences it takes over with a
         greater claim. An owner that hears a greater one yields at once, and one that hears a lesser one announces
         itself. The best-ranked node takes its address back when it has been well for PREEMPT_AFTER_S; an owner that
-        says it is leaving is followed at once. Claims order by term, then score: two owners never yield to each other.
-        What nodes believe about each other's right to an address never makes one take it, so that nodes whose news
-        are of different age do not fight.
+        says it is leaving is followed at once; one that leaves gently answers those who know it for DRAIN_S more, and
+        its successor tells nobody before that, so that connections end where they began.
+        Claims order by term, then score: two owners never yield to each other. What nodes believe about each other's
+        right to an address never makes one take it, so that nodes whose news are of different age do not fight.
 Source  RFC 5227 §2.4 (ongoing conflict detection), RFC 5798 §6 (roles of a virtual router).
 """
 
@@ -29,11 +30,14 @@ CHECK_S = 3.0
 """How often an owner asks whether there is another, with its claim: two who were apart meet again within this."""
 DEFEND_S = 0.2
 """Announcements against a lesser claim are at least so far apart."""
+DRAIN_S = 60.0
+"""How long a node that leaves gently answers those who have it in their neighbour tables."""
 FOREIGN_DEFEND_S = 10.0
 """The same against a device that takes no part in this (DEFEND_INTERVAL of RFC 5227)."""
 BURST_S = (0.2, 0.9, 1.1, 2.2)
 """Between the announcements after a take-over: peers refuse a change within a second of the last one."""
 TERM_MOST = 2**32 - 1
+NEVER = float("inf")
 
 
 class Standing(NamedTuple):
@@ -78,15 +82,19 @@ class Election:
         "_greatest",
         "_heard_any",
         "_left_at",
+        "_left_gently",
         "_next_at",
         "_owner_claim",
         "_owner_mac",
+        "_quiet_until",
         "_refresh_at",
         "_settled_at",
         "_silences",
         "foreign_mac",
+        "gently",
         "leaving",
         "owns",
+        "retired",
         "standing",
     )
 
@@ -95,6 +103,10 @@ class Election:
         self.owns = False
         self.leaving = False
         """Whether an owner waits for another to take the address."""
+        self.gently = False
+        """Whether it will go on answering those who know it."""
+        self.retired = False
+        """Whether it does so now that another has the address, and contends no more."""
         self.foreign_mac = b""
         """A device outside this protocol that was heard to have the address."""
         self._greatest = _NOBODY
@@ -105,6 +117,9 @@ class Election:
         self._silences = 0
         self._left_at: float | None = None
         """Since when the owner is known to be leaving."""
+        self._left_gently = False
+        self._quiet_until = now
+        """Until when an owner tells nobody, since its forerunner still answers."""
         self._next_at = now
         self._settled_at = now
         """Since when nothing has changed about who is best, or who owns."""
@@ -124,6 +139,8 @@ class Election:
     @property
     def due(self) -> float:
         """When `tick` has something to do, at the earliest."""
+        if self.retired:
+            return NEVER
         if not self.owns:
             return self._next_at
         return min(self._next_at, self._refresh_at, self._burst_at if self._burst else self._refresh_at)
@@ -132,23 +149,32 @@ class Election:
         """Other nodes came or went, or are preferred now."""
         if standing.rank == 0 and self.standing.rank:
             self._settled_at = now
-        self.leaving = False
+        if self.retired:
+            self._next_at = now
+        self.leaving = self.gently = self.retired = False
         self.standing = standing
         return self._take_over(now) if self.owns and self._owner_claim.score != standing.score else []
 
-    def leave(self) -> list[Action]:
-        """This node may no longer have the address: others are told, and answers go on until one has it."""
-        if not self.owns:
+    def leave(self, gently: bool = False) -> list[Action]:
+        """This node may no longer have the address: others are told, and answers go on until one has it.
+
+        One that left gently and now can serve nobody any more says so, and the address's owner then tells everybody.
+        """
+        if not (self.owns or self.retired):
             return []
-        self.leaving = True
-        return [Probe(None, self._stamp())]
+        self.leaving, self.gently, self.retired = True, gently, self.retired and gently
+        return [Probe(None, self.stamp)]
+
+    def ask(self) -> list[Action]:
+        """There may be another owner: asks everybody."""
+        return [Probe(None, self.stamp)] if self.owns else []
 
     def announce_anew(self, now: float) -> list[Action]:
         """The address is now elsewhere on this node."""
         if not self.owns:
             return []
         self._start_burst(now)
-        return [Announce(self._stamp())]
+        return [Announce(self.stamp)]
 
     def hear(self, heard: Heard, now: float) -> list[Action]:
         """A frame about this address, of another device."""
@@ -166,15 +192,22 @@ class Election:
         return self._tick_owner(now) if self.owns else self._tick_deputy(now)
 
     def _answer(self, heard: Heard) -> list[Action]:
-        return [Answer(heard, self._stamp())] if self.owns and isinstance(heard, Question) else []
+        if not isinstance(heard, Question):
+            return []
+        known = self.retired and not heard.to_all and heard.stamp is None
+        return [Answer(heard, self.stamp)] if self.owns or known else []
 
-    def _stamp(self) -> Stamp:
-        return Stamp(self.owns, self._owner_claim, self.leaving)
+    @property
+    def stamp(self) -> Stamp:
+        """What frames of ours about the address say."""
+        return Stamp(self.owns, self._owner_claim, self.leaving, self.gently)
 
     def _weigh(self, stamp: Stamp, heard: Heard, now: float) -> list[Action]:
         claim = stamp.claim
         self._greatest = max(self._greatest, claim)
         mac = heard.mac if isinstance(heard, Assertion) else heard.asker_mac
+        if self.owns and stamp.leaving and not stamp.owns and not stamp.gently and now < self._quiet_until:
+            return self._tell_everybody(now)
         if self.owns:
             if claim.score == self._owner_claim.score:
                 self._owner_claim = max(claim, self._owner_claim)
@@ -183,9 +216,10 @@ class Election:
                 self._yield(claim, mac if stamp.owns else None, now)
                 return []
             if stamp.owns and claim < self._owner_claim and now >= self._defend_at:
-                self._start_burst(now)
                 self._defend_at = now + DEFEND_S
-                return [Announce(self._stamp())]
+                if now < self._quiet_until:
+                    return [Probe(None, self.stamp)]
+                return self._tell_everybody(now)
             return []
         if not stamp.owns or claim < self._owner_claim:
             return []
@@ -196,7 +230,7 @@ class Election:
         if not stamp.leaving:
             self._left_at = None
         elif self._left_at is None:
-            self._left_at = now
+            self._left_at, self._left_gently = now, stamp.gently
             self._next_at = min(self._next_at, now + self.standing.rank * PROBE_INTERVAL_S)
         return []
 
@@ -205,9 +239,10 @@ class Election:
         if not self.owns or now < self._defend_at:
             return []
         self._defend_at = now + FOREIGN_DEFEND_S
-        return [Announce(self._stamp())]
+        return [Announce(self.stamp)]
 
     def _yield(self, claim: Claim, mac: bytes | None, now: float) -> None:
+        self.retired = self.gently
         self.owns = self.leaving = False
         self._left_at = None
         self._owner_claim, self._owner_mac, self._heard_any = claim, mac, True
@@ -221,13 +256,13 @@ class Election:
         if self._burst and now >= self._burst_at:
             self._burst = self._burst[1:]
             self._burst_at = now + (self._burst[0] if self._burst else 0)
-            actions.append(Announce(self._stamp()))
+            actions.append(Announce(self.stamp))
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_S
-            actions.append(Announce(self._stamp()))
+            actions.append(Announce(self.stamp))
         if now >= self._next_at:
             self._next_at = now + CHECK_S
-            actions.append(Probe(None, self._stamp()))
+            actions.append(Probe(None, self.stamp))
         return actions
 
     def _tick_deputy(self, now: float) -> list[Action]:
@@ -241,7 +276,7 @@ class Election:
         waiting = self._silences > 0 or not self._heard_any
         interval = PROBE_INTERVAL_S if waiting or self.standing.rank <= DEPUTIES else RESERVE_INTERVAL_S
         self._next_at = now + interval
-        return [Probe(None if waiting else self._owner_mac, self._stamp())]
+        return [Probe(None if waiting else self._owner_mac, self.stamp)]
 
     def _patience(self) -> int:
         if self.standing.rank == 0:
@@ -257,15 +292,24 @@ class Election:
 
     def _take_over(self, now: float) -> list[Action]:
         term = min(max(self._greatest.term, self._owner_claim.term) + 1, TERM_MOST)
+        quietly = self._left_at is not None and self._left_gently
         self.owns = True
         self._left_at = None
         self._owner_claim = Claim(term, self.standing.score)
         self._owner_mac = None
         self._awaiting, self._silences = False, 0
         self._next_at = now + CHECK_S
-        self._refresh_at = now + REFRESH_S
+        self._quiet_until = now + DRAIN_S if quietly else now
+        self._refresh_at = self._quiet_until + REFRESH_S
+        if quietly:
+            self._start_burst(self._quiet_until)
+            return [Probe(None, self.stamp)]
+        return self._tell_everybody(now)
+
+    def _tell_everybody(self, now: float) -> list[Action]:
+        self._quiet_until = now
         self._start_burst(now)
-        return [Announce(self._stamp())]
+        return [Announce(self.stamp)]
 
     def _start_burst(self, now: float) -> None:
         self._burst_at, self._burst = now + BURST_S[0], BURST_S

@@ -26,7 +26,7 @@ _ARP = Struct("!HHBBH6s4s6s4s")
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 _MAGIC = b"flx2"
 _CLAIM = Struct("!4sBxIQ")
-_OWNS, _LEAVING = 1, 2
+_OWNS, _LEAVING, _GENTLY = 1, 2, 4
 _IPV6 = Struct("!IHBB16s16s")
 _ND = Struct("!BBHI16s")
 _SOLICITATION, _ADVERTISEMENT = 135, 136
@@ -47,12 +47,14 @@ class Claim(NamedTuple):
 class Stamp(NamedTuple):
     """What a frame of ours says: the sender has the address by `claim`, or (`owns` False) knows of that claim.
 
-    `leaving`: it has the address only until another takes it.
+    `leaving`: it has the address only until another takes it; `gently`: it goes on answering those who know it, so the
+    other need not tell them.
     """
 
     owns: bool
     claim: Claim
     leaving: bool = False
+    gently: bool = False
 
 
 class Question(NamedTuple):
@@ -208,7 +210,8 @@ def _option(stamp: Stamp) -> bytes:
 
 
 def _render_stamp(stamp: Stamp) -> bytes:
-    return _CLAIM.pack(_MAGIC, stamp.owns * _OWNS | stamp.leaving * _LEAVING, stamp.claim.term, stamp.claim.score)
+    flags = stamp.owns * _OWNS | stamp.leaving * _LEAVING | stamp.gently * _GENTLY
+    return _CLAIM.pack(_MAGIC, flags, stamp.claim.term, stamp.claim.score)
 
 
 def _parse_stamp(data: bytes, start: int) -> Stamp | None:
@@ -217,7 +220,7 @@ def _parse_stamp(data: bytes, start: int) -> Stamp | None:
     magic, flags, term, score = _CLAIM.unpack_from(data, start)
     if magic != _MAGIC:
         return None
-    return Stamp(bool(flags & _OWNS), Claim(term, score), bool(flags & _LEAVING))
+    return Stamp(bool(flags & _OWNS), Claim(term, score), bool(flags & _LEAVING), bool(flags & _GENTLY))
 
 
 def _checksum(data: bytes) -> int:

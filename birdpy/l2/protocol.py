@@ -14,7 +14,7 @@ from birdpy.addresses import format_address, parse_address
 from birdpy.l2.election import Standing
 
 LINE_MOST_BYTES = 1 << 24
-VERSION = 1
+VERSION = 2
 """Raised when a responder that runs must make way for a newer one."""
 
 
@@ -33,10 +33,11 @@ class Replace(NamedTuple):
 
 
 class Update(NamedTuple):
-    """These addresses as given, those no more, and all else as it is."""
+    """These addresses as given, those no more, and all else as it is; `drains` are to be left gently."""
 
     puts: tuple[Vip, ...]
     drops: tuple[bytes, ...]
+    drains: tuple[bytes, ...] = ()
 
 
 class Ask(NamedTuple):
@@ -86,9 +87,8 @@ def render_request(request: Request) -> bytes:
     if isinstance(request, Replace):
         return _line({"op": "replace", "vips": _list(request.vips)})
     if isinstance(request, Update):
-        return _line(
-            {"op": "update", "put": _list(request.puts), "drop": [format_address(one) for one in request.drops]}
-        )
+        left = {"drop": list(map(format_address, request.drops)), "drain": list(map(format_address, request.drains))}
+        return _line({"op": "update", "put": _list(request.puts), **left})
     return _line({"op": "status"})
 
 
@@ -100,9 +100,8 @@ def parse_request(line: bytes) -> Request:
             case "replace":
                 return Replace(tuple(_vip(*one) for one in document["vips"]))
             case "update":
-                return Update(
-                    tuple(_vip(*one) for one in document["put"]), tuple(parse_address(one) for one in document["drop"])
-                )
+                drops, drains = (tuple(map(parse_address, document[word])) for word in ("drop", "drain"))
+                return Update(tuple(_vip(*one) for one in document["put"]), drops, drains)
             case "status":
                 return Ask()
             case other:

@@ -161,7 +161,9 @@ class Responder:
         place.port.close()
         _say(f"{place.segment.interface.name}: not in use")
 
-    def _want(self, place: _Place, put: Mapping[bytes, Vip], drop: Iterable[bytes], now: float) -> None:
+    def _want(
+        self, place: _Place, put: Mapping[bytes, Vip], drop: Iterable[bytes], now: float, drain: Iterable[bytes] = ()
+    ) -> None:
         interface = place.segment.interface
         here, away = {}, list(drop)
         for address, vip in put.items():
@@ -169,7 +171,7 @@ class Responder:
                 here[address] = vip.standing
             else:
                 away.append(address)
-        place.port.send(place.segment.want(here, away, now))
+        place.port.send(place.segment.want(here, away, now, drain))
         if any(len(address) == 16 for address in (*here, *away)):
             place.port.hear_groups(place.segment.elections)
 
@@ -231,19 +233,20 @@ class Responder:
         peer.close()
 
     def _obey(self, request: Request) -> None:
+        drain: tuple[bytes, ...] = ()
         if isinstance(request, Replace):
             put = {vip.address: vip for vip in request.vips}
             drop = tuple(address for address in self._vips if address not in put)
         elif isinstance(request, Update):
-            put, drop = {vip.address: vip for vip in request.puts}, request.drops
+            put, drop, drain = {vip.address: vip for vip in request.puts}, request.drops, request.drains
         else:
             return
-        for address in drop:
+        for address in (*drop, *drain):
             self._vips.pop(address, None)
         self._vips.update(put)
         now = time.monotonic()
         for place in self._places.values():
-            self._want(place, put, drop, now)
+            self._want(place, put, drop, now, drain)
 
     def _status(self, detailed: bool) -> Status:
         owned = [

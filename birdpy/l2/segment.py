@@ -2,6 +2,9 @@
 
 In      which addresses, with which standing; frames as parsed; the time. Out: frames to send, and turns to report.
 Never   touches a socket or a clock. Costs what is due, or what one frame concerns, however many addresses there are.
+Rules   A node that owns an address is heard by all every PROBE_INTERVAL_S, by a question for one of its addresses after
+        the other. Owners that hear a node anew ask for all of theirs: so two that own one address and hear each other
+        are one within PROBE_INTERVAL_S, which is the most that there are two on one segment.
 """
 
 from __future__ import annotations
@@ -10,9 +13,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from birdpy.l2.election import Action, Announce, Answer, Election, Standing
-from birdpy.l2.packets import Heard, render_announcement, render_answer, render_probe
+from birdpy.l2.election import (
+    DRAIN_S,
+    PROBE_INTERVAL_S,
+    SILENCES,
+    Action,
+    Announce,
+    Answer,
+    Election,
+    Standing,
+)
+from birdpy.l2.packets import (
+    ALL_NODES,
+    Assertion,
+    Heard,
+    multicast_mac,
+    render_announcement,
+    render_answer,
+    render_probe,
+)
 
+ANEW_AFTER_S = SILENCES * PROBE_INTERVAL_S
+"""A node that was silent so long may have missed who took over from it."""
 LINGER_S = 3.0
 """How long an address that is no longer ours is answered for, unless another node takes it before."""
 
@@ -58,22 +80,30 @@ class Segment:
         self._due: list[tuple[float, bytes]] = []
         self._queued: dict[bytes, float] = {}
         self._turns: list[Turn] = []
+        self._owned: dict[bytes, None] = {}
+        self._hello_at = 0.0
+        self._heard_at: dict[bytes, float] = {}
 
     @property
     def due(self) -> float | None:
         """When `tick` wants to be called; None when there is nothing to wait for."""
-        return self._due[0][0] if self._due else None
+        due = [self._due[0][0]] if self._due else []
+        return min((*due, self._hello_at) if self._owned else due, default=None)
 
     def take_turns(self) -> list[Turn]:
         """Who answers for what changed since the last call, in the order that it happened."""
         turns, self._turns = self._turns, []
         return turns
 
-    def want(self, put: Mapping[bytes, Standing], drop: Iterable[bytes], now: float) -> list[bytes]:
-        """Addresses to contend for from now on, with this node's standing, and addresses to leave."""
+    def want(
+        self, put: Mapping[bytes, Standing], drop: Iterable[bytes], now: float, drain: Iterable[bytes] = ()
+    ) -> list[bytes]:
+        """Addresses to contend for from now on, with this node's standing; to leave at once, and (`drain`) gently."""
         frames: list[bytes] = []
         for address in drop:
-            frames += self._leave(address, now)
+            frames += self._leave(address, now, gently=False)
+        for address in drain:
+            frames += self._leave(address, now, gently=True)
         for address, standing in put.items():
             left = self._leaving.pop(address, None) is not None
             election = self.elections.get(address)
@@ -84,15 +114,23 @@ class Segment:
                 frames += self._act(address, election, election.owns, election.set_standing(standing, now))
         return frames
 
-    def _leave(self, address: bytes, now: float) -> list[bytes]:
+    def _leave(self, address: bytes, now: float, gently: bool) -> list[bytes]:
         election = self.elections.get(address)
-        if election is None or not election.owns:
-            self.elections.pop(address, None)
+        if election is None or not (election.owns or election.retired):
+            self._forget(address)
             return []
-        if address in self._leaving:
+        if address in self._leaving and not (election.gently and not gently):
             return []
-        self._leaving[address] = now + LINGER_S
-        return self._act(address, election, True, election.leave())
+        self._leaving[address] = now + LINGER_S + (DRAIN_S if gently else 0)
+        frames = self._act(address, election, election.owns, election.leave(gently))
+        if not election.owns and not election.retired:
+            self._forget(address)
+        return frames
+
+    def _forget(self, address: bytes) -> None:
+        self.elections.pop(address, None)
+        self._leaving.pop(address, None)
+        self._owned.pop(address, None)
 
     def move(self, interface: Interface, now: float) -> list[bytes]:
         """The interface has another address: everybody is told, at another Ethernet address."""
@@ -108,17 +146,33 @@ class Segment:
 
     def hear(self, heard: Heard, now: float) -> list[bytes]:
         """A frame that came in here."""
+        frames = self._meet(heard, now)
         election = self.elections.get(heard.address)
         if election is None:
-            return []
-        frames = self._act(heard.address, election, election.owns, election.hear(heard, now))
-        if heard.address in self._leaving and not election.owns:
-            del self._leaving[heard.address], self.elections[heard.address]
+            return frames
+        frames += self._act(heard.address, election, election.owns, election.hear(heard, now))
+        if heard.address in self._leaving and not election.owns and not election.retired:
+            self._forget(heard.address)
         return frames
+
+    def _meet(self, heard: Heard, now: float) -> list[bytes]:
+        """Asks for all of ours when a node that owns addresses is heard anew."""
+        if heard.stamp is None or not heard.stamp.owns:
+            return []
+        mac = heard.mac if isinstance(heard, Assertion) else heard.asker_mac
+        last = self._heard_at.get(mac)
+        self._heard_at[mac] = now
+        if last is not None and now - last < ANEW_AFTER_S:
+            return []
+        return [
+            frame
+            for address in tuple(self._owned)
+            for frame in self._act(address, self.elections[address], True, self.elections[address].ask())
+        ]
 
     def tick(self, now: float) -> list[bytes]:
         """What is due by now."""
-        frames: list[bytes] = []
+        frames: list[bytes] = self._say_hello(now)
         while self._due and self._due[0][0] <= now:
             when, address = heappop(self._due)
             if self._queued.get(address) != when:
@@ -128,11 +182,24 @@ class Segment:
             if election is None:
                 continue
             if self._leaving.get(address, now + 1) <= now:
-                del self._leaving[address], self.elections[address]
-                self._turns.append(Turn(self.interface.name, address, False))
+                if election.owns:
+                    self._turns.append(Turn(self.interface.name, address, False))
+                self._forget(address)
                 continue
             frames += self._act(address, election, election.owns, election.tick(now))
         return frames
+
+    def _say_hello(self, now: float) -> list[bytes]:
+        """A question for the address that was longest not asked for, to everybody."""
+        if not self._owned or now < self._hello_at:
+            return []
+        self._hello_at = now + PROBE_INTERVAL_S
+        address = next(iter(self._owned))
+        self._owned[address] = self._owned.pop(address)
+        self.counters.probes += 1
+        to = multicast_mac(ALL_NODES) if len(address) == 16 else None
+        interface, stamp = self.interface, self.elections[address].stamp
+        return [render_probe(address, interface.mac, interface.link_local, to, stamp)]
 
     def _queue(self, address: bytes, due: float) -> None:
         """Sees to it that the address has its turn by `due`; an earlier one is as good, since it queues again."""
@@ -145,6 +212,10 @@ class Segment:
         if election.owns != owned:
             self.counters.turns += 1
             self._turns.append(Turn(self.interface.name, address, election.owns))
+        if not election.owns:
+            self._owned.pop(address, None)
+        elif address not in self._owned:
+            self._owned[address] = None
         self._queue(address, min(election.due, self._leaving.get(address, election.due)))
         return [frame for action in actions for frame in self._render(address, action)]
 

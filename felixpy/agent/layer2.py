@@ -31,7 +31,8 @@ from birdpy.process import listener_pid
 from birdpy.supervisor import Supervisor
 from felixpy.addresses import Address
 from felixpy.agent.settings import Settings
-from felixpy.calc.layer2 import Layer2Calc, Layer2Vip
+from felixpy.calc.layer2 import Layer2Calc, Layer2Delta, Layer2Vip
+from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
 from felixpy.resources.codec import Ref
 from felixpy.resources.types import Resource
@@ -61,6 +62,7 @@ class Layer2Role:
         self._told = told
         self._changed = asyncio.Event()
         self._pending: dict[Address, Layer2Vip | None] = {}
+        self._draining: set[Address] = set()
         self._complaint = ""
 
     @property
@@ -78,14 +80,27 @@ class Layer2Role:
         delta = self._calc.flush()
         self._pending.update(delta.puts)
         self._pending.update(dict.fromkeys(delta.drops))
+        ended = self._note_drains(delta)
+        self._pending.update(dict.fromkeys(ended))
         survived = not self._looked and listener_pid(self._path) != 0
         self._looked = True
         if not self._running and (self._calc.vips or survived):
             self._running = True
             self._group.create_task(self._supervisor.run())
             self._group.create_task(self._feed())
-        if delta:
+        if delta or ended:
             self._changed.set()
+
+    def _note_drains(self, delta: Layer2Delta) -> list[Address]:
+        """Addresses that this node went on serving, although excluded, and now cannot serve any more."""
+        self._draining.update(address for address in delta.drops if self._is_excluded(address))
+        ended = [address for address in self._draining if not self._is_excluded(address)]
+        self._draining.difference_update(ended)
+        return [address for address in ended if address not in self._calc.vips]
+
+    def _is_excluded(self, address: Address) -> bool:
+        silent = self._calc.silences.get(address)
+        return silent is not None and silent.reason is Reason.NODE_EXCLUDED
 
     async def _feed(self) -> None:
         """Tells one responder after the other, for ever."""
@@ -145,7 +160,9 @@ class Layer2Role:
         pending, self._pending = self._pending, {}
         self._changed.clear()
         puts = {address: vip for address, vip in pending.items() if vip is not None}
-        return Update(_vips(puts), tuple(address for address, vip in pending.items() if vip is None))
+        left = [address for address, vip in pending.items() if vip is None]
+        drains = tuple(address for address in left if address in self._draining)
+        return Update(_vips(puts), tuple(address for address in left if address not in self._draining), drains)
 
 
 def _vips(vips: Mapping[Address, Layer2Vip]) -> tuple[Vip, ...]:

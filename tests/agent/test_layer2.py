@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -25,6 +27,8 @@ VIP, VIP6 = "10.9.0.100", "fd09::100"
 OURS = "/felixpy/resources"
 L2_KEY = f"{OURS}/metallb.io/v1beta1/l2advertisements/metallb-system/default"
 SLICE_KEY = f"{OURS}/discovery.k8s.io/v1/endpointslices/default"
+BULK_PORT = 9090
+EXCLUDE = "node.kubernetes.io/exclude-from-external-load-balancers"
 PODS = {"n1": ("10.65.0.2", "fd65::2"), "n2": ("10.65.1.2", "fd65:1::2")}
 
 
@@ -34,6 +38,7 @@ class World:
 
     switch: Namespace
     client: Namespace
+    machine: Namespace
     etcd: Etcd
     nodes: dict[str, Node]
 
@@ -56,13 +61,21 @@ class World:
                 },
                 "addressType": family,
                 "endpoints": endpoints,
-                "ports": [{"name": "web", "protocol": "TCP", "port": PORT}],
+                "ports": [
+                    {"name": "web", "protocol": "TCP", "port": PORT},
+                    {"name": "bulk", "protocol": "TCP", "port": BULK_PORT},
+                ],
             }
             self.etcd.put(f"{SLICE_KEY}/web-{family.lower()}", body)
 
     def advertise(self, **spec: object) -> None:
         """Writes the one L2Advertisement."""
         self.etcd.put(L2_KEY, {"metadata": {"name": "default", "namespace": "metallb-system"}, "spec": spec})
+
+    def label(self, node: Node, **labels: str) -> None:
+        """Gives a node these labels and no others."""
+        bgp = {"ipv4Address": f"10.9.0.{node.name[1:]}/24"}
+        node.put("nodes", resource("Node", node.name, {"bgp": bgp}, labels))
 
     def answers(self, address: str = VIP, wait_s: float = 0.5) -> str | None:
         """The pod that answers the client at the address."""
@@ -97,7 +110,7 @@ def build(switch: Namespace, client: Namespace, machine: Namespace, etcd: Etcd) 
     nodes = {
         name: Node("agent", name, index == 1, etcd, "10.9.0.8") for index, name in enumerate(("n1", "n2"), start=1)
     }
-    world = World(switch, client, etcd, nodes)
+    world = World(switch, client, machine, etcd, nodes)
     for number, namespace in ((1, nodes["n1"].namespace), (2, nodes["n2"].namespace), (8, machine), (9, client)):
         addresses = [f"10.9.0.{number}/24", f"fd09::{number}/64"]
         link_namespaces(switch, f"p{number}", namespace, "eth0", right_addresses=addresses)
@@ -108,7 +121,10 @@ def build(switch: Namespace, client: Namespace, machine: Namespace, etcd: Etcd) 
             "type": "LoadBalancer",
             "clusterIPs": ["10.96.0.1", "fd96::1"],
             "externalTrafficPolicy": "Local",
-            "ports": [{"name": "web", "port": 80, "protocol": "TCP"}],
+            "ports": [
+                {"name": "web", "port": 80, "protocol": "TCP"},
+                {"name": "bulk", "port": BULK_PORT, "protocol": "TCP"},
+            ],
         },
     }
     etcd.put(f"{OURS}/core/v1/services/default/web", service)
@@ -221,12 +237,58 @@ def test_without_an_advertisement_nobody_answers(world: World) -> None:
 
 def test_a_preferred_node_has_it(world: World) -> None:
     _, second = world.order()
-    world.nodes[second.name].put(
-        "nodes", resource("Node", second.name, {"bgp": {"ipv4Address": "10.9.0.2/24"}}, {"edge": "yes"})
-    )
+    world.label(second, edge="yes")
     preference = {"weight": 100, "preference": {"matchLabels": {"edge": "yes"}}}
     world.advertise(preferredNodeSelectors=[preference])
     eventually(lambda: owns(second) and world.answers() == second.name, within_s=15)
+
+
+@contextmanager
+def connection(world: World, address: str, node: Node) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A TCP connection of the client to the address, and its other end in the node's pod."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with node.pods[0].namespace.entered():
+        server = socket.create_server(("", BULK_PORT), family=family)
+    with server:
+        server.settimeout(5)
+        with world.client.entered():
+            near = socket.create_connection((address, BULK_PORT), timeout=5)
+        far, _ = server.accept()
+        far.settimeout(5)
+        with near, far:
+            yield near, far
+
+
+def download(near: socket.socket, far: socket.socket) -> int:
+    """Bytes that arrive of so many sent."""
+    data = bytes(1 << 20)
+    sender = Thread(target=far.sendall, args=(data,))
+    sender.start()
+    got = 0
+    while got < len(data):
+        got += len(near.recv(1 << 16))
+    sender.join()
+    return got
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6])
+def test_a_download_goes_on_while_its_node_drains_and_new_clients_go_elsewhere(world: World, address: str) -> None:
+    first, second = world.order(address)
+    eventually(lambda: world.answers(address) == first.name)
+    with connection(world, address, first) as (near, far):
+        assert download(near, far) == 1 << 20
+        world.label(first, **{EXCLUDE: ""})
+        try:
+            eventually(lambda: owns(second, address) and not owns(first, address))
+            world.machine.ip("neigh", "flush", "to", address)
+            said = eventually(lambda: ask_tcp(world.machine, address, 80, wait_s=0.5))
+            assert said.split()[0] == second.name
+            world.client.ip("neigh", "change", address, "dev", "eth0", "nud", "probe")
+            for _ in range(5):
+                assert download(near, far) == 1 << 20
+            eventually(lambda: "REACHABLE" in world.client.ip("neigh", "show", address), what="confirmed by unicast")
+        finally:
+            world.label(first)
 
 
 def test_no_responder_where_there_is_nothing_at_layer_2() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdpy.l2.election import CHECK_S, PREEMPT_AFTER_S, REFRESH_S, Standing
+from birdpy.l2.election import CHECK_S, DRAIN_S, PREEMPT_AFTER_S, PROBE_INTERVAL_S, REFRESH_S, Standing
 from birdpy.l2.packets import BROADCAST, Assertion, Claim, Question, Stamp, parse_frame, render_probe
 from birdpy.l2.segment import LINGER_S, Interface, Segment
 
@@ -49,7 +49,7 @@ class Wire:
         return self
 
     def deliver(self, sender: int, frames: Iterable[bytes], lost: Loss = nothing_lost, depth: int = 0) -> None:
-        assert depth < 6, "an exchange must come to an end"
+        assert depth < 10, "an exchange must come to an end"
         for frame in frames:
             self.sent.append((self.now, sender, frame))
             heard = parse_frame(frame)
@@ -146,9 +146,20 @@ def test_nobody_is_without_answer_while_it_is_handed_back() -> None:
     assert wire.owners() == [0]
 
 
-def test_two_owners_that_meet_again_are_one_within_a_check() -> None:
-    wire = Wire(2).start().run(10, lambda sender, receiver: True)
+@pytest.mark.parametrize("others", [0, 200])
+def test_two_owners_that_meet_again_are_one_within_a_probe_interval(others: int) -> None:
+    wire = Wire(2).start()
+    more = {VIP[:2] + number.to_bytes(2, "big"): Standing(0, 7) for number in range(1000, 1000 + others)}
+    for number in (0, 1):
+        wire.nodes[number].want(more, (), wire.now)
+    wire.run(10.1, lambda sender, receiver: True)
     assert wire.owners() == [0, 1]
+    assert len(wire.run(PROBE_INTERVAL_S).owners()) == 1
+
+
+def test_a_frame_lost_when_they_meet_is_made_up_for() -> None:
+    wire = Wire(2).start().run(10, lambda sender, receiver: True)
+    wire.run(PROBE_INTERVAL_S, lambda sender, receiver: sender == 0)
     assert len(wire.run(CHECK_S + 0.5).owners()) == 1
 
 
@@ -157,7 +168,8 @@ def test_deputies_ask_the_owner_and_nobody_else() -> None:
     since = wire.now
     wire.run(30)
     everywhere = [frame for when, _, frame in wire.sent if when >= since and frame[:6] == BROADCAST]
-    assert len(everywhere) <= 30 / CHECK_S + 1, "only the owner's own check"
+    assert {frame[6:12] for frame in everywhere} == {mac_of(0)}
+    assert len(everywhere) <= 30 / PROBE_INTERVAL_S + 30 / CHECK_S + 1, "only the owner's own checks"
 
 
 def test_an_owner_that_starts_anew_goes_on() -> None:
@@ -267,6 +279,68 @@ def test_an_address_that_comes_back_in_time_stays() -> None:
     assert wire.run(LINGER_S + 5).owners() == [0]
 
 
+def drained(count: int = 2) -> Wire:
+    """Node 0 has left gently, and another has taken over."""
+    wire = Wire(count).start().run(8)
+    wire.deliver(0, wire.nodes[0].want({}, (), wire.now, drain=[VIP]))
+    return wire.run(1)
+
+
+def known_by(number: int, wire: Wire) -> bool:
+    """Whether a client that has the node in its neighbour table is answered there."""
+    return bool(wire.nodes[number].hear(Question(VIP, mac_of(9), bytes((10, 9, 0, 9)), False), wire.now))
+
+
+def new_to(number: int, wire: Wire) -> bool:
+    """Whether a client that asks everybody is answered by the node."""
+    return bool(wire.nodes[number].hear(Question(VIP, mac_of(9), bytes((10, 9, 0, 9)), True), wire.now))
+
+
+def test_those_who_know_a_node_that_leaves_gently_stay_with_it_and_new_ones_do_not() -> None:
+    wire = drained()
+    since = wire.now
+    assert wire.owners() == [1]
+    assert (known_by(0, wire), new_to(0, wire), new_to(1, wire)) == (True, False, True)
+    wire.run(DRAIN_S - 3)
+    assert announcements(wire, since - 1.1, 1) == [], "nobody was told"
+    assert known_by(0, wire)
+    wire.run(8)
+    assert announcements(wire, since, 1)
+    assert not known_by(0, wire)
+    assert VIP not in wire.nodes[0].elections
+
+
+def test_a_node_that_drained_and_can_serve_no_more_says_so() -> None:
+    wire = drained()
+    since = wire.now
+    wire.deliver(0, wire.nodes[0].want({}, [VIP], wire.now))
+    assert VIP not in wire.nodes[0].elections
+    wire.run(0.5)
+    assert announcements(wire, since, 1), "its successor tells everybody"
+
+
+def test_a_node_that_is_to_serve_again_takes_its_address_back() -> None:
+    wire = drained()
+    wire.want(0, 0)
+    assert wire.run(PREEMPT_AFTER_S + 2).owners() == [0]
+
+
+def test_a_successor_that_dies_while_its_forerunner_drains_is_followed_aloud() -> None:
+    wire = drained(3)
+    wire.silent = {1}
+    since = wire.now
+    wire.run(2)
+    assert wire.owners() == [2]
+    assert announcements(wire, since, 2)
+
+
+def test_a_single_node_that_drains_serves_until_the_end() -> None:
+    wire = Wire(1).start().run(2)
+    wire.deliver(0, wire.nodes[0].want({}, (), wire.now, drain=[VIP]))
+    assert wire.run(DRAIN_S).owners() == [0]
+    assert wire.run(LINGER_S + 0.2).owners() == []
+
+
 def test_only_the_owner_answers() -> None:
     wire = Wire(2).start().run(2)
     question = Question(VIP, mac_of(9), bytes((10, 9, 0, 9)), True)
@@ -295,7 +369,8 @@ def troubles(draw: st.DrawFn) -> tuple[int, list[tuple[str, int]], int]:
     """A number of nodes, a history, and a seed of what is lost in it."""
     count = draw(st.integers(1, 5))
     events = st.tuples(
-        st.sampled_from(["start", "silence", "wake", "drop", "lossy", "part", "whole"]), st.integers(0, count - 1)
+        st.sampled_from(["start", "silence", "wake", "drop", "drain", "lossy", "part", "whole"]),
+        st.integers(0, count - 1),
     )
     return count, draw(st.lists(events, max_size=12)), draw(st.integers(0, 2**16))
 
@@ -317,6 +392,8 @@ def test_whatever_was_lost_there_is_one_owner_in_the_end(trouble: tuple[int, lis
             case "drop":
                 wire.nodes[number].want({}, [VIP], wire.now)
                 wire.want(number, number)
+            case "drain":
+                wire.deliver(number, wire.nodes[number].want({}, (), wire.now, drain=[VIP]), lost)
             case "lossy":
                 lost = random_loss(seed)
             case "part":
@@ -325,6 +402,8 @@ def test_whatever_was_lost_there_is_one_owner_in_the_end(trouble: tuple[int, lis
                 lost = nothing_lost
         wire.run(0.7, lost)
     wire.silent.clear()
+    for number in wire.nodes:
+        wire.want(number, number)
     wire.run(CHECK_S + 0.6 + PREEMPT_AFTER_S)
     owners = wire.owners()
     assert len(owners) == 1, wire.sent[-20:]
