@@ -35,6 +35,13 @@ def test_a_reflected_route_leads_to_its_owner(world: World, of: str, owner: str)
     assert way(world, world.lab.topology.node("n3"), of).gateway == owner
 
 
+@pytest.mark.parametrize(
+    ("of", "owner"), [("web-4", "172.28.0.14"), ("shell-3", "172.28.0.13"), ("web-1", "172.28.0.11")]
+)
+def test_the_router_sends_to_the_owner_and_not_to_the_reflector(world: World, of: str, owner: str) -> None:
+    eventually(lambda: way(world, world.router, of).gateway == owner, 20, 0.2)
+
+
 def test_one_reflector_is_enough(world: World) -> None:
     place, address = world.pod_namespace(pod(world, "shell-3")), world.pod_address(pod(world, "web-4"))
     assert address is not None
