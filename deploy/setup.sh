@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(etcd-server etcd-client gobgpd bird2 nftables tcpdump iproute2 iputils-ping util-linux procps curl
     gcc libc6-dev make python3-venv)
 if [ "${1:-lab}" = test ]; then
-    packages+=(frr iptables ipset conntrack nginx-light podman containernetworking-plugins user-mode-linux kmod)
+    packages+=(frr iptables ipset conntrack nginx-light podman containerd containernetworking-plugins user-mode-linux kmod)
 fi
 installed=" $(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null |
     awk '$2 == "installed" { printf "%s ", $1 }' || true)"

@@ -38,6 +38,14 @@ network_config_dir = "{networks}"
 """
 
 
+def make_pause(directory: Path) -> Path:
+    """A static program that waits for a signal."""
+    source, program = directory / "pause.c", directory / "pause"
+    source.write_text(_PAUSE)
+    subprocess.run(["cc", "-static", "-Os", "-o", program, source], check=True)
+    return program
+
+
 class Podman:
     """`network` is a configuration list, named `felixpy`; another network, `other`, is like it."""
 
@@ -76,11 +84,9 @@ class Podman:
 
     def make_image(self) -> None:
         """An image whose only file waits for a signal."""
-        source, program, image = (self._directory / name for name in ("pause.c", "pause", "image.tar"))
-        source.write_text(_PAUSE)
-        subprocess.run(["cc", "-static", "-Os", "-o", program, source], check=True)
+        image = self._directory / "image.tar"
         with tarfile.open(image, "w") as archive:
-            archive.add(program, "pause")
+            archive.add(make_pause(self._directory), "pause")
         self("import", "--quiet", "--change", 'CMD ["/pause"]', str(image), IMAGE)
 
     def run(self, name: str, *options: str, network: str = "felixpy") -> tuple[Namespace, str]:
