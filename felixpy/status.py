@@ -32,17 +32,19 @@ class Want(StrEnum):
     ANNOUNCED = "announced"
     LEARNED = "learned"
     TUNNELLED = "tunnelled"
+    SERVED = "served"
 
 
 class Ask(Struct, frozen=True, rename="camel"):
     """A question to every node, or to `nodes` where there are any, for what is in `want` (values of Want) as well.
 
-    Answers go under `lease`.
+    Want.SERVED tells of `services` (`namespace/name`), or of as many as an answer holds. Answers go under `lease`.
     """
 
     lease: int
     want: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
 
 
 class Failure(Struct, frozen=True, rename="camel"):
@@ -132,6 +134,47 @@ class SilentPrefix(Struct, frozen=True, rename="camel"):
     reason: str
 
 
+class FrontendStatus(Struct, frozen=True, rename="camel"):
+    """An address (of a node port every address of the node, then 0.0.0.0 or ::), protocol and port of a Service.
+
+    `inside` and `outside` are how many endpoints take connections from pods and the node, and from elsewhere; `reason`
+    says why none. `programmed`: whether the kernel has it so; None when that is not known now.
+    """
+
+    service: str
+    address: str
+    protocol: int
+    port: int
+    origin: str
+    inside: int = 0
+    outside: int = 0
+    reason: str = ""
+    programmed: bool | None = None
+
+
+class AnsweredAddress(Struct, frozen=True, rename="camel"):
+    """An address that a node contends for on an interface; `mac` is where it was last heard to be.
+
+    `owns`: this node answers for it. `foreign_mac` is a host's that is no node and answers for it too.
+    """
+
+    address: str
+    interface: str
+    owns: bool
+    mac: str = ""
+    foreign_mac: str = ""
+
+
+class Layer2Status(Struct, frozen=True, rename="camel"):
+    """Addresses at layer 2: for how many the node contends and for how many it does not; `error` of the responder."""
+
+    wanted: int = 0
+    silent: int = 0
+    addresses: tuple[AnsweredAddress, ...] = ()
+    silences: tuple[SilentPrefix, ...] = ()
+    error: str = ""
+
+
 class LearnedPrefix(Struct, frozen=True, rename="camel"):
     """A route that neighbours taught; `error` says why the kernel does not have it.
 
@@ -198,6 +241,8 @@ class NodeStatus(Struct, frozen=True, rename="camel"):
     broken_resources: tuple[BrokenResource, ...] = ()
     kernel: KernelStatus | None = None
     bgp: BgpStatus | None = None
+    layer2: Layer2Status | None = None
+    served: tuple[FrontendStatus, ...] = ()
     cni_unready: str | None = None
     leader: bool = False
 
@@ -276,6 +321,8 @@ def merge_answers(answers: Sequence[NodeStatus]) -> NodeStatus:
         broken_resources=max((one.broken_resources for one in answers), key=len),
         kernel=next((one.kernel for one in answers if one.kernel is not None), None),
         bgp=next((one.bgp for one in answers if one.bgp is not None), None),
+        layer2=next((one.layer2 for one in answers if one.layer2 is not None), None),
+        served=max((one.served for one in answers), key=len),
         cni_unready=next((one.cni_unready for one in answers if one.cni_unready is not None), None),
         leader=any(one.leader for one in answers),
     )
@@ -340,6 +387,8 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
     found += _session_problems(status)
     if status.bgp is not None:
         found += (f"BGP: {one.operation}: {one.error}" for one in status.bgp.refusals)
+    if status.layer2 is not None and status.layer2.error:
+        found.append(f"layer 2: the responder cannot be asked: {status.layer2.error}")
     found += (f"counts as missing: {broken}" for broken in status.broken_resources)
     if status.broken > len(status.broken_resources):
         found.append(f"counts as missing: {status.broken - len(status.broken_resources)} more")

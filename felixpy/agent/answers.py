@@ -20,6 +20,7 @@ import msgspec
 from birdpy.addresses import Prefix as BgpPrefix
 from felixpy.addresses import Address, format_address
 from felixpy.agent.clock import utc_now
+from felixpy.agent.service_answers import read_layer2, read_served
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.tunnel_plan import Direct, Tunnel, Unreached, Way
 from felixpy.dataplane.describe import describe_op
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from birdpy.session import Session
     from birdpy.speaker import BgpStatus as RoleStatus
     from felixpy.agent.agent import AgentRole
+    from felixpy.agent.layer2 import Layer2Role
     from felixpy.agent.routing import RoutingRole
     from felixpy.calc.announcements import Announcement
     from felixpy.calc.bgp import BgpPlan
@@ -70,13 +72,14 @@ class StatusReader:
     def __init__(self, settings: Settings, store: Store, syncer: Syncer, broken: Mapping[bytes, Broken]) -> None:
         self.agent: AgentRole | None = None
         self.routing: RoutingRole | None = None
+        self.layer2: Layer2Role | None = None
         self.revision = 0
         self._settings = settings
         self._store = store
         self._syncer = syncer
         self._broken = broken
 
-    async def read(self, want: Collection[str] = ()) -> NodeStatus:
+    async def read(self, want: Collection[str] = (), services: Collection[str] = ()) -> NodeStatus:
         """How the process stands now, with the details asked for."""
         state = self._syncer.state
         detail = " ".join(filter(None, (str(state.reason or ""), state.detail)))
@@ -94,6 +97,8 @@ class StatusReader:
             ),
             kernel=self._kernel(self.agent, want) if self.agent is not None else None,
             bgp=await self._bgp(self.routing, want) if self.routing is not None else None,
+            layer2=await read_layer2(self.layer2, want) if self.layer2 is not None else None,
+            served=read_served(self.agent, services) if self.agent is not None and Want.SERVED in want else (),
             cni_unready=await self._cni(self.agent) if self.agent is not None else None,
             leader=await self._leads() if Role.CONTROLLERS in self._settings.roles else False,
         )
@@ -214,7 +219,7 @@ class Answers:
                 await self._answer(question, self._asked.pop(question))
 
     async def _answer(self, question: str, ask: Ask) -> None:
-        status = await self._reader.read(ask.want)
+        status = await self._reader.read(ask.want, ask.services)
         key = answer_key(question, status.node, status.roles)
         try:
             await self._store.put(key, render(status), ask.lease)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from felixpy.addresses import Prefix
 from felixpy.agent.applier import Applier
 from felixpy.agent.forgetter import Forgetter
-from felixpy.calc.frontends import Frontend
+from felixpy.calc.frontends import Frontend, FrontendIntent
 from felixpy.calc.graph import Graph
 from felixpy.calc.hosts import Interfaces
 from felixpy.calc.services import ServiceDelta
@@ -128,6 +128,11 @@ class Dataplane:
         if self._started:
             self._applier.apply("withdrawn")
             self._forgetter.start()
+
+    @property
+    def frontends(self) -> Mapping[Frontend, FrontendIntent]:
+        """What the kernel is to serve."""
+        return self._services.intents
 
     def holds_frontend(self, frontend: Frontend) -> bool | None:
         """Whether the kernel serves a frontend as it was last asked to; None when it is not known."""

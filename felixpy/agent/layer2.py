@@ -18,6 +18,7 @@ from birdpy.l2.program import responder_program
 from birdpy.l2.protocol import (
     LINE_MOST_BYTES,
     VERSION,
+    Ask,
     ProtocolError,
     Replace,
     Request,
@@ -64,6 +65,24 @@ class Layer2Role:
         self._pending: dict[Address, Layer2Vip | None] = {}
         self._draining: set[Address] = set()
         self._complaint = ""
+
+    @property
+    def calc(self) -> Layer2Calc:
+        """Which addresses it should contend for, and why not for the others."""
+        return self._calc
+
+    async def ask(self) -> Status | None:
+        """How the responder says that things stand; None where there is none.
+
+        Raises  OSError, ProtocolError, ResponderGone.
+        """
+        if not self._running:
+            return None
+        reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_MOST_BYTES)
+        try:
+            return await _tell(writer, asyncio.ensure_future(reader.readline()), Ask())
+        finally:
+            writer.close()
 
     @property
     def settled(self) -> bool:

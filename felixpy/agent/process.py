@@ -150,6 +150,7 @@ class _Process:
 
             self._group.create_task(serve_controllers(self._store, self._settings.node))
         self._status.agent, self._status.routing = self._agent, self._routing
+        self._status.layer2 = self._layer2
         self._serving.agent, self._serving.layer2, self._serving.routing = self._agent, self._layer2, self._routing
         self._group.create_task(self._answers.serve())
         self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())

@@ -48,7 +48,11 @@ class Survey:
 
 
 async def survey(
-    store: Store, names: Collection[str] = (), want: Collection[Want] = (), timeout_s: float | None = None
+    store: Store,
+    names: Collection[str] = (),
+    want: Collection[Want] = (),
+    timeout_s: float | None = None,
+    services: Collection[str] = (),
 ) -> Survey:
     """Asks the named nodes, or all; returns when all have answered, or the time (None: what is usual) is over.
 
@@ -58,7 +62,8 @@ async def survey(
     limit_s = usual_timeout_s(len(expected)) if timeout_s is None else timeout_s
     lease = await store.lease(ASK_TTL_S)
     try:
-        return await _ask(store, lease, expected, Ask(lease.id, tuple(want), tuple(sorted(names))), limit_s)
+        ask = Ask(lease.id, tuple(want), tuple(sorted(names)), tuple(services))
+        return await _ask(store, lease, expected, ask, limit_s)
     finally:
         await lease.close()
 

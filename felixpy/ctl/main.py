@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "ipam": "felixpy.ctl.commands.ipam",
     "lb": "felixpy.ctl.commands.lb",
     "status": "felixpy.ctl.commands.status",
+    "svc": "felixpy.ctl.commands.svc",
     "version": "felixpy.ctl.commands.version",
 }
 

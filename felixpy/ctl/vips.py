@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, parse_prefix
 from felixpy.calc.announcements import Why
+from felixpy.calc.reasons import Reason
 from felixpy.controllers.pool_status import count_addresses
 from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import wants_address
@@ -17,7 +18,7 @@ from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Table
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
 from felixpy.resources.types import AddressPool, AddressRange, Grant, Service
-from felixpy.status import NodeStatus
+from felixpy.status import BgpStatus, NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
@@ -25,6 +26,7 @@ _STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERV
 PREFIXES = tuple(prefix.encode() for prefix in (POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, _STATUS_OF_SERVICES))
 NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
 NO_SESSION = "no session up"
+UNSAID = "the node does not say why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,15 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Who announces one address, and who does not: the nodes, by why not."""
+    """Who announces one address, and who does not: the nodes, by why not; `layer2` says on which interface who answers.
+
+    `rivals` are hardware addresses of hosts that answer for it too, and are no nodes.
+    """
 
     announced_by: tuple[str, ...]
     silent: Mapping[str, tuple[str, ...]]
+    layer2: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +125,46 @@ def _why_waiting(service: Service) -> str:
 
 
 def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Reach:
-    """Who announces an address to somebody, and why the others do not; nodes that did not answer are left out."""
+    """Who announces an address to somebody, and why the others do not; nodes that did not answer are left out.
+
+    A node that answers or stands by at layer 2 is not asked why it has no BGP for the address, nor the other way round.
+    """
+    text = format_address(address)
     announced: list[str] = []
     silent: dict[str, list[str]] = {}
+    answering: list[str] = []
+    rivals: set[str] = set()
     for name, status in nodes.items():
-        bgp = status.bgp if status is not None else None
-        if bgp is None:
+        if status is None:
             continue
-        text = format_address(address)
-        if bgp.no_speaker:
-            silent.setdefault(bgp.no_speaker, []).append(name)
-        elif any(one.why == Why.SERVICE and parse_prefix(one.prefix).contains(address) for one in bgp.announcements):
-            announced.append(name if bgp.established else f"{name} ({NO_SESSION})")
-        else:
-            reasons = (one.reason for one in bgp.silences if one.prefix.partition("/")[0] == text)
-            silent.setdefault(next(reasons, "the node does not say why"), []).append(name)
-    return Reach(tuple(announced), {reason: tuple(names) for reason, names in silent.items()})
+        stands = [one for one in status.layer2.addresses if one.address == text] if status.layer2 is not None else []
+        answering += (f"{name} on {one.interface}" for one in stands if one.owns)
+        rivals |= {one.foreign_mac for one in stands if one.foreign_mac}
+        if status.bgp is not None and _announces(status.bgp, address):
+            announced.append(name if status.bgp.established else f"{name} ({NO_SESSION})")
+        elif not stands:
+            for reason in _reasons(status, text):
+                silent.setdefault(reason, []).append(name)
+    named = {reason: tuple(names) for reason, names in silent.items()}
+    return Reach(tuple(announced), named, tuple(answering), tuple(sorted(rivals)))
+
+
+def _announces(bgp: BgpStatus, address: Address) -> bool:
+    if bgp.no_speaker:
+        return False
+    return any(one.why == Why.SERVICE and parse_prefix(one.prefix).contains(address) for one in bgp.announcements)
+
+
+def _reasons(status: NodeStatus, text: str) -> Sequence[str]:
+    """Why a node does not announce an address: by BGP; by layer 2 where that is all there is to say, or says more."""
+    by_bgp = [one.reason for one in status.bgp.silences if one.prefix.partition("/")[0] == text] if status.bgp else []
+    if status.bgp is not None and status.bgp.no_speaker:
+        by_bgp = [status.bgp.no_speaker]
+    held = status.layer2.silences if status.layer2 is not None else ()
+    by_layer2 = [one.reason for one in held if one.prefix == text]
+    if Reason.NOT_ADVERTISED in by_bgp and by_layer2 and Reason.NOT_LAYER2 not in by_layer2:
+        return by_layer2
+    return by_bgp or by_layer2 or ([UNSAID] if status.bgp is not None else [])
 
 
 def _count_used(grants: Iterable[Grant], name: str, pool: AddressPool) -> int:

@@ -265,6 +265,11 @@ class ServiceTables:
         self._chain_users: Counter[Key] = Counter()
         self._shared_users: Counter[tuple[Set, bytes]] = Counter()
 
+    @property
+    def intents(self) -> Mapping[Frontend, FrontendIntent]:
+        """The frontends as of the last update."""
+        return self._intents
+
     def update(self, delta: ServiceDelta) -> Changes:
         """Takes over the changed frontends."""
         changes = Changes()

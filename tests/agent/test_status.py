@@ -126,7 +126,7 @@ def test_who_announces_a_service_and_who_does_not_and_why(both: Cluster, tmp_pat
     assert learned[0].split()[-2:] == ["has", "it"]
     lines = [" ".join(line.split()) for line in both.felixctl("lb").out.splitlines()]
     assert "1/3" in lines[1], "the pool, without its .0"
-    assert f"default/web 172.25.1.1 vips n1 n2: {LOCAL}" in lines
+    assert f"default/web 172.25.1.1 vips n1 - n2: {LOCAL}" in lines
     refused = next(line for line in lines if line.startswith("default/greedy"))
     assert "refused: 172.25.9.9: the address is in no pool" in refused
     tree = both.felixctl("lb", "-o", "json").json()
@@ -134,6 +134,45 @@ def test_who_announces_a_service_and_who_does_not_and_why(both: Cluster, tmp_pat
     assert next(one for one in tree["services"] if one["address"])["silent"] == [{"reason": LOCAL, "nodes": ["n2"]}]
     assert f"172.25.1.1/32   {LOCAL}" in "\n".join(_routes(both, "n2"))
     assert any("172.25.1.1/32   a Service address with endpoints" in line for line in _routes(both, "n1"))
+
+
+def test_a_service_in_full_and_where_it_is_served(both: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
+    eventually(lambda: "172.25.1.1" in both.felixctl("svc").out, what="it has an address")
+    rows = {line.split()[0]: line.split() for line in both.felixctl("svc").out.splitlines()}
+    assert rows["default/web"][-1] == "ok"
+    assert "no address: 172.25.9.9: the address is in no pool" in " ".join(rows["default/greedy"])
+    said = eventually(lambda: _in_kernels(both), what="served by both nodes")
+    lines = [" ".join(line.split()) for line in said.splitlines()]
+    assert lines[0] == "Service default/web: ok"
+    assert f"172.25.1.1 tcp/80 grant 1 outside, 1 inside n1 n2: {LOCAL}" in lines
+    assert "10.65.0.3 8080 n1 ready" in lines
+    assert "announced by BGP from n1" in lines
+    assert f"not from n2: {LOCAL}" in lines
+    tree = both.felixctl("svc", "default/web", "-o", "json").json()["services"][0]
+    assert tree["frontends"][0]["nodes"] == {"n1": {"outside": 1, "inside": 1}}
+    missing = both.felixctl("svc", "default/greedy")
+    assert (missing.code, missing.out.splitlines()[0].partition(": ")[0]) == (1, "Service default/greedy")
+
+
+def _in_kernels(cluster: Cluster) -> str:
+    said = cluster.felixctl("svc", "web").out
+    return said if "announced by BGP from n1" in said else ""
+
+
+def test_an_address_alone_is_explained(both: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
+    eventually(lambda: _in_kernels(both), what="it is announced")
+    held = [" ".join(line.split()) for line in both.felixctl("explain", "172.25.1.1").out.splitlines()]
+    assert held[0] == "172.25.1.1: default/web (granted from pool vips)"
+    assert f"172.25.1.1 tcp/80 1 outside, 1 inside n1 n2: {LOCAL}" in held
+    assert held[-2:] == ["announced by BGP from n1", f"not from n2: {LOCAL}"]
+    assert both.felixctl("explain", "web").out == both.felixctl("explain", "172.25.1.1").out
+    free = both.felixctl("explain", "172.25.1.2").out.split()
+    assert " ".join(free) == "172.25.1.2: no Service has it it is of pool vips, and free"
+    assert both.felixctl("explain", "198.51.100.1").code == 2
 
 
 def _routes(cluster: Cluster, node: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""`felixctl explain`: what becomes of a packet between two parties, and which tier, policy, rule or default decides."""
+"""`felixctl explain`: what becomes of a packet between two parties, and which tier, policy, rule or default decides.
+
+Of a Service address alone: who has it and who announces it, and who does not and why.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ MOST_BROKEN = 5
 
 @click.command()
 @click.argument("source")
-@click.argument("destination")
+@click.argument("destination", required=False)
 @click.argument("traffic", default="tcp/80", metavar="[PROTOCOL/PORT]")
 @click.option("-n", "--namespace", default="", help="Where bare names are looked for first; else default.")
 @click.option("--at-revision", type=click.IntRange(min=1), help="As it was at this revision of etcd.")
@@ -26,7 +29,7 @@ MOST_BROKEN = 5
 def command(
     etcd: str | None,
     source: str,
-    destination: str,
+    destination: str | None,
     traffic: str,
     namespace: str,
     at_revision: int | None,
@@ -35,13 +38,16 @@ def command(
     verbose: bool,
     output: str | None,
 ) -> None:
-    """Say whether SOURCE may send to DESTINATION, and what decides.
+    """Say whether SOURCE may send to DESTINATION, and what decides; of a Service address alone, who announces it.
 
     Each is a pod ([NAMESPACE/]NAME), an address, an interface ([NODE/]DEVICE), a Service or a node. PROTOCOL/PORT is
     like tcp/80 (if not given), udp/53, 443, icmp or icmp/8.
 
     Exit code 0: allowed; 1: denied, at least in part.
     """
+    if destination is None:
+        _explain_address(etcd, source, namespace)
+        return
     from felixpy.ctl.explain.cluster import PREFIXES, read_cluster
     from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained, explain_flows
     from felixpy.ctl.explain.parties import UnknownParty, find_party
@@ -78,3 +84,29 @@ def command(
                 click.echo(click.style(line.text, fg=line.color or None))
     if not all(flow.allowed for flow in flows):
         sys.exit(EXIT_FAILED)
+
+
+def _explain_address(etcd: str | None, word: str, namespace: str) -> None:
+    """Who has a Service address (or the addresses of a Service), and who announces it."""
+    from felixpy.addresses import Address, parse_address
+    from felixpy.ctl.address_view import PREFIXES, AddressView
+    from felixpy.ctl.asking import Survey, survey
+    from felixpy.resources.kinds import Name
+    from felixpy.status import Want
+
+    async def work(store: Store) -> tuple[Snapshot, Survey]:
+        return await store.snapshot(PREFIXES), await survey(store, (), (Want.ANNOUNCED, Want.SERVED))
+
+    snapshot, found = with_store(etcd, work)
+    view = AddressView(snapshot.items, found.nodes)
+    addresses: tuple[Address, ...]
+    try:
+        addresses = (parse_address(word),)
+    except ValueError:
+        head, slash, tail = word.rpartition("/")
+        addresses = view.addresses_of(Name(head if slash else namespace or "default", tail))
+    if not any(map(view.knows, addresses)):
+        raise click.UsageError(f"{word!r} is no address of a Service or of a pool; a flow needs a DESTINATION as well")
+    for address in addresses:
+        for line in view.render(address):
+            click.echo(line)

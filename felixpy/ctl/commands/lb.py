@@ -35,6 +35,10 @@ def command(etcd: str | None, timeout: float | None, output: str | None) -> None
         return
     for line in _render(balance):
         click.echo(line)
+    for one in balance.addresses:
+        if one.reach.rivals and one.address is not None:
+            rivals = list_some(one.reach.rivals)
+            print_error(f"{format_address(one.address)}: {rivals}, of no node, answers for it too")
     unheard = [name for name, status in found.nodes.items() if status is None]
     if unheard:
         print_error(f"{list_some(unheard)}: {NO_ANSWER}")
@@ -45,7 +49,7 @@ def command(etcd: str | None, timeout: float | None, output: str | None) -> None
 
 def _render(balance: Balance) -> list[str]:
     lines = align_rows([("POOL", "USED"), *((one.name, render_bar(one.used, one.size)) for one in balance.pools)])
-    heads = ("SERVICE", "ADDRESS", "POOL", "ANNOUNCED BY", "NOT ANNOUNCED BY")
+    heads = ("SERVICE", "ADDRESS", "POOL", "ANNOUNCED BY", "ANSWERED BY", "NOT BY")
     return [*lines, "", *align_rows([heads, *map(_cells, balance.addresses)])]
 
 
@@ -54,7 +58,8 @@ def _cells(one: ServiceAddress) -> tuple[str, ...]:
     why = f"refused: {one.refusal}" if one.refusal else ""
     silent = "; ".join(filter(None, (why or one.waiting, _silent_words(one.reach))))
     announced = list_some(one.reach.announced_by) or NOTHING
-    return str(one.service), address, one.pool or NOTHING, announced, silent or NOTHING
+    layer2 = list_some(one.reach.layer2) or NOTHING
+    return str(one.service), address, one.pool or NOTHING, announced, layer2, silent or NOTHING
 
 
 def _silent_words(reach: Reach) -> str:
@@ -71,6 +76,8 @@ def _tree(balance: Balance, found: Survey) -> Body:
             "refusal": one.refusal,
             "waiting": one.waiting,
             "announcedBy": list(one.reach.announced_by),
+            "answeredBy": list(one.reach.layer2),
+            "rivals": list(one.reach.rivals),
             "silent": [{"reason": reason, "nodes": list(names)} for reason, names in one.reach.silent.items()],
         }
         for one in balance.addresses
