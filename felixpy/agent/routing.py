@@ -124,6 +124,10 @@ class RoutingRole:
         if ref.table in _TABLES and self._view.put(ref, value):
             self._dirty = True
 
+    def update_routed(self, services: ServiceDelta) -> None:
+        """Takes in what Services ask for, for the addresses that nobody granted; they do not wait for the kernel."""
+        self._announce.update_routed(services)
+
     def flush(self, services: ServiceDelta) -> None:
         """Everything so far has been given: tells the speaker, if something it reads has changed."""
         self._unflushed = False

@@ -48,6 +48,8 @@ class Serving:
         """Everything up to `revision` has been given."""
         self._turn += 1
         self._revision = max(self._revision, revision)
+        if self.routing is not None:
+            self.routing.update_routed(services)
         gone = self._gate.take(services, self._turn)
         if gone:
             self._announce(gone)

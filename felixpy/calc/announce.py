@@ -1,9 +1,9 @@
 """Which prefixes this node announces to its BGP neighbours, why, and why not.
 
 In: address blocks and their affinities, pools, this node's labels, grants, advertisements (advertisements.py), floating
-addresses (floating.py), and the frontends that services.py derives: one truth for forwarding and announcing. Out:
-announcements by prefix, and the reason of every address or block that is held here and stays silent. Never talks BGP,
-and knows no neighbour.
+addresses (floating.py), ranges (service_ranges.py), and the frontends that services.py derives: one truth for
+forwarding and announcing. Out: announcements by prefix, and the reason of every address or block that is held here and
+stays silent. Never talks BGP, and knows no neighbour.
 `AnnounceCalc` follows changes at their own cost; `derive_announcements` is the same from scratch.
 """
 
@@ -13,19 +13,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from felixpy.addresses import Address, Prefix, host_prefix
+from felixpy.addresses import Address, Prefix, format_address, host_prefix, parse_address, parse_prefix
 from felixpy.calc.advertisements import Subjects, derive_terms
 from felixpy.calc.announcements import (
     Announcement,
     announce_floating,
     derive_address,
     derive_block,
+    derive_range,
+    derive_routed,
     granted_intents,
     merge_announcements,
 )
 from felixpy.calc.floating import FloatingAddresses, floating_of, is_enabled
 from felixpy.calc.frontends import Frontend, FrontendIntent
 from felixpy.calc.reasons import Silent
+from felixpy.calc.service_ranges import RoutedAddresses, read_ranges, routed_at
 from felixpy.calc.services import ServiceDelta, Tables, derive_services
 from felixpy.resources.codec import Ref, Table, parse_block_name
 from felixpy.resources.kinds import Name
@@ -41,6 +44,7 @@ from felixpy.resources.types import (
     Node,
     Resource,
     Service,
+    WorkloadEndpoint,
 )
 
 _K = TypeVar("_K")
@@ -84,6 +88,9 @@ class AnnounceCalc:
         self._services: dict[Name, Service] = {}
         self._subjects = Subjects(self._pool_labels, self._services)
         self._floating = FloatingAddresses(node)
+        self._routed = RoutedAddresses()
+        self._workloads: dict[Name, WorkloadEndpoint] = {}
+        self._devices: dict[Address, dict[Name, str]] = {}
         self._labels: LabelPairs = ()
         self._terms = derive_terms((), ())
         self._drained = True
@@ -104,6 +111,7 @@ class AnnounceCalc:
             self._drained = drained
             if self._terms.excluded:
                 self._dirty.update((Table.GRANT, name) for name in self._grants)
+                self._dirty.update(map(_routed_source, self._routed.everything()))
 
     @property
     def announcements(self) -> Mapping[Prefix, Announcement]:
@@ -119,10 +127,20 @@ class AnnounceCalc:
         table, name = source
         if table is Table.BLOCK:
             return self._blocks[name][0]
+        if table is Table.BGP_CONFIGURATION:
+            return parse_prefix(name.name)
+        if table is Table.SERVICE:
+            return host_prefix(parse_address(name.name))
         return host_prefix(self._floating.addresses[name] if table is Table.WORKLOAD else self._grants[name].address)
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes in one resource (None: it is gone); those of other tables are passed over."""
+        before = self._routed.ranges
+        self._dirty.update(map(_routed_source, self._routed.update(ref, value)))
+        if before != self._routed.ranges:
+            self._dirty.update((Table.GRANT, name) for name in self._grants)
+        if ref.table is Table.WORKLOAD:
+            self._update_workload(ref.name, value)
         match ref.table:
             case Table.BLOCK:
                 self._update_block(ref.name, value if isinstance(value, Block) else None)
@@ -156,6 +174,22 @@ class AnnounceCalc:
                 self._update_terms()
             case _:
                 pass
+
+    def _update_workload(self, name: Name, value: Resource | None) -> None:
+        """Takes note of the devices of this node's workloads: borrowed addresses lead to them."""
+        old = self._workloads.pop(name, None)
+        new = value if isinstance(value, WorkloadEndpoint) and value.node == self.node else None
+        if new is not None:
+            self._workloads[name] = new
+        touched = {address for one in (old, new) if one is not None for address in one.addresses}
+        for address in touched:
+            devices = self._devices.setdefault(address, {})
+            _set(devices, name, new.interface if new is not None and address in new.addresses else None)
+            if not devices:
+                del self._devices[address]
+        for block, (_, held) in self._blocks.items() if touched else ():
+            if any(address in touched for address, _ in held.borrowed):
+                self._dirty.add((Table.BLOCK, block))
 
     def _update_block(self, name: Name, block: Block | None) -> None:
         concerns = block is not None and (
@@ -193,6 +227,7 @@ class AnnounceCalc:
         if terms != self._terms:
             self._terms = terms
             self._dirty.update((Table.GRANT, name) for name in self._grants)
+            self._dirty.update(map(_routed_source, self._routed.everything()))
 
     def update_frontends(self, delta: ServiceDelta) -> None:
         """Takes in what ServiceCalc flushed."""
@@ -202,6 +237,10 @@ class AnnounceCalc:
             if not held:
                 del self._frontends_at[frontend.address]
             self._dirty.update((Table.GRANT, name) for name in self._grants_at.get(frontend.address, ()))
+
+    def update_routed(self, delta: ServiceDelta) -> None:
+        """Takes in what ServiceCalc flushed, for addresses that nobody granted."""
+        self._dirty.update(map(_routed_source, self._routed.update_frontends(delta)))
 
     def flush(self) -> AnnounceDelta:
         """What changed since the last flush; nothing where a change came to nothing."""
@@ -248,15 +287,34 @@ class AnnounceCalc:
             found = self._blocks.get(name)
             if found is None:
                 return ()
-            return derive_block(*found, self._states.get(name, ""), self._pools.values(), self.node)
+            state = self._states.get(name, "")
+            devices = {
+                address: max(self._devices.get(address, {}).values(), default="") for address, _ in found[1].borrowed
+            }
+            return derive_block(*found, state, self._pools.values(), self.node, devices)
         if table is Table.WORKLOAD:
             address = self._floating.addresses.get(name)
             return announce_floating(address, self._pools.values(), self._floating.enabled) if address else ()
+        ranges = self._routed.ranges
+        if table is Table.BGP_CONFIGURATION:
+            prefix = parse_prefix(name.name)
+            return derive_range(prefix, self._terms, self._drained) if prefix in ranges.whole else ()
+        if table is Table.SERVICE:
+            at = parse_address(name.name)
+            intents = self._routed.intents_at(at)
+            return derive_routed(at, intents, self._terms, self._services, ranges, self._drained)
         grant = self._grants.get(name)
         if grant is None:
             return ()
         intents = granted_intents(grant, self._frontends_at.get(grant.address, {}))
-        return derive_address(grant, intents, self._terms, self._subjects, self._drained)
+        return derive_address(grant, intents, self._terms, self._subjects, ranges, self._drained)
+
+
+def _routed_source(what: Prefix | Address) -> Source:
+    """A range, or an address that nobody granted."""
+    if isinstance(what, Prefix):
+        return Table.BGP_CONFIGURATION, Name("", str(what))
+    return Table.SERVICE, Name("", format_address(what))
 
 
 def _silences(found: Iterable[tuple[Prefix, Silent]]) -> Mapping[Prefix, Silent]:
@@ -294,22 +352,34 @@ def derive_announcements(
     )
     pools = [pool for pool in tables.get(Table.POOL, {}).values() if isinstance(pool, IpPool)]
     at: dict[Address, dict[Frontend, FrontendIntent]] = {}
-    for frontend, intent in derive_services(tables, node).items():
+    frontends = derive_services(tables, node)
+    for frontend, intent in frontends.items():
         at.setdefault(frontend.address, {})[frontend] = intent
-    found: list[tuple[Prefix, tuple[Announcement, ...] | Silent]] = []
+    ranges = read_ranges(tables.get(Table.BGP_CONFIGURATION, {}).get(Name("", "default")))
+    devices: dict[Address, str] = {}
+    for endpoint in tables.get(Table.WORKLOAD, {}).values():
+        if isinstance(endpoint, WorkloadEndpoint) and endpoint.node == node:
+            devices.update({one: max(devices.get(one, ""), endpoint.interface) for one in endpoint.addresses})
+    found: list[tuple[Prefix, tuple[Announcement, ...] | Silent]] = [
+        (prefix, derive_range(prefix, terms, drained)) for prefix in ranges.whole
+    ]
+    for address, intents in routed_at(frontends).items():
+        made = derive_routed(address, intents, terms, subjects.services, ranges, drained)
+        found.append((host_prefix(address), made))
     for name, block in tables.get(Table.BLOCK, {}).items():
         affinity = tables.get(Table.AFFINITY, {}).get(Name(node, name.name))
         state = affinity.state if isinstance(affinity, BlockAffinity) else ""
         if isinstance(block, Block):
             prefix = parse_block_name(name.name)
-            found.append((prefix, derive_block(prefix, block, state, pools, node)))
+            found.append((prefix, derive_block(prefix, block, state, pools, node, devices)))
     enabled = is_enabled(tables.get(Table.FELIX_CONFIGURATION, {}), node)
     for endpoint in tables.get(Table.WORKLOAD, {}).values():
         for address in floating_of(endpoint, node):
             found.append((host_prefix(address), announce_floating(address, pools, enabled)))
     for grant in tables.get(Table.GRANT, {}).values():
         if isinstance(grant, Grant):
-            made = derive_address(grant, granted_intents(grant, at.get(grant.address, {})), terms, subjects, drained)
+            intents = granted_intents(grant, at.get(grant.address, {}))
+            made = derive_address(grant, intents, terms, subjects, ranges, drained)
             found.append((host_prefix(grant.address), made))
     by_prefix: dict[Prefix, list[Announcement]] = {}
     silent: list[tuple[Prefix, Silent]] = []

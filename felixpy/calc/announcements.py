@@ -16,9 +16,11 @@ from enum import StrEnum
 from felixpy.addresses import Address, Prefix, host_prefix, mask_address
 from felixpy.calc.advertisements import Subjects, Terms, covers
 from felixpy.calc.floating import find_silence
-from felixpy.calc.frontends import Frontend, FrontendIntent
+from felixpy.calc.frontends import Frontend, FrontendIntent, Origin
 from felixpy.calc.reasons import Reason, Silent
-from felixpy.resources.types import BgpAdvertisement, Block, Grant, IpPool
+from felixpy.calc.service_ranges import ServiceRanges, judge_address
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import BgpAdvertisement, Block, Grant, IpPool, Service
 
 PENDING = "pending"
 GRACEFUL_SHUTDOWN = "65535:0"
@@ -33,6 +35,7 @@ class Why(StrEnum):
     BORROWED = "an address of another node's block, held here"
     SERVICE = "a Service address with endpoints"
     FLOATING = "a floating address of a workload here"
+    RANGE = "a range of Service addresses (BGPConfiguration)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,13 @@ class Announcement:
 
 
 def derive_block(
-    prefix: Prefix, block: Block, state: str, pools: Iterable[IpPool], node: str
+    prefix: Prefix, block: Block, state: str, pools: Iterable[IpPool], node: str, devices: Mapping[Address, str]
 ) -> tuple[Announcement, ...] | Silent:
     """What one block means here: itself where it is ours, else those of its addresses that this node holds.
 
     Empty where the block does not concern this node. One of no pool, as a deleted pool leaves it, is announced
     while addresses of it are held. `state` is that of our affinity to it, "" when there is none.
+    `devices` are those of the workloads here, by their addresses.
     """
     ours = block.affinity == node
     held = () if ours else tuple(address for address, holder in block.borrowed if holder == node)
@@ -70,7 +74,9 @@ def derive_block(
     if not around and not block.used:
         return Silent(Reason.NO_POOL)
     if not ours:
-        return tuple(Announcement(host_prefix(address), Why.BORROWED) for address in held)
+        return tuple(
+            Announcement(host_prefix(address), Why.BORROWED, interface=devices.get(address, "")) for address in held
+        )
     return Silent(Reason.AFFINITY_PENDING) if state == PENDING else (Announcement(prefix, Why.BLOCK),)
 
 
@@ -79,13 +85,51 @@ def announce_floating(address: Address, pools: Iterable[IpPool], enabled: bool) 
     return find_silence(address, pools, enabled) or (Announcement(host_prefix(address), Why.FLOATING),)
 
 
+def derive_range(prefix: Prefix, terms: Terms, drained: bool = True) -> tuple[Announcement, ...] | Silent:
+    """What a range of Service addresses that is announced whole means here."""
+    return _unless_excluded((Announcement(prefix, Why.RANGE),), terms, drained)
+
+
+def derive_routed(
+    address: Address,
+    intents: Collection[FrontendIntent],
+    terms: Terms,
+    services: Mapping[Name, Service],
+    ranges: ServiceRanges,
+    drained: bool = True,
+) -> tuple[Announcement, ...] | Silent:
+    """What a cluster or external address of a Service means here."""
+    judged = judge_address(address, intents, services, ranges)
+    if judged is None:
+        return ()
+    if isinstance(judged, Reason):
+        return Silent(judged)
+    return _unless_excluded((Announcement(host_prefix(address), Why.SERVICE),), terms, drained)
+
+
+def _unless_excluded(
+    made: tuple[Announcement, ...] | Silent, terms: Terms, drained: bool
+) -> tuple[Announcement, ...] | Silent:
+    """A node that is excluded, and not `drained` yet, asks its neighbours to send elsewhere (RFC 8326)."""
+    if not terms.excluded or isinstance(made, Silent):
+        return made
+    if drained:
+        return Silent(Reason.NODE_EXCLUDED)
+    return tuple(replace(one, communities=tuple(sorted({*one.communities, GRACEFUL_SHUTDOWN}))) for one in made)
+
+
 def derive_address(
-    grant: Grant, intents: Collection[FrontendIntent], terms: Terms, subjects: Subjects, drained: bool = True
+    grant: Grant,
+    intents: Collection[FrontendIntent],
+    terms: Terms,
+    subjects: Subjects,
+    ranges: ServiceRanges,
+    drained: bool = True,
 ) -> tuple[Announcement, ...] | Silent:
     """What a granted address means here: announced where some frontend of it takes connections from outside.
 
-    A node that is excluded, and not `drained` yet, asks its neighbours to send elsewhere (RFC 8326). A prefix with an
-    unresolved community is held back, whoever else advertises it: what was to go with it is not known.
+    A prefix with an unresolved community is held back, whoever else advertises it: what was to go with it is not known.
+    Where there are ranges for it, they say so for an address that no BGPAdvertisement is for.
     """
     unserved = find_unserved(intents)
     if unserved is not None:
@@ -93,9 +137,23 @@ def derive_address(
     if terms.excluded and drained:
         return Silent(Reason.NODE_EXCLUDED)
     made = _advertised(grant, intents, terms, subjects)
-    if isinstance(made, Silent) or not terms.excluded:
-        return made
-    return tuple(replace(one, communities=tuple(sorted({*one.communities, GRACEFUL_SHUTDOWN}))) for one in made)
+    if ranges.load_balancer and (isinstance(made, Silent) or terms.advertisements is None):
+        routed = _granted_by_range(grant.address, intents, subjects, ranges)
+        outside = isinstance(routed, Silent) and routed.reason is Reason.OUTSIDE_RANGES
+        made = made if outside and terms.advertisements is not None else routed
+    return _unless_excluded(made, terms, drained)
+
+
+def _granted_by_range(
+    address: Address, intents: Collection[FrontendIntent], subjects: Subjects, ranges: ServiceRanges
+) -> tuple[Announcement, ...] | Silent:
+    if not ranges.around(Origin.GRANT, address):
+        return Silent(Reason.OUTSIDE_RANGES)
+    judged = judge_address(address, intents, subjects.services, ranges)
+    if isinstance(judged, Reason):
+        return Silent(judged)
+    alone = Announcement(host_prefix(address), Why.SERVICE, endpoints=count_endpoints(intents))
+    return (alone,) if judged else ()
 
 
 def _advertised(
@@ -160,6 +218,7 @@ def merge_announcements(announcements: Collection[Announcement]) -> Announcement
         max(prefs, default=None),
         tuple(sorted({word for one in announcements for word in one.communities})),
         () if everyone else tuple(sorted({peer for one in announcements for peer in one.peers})),
+        interface=max(one.interface for one in announcements),
         endpoints=sum(counts) if len(counts) == len(announcements) else None,
     )
 

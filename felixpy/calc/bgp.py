@@ -39,6 +39,7 @@ from felixpy.calc.bgp_peers import (
     object_of,
 )
 from felixpy.calc.bgp_policy import Circle, derive_policy
+from felixpy.calc.service_ranges import read_ranges
 from felixpy.calc.tunnel_plan import tunnel_of
 from felixpy.resources.bgp_types import BgpConfiguration, BgpFilter, BgpPeer, PrefixCommunities, SecretKey
 from felixpy.resources.codec import Table
@@ -176,7 +177,7 @@ def derive_bgp(
     route_filter = RouteFilter(
         own_prefixes=frozenset(advertisements) | connected | gateways.keys(),
         own_addresses=frozenset(router.addresses),
-        excluded=_tunnelled(tables),
+        excluded=(*_tunnelled(tables), *sorted(BgpPrefix(*one) for one in read_ranges(settings.default).whole)),
     )
     concerned = {peer.name for peer in asked.peers if peer.local_nodes is None or node in peer.local_nodes}
     concerned |= {name for name, addresses in told.items() if addresses}

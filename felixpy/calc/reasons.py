@@ -19,6 +19,7 @@ class Reason(StrEnum):
     TAKEN = "another Service has this address and port"
     NODE_EXCLUDED = "the node is labelled node.kubernetes.io/exclude-from-external-load-balancers"
     NOT_ADVERTISED = "no BGPAdvertisement selects the pool on this node"
+    OUTSIDE_RANGES = "the address is in none of the ranges of BGPConfiguration.serviceLoadBalancerIPs"
     UNKNOWN_COMMUNITY = "its BGPAdvertisement names a community that no Community resource gives a number"
     NOT_LAYER2 = "no L2Advertisement selects the pool on this node"
     AFFINITY_PENDING = "the block's affinity is not confirmed"

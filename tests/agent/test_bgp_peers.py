@@ -208,6 +208,31 @@ def test_two_who_want_one_session_have_it_together_or_not_at_all(rack: Rack) -> 
     eventually(lambda: rack.learned(WANTED), within_s=40)
 
 
+def test_ranges_of_service_addresses_and_what_goes_with_a_prefix(rack: Rack) -> None:
+    spec = {
+        "serviceLoadBalancerIPs": [{"cidr": "172.30.0.0/24"}],
+        "serviceExternalIPs": [{"cidr": "172.31.0.7/32"}],
+        "prefixAdvertisements": [{"cidr": "172.30.0.0/16", "communities": ["64512:30", "64512:3:0"]}],
+    }
+    rack.node.put("bgpconfigurations", resource("BGPConfiguration", "default", spec))
+    eventually(lambda: "172.30.0.0/24" in rack.birdc("show", "route"), within_s=20)
+    shown = rack.birdc("show", "route", "172.30.0.0/24", "all")
+    assert "(64512,30)" in shown
+    assert "(64512, 3, 0)" in shown
+    ports = [{"port": 80, "protocol": "TCP"}]
+    service = {"type": "ClusterIP", "ports": ports, "externalIPs": ["172.31.0.7"]}
+    whole = {"metadata": {"name": "web", "namespace": "a"}, "spec": service}
+    rack.node.etcd.put(f"{OURS}/core/v1/services/a/web", whole)
+    assert "172.31.0.7" not in rack.birdc("show", "route"), "nobody serves it"
+    meta = {"name": "web-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}}
+    endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n9", "conditions": {"ready": True}}]
+    body = {"metadata": meta, "endpoints": endpoints, "ports": ports}
+    rack.node.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/a/web-1", body)
+    eventually(lambda: "172.31.0.7/32" in rack.birdc("show", "route"), within_s=20)
+    rack.node.drop("bgpconfigurations", "default")
+    eventually(lambda: "172.3" not in rack.birdc("show", "route"), within_s=20)
+
+
 def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
     rack.peer("far", {"peerIP": "192.0.2.77", "asNumber": 65077, "reachableBy": "10.97.0.2"})
     eventually(lambda: "via 10.97.0.2" in rack.route("192.0.2.77/32"))

@@ -217,9 +217,26 @@ _workloads = st.builds(
     st.lists(st.sampled_from(_PODS), max_size=2),
     st.sampled_from([ME, OTHER]),
 )
+
+
+def service_ranges(*external: str, cluster: str = "", balanced: str = "", aggregate: bool = True) -> Change:
+    value = BgpConfiguration(
+        service_external_cidrs=tuple(map(parse_prefix, external)),
+        service_cluster_cidrs=tuple(map(parse_prefix, cluster.split())),
+        service_lb_cidrs=tuple(map(parse_prefix, balanced.split())),
+        aggregate_lb=aggregate,
+    )
+    return Ref(Table.BGP_CONFIGURATION, Name("", "default")), value
+
+
 _ranges = st.builds(
-    lambda ranges: external_ranges(*ranges),
-    st.lists(st.sampled_from(["203.0.113.0/24", "198.51.100.0/24"]), max_size=2),
+    lambda ranges, cluster, balanced, aggregate: service_ranges(
+        *ranges, cluster=cluster, balanced=balanced, aggregate=aggregate
+    ),
+    st.lists(st.sampled_from(["203.0.113.0/24", "198.51.100.0/24", "198.51.100.1/32"]), max_size=2),
+    st.sampled_from(["", "10.96.0.0/16", "10.96.0.0/16 fd96::/64"]),
+    st.sampled_from(["", "", "203.0.113.0/24", "203.0.113.1/32", "192.0.2.0/24"]),
+    st.booleans(),
 )
 
 

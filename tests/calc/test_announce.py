@@ -44,7 +44,9 @@ from tests.calc.service_world import (
     grant,
     service,
     service_of,
+    service_ranges,
     slice_of,
+    workload,
 )
 
 VIP = parse_prefix("203.0.113.1")
@@ -62,7 +64,9 @@ class World:
             self.view.put(*change)
             self.services.update(*change)
             self.announce.update(*change)
-        self.announce.update_frontends(self.services.flush())
+        delta = self.services.flush()
+        self.announce.update_frontends(delta)
+        self.announce.update_routed(delta)
         self.delta = self.announce.flush()
         return self
 
@@ -330,6 +334,57 @@ def test_an_aggregate_stays_until_its_last_address_goes() -> None:
     wide = parse_prefix("203.0.113.0/24")
     assert not world.see((Ref(Table.GRANT, Name("", "203.0.113.1")), None)).delta
     assert world.see((Ref(Table.GRANT, Name("", "203.0.113.2")), None)).delta.drops == {wide}
+
+
+@pytest.mark.parametrize("ranges", [{"cluster": "10.96.0.0/16"}, {"balanced": "203.0.113.0/24"}])
+def test_a_range_goes_out_whole_from_every_node_that_is_not_excluded(ranges: dict[str, str]) -> None:
+    (text,) = ranges.values()
+    world = World(service_ranges(**ranges))  # type: ignore[arg-type]
+    assert world.announced() == {text: Why.RANGE}
+    assert world.see(node(EXCLUDE_LABEL)).silent() == {text: Reason.NODE_EXCLUDED}
+    assert world.see(node(), (Ref(Table.BGP_CONFIGURATION, Name("", "default")), None)).announced() == {}
+
+
+def test_an_address_of_a_range_goes_out_alone_only_where_its_endpoints_are() -> None:
+    ranges = service_ranges("198.51.100.0/24", cluster="10.96.0.0/16")
+    local = service("a/x", service_of("ClusterIP", cluster="10.96.0.9", external="198.51.100.9", external_policy=LOCAL))
+    world = World(ranges, local, slice_of("a/1", "x", backend("10.0.1.1", OTHER)))
+    whole = {"198.51.100.0/24": Why.RANGE, "10.96.0.0/16": Why.RANGE}
+    assert world.announced() == whole
+    assert set(world.silent().values()) == {Reason.NO_LOCAL_ENDPOINT}
+    alone = {"198.51.100.9/32": Why.SERVICE, "10.96.0.9/32": Why.SERVICE}
+    assert world.see(slice_of("a/1", "x", backend("10.0.0.1", ME))).announced() == whole | alone
+    everywhere = service("a/x", service_of("ClusterIP", cluster="10.96.0.9", external="198.51.100.9"))
+    assert world.see(everywhere).announced() == whole, "any node will do"
+
+
+def test_a_range_of_one_address_needs_an_endpoint_anywhere() -> None:
+    world = World(service_ranges("198.51.100.9/32"), service("a/x", service_of("ClusterIP", external="198.51.100.9")))
+    assert (world.announced(), world.silent()) == ({}, {"198.51.100.9/32": Reason.NO_ENDPOINT})
+    assert world.see(slice_of("a/1", "x", backend("10.0.1.1", OTHER))).announced() == {"198.51.100.9/32": Why.SERVICE}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "announced"),
+    [
+        (service_ranges(balanced="203.0.113.0/24"), {"203.0.113.0/24": Why.RANGE}),
+        (service_ranges(balanced="203.0.113.0/24", aggregate=False), {"203.0.113.1/32": Why.SERVICE}),
+        (service_ranges(balanced="203.0.113.1/32"), {"203.0.113.1/32": Why.SERVICE}),
+        (service_ranges(balanced="192.0.2.0/24"), {"192.0.2.0/24": Why.RANGE}),
+    ],
+)
+def test_load_balancer_ranges_say_how_granted_addresses_go_out(ranges: Change, announced: dict[str, Why]) -> None:
+    world = World(*served(), ranges)
+    assert world.announced() == announced
+    outside = "192.0.2.0/24" in announced
+    assert world.silent() == ({"203.0.113.1/32": Reason.OUTSIDE_RANGES} if outside else {})
+    mine = world.see(advertisement("mine")).announced()
+    assert mine == announced | {"203.0.113.1/32": Why.SERVICE}, "a BGPAdvertisement is as good as a range"
+
+
+def test_a_borrowed_address_leads_to_its_device() -> None:
+    world = World(block("10.0.0.64-26", OTHER, a1=ME), workload("a/w", "10.0.0.65"))
+    assert world.announce.announcements[parse_prefix("10.0.0.65")].interface == "cali1"
 
 
 def test_other_nodes_blocks_are_not_kept() -> None:

@@ -18,9 +18,6 @@ KINDS = frozenset(
 
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("projectcalico.org", "BGPConfiguration"): (
-        "serviceClusterIPs",
-        "serviceLoadBalancerIPs",
-        "serviceLoadBalancerAggregation",
         "ignoredInterfaces",
         "localWorkloadPeeringIPV4",
         "localWorkloadPeeringIPV6",
