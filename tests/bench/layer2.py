@@ -1,11 +1,13 @@
 """How fast Service addresses at layer 2 are answered for, and how long they are away when their owner dies.
 
-`python -m tests.bench layer2`: answers to who-has while both processors are busy; the cost of many addresses with two
-deputies; then fail-over, from the kill of the owner's responder to the first announcement of the next one, by packets.
+`python -m tests.bench layer2`: answers to who-has while both processors are busy; fail-over, from the kill of the
+owner's responder to the first announcement of the next one, by packets (failover.py has all kinds); the cost of many
+addresses with two deputies; then answers while the owner's agent starts again and loads ENDPOINTS endpoints.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,38 +16,47 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from birdpy.addresses import parse_address
 from birdpy.l2.election import Standing
 from birdpy.l2.packets import ARP_ETHERTYPE, Assertion, parse_frame
 from birdpy.l2.protocol import Replace, Vip
+from tests.agent.node import CALICO, resource
+from tests.agent.test_layer2 import build, owns, responder
 from tests.birdpy.l2_world import VIP4, Lan, Node, lan
+from tests.support.etcd import Etcd
+from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
 QUESTIONS = 2000
 FAIL_OVERS = 10
 ADDRESSES = (1, 100, 1000)
 OBSERVED_S = 10.0
+ENDPOINTS = 50_000
+TAKEN_OVER = "layer 2: the responder"
 TICK_HZ = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory, lan(3, Path(directory)) as made:
         made.start().contend(VIP4)
-        measure_answers(made, "idle")
+        client = made.client.namespace
+        measure_answers(client, "idle")
         with busy_processors():
-            measure_answers(made, "both processors busy")
+            measure_answers(client, "both processors busy")
         measure_fail_over(made)
         for count in ADDRESSES:
             measure_cost(made, count)
+    measure_loading()
 
 
-def measure_answers(made: Lan, words: str) -> None:
-    """The time from a question to its answer, seen by the client."""
-    with made.client.namespace.entered():
+def measure_answers(client: Namespace, words: str, enough: Callable[[int], bool] = QUESTIONS.__le__) -> None:
+    """The time from a question to its answer, seen by the client; so many questions that it is `enough`."""
+    with client.entered():
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ARP_ETHERTYPE))
     with wire:
         wire.bind(("eth0", ARP_ETHERTYPE))
@@ -53,8 +64,8 @@ def measure_answers(made: Lan, words: str) -> None:
         mac = wire.getsockname()[4]
         question = b"\xff" * 6 + mac + bytes.fromhex("0806" "0001080006040001") + mac  # fmt: skip
         question += parse_address("10.9.0.9") + bytes(6) + parse_address(VIP4) + bytes(18)
-        times = []
-        for _ in range(QUESTIONS):
+        times: list[float] = []
+        while not enough(len(times)):
             begin = time.perf_counter()
             wire.send(question)
             while True:
@@ -65,7 +76,56 @@ def measure_answers(made: Lan, words: str) -> None:
             time.sleep(0.001)
     times.sort()
     p50, p99, most = times[len(times) // 2], times[len(times) * 99 // 100], times[-1]
-    print(f"answer to who-has, {words}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {most:.2f} ms of {QUESTIONS}")
+    print(f"answer to who-has, {words}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {most:.2f} ms of {len(times)}")
+
+
+def measure_loading() -> None:
+    """Two nodes with agents: the owner's is killed, and reads a cluster of many endpoints when it is back."""
+    with (
+        Namespace.create("w") as switch,
+        Namespace.create("c") as client,
+        Namespace.create("e") as machine,
+        Etcd(machine, "0.0.0.0") as etcd,
+    ):
+        world = build(switch, client, machine, etcd)
+        try:
+            world.put_slices("n1", "n2")
+            world.advertise(ipAddressPools=["default"])
+            etcd.put_all(endpoints())
+            for node in world.nodes.values():
+                node.agent.start()
+            owner, _ = world.order(VIP4)
+            eventually(lambda: owns(owner, VIP4), within_s=120)
+            owner.agent.kill()
+            begin, known = time.monotonic(), owner.log().count(TAKEN_OVER)
+            owner.agent.start()
+
+            def loaded(asked: int) -> bool:
+                return asked >= QUESTIONS and asked % 100 == 0 and owner.log().count(TAKEN_OVER) > known
+
+            measure_answers(client, f"while the owner's agent starts and loads {ENDPOINTS} endpoints", loaded)
+            print(f"  it was back after {time.monotonic() - begin:.1f} s at most")
+        finally:
+            for node in world.nodes.values():
+                os.kill(responder(node), signal.SIGKILL)
+                node.close()
+
+
+def endpoints() -> Iterator[tuple[bytes, bytes]]:
+    """Those of another node, as etcd has them."""
+    for number in range(ENDPOINTS):
+        name = f"n9-cni-p{number}-eth0"
+        spec = {
+            "node": "n9",
+            "orchestrator": "cni",
+            "workload": f"p{number}",
+            "endpoint": "eth0",
+            "interfaceName": f"cali{number}",
+            "ipNetworks": [f"{ip_address(0x0A800000 + number)}/32"],
+            "profiles": ["open"],
+        }
+        one = resource("WorkloadEndpoint", name, spec, {"app": f"a{number % 50}"}, "default")
+        yield f"{CALICO}/workloadendpoints/default/{name}".encode(), json.dumps(one).encode()
 
 
 @contextmanager
