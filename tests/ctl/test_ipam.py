@@ -193,3 +193,86 @@ def test_an_empty_block_of_no_pool_is_a_finding(felixctl: Felixctl, store: Etcd,
     said = felixctl("ipam", "check")
     assert said.code == 1
     assert "the block is empty and outside every pool:\n  10.64.0.0/28 (host:n1)\n" in said.out
+
+
+CONFIG = "/calico/ipam/v2/config"
+CONFIGURATION = f"{CALICO}/ipamconfigurations/default"
+
+
+def test_settings_are_changed_where_calico_has_them(felixctl: Felixctl, store: Etcd) -> None:
+    shown = felixctl("ipam", "show", "--configuration").lines
+    assert [line.split() for line in shown] == [
+        ["strictAffinity:", "false"],
+        ["autoAllocateBlocks:", "true"],
+        ["maxBlocksPerHost:", "0"],
+        ["kubeVirtVMAddressPersistence:", "Disabled"],
+        ["ipCooldownSeconds:", "0"],
+    ]
+    done = felixctl("ipam", "configure", "--strict-affinity", "true", "--max-blocks-per-host", "4")
+    assert done.out == "strictAffinity: true (was false)\nmaxBlocksPerHost: 4 (was 0)\n"
+    assert store.get(CONFIG) == '{"strict_affinity":true,"auto_allocate_blocks":true,"maxBlocksPerHost":4}'
+    store.put(CONFIG, '{"strict_affinity":true,"auto_allocate_blocks":true,"later":1}')
+    answer = felixctl("ipam", "configure", "--ip-cooldown-seconds", "60", "-o", "json")
+    assert json.loads(answer.out)["ipCooldownSeconds"] == 60
+    assert json.loads(store.get(CONFIG) or "")["later"] == 1
+    assert store.get(CONFIGURATION) is None
+
+
+def test_settings_that_were_applied_are_changed_there(felixctl: Felixctl, store: Etcd) -> None:
+    put(store, "ipamconfigurations", "default", "IPAMConfiguration", {"strictAffinity": True, "later": 1})
+    assert felixctl("ipam", "configure", "--auto-allocate-blocks", "false").code == 0
+    spec = json.loads(store.get(CONFIGURATION) or "")["spec"]
+    assert (spec["strictAffinity"], spec["autoAllocateBlocks"], spec["later"]) == (True, False, 1)
+    assert store.get(CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--auto-allocate-blocks", "false"], "strictAffinity"),
+        (["--max-blocks-per-host", "-1"], "maxBlocksPerHost"),
+        (["--ip-cooldown-seconds", "1201"], "ipCooldownSeconds"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    felixctl: Felixctl, store: Etcd, options: list[str], word: str
+) -> None:
+    done = felixctl("ipam", "configure", *options)
+    assert (done.code, word in done.err) == (1, True)
+    assert store.get(CONFIG) is None
+
+
+def test_configuring_nothing_or_what_nobody_acts_on_is_said(felixctl: Felixctl, store: Etcd) -> None:
+    assert felixctl("ipam", "configure").code == 2
+    done = felixctl("ipam", "configure", "--kubevirt-ip-persistence", "Enabled")
+    assert (done.code, "not acted on yet" in done.err) == (0, True)
+    assert json.loads(store.get(CONFIG) or "")["kubeVirtVMAddressPersistence"] == "Enabled"
+
+
+def test_a_pool_is_split_and_its_addresses_stay(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    before = store.get_prefix("/calico/ipam/")
+    done = felixctl("ipam", "split", "2", "--name", "default-pool")
+    assert done.lines == [
+        "IPPool default-pool 10.64.0.0/24 split into 2:",
+        "  split-default-pool-0 10.64.0.0/25",
+        "  split-default-pool-1 10.64.0.128/25",
+    ]
+    pools = {key.rpartition("/")[2]: json.loads(value) for key, value in store.get_prefix(f"{CALICO}/ippools/").items()}
+    assert {name: body["spec"] for name, body in pools.items()} == {
+        "split-default-pool-0": {**POOL, "cidr": "10.64.0.0/25"},
+        "split-default-pool-1": {**POOL, "cidr": "10.64.0.128/25"},
+    }
+    assert len({body["metadata"]["uid"] for body in pools.values()}) == 2
+    assert store.get_prefix("/calico/ipam/") == before
+    assert felixctl("ipam", "check").code == 0
+    assert assign(store, "n1", "d").startswith("10.64.0.")
+
+
+def test_a_pool_that_cannot_be_split_so_is_left_alone(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    for parts, words in (("3", "2, 4, 8"), ("1", "2, 4, 8"), ("32", "16 blocks of /28")):
+        done = felixctl("ipam", "split", parts, "--cidr", "10.64.0.0/24")
+        assert (done.code, words in done.err) == (1, True)
+    assert "no pool nothing" in felixctl("ipam", "split", "2", "--name", "nothing").err
+    put(store, "ippools", "split-default-pool-1", "IPPool", {"cidr": "10.70.0.0/24"})
+    assert "split-default-pool-1 already" in felixctl("ipam", "split", "2", "--name", "default-pool").err
+    assert len(store.get_prefix(f"{CALICO}/ippools/")) == 2

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from felixpy.ctl.cells import align_rows, render_bar
+from felixpy.ctl.commands.ipam_settings import configure, load_settings, print_settings, split
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.ipam_audit import (
     PREFIXES,
@@ -22,6 +23,7 @@ from felixpy.ctl.ipam_audit import (
     run_audit,
     suspects_of,
 )
+from felixpy.ctl.ipam_settings import Refused
 from felixpy.ctl.ipam_view import PoolView, count_used, derive_pools, find_address, find_borrowed, owner_name
 from felixpy.ctl.manifests import Json
 from felixpy.ctl.pool_blocks import RELEASER
@@ -54,7 +56,11 @@ class _AddressType(click.ParamType[Address]):
 
 @click.group()
 def command() -> None:
-    """Show, check and release addresses."""
+    """Show, check, release and configure addresses."""
+
+
+command.add_command(configure)
+command.add_command(split)
 
 
 async def _read(store: Store) -> tuple[Values, int]:
@@ -66,10 +72,16 @@ async def _read(store: Store) -> tuple[Values, int]:
 @click.option("--ip", "address", type=_AddressType(), metavar="IP", help="Who holds one address.")
 @click.option("--blocks", is_flag=True, help="The blocks of each node as well.")
 @click.option("--borrowed", is_flag=True, help="Addresses used on another node than their block's.")
+@click.option("--configuration", is_flag=True, help="The settings of address management.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Instead of text.")
 @click.pass_obj
-def show(etcd: str | None, address: Address | None, blocks: bool, borrowed: bool, output: str | None) -> None:
+def show(
+    etcd: str | None, address: Address | None, blocks: bool, borrowed: bool, configuration: bool, output: str | None
+) -> None:
     """Show how full pools, nodes and blocks are."""
+    if configuration:
+        _show_settings(etcd, output)
+        return
     values, _ = with_store(etcd, _read)
     if address is not None:
         facts = _address_facts(values, address)
@@ -87,6 +99,15 @@ def show(etcd: str | None, address: Address | None, blocks: bool, borrowed: bool
         click.echo("No address is borrowed." if borrowed else "There is neither a pool nor a block.", err=True)
     else:
         click.echo("\n".join(lines))
+
+
+def _show_settings(etcd: str | None, output: str | None) -> None:
+    try:
+        settings, _ = with_store(etcd, load_settings)
+    except Refused as error:
+        print_error(f"error: {error}")
+        sys.exit(EXIT_FAILED)
+    print_settings(settings.values, output)
 
 
 def _tree_lines(views: Sequence[PoolView], blocks: bool) -> list[str]:
@@ -195,7 +216,7 @@ def release(etcd: str | None, address: Address | None, file: Path | None, force:
 
     try:
         receipt = with_store(etcd, work)
-    except (IpamError, _Refused) as error:
+    except (IpamError, Refused) as error:
         print_error(f"error: {error}")
         sys.exit(EXIT_FAILED)
     for one in receipt.released:
@@ -204,10 +225,6 @@ def release(etcd: str | None, address: Address | None, file: Path | None, force:
         print_error(f"error: {format_address(one)}: {why}")
     if receipt.refused:
         sys.exit(EXIT_FAILED)
-
-
-class _Refused(Exception):
-    """Nothing is released, and why."""
 
 
 def _read_report(file: Path) -> AuditReport:
@@ -220,10 +237,10 @@ def _read_report(file: Path) -> AuditReport:
 def _release_of(values: Values, address: Address, force: bool) -> Release:
     held = find_address(values, address)[2]
     if held is None or held.cooling:
-        raise _Refused(f"{format_address(address)} is not held by anybody")
+        raise Refused(f"{format_address(address)} is not held by anybody")
     users = derive_alive(values).users.get(address)
     if users and not force:
-        raise _Refused(f"{format_address(address)} is in use by {', '.join(users)}; with --force all the same")
+        raise Refused(f"{format_address(address)} is in use by {', '.join(users)}; with --force all the same")
     return Release(address, held.attribute.holder or None, held.sequence)
 
 
@@ -231,7 +248,7 @@ def _agreed(values: Values, first: AuditReport, force: bool) -> Iterator[Release
     now = datetime.now(UTC)
     if not force and now - first.taken_at < GRACE:
         left = int((GRACE - (now - first.taken_at)).total_seconds())
-        raise _Refused(f"the report is too young: an address may still be in the making; {left} s more, or --force")
+        raise Refused(f"the report is too young: an address may still be in the making; {left} s more, or --force")
     second = run_audit(values, derive_alive(values))
     yield from derive_releases(suspects_of(first), first.taken_at, second, now, timedelta(0) if force else GRACE)
 

@@ -25,7 +25,7 @@ _CALICO = {
         "Profile",
         "Tier",
     ),
-    "pools": ("IPPool", "IPReservation", "NetworkSet"),
+    "pools": ("IPPool", "IPReservation", "IPAMConfiguration", "NetworkSet"),
     "nodes": (
         "Node",
         "HostEndpoint",

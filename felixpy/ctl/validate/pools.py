@@ -1,13 +1,15 @@
-"""Calico's address pools, reservations and network sets.
+"""Calico's address pools, reservations, network sets, and the settings of address management.
 
-Source  projectcalico/calico api/pkg/apis/projectcalico/v3/{ippool,ipreservation,networkset}.go,
-        libcalico-go/lib/clientv3/ippool.go (what a pool may be).
+Source  projectcalico/calico api/pkg/apis/projectcalico/v3/{ippool,ipreservation,ipamconfig,networkset}.go,
+        libcalico-go/lib/clientv3/ippool.go (what a pool may be), libcalico-go/lib/ipam/ipam.go (SetIPAMConfig).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from felixpy.addresses import parse_prefix
 from felixpy.ctl.validate.fields import Cidr, Prefix, SelectorText, Text
@@ -73,6 +75,31 @@ class ReservationSpec(Shape):
 
 class IPReservation(Resource):
     spec: ReservationSpec = ReservationSpec()
+
+
+MOST_COOLDOWN_S = 1200
+"""How long a released address may rest at most."""
+
+
+class ConfigurationSpec(Shape):
+    strictAffinity: bool = False
+    autoAllocateBlocks: bool = True
+    maxBlocksPerHost: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    kubeVirtVMAddressPersistence: Literal["Enabled", "Disabled"] | None = None
+    ipCooldownSeconds: Annotated[int, Field(ge=0, le=MOST_COOLDOWN_S)] = 0
+
+    def faults(self) -> Iterator[Fault]:
+        if not self.strictAffinity and not self.autoAllocateBlocks:
+            said = "cannot be off while strictAffinity is: nodes would have to look for free addresses everywhere"
+            yield Fault(("autoAllocateBlocks",), said)
+
+
+class IPAMConfiguration(Resource):
+    spec: ConfigurationSpec = ConfigurationSpec()
+
+    def faults(self) -> Iterator[Fault]:
+        if self.metadata.name != "default":
+            yield Fault(("metadata", "name"), "there is one, and its name is `default`")
 
 
 class NetworkSetSpec(Shape):

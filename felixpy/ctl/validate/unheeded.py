@@ -24,6 +24,7 @@ FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
         "ipv4NormalRoutePriority",
         "ipv6NormalRoutePriority",
     ),
+    ("projectcalico.org", "IPAMConfiguration"): ("kubeVirtVMAddressPersistence",),
 }
 """Fields of spec that no agent reads."""
 
