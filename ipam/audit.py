@@ -26,12 +26,11 @@ from .model import (
     Affinity,
     Block,
     Handle,
-    Owner,
-    OwnerKind,
     Pool,
     affinity_key,
     parse_affinity_key,
     parse_handle_key,
+    parse_owner,
 )
 
 GRACE = timedelta(minutes=15)
@@ -54,6 +53,24 @@ class Problem(StrEnum):
     CLAIM_STALE = "the claim is to a block that is not the claimant's"
     CLAIM_UNCONFIRMED = "the claim was left half made or half undone"
     UNREADABLE = "the value cannot be read"
+
+
+CAUSES: Mapping[Problem, str] = {
+    Problem.LEAKED: "whoever had it ended without giving it back",
+    Problem.NOT_ALLOCATED: "it was taken without asking, or released by hand",
+    Problem.OUTSIDE_POOLS: "its pool was deleted or made smaller",
+    Problem.EMPTY_OUTSIDE_POOLS: "its pool was deleted or made smaller",
+    Problem.NO_HANDLE: "the handle was deleted by hand",
+    Problem.NO_ADDRESS: "a Calico node ended between handle and block",
+    Problem.COUNT_WRONG: "a Calico node ended between handle and block",
+    Problem.LOST: "the block was written by hand, or by a faulty program",
+    Problem.OVERLAP: "the size of a pool's blocks was changed while it had some",
+    Problem.CLAIM_MISSING: "a Calico node was overtaken while it gave up the block",
+    Problem.CLAIM_STALE: "a Calico node ended, or was overtaken, while it took or gave up the block",
+    Problem.CLAIM_UNCONFIRMED: "a Calico node ended, or was overtaken, while it took or gave up the block",
+    Problem.UNREADABLE: "it was written by hand, or by a faulty program",
+}
+"""What such a thing comes of, as a rule: no transaction of ours leaves any of them, but for what our nodes leak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +286,5 @@ def _check_claims(snapshot: _Snapshot) -> Iterator[Finding]:
 
 
 def _claim_of(block: Block) -> str | None:
-    kind, _, name = (block.affinity or "").partition(":")
-    if kind not in tuple(OwnerKind):
-        return None
-    return affinity_key(Owner(OwnerKind(kind), name), block.cidr)
+    owner = parse_owner(block.affinity or "")
+    return affinity_key(owner, block.cidr) if owner is not None else None

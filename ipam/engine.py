@@ -182,9 +182,12 @@ class Allocator:
         assert isinstance(result, Assignment)
         return result
 
-    async def release(self, handle_id: str, also: Sequence[Write] = ()) -> Receipt:
-        """Gives back every address of a handle; none is no error. Raises as `assign`, but for the pools' errors."""
-        return await self._release(lambda draft: plan_release_handle(draft, handle_id), also)
+    async def release(self, handle_id: str, also: Sequence[Write] = (), only_empty: bool = False) -> Receipt:
+        """Gives back every address of a handle; none is no error. Raises as `assign`, but for the pools' errors.
+
+        With `only_empty` the handle alone goes, and only if it holds no address.
+        """
+        return await self._release(lambda draft: plan_release_handle(draft, handle_id, only_empty), also)
 
     async def release_addresses(self, releases: Sequence[Release], also: Sequence[Write] = ()) -> Receipt:
         """Gives back single addresses, each only if its handle and sequence number are still those given."""

@@ -62,6 +62,12 @@ def node_owner(node: str) -> Owner:
     return Owner(OwnerKind.HOST, node)
 
 
+def parse_owner(text: str) -> Owner | None:
+    """The owner that a block's affinity names; None when it names none."""
+    kind, _, name = text.partition(":")
+    return Owner(OwnerKind(kind), name) if name and kind in tuple(OwnerKind) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """What is recorded of one or more addresses of a block.

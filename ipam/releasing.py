@@ -35,8 +35,8 @@ class Receipt:
     refused: Mapping[Address, ReleaseRefusal]
 
 
-def plan_release_handle(draft: Draft, handle_id: str) -> tuple[Draft, Receipt]:
-    """The draft without any address of a handle, and without the handle.
+def plan_release_handle(draft: Draft, handle_id: str, only_empty: bool = False) -> tuple[Draft, Receipt]:
+    """The draft without any address of a handle, and without the handle; as it was where one was to be `only_empty`.
 
     Shape   a block that the handle counts in and holds nothing of is written as it is: Calico counts first and writes
             the block then, so that one that is on its way fails, and does not allocate under a handle that is gone.
@@ -51,11 +51,14 @@ def plan_release_handle(draft: Draft, handle_id: str) -> tuple[Draft, Receipt]:
     if unread:
         raise NeedKeys(unread)
     released: list[Address] = []
+    before = draft
     for cidr in dict.fromkeys((*listed, *_own_holding(draft, handle_id))):
         block = draft.block(cidr)
         draft = draft.rely(block_key(cidr))
         if isinstance(block, Block):
             wanted = [Release(cidr.nth(ordinal), handle_id) for ordinal in held_by(block, handle_id)]
+            if wanted and only_empty:
+                return before, Receipt((), {})
             draft, _ = _release_in(draft, block, wanted)
             if not wanted:
                 draft = draft.put_block(block)

@@ -22,7 +22,16 @@ from felixpy.resources.types import WorkloadEndpoint
 from ipam.addresses import Prefix
 from ipam.audit import Suspect
 from ipam.codec import Malformed, parse_block
-from ipam.model import BLOCKS_PREFIX, WINDOWS_HANDLE, Attribute, Block, OwnerKind, node_owner, parse_affinity_key
+from ipam.model import (
+    BLOCKS_PREFIX,
+    WINDOWS_HANDLE,
+    Attribute,
+    Block,
+    OwnerKind,
+    node_owner,
+    parse_affinity_key,
+    parse_owner,
+)
 
 NODES = BY_TYPE[CALICO, "Node"]
 ENDPOINTS = BY_TYPE[CALICO, "WorkloadEndpoint"]
@@ -133,9 +142,9 @@ def _iter_known(values: Mapping[str, bytes]) -> Iterator[str]:
 
 
 def _left_block(block: Block, known: frozenset[str]) -> Iterator[LeftClaim]:
-    kind, _, name = (block.affinity or "").partition(":")
-    if kind == OwnerKind.HOST and name not in known:
-        yield LeftClaim(name, block.cidr)
+    owner = parse_owner(block.affinity or "")
+    if owner is not None and owner.kind is OwnerKind.HOST and owner.name not in known:
+        yield LeftClaim(owner.name, block.cidr)
 
 
 def _iter_left(block: Block, known: frozenset[str]) -> Iterator[LeftAddress]:

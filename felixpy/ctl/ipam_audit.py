@@ -17,7 +17,7 @@ from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import CALICO, GRANTS_PREFIX, IPAM_PREFIX, KINDS, Name
 from felixpy.resources.types import Grant, Node, WorkloadEndpoint
 from ipam.addresses import Address, format_address, parse_address
-from ipam.audit import Audit, Finding, Suspect, audit
+from ipam.audit import CAUSES, Audit, Finding, Problem, Suspect, audit
 from ipam.model import LOAD_BALANCER, parse_affinity_key
 from ipam.request import Tunnel, tunnel_request
 
@@ -35,10 +35,14 @@ _WIREGUARD = (Tunnel.WIREGUARD, Tunnel.WIREGUARD_V6)
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Who uses addresses: handles that count as used, and each address with the endpoints or nodes that have it."""
+    """Who uses addresses: handles that count as used, each address with the endpoints or nodes that have it.
+
+    `nodes` are those that there are.
+    """
 
     handles: frozenset[str]
     users: Mapping[Address, tuple[str, ...]]
+    nodes: frozenset[str] = frozenset()
 
 
 class SuspectItem(msgspec.Struct, frozen=True):
@@ -58,6 +62,7 @@ class FindingItem(msgspec.Struct, frozen=True):
     key: str
     detail: str = ""
     blame: str = ""
+    cause: str = ""
 
 
 class AuditReport(msgspec.Struct, frozen=True, rename="camel"):
@@ -77,6 +82,7 @@ def derive_alive(values: Mapping[str, bytes]) -> Alive:
     decoder = Decoder("")
     users: dict[Address, list[str]] = {}
     handles: set[str] = set()
+    nodes: set[str] = set()
     for key, value in values.items():
         decoded = decoder.decode(key.encode(), value)
         if not isinstance(decoded, Decoded):
@@ -87,6 +93,7 @@ def derive_alive(values: Mapping[str, bytes]) -> Alive:
                 for address in addresses:
                     users.setdefault(Address(address), []).append(f"endpoint {name}")
             case Node(ipip_tunnel=ipip, vxlan_tunnel4=vxlan4, vxlan_tunnel6=vxlan6):
+                nodes.add(name.name)
                 handles.update(tunnel_request(name.name, tunnel).handle_id for tunnel in _WIREGUARD)
                 for tunnel_address in (ipip, vxlan4, vxlan6):
                     if tunnel_address is not None:
@@ -98,7 +105,7 @@ def derive_alive(values: Mapping[str, bytes]) -> Alive:
     for block in read_blocks(values):
         if block.affinity == str(LOAD_BALANCER):
             handles.update(held.attribute.holder for held in iter_held(block))
-    return Alive(frozenset(handles), {address: tuple(names) for address, names in users.items()})
+    return Alive(frozenset(handles), {address: tuple(names) for address, names in users.items()}, frozenset(nodes))
 
 
 def _service_words(name: Name) -> str:
@@ -118,7 +125,15 @@ def make_report(values: Mapping[str, bytes], alive: Alive, found: Audit, revisio
         taken_at=now,
         revision=revision,
         findings=tuple(
-            FindingItem(one.problem.name, str(one.problem), one.subject, one.key, one.detail, _blame(one, held, alive))
+            FindingItem(
+                one.problem.name,
+                str(one.problem),
+                one.subject,
+                one.key,
+                one.detail,
+                _blame(one, held, alive),
+                CAUSES[one.problem],
+            )
             for one in found.findings
         ),
         suspects=tuple(SuspectItem(format_address(one.address), one.handle_id, one.sequence) for one in suspects),
@@ -136,7 +151,10 @@ def _blame(finding: Finding, held: Mapping[Address, HeldAddress], alive: Alive) 
         return ""
     if address in alive.users:
         return ", ".join(alive.users[address])
-    return held[address].describe() if address in held else ""
+    if address not in held:
+        return ""
+    gone = held[address].node and held[address].node not in alive.nodes
+    return held[address].describe() + (", a node that there is not" if gone else "")
 
 
 def parse_report(value: bytes) -> AuditReport:
@@ -155,3 +173,12 @@ def suspects_of(report: AuditReport) -> Audit:
     return Audit(
         (), frozenset(Suspect(parse_address(one.address), one.handle, one.sequence) for one in report.suspects)
     )
+
+
+def repairs_of(first: AuditReport, second: Audit) -> tuple[Finding, ...]:
+    """Handles without addresses, and claims and blocks without use, that both looks found: they can be given up."""
+    seen = {(one.problem, one.key) for one in first.findings}
+    return tuple(one for one in second.findings if one.problem in _REPAIRED and (one.problem.name, one.key) in seen)
+
+
+_REPAIRED = frozenset({Problem.NO_ADDRESS, Problem.CLAIM_STALE, Problem.EMPTY_OUTSIDE_POOLS})

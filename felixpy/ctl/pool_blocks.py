@@ -19,7 +19,7 @@ from felixpy.datastore.model import Store
 from felixpy.resources.kinds import IPAM_PREFIX
 from ipam.addresses import Prefix
 from ipam.engine import Allocator
-from ipam.model import POOLS_PREFIX, Block, Owner, OwnerKind, node_owner, parse_affinity_key
+from ipam.model import POOLS_PREFIX, Block, Owner, node_owner, parse_affinity_key, parse_owner
 from ipam.request import IpamError
 
 RELEASER = "felixctl"
@@ -74,9 +74,9 @@ def _recorded(values: Mapping[str, bytes]) -> Iterator[tuple[Prefix, Owner]]:
 
 def _owned(blocks: tuple[Block, ...]) -> Iterator[tuple[Prefix, Owner]]:
     for block in blocks:
-        kind, _, name = (block.affinity or "").partition(":")
-        if name and kind in tuple(OwnerKind):
-            yield block.cidr, Owner(OwnerKind(kind), name)
+        owner = parse_owner(block.affinity or "")
+        if owner is not None:
+            yield block.cidr, owner
 
 
 def _why_kept(block: Block) -> str:

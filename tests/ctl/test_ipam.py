@@ -128,7 +128,8 @@ def test_findings_name_who_is_to_blame(felixctl: Felixctl, store: Etcd, pods: di
     assert said.code == 1
     assert f"  {pods['b']} (k8s-pod-network.cb, pod default/b on n1" in said.out
     assert "  10.64.0.99 (endpoint default/n2-k8s-squatter-eth0)" in said.out
-    assert "the block has an owner and no claim by it:\n  10.64.0.16/28 (host:n2)" in said.out
+    assert "the block has an owner and no claim by it:  (a Calico node was overtaken" in said.out
+    assert "\n  10.64.0.16/28 (host:n2)" in said.out
     found = json.loads(felixctl("ipam", "check", "-o", "json").out)
     assert {one["problem"] for one in found["findings"]} == {"LEAKED", "NOT_ALLOCATED", "CLAIM_MISSING"}
     assert [one["address"] for one in found["suspects"]] == [pods["b"]]
@@ -192,7 +193,39 @@ def test_an_empty_block_of_no_pool_is_a_finding(felixctl: Felixctl, store: Etcd,
     store.delete(f"{CALICO}/ippools/default-pool")
     said = felixctl("ipam", "check")
     assert said.code == 1
-    assert "the block is empty and outside every pool:\n  10.64.0.0/28 (host:n1)\n" in said.out
+    assert "the block is empty and outside every pool:  (its pool was" in said.out
+    assert "\n  10.64.0.0/28 (host:n1)\n" in said.out
+
+
+def test_what_calico_left_half_done_is_given_up_when_two_looks_agree(
+    felixctl: Felixctl, store: Etcd, pods: dict[str, str], tmp_path: Path
+) -> None:
+    orphan, used = "/calico/ipam/v2/handle/orphan", "/calico/ipam/v2/handle/used"
+    claim = "/calico/ipam/v2/host/n3/ipv4/block/10.64.0.0-28"
+    store.put(orphan, '{"block":{"10.64.0.0/28":1},"deleted":false}')
+    store.put(used, '{"block":{"10.64.0.0/28":1},"deleted":false}')
+    store.put(claim, '{"state":"pending","deleted":false}')
+    said = felixctl("ipam", "check")
+    assert "the handle exists and holds no address:  (a Calico node ended between handle and block)" in said.out
+    report = aged(felixctl("ipam", "check", "-o", "json").out, timedelta(hours=1), tmp_path / "report")
+    store.delete(used)
+    done = felixctl("ipam", "release", "--from-report", report, "-o", "json")
+    assert done.code == 0
+    assert json.loads(done.out) == {
+        "released": [],
+        "givenUp": ["handle orphan", "claim of host:n3 to 10.64.0.0/28"],
+        "kept": {},
+    }
+    assert felixctl("ipam", "check").code == 0
+
+
+def test_a_leak_of_a_node_that_is_gone_says_so(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
+    put(store, "nodes", "n1", "Node", {})
+    leak(store, "n1", "a")
+    leak(store, "n2", "c")
+    lines = {line.split()[0]: line for line in felixctl("ipam", "check").lines}
+    assert "a node that there is not" not in lines[pods["a"]]
+    assert lines[pods["c"]].endswith(", a node that there is not)")
 
 
 CONFIG = "/calico/ipam/v2/config"

@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import click
 import msgspec
 
 from felixpy.ctl.cells import align_rows, render_bar
+from felixpy.ctl.commands.ipam_release import AddressType, Values, read_all, release
 from felixpy.ctl.commands.ipam_settings import configure, load_settings, print_settings, split
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.ipam_audit import (
-    PREFIXES,
     AuditReport,
     derive_alive,
     make_report,
-    parse_report,
     run_audit,
-    suspects_of,
 )
 from felixpy.ctl.ipam_settings import Refused
 from felixpy.ctl.ipam_view import PoolView, count_used, derive_pools, find_address, find_borrowed, owner_name
 from felixpy.ctl.manifests import Json
-from felixpy.ctl.pool_blocks import RELEASER
-from felixpy.datastore.ipam_store import IpamStore
-from felixpy.datastore.model import Store
-from ipam.addresses import Address, format_address, parse_address
-from ipam.audit import GRACE, derive_releases
-from ipam.block import Release, ReleaseRefusal
-from ipam.engine import Allocator
-from ipam.model import node_owner
-from ipam.releasing import Receipt
-from ipam.request import IpamError
+from ipam.addresses import Address, format_address
+from ipam.audit import GRACE
 
-RELEASES_AT_ONCE = 100
-"""Addresses that one transaction gives back; each may need a block, a claim and a handle of its own."""
-
-Values = Mapping[str, bytes]
 Rows = Sequence[Sequence[str]]
-
-
-class _AddressType(click.ParamType[Address]):
-    name = "address"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        try:
-            return parse_address(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.group()
@@ -61,15 +35,11 @@ def command() -> None:
 
 command.add_command(configure)
 command.add_command(split)
-
-
-async def _read(store: Store) -> tuple[Values, int]:
-    snapshot = await store.snapshot(PREFIXES)
-    return {pair.key.decode("utf-8", "replace"): pair.value for pair in snapshot.items}, snapshot.revision
+command.add_command(release)
 
 
 @command.command()
-@click.option("--ip", "address", type=_AddressType(), metavar="IP", help="Who holds one address.")
+@click.option("--ip", "address", type=AddressType(), metavar="IP", help="Who holds one address.")
 @click.option("--blocks", is_flag=True, help="The blocks of each node as well.")
 @click.option("--borrowed", is_flag=True, help="Addresses used on another node than their block's.")
 @click.option("--configuration", is_flag=True, help="The settings of address management.")
@@ -82,7 +52,7 @@ def show(
     if configuration:
         _show_settings(etcd, output)
         return
-    values, _ = with_store(etcd, _read)
+    values, _ = with_store(etcd, read_all)
     if address is not None:
         facts = _address_facts(values, address)
         rows: Rows = tuple(zip(*facts, strict=True))
@@ -167,7 +137,7 @@ def check(etcd: str | None, output: str | None) -> None:
 
     Exit code 1: something is wrong.
     """
-    values, revision = with_store(etcd, _read)
+    values, revision = with_store(etcd, read_all)
     alive = derive_alive(values)
     report = make_report(values, alive, run_audit(values, alive), revision, datetime.now(UTC))
     if output:
@@ -185,83 +155,13 @@ def _report_lines(report: AuditReport) -> Iterator[str]:
     for finding in sorted(report.findings, key=lambda one: one.what):
         if finding.what != what:
             what = finding.what
-            yield click.style(f"{what}:", bold=True)
+            yield click.style(f"{what}:", bold=True) + f"  ({finding.cause})"
         words = ", ".join(filter(None, (finding.detail, finding.blame)))
         yield f"  {finding.subject}" + (f" ({words})" if words else "")
     if report.suspects:
         minutes = int(GRACE.total_seconds() // 60)
         yield f"{len(report.suspects)} addresses seem leaked. To release those that still do in {minutes} minutes:"
         yield "  felixctl ipam check -o json > report.json; felixctl ipam release --from-report report.json"
-
-
-@command.command()
-@click.option("--ip", "address", type=_AddressType(), metavar="IP", help="One address.")
-@click.option("--from-report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
-@click.option("--force", is_flag=True, help="Although it is in use, or the report younger than it should be.")
-@click.pass_obj
-def release(etcd: str | None, address: Address | None, file: Path | None, force: bool) -> None:
-    """Give back an address, or those that a report of `check` and a second look agree are leaked."""
-    if (address is None) == (file is None):
-        raise click.UsageError("give either --ip IP, or --from-report FILE")
-    first = _read_report(file) if file is not None else None
-
-    async def work(store: Store) -> Receipt:
-        values, _ = await _read(store)
-        if address is not None:
-            releases = [_release_of(values, address, force)]
-        else:
-            assert first is not None
-            releases = list(_agreed(values, first, force))
-        return await _give_back(store, releases)
-
-    try:
-        receipt = with_store(etcd, work)
-    except (IpamError, Refused) as error:
-        print_error(f"error: {error}")
-        sys.exit(EXIT_FAILED)
-    for one in receipt.released:
-        click.echo(f"{format_address(one)} released")
-    for one, why in receipt.refused.items():
-        print_error(f"error: {format_address(one)}: {why}")
-    if receipt.refused:
-        sys.exit(EXIT_FAILED)
-
-
-def _read_report(file: Path) -> AuditReport:
-    try:
-        return parse_report(file.read_bytes())
-    except (ValueError, OSError) as error:
-        raise click.UsageError(f"{file}: is no report of `ipam check -o json`: {error}") from None
-
-
-def _release_of(values: Values, address: Address, force: bool) -> Release:
-    held = find_address(values, address)[2]
-    if held is None or held.cooling:
-        raise Refused(f"{format_address(address)} is not held by anybody")
-    users = derive_alive(values).users.get(address)
-    if users and not force:
-        raise Refused(f"{format_address(address)} is in use by {', '.join(users)}; with --force all the same")
-    return Release(address, held.attribute.holder or None, held.sequence)
-
-
-def _agreed(values: Values, first: AuditReport, force: bool) -> Iterator[Release]:
-    now = datetime.now(UTC)
-    if not force and now - first.taken_at < GRACE:
-        left = int((GRACE - (now - first.taken_at)).total_seconds())
-        raise Refused(f"the report is too young: an address may still be in the making; {left} s more, or --force")
-    second = run_audit(values, derive_alive(values))
-    yield from derive_releases(suspects_of(first), first.taken_at, second, now, timedelta(0) if force else GRACE)
-
-
-async def _give_back(store: Store, releases: Sequence[Release]) -> Receipt:
-    allocator = Allocator(IpamStore(store), node_owner(RELEASER), now=lambda: datetime.now(UTC), rng=random.Random())
-    released: list[Address] = []
-    refused: dict[Address, ReleaseRefusal] = {}
-    for start in range(0, len(releases), RELEASES_AT_ONCE):
-        receipt = await allocator.release_addresses(releases[start : start + RELEASES_AT_ONCE])
-        released += receipt.released
-        refused.update(receipt.refused)
-    return Receipt(tuple(released), refused)
 
 
 def _dump(rows: Rows, output: str) -> None:
