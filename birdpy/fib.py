@@ -77,13 +77,14 @@ class RouteFilter:
 
     `own_prefixes` are ours to serve (a longer one inside may still live elsewhere); nothing within `excluded` is
     installed (tunnelled pools, to which every node has routes of its own); a next hop of `own_addresses` would be a
-    loop.
+    loop. `metrics` are those of ordinary routes, of IPv4 and IPv6.
     """
 
     own_prefixes: frozenset[Prefix] = frozenset()
     own_addresses: frozenset[bytes] = frozenset()
     excluded: tuple[Prefix, ...] = ()
     take_default: bool = False
+    metrics: tuple[int, int] = (NORMAL_METRIC, NORMAL_METRIC)
 
     def admits(self, prefix: Prefix) -> bool:
         """Whether routes to `prefix` are wanted at all."""
@@ -118,9 +119,9 @@ class Phase(StrEnum):
     LIVE = "live"
 
 
-def metric_of(local_pref: int) -> int:
-    """The kernel metric that a local_pref carries."""
-    return LOCAL_PREF_TOP - local_pref if local_pref > LOCAL_PREF_TOP - NORMAL_METRIC else NORMAL_METRIC
+def metric_of(local_pref: int, normal: int = NORMAL_METRIC) -> int:
+    """The kernel metric that a local_pref carries; `normal` where it carries none that comes before it."""
+    return LOCAL_PREF_TOP - local_pref if LOCAL_PREF_TOP - normal < local_pref < LOCAL_PREF_TOP else normal
 
 
 def choose_route(prefix: Prefix, paths: Mapping[Source, Path], route_filter: RouteFilter) -> LearnedRoute | None:
@@ -133,7 +134,7 @@ def choose_route(prefix: Prefix, paths: Mapping[Source, Path], route_filter: Rou
         usable_alone = source.neighbor and is_forwardable(path.next_hop)
         if not usable_alone or path.next_hop in route_filter.own_addresses or not route_filter.admits(prefix):
             return None
-        return _single(path.next_hop, path.local_pref)
+        return _single(path.next_hop, path.local_pref, route_filter.metrics[len(prefix.address) == 16])
     usable: list[Path] = []
     for source, path in paths.items():
         if not source.neighbor:
@@ -144,15 +145,16 @@ def choose_route(prefix: Prefix, paths: Mapping[Source, Path], route_filter: Rou
         return None
     if len(usable) > 1:
         usable = [path for path in usable if not path.long_lived_stale] or usable
-    metric = min(metric_of(path.local_pref) for path in usable)
-    hops = {path.next_hop for path in usable if metric_of(path.local_pref) == metric}
+    normal = route_filter.metrics[len(prefix.address) == 16]
+    metric = min(metric_of(path.local_pref, normal) for path in usable)
+    hops = {path.next_hop for path in usable if metric_of(path.local_pref, normal) == metric}
     return LearnedRoute(tuple(sorted(hops)), metric)
 
 
 @lru_cache(maxsize=4096)
-def _single(next_hop: bytes, local_pref: int) -> LearnedRoute:
+def _single(next_hop: bytes, local_pref: int, normal: int) -> LearnedRoute:
     """Most routes are alike but for their prefix: they share one value."""
-    return LearnedRoute((next_hop,), metric_of(local_pref))
+    return LearnedRoute((next_hop,), metric_of(local_pref, normal))
 
 
 def derive_routes(paths: PathTable, route_filter: RouteFilter) -> Mapping[Prefix, LearnedRoute]:

@@ -175,6 +175,7 @@ def derive_bgp(
     connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
     gateways = _gateways(circle)
     route_filter = RouteFilter(
+        metrics=(settings.normal_priority(4), settings.normal_priority(6)),
         own_prefixes=frozenset(advertisements) | connected | gateways.keys(),
         own_addresses=frozenset(router.addresses),
         excluded=(*_tunnelled(tables), *sorted(BgpPrefix(*one) for one in read_ranges(settings.default).whole)),

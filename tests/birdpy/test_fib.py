@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,27 @@ def test_our_own_path_means_no_route() -> None:
 
 def test_a_high_local_pref_carries_a_metric() -> None:
     assert choose_route(BLOCK, {FROM_2: Path(N2, LOCAL_PREF_TOP - 512)}, ANY) == LearnedRoute((N2,), 512)
+
+
+@pytest.mark.parametrize(
+    ("local_pref", "metric"),
+    [
+        (LOCAL_PREF_TOP - 499, 499),
+        (LOCAL_PREF_TOP - 500, 500),
+        (LOCAL_PREF_TOP - 1024, 500),
+        (100, 500),
+        (LOCAL_PREF_TOP, 500),
+        (LOCAL_PREF_TOP + 1, 500),
+        ((1 << 32) - 1, 500),
+    ],
+)
+def test_the_normal_metric_is_given_and_only_a_lower_one_comes_before_it(local_pref: int, metric: int) -> None:
+    four = RouteFilter(metrics=(500, 700))
+    for paths in ({FROM_2: Path(N2, local_pref)}, {FROM_2: Path(N2, local_pref), FROM_3: Path(N3, local_pref)}):
+        route = choose_route(BLOCK, paths, four)
+        assert route is not None
+        assert route.metric == metric
+    assert choose_route(parse_prefix("fd00::/64"), {FROM_2: Path(N2)}, four) == LearnedRoute((N2,), 700)
 
 
 def test_long_lived_stale_paths_yield_to_fresh_ones_only() -> None:

@@ -21,8 +21,6 @@ FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
         "ignoredInterfaces",
         "localWorkloadPeeringIPV4",
         "localWorkloadPeeringIPV6",
-        "ipv4NormalRoutePriority",
-        "ipv6NormalRoutePriority",
     ),
     ("projectcalico.org", "IPAMConfiguration"): ("kubeVirtVMAddressPersistence",),
 }
