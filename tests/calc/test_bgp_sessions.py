@@ -11,7 +11,7 @@ from birdpy.addresses import format_address, parse_address
 from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.intent import Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
-from felixpy.calc.announce import Announcement, Why
+from felixpy.calc.announcements import Announcement, Why
 from felixpy.calc.bgp import BgpPlan, HostFacts, derive_bgp
 from felixpy.resources.bgp_types import SecretKey
 from felixpy.resources.codec import Decoded, Decoder
