@@ -73,6 +73,7 @@ class Reconciler:
         self._failed_members: dict[Set, MemberChange] = {}
         self._stale = False
         self._prune = True
+        self._leftovers: dict[Key, Object] = {}
 
     @property
     def stale(self) -> bool:
@@ -160,6 +161,15 @@ class Reconciler:
         """Has the next apply adopt the kernel first."""
         self._stale, self._prune = True, prune
 
+    def prune(self) -> None:
+        """Has the next apply drop what was ours and not desired when the kernel was last read without pruning."""
+        self._prune = True
+        for key, one in self._leftovers.items():
+            if key not in self._desired and key not in self._actual:
+                self._actual[key] = one
+                self._dirty.add(key)
+        self._leftovers = {}
+
     def adopt(self, prune: bool = True) -> None:
         """Reads the kernel: what is right stays, what differs or is missing becomes dirty.
 
@@ -169,7 +179,7 @@ class Reconciler:
         """
         self.distrust(prune)
         seen = self._driver.read(tuple(self._desired))
-        self._actual, self._failed, self._failed_members = {}, {}, {}
+        self._actual, self._failed, self._failed_members, self._leftovers = {}, {}, {}, {}
         self._dirty = set(self._desired)
         for key, one in seen.objects.items():
             wanted = self._desired.get(key)
@@ -179,6 +189,8 @@ class Reconciler:
             elif wanted is not None or (prune and is_ours(one)):
                 self._actual[key] = one
                 self._dirty.add(key)
+            elif is_ours(one):
+                self._leftovers[key] = one
         sets = [one for one in self._desired.values() if isinstance(one, Set)]
         wanted_members = self._members_of(sets)
         for one in sets:

@@ -90,11 +90,15 @@ def withdraw_message(wire: Wire, prefix: Prefix) -> Message:
 
 
 def read_table_event(wire: Wire, paths: Iterable[Message]) -> TableChange:
-    """The changes that one table event tells; prefixes of other families and unreadable ones are left out."""
+    """The changes that one table event tells; prefixes of other families and unreadable ones are left out.
+
+    Paths that follow each other mostly have the same attributes: those are read once.
+    """
     if wire.generation == 3:
         return _read_sets(wire, paths)
     events: list[PathEvent] = []
     own: list[Prefix] = []
+    last: tuple[object, Path] | None = None
     for message in paths:
         prefix = _prefix_of(wire, message)
         if prefix is None:
@@ -103,7 +107,10 @@ def read_table_event(wire: Wire, paths: Iterable[Message]) -> TableChange:
         if message.is_withdraw:
             events.append(PathGone(prefix, source))
         else:
-            events.append(PathPut(prefix, source, _path_of(wire, message)))
+            attributes = message.attributes
+            if last is None or last[0] != attributes:
+                last = attributes, _path_of(wire, message)
+            events.append(PathPut(prefix, source, last[1]))
             if not source.neighbor:
                 own.append(prefix)
     return TableChange(tuple(events), tuple(own))

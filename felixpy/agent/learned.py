@@ -118,9 +118,12 @@ class LearnedTable:
                 self._hops.leave(gone.next_hops, changes)
                 changes.objects[route_key(prefix, gone)] = None
         self.reconciler.want(changes)
-        if not self._adopted or (delta.complete and not self._pruned):
+        if not self._adopted:
             self.reconciler.distrust(prune=delta.complete)
             self._adopted, self._pruned = True, delta.complete
+        elif delta.complete and not self._pruned:
+            self.reconciler.prune()
+            self._pruned = True
         self._applier.apply("BGP")
 
     def _find_ways(self, sets: Iterable[HopSet], changes: Changes, again: bool = False) -> set[HopSet]:

@@ -28,10 +28,11 @@ _NUMBERS = 0x1FFF_FFFF
 
 @dataclass(slots=True)
 class _Entry:
-    """A next hop or a set: its number, and how many sets or routes take it."""
+    """A next hop or a set: its number, how many sets or routes take it, and (of a set) whether there is a way."""
 
     number: int
     users: int = 0
+    reached: bool = False
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class NextHops:
         entry = self._sets.get(hops)
         if entry is not None:
             entry.users += users
-            return entry.number if self._members(hops) else None
+            return entry.number if entry.reached else None
         for hop in hops:
             single = self._singles.get(hop)
             if single is None:
@@ -68,7 +69,7 @@ class NextHops:
         number = self._singles[hops[0]].number if len(hops) == 1 else self._new_number(_SETS, b"".join(hops))
         self._sets[hops] = _Entry(number, users)
         self._put_set(hops, changes)
-        return number if self._members(hops) else None
+        return number if self._sets[hops].reached else None
 
     def leave(self, hops: HopSet, changes: Changes, users: int = 1) -> None:
         """Counts routes that take this set no more."""
@@ -91,13 +92,13 @@ class NextHops:
         """Takes the ways that there are now; the sets whose routes are to name something else than before."""
         changed = {hop for hop, outlet in outlets.items() if self.outlets.get(hop) != outlet}
         touched = [hops for hops in self._sets if not changed.isdisjoint(hops)]
-        before = {hops: bool(self._members(hops)) for hops in touched}
+        before = {hops: self._sets[hops].reached for hops in touched}
         self.outlets.update((hop, outlets[Address(hop)]) for hop in changed)
         for hop in changed & self._singles.keys():
             self._put_single(hop, changes)
         for hops in touched:
             self._put_set(hops, changes)
-        return {hops for hops in touched if bool(self._members(hops)) != before[hops]}
+        return {hops for hops in touched if self._sets[hops].reached != before[hops]}
 
     def lose(self, hops: frozenset[bytes], changes: Changes) -> None:
         """Has sets do without these next hops from now on, as far as they have others: one message a set."""
@@ -123,6 +124,7 @@ class NextHops:
 
     def _put_set(self, hops: HopSet, changes: Changes) -> None:
         members = self._members(hops)
+        self._sets[hops].reached = bool(members)
         if len(hops) == 1 or not members:
             return
         alive = [hop for hop in members if hop not in self.lost] or members

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from felixpy.addresses import Address, Prefix
@@ -333,6 +334,13 @@ class DropMembers:
 Op = Put | Drop | PutMembers | DropMembers
 
 
+_NO_MEMBERS: Members = MappingProxyType({})
+
+
+def _no_members() -> Members:
+    return _NO_MEMBERS
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an op: `error` is None when it holds in the kernel, else the errno and text of why not.
@@ -343,7 +351,7 @@ class Outcome:
     op: Op
     error: str | None = None
     errno: int = 0
-    refused: Members = field(default_factory=dict)
+    refused: Members = field(default_factory=_no_members)
 
 
 @dataclass(frozen=True, slots=True)

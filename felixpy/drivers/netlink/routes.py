@@ -81,6 +81,20 @@ class RouteEncoder:
             frame = self._frames[shape] = _frame(route, self._index_of)
         return frame[0] + address + frame[1]
 
+    def shape_of(self, route: Route) -> tuple[object, ...]:
+        """What two routes have in common that differ in the destination's address alone."""
+        return route.destination[1], len(route.destination[0]), _all_but_destination(route)
+
+    def frame_of(self, shape: tuple[object, ...], example: Route) -> tuple[bytes, int]:
+        """The body of a shape's messages with the address left zero, and where the address goes.
+
+        Raises  MissingDevice.
+        """
+        frame = self._frames.get(shape)
+        if frame is None:
+            frame = self._frames[shape] = _frame(example, self._index_of)
+        return frame[0] + bytes(len(example.destination.address)) + frame[1], len(frame[0])
+
     def encode_drop(self, table: int, address: bytes, length: int, metric: int, *, protocol: int) -> bytes:
         """Body of RTM_DELROUTE for a route of `protocol`, whatever its next hops."""
         shape = (length, len(address), table, metric, protocol)

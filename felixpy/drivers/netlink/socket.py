@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeVar
 
@@ -55,6 +56,9 @@ _SO_ATTACH_FILTER = 26
 _NETLINK_ADD_MEMBERSHIP = 1
 _CLONE_NEWNET = 0x40000000
 _DATAGRAM_BYTES = 1 << 20
+
+_SEQUENCE_WORD, _FLAGS_AT, _FLAGS = 2, 6, struct.Struct("=H")
+"""Places in struct nlmsghdr: of the sequence number in words of 4 bytes, of the flags in bytes."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -174,6 +178,33 @@ class NetlinkSocket:
             self._socket.send(b"".join(pieces))
             for sequence, failure in self._failures_until(first, last).items():
                 failures[start + sequence - first] = failure
+        return failures
+
+    def batch_alike(
+        self, kind: int, flags: int, body: bytes, hole: int, fillings: Sequence[bytes]
+    ) -> Mapping[int, Failure]:
+        """As `batch`, for messages that differ in a few bytes alone: `fillings` go into `body` at `hole`.
+
+        All fillings are equally long; lengths and places are multiples of 4. The messages of a datagram are one
+        template repeated, and the fillings are written into it in strides: an order of magnitude faster.
+        """
+        failures: dict[int, Failure] = {}
+        size = HEADER_BYTES + len(body)
+        words, start, width = size // 4, (HEADER_BYTES + hole) // 4, len(fillings[0]) // 4
+        template = HEADER.pack(size, kind, flags | NLM_F_REQUEST, 0, 0) + body
+        for begin in range(0, len(fillings), BATCH_MESSAGES):
+            part = fillings[begin : begin + BATCH_MESSAGES]
+            first = self.reserve(len(part))
+            datagram = bytearray(template * len(part))
+            with memoryview(datagram).cast("I") as view:
+                view[_SEQUENCE_WORD::words] = memoryview(array("I", range(first, first + len(part))))
+                content = memoryview(b"".join(part)).cast("I")
+                for word in range(width):
+                    view[start + word :: words] = content[word::width]
+            _FLAGS.pack_into(datagram, (len(part) - 1) * size + _FLAGS_AT, flags | NLM_F_REQUEST | NLM_F_ACK)
+            self._socket.send(datagram)
+            for sequence, failure in self._failures_until(first, self._sequence).items():
+                failures[begin + sequence - first] = failure
         return failures
 
     def transact(self, datagram: bytes, first: int, last: int) -> Mapping[int, Failure]:

@@ -1,0 +1,229 @@
+"""Learned routes on their way into the kernel, beside C and BIRD. `python -m tests.bench.fib [ROUTES ...]`.
+
+Prints three things, each of ours beside the other's in alternating rounds of one run: routes installed a second, by our
+driver and by a C program; seconds from an established session to the last of the neighbour's routes in the kernel, and
+the processor time and memory of that, with gobgpd and this role, and with BIRD; and milliseconds from an announcement
+to the route in the neighbour's kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from birdpy.gobgp.plan import Announce, Withdraw
+from birdpy.intent import BgpIntent
+from birdpy.speaker import BgpRole, RoleSettings
+from felixpy.addresses import parse_address
+from felixpy.agent.learned import LearnedTable
+from felixpy.dataplane.objects import Drop, NextHop, Op, Put, Route
+from felixpy.drivers.netlink.rtnetlink import RouteDriver
+from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket, in_namespace
+from tests.bench.bgp import cpu_seconds, hosts
+from tests.birdpy.conftest import Router, build_link, make_so, remove_link, session
+from tests.support.netns import Namespace
+
+ROUNDS, SAMPLES = 3, 100
+HOP = 0x4000_0001
+SOURCE = Path(__file__).with_name("_install.c")
+BIRD = """
+router id 10.99.0.3;
+protocol device { scan time 2; }
+protocol direct { ipv4; }
+protocol kernel { learn; persist; scan time 20; ipv4 { import all; export all; }; merge paths on; }
+protocol bgp feeder {
+    local 10.99.0.3 as 64512; neighbor 10.99.0.1 as 64512; connect delay time 1; connect retry time 2;
+    graceful restart on; ipv4 { import all; export none; gateway recursive; add paths on; };
+}
+"""
+
+
+def count_routes(namespace: Namespace) -> int:
+    """Prefixes in the main table; the kernel counts them itself."""
+    with namespace.entered():
+        text = Path("/proc/thread-self/net/fib_triestat").read_text()
+    main = text.partition("Main:")[2] or text
+    return next((int(line.split()[1]) for line in main.splitlines() if line.strip().startswith("Prefixes:")), 0)
+
+
+def measure_install(count: int, directory: Path) -> None:
+    """Our driver and C, turn by turn, in one namespace."""
+    program = directory / "install"
+    subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
+    with Namespace.create("fibi") as namespace:
+        namespace.ip("link", "add", "up0", "type", "veth", "peer", "name", "far0")
+        for device in ("up0", "far0"):
+            namespace.ip("link", "set", device, "up")
+        namespace.ip("address", "add", "192.0.2.1/24", "dev", "up0")
+        driver = in_namespace(namespace.path, lambda: RouteDriver(protocols=(177,)))
+        driver.apply([Put(NextHop(HOP, parse_address("192.0.2.9"), "up0"))])
+        routes = [Route(one.prefix, 177, nexthop_id=HOP, metric=1024) for one in hosts(count)]  # type: ignore[arg-type]
+        puts: list[Op] = [Put(route) for route in routes]
+        drops: list[Op] = [Drop(route.key, route) for route in routes]
+        gateway = int.from_bytes(bytes([192, 0, 2, 9]), sys.byteorder)
+        ways = {"C, by nexthop object": ("30", str(HOP)), "C, by gateway": ("5", str(gateway))}
+        times: dict[str, list[float]] = {name: [] for name in ("ours", *ways)}
+        gc.collect()
+        gc.freeze()  # as the agent does once it has started
+        for _ in range(ROUNDS + 2):
+            begin = time.perf_counter()
+            assert not any(outcome.error for outcome in driver.apply(puts))
+            times["ours"].append(time.perf_counter() - begin)
+            driver.apply(drops)
+            for name, way in ways.items():
+                times[name].append(int(namespace.run(program, str(count), *way)) / 1e6)
+                driver.apply(drops)
+        driver.close()
+    best = {name: min(seconds) for name, seconds in times.items()}
+    for name, seconds in best.items():
+        print(f"  {count} routes installed, {name}: {count / seconds / 1e3:.0f} k/s ({seconds / best['ours']:.2f})")
+
+
+@contextmanager
+def bird(router: Router) -> Iterator[list[int]]:
+    """BIRD on a router; its process."""
+    daemon = router.start_bird(BIRD)
+    yield [daemon.pid]
+    daemon.stop()
+    router.others.clear()
+
+
+@contextmanager
+def ours(router: Router, feeder: Router) -> Iterator[list[int]]:
+    """gobgpd and this bgp role on a router; both processes."""
+    gobgpd = router.start_gobgpd()
+    argv = [sys.executable, "-m", "tests.bench.fib", "--learn", str(router.directory), feeder.text]
+    role = router.namespace.popen(*argv, cwd=Path(__file__).parents[2])
+    yield [gobgpd.pid, role.pid]
+    role.kill()
+    role.wait()
+    router.stop()
+
+
+def memory_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+async def measure_learning(routers: list[Router], count: int) -> None:
+    """The same table to both, one after the other."""
+    feeder, we, they = routers
+    feeder.start_gobgpd()
+    async with feeder.driver() as driver:
+        others = {one.address: session(feeder, one) for one in (we, they)}
+        await make_so(driver, BgpIntent(feeder.speaker(), others))
+        await driver.apply([Announce(hosts(count))])
+        times: dict[str, list[float]] = {"gobgpd and ours": [], "BIRD": []}
+        for _ in range(ROUNDS):
+            for name, router, start in (
+                ("gobgpd and ours", we, lambda: ours(we, feeder)),
+                ("BIRD", they, lambda: bird(they)),
+            ):
+                with start() as pids:
+                    took_s = await until_installed(driver_of(driver, router), router.namespace, count)
+                    times[name].append(took_s)
+                    used = ", ".join(f"{cpu_seconds(pid):.1f} s {memory_mib(pid):.0f} MiB" for pid in pids)
+                    print(f"    {name}: {took_s:.2f} s; processor and memory: {used}", flush=True)
+                router.namespace.ip("nexthop", "flush")
+                router.namespace.run("ip", "route", "flush", "proto", "bird", check=False)
+    mine, bird_s = (statistics.median(times[name]) for name in times)
+    print(f"  {count} routes, session up to kernel: ours {mine:.2f} s, BIRD {bird_s:.2f} s ({mine / bird_s:.2f})")
+
+
+def driver_of(driver: object, router: Router) -> Callable[[], object]:
+    """Whether the feeder's session with a router is up, when called and awaited."""
+
+    async def probe() -> bool:
+        sessions = await driver.read_sessions()  # type: ignore[attr-defined]
+        return bool(sessions[router.address].established)
+
+    return probe
+
+
+async def until_installed(established: Callable[[], object], namespace: Namespace, count: int) -> float:
+    async with asyncio.timeout(120):
+        while not await established():  # type: ignore[misc]
+            await asyncio.sleep(0.01)
+        begin = time.perf_counter()
+        while count_routes(namespace) < count:
+            await asyncio.sleep(0.02)
+    return time.perf_counter() - begin
+
+
+async def measure_latency(routers: list[Router]) -> None:
+    """One host route at a time, from the call to the kernel's own word at the neighbour."""
+    feeder, we, _ = routers
+    feeder.start_gobgpd()
+    times = []
+    async with feeder.driver() as driver:
+        await make_so(driver, BgpIntent(feeder.speaker(), {we.address: session(feeder, we)}))
+        with ours(we, feeder):
+            while not await driver_of(driver, we)():  # type: ignore[misc]
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(2)
+            heard = in_namespace(we.namespace.path, lambda: NetlinkSocket(NETLINK_ROUTE, groups=1 << 6))
+            for given in hosts(SAMPLES, first=0x0A700000):
+                waiting = asyncio.get_running_loop().run_in_executor(None, heard.receive)
+                begin = time.perf_counter()
+                await driver.apply([Announce((given,))])
+                await waiting
+                times.append(time.perf_counter() - begin)
+                waiting = asyncio.get_running_loop().run_in_executor(None, heard.receive)
+                await driver.apply([Withdraw((given.prefix,))])
+                await waiting
+            heard.close()
+    p90 = statistics.quantiles(times, n=10)[8]
+    p50 = statistics.median(times)
+    print(f"  announced to installed at the neighbour: p50 {p50 * 1e3:.2f} ms, p90 {p90 * 1e3:.2f} ms")
+
+
+async def learn(directory: Path, feeder: str) -> None:
+    """The child: a role on a gobgpd that is there, and its routes in the kernel."""
+    local = Router(2, Namespace("none"), directory)
+    remote = Router(1, Namespace("none"), directory)
+    assert remote.text == feeder
+    table = LearnedTable()
+    role = BgpRole(RoleSettings(directory / "gobgp.sock", forwarding_survived=table.survived))
+    role.set_intent(BgpIntent(local.speaker(), {remote.address: session(local, remote)}))
+
+    async def follow() -> None:
+        async for delta in role.routes():
+            table.take(delta)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(role.run())
+        group.create_task(follow())
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--learn"]:
+        asyncio.run(learn(Path(sys.argv[2]), sys.argv[3]))
+        return
+    counts = [int(word) for word in sys.argv[1:] if word.isdigit()] or [10_000, 100_000]
+    print(f"  load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        measure_install(max(counts), directory)
+        for step in (measure_latency, *((lambda routers, n=count: measure_learning(routers, n)) for count in counts)):
+            place = directory / str(time.monotonic_ns())
+            place.mkdir()
+            switch, routers = build_link(place, 3)
+            try:
+                asyncio.run(step(routers))
+            finally:
+                remove_link(switch, routers)
+    print(f"  this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
+
+
+if __name__ == "__main__":
+    main()
