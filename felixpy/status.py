@@ -166,13 +166,17 @@ class AnsweredAddress(Struct, frozen=True, rename="camel"):
 
 
 class Layer2Status(Struct, frozen=True, rename="camel"):
-    """Addresses at layer 2: for how many the node contends and for how many it does not; `error` of the responder."""
+    """Addresses at layer 2: for how many the node contends and for how many it does not; `error` of the responder.
+
+    `own_answers`: why the kernel answers for some by itself.
+    """
 
     wanted: int = 0
     silent: int = 0
     addresses: tuple[AnsweredAddress, ...] = ()
     silences: tuple[SilentPrefix, ...] = ()
     error: str = ""
+    own_answers: tuple[str, ...] = ()
 
 
 class LearnedPrefix(Struct, frozen=True, rename="camel"):
@@ -389,6 +393,8 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
         found += (f"BGP: {one.operation}: {one.error}" for one in status.bgp.refusals)
     if status.layer2 is not None and status.layer2.error:
         found.append(f"layer 2: the responder cannot be asked: {status.layer2.error}")
+    if status.layer2 is not None:
+        found += (f"layer 2: {words}" for words in status.layer2.own_answers)
     found += (f"counts as missing: {broken}" for broken in status.broken_resources)
     if status.broken > len(status.broken_resources):
         found.append(f"counts as missing: {status.broken - len(status.broken_resources)} more")

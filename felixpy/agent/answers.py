@@ -97,7 +97,7 @@ class StatusReader:
             ),
             kernel=self._kernel(self.agent, want) if self.agent is not None else None,
             bgp=await self._bgp(self.routing, want) if self.routing is not None else None,
-            layer2=await read_layer2(self.layer2, want) if self.layer2 is not None else None,
+            layer2=await read_layer2(self.layer2, self.agent, want) if self.layer2 and self.agent else None,
             served=read_served(self.agent, services) if self.agent is not None and Want.SERVED in want else (),
             cni_unready=await self._cni(self.agent) if self.agent is not None else None,
             leader=await self._leads() if Role.CONTROLLERS in self._settings.roles else False,

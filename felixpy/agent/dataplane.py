@@ -74,7 +74,7 @@ class Dataplane:
         self._forgetter = Forgetter(self._flows.take, forget)
         self.revision = 0
         self._guards: Guards | None = None
-        self._read_interfaces = read_interfaces
+        self.read_interfaces = read_interfaces
         self._interfaces_read = False
         self._unflushed = False
         self._started = False
@@ -172,7 +172,7 @@ class Dataplane:
 
     def _take_interfaces(self) -> None:
         try:
-            self.graph.put_interfaces(self._read_interfaces())
+            self.graph.put_interfaces(self.read_interfaces())
         except OSError as error:
             _log.warning("the addresses of the host cannot be read, which is tried again: %s", error)
             self._read_later()

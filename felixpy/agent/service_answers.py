@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from birdpy.l2.protocol import ProtocolError, Status
 from felixpy.addresses import format_address
 from felixpy.calc.frontends import Frontend, FrontendIntent
+from felixpy.calc.own_answers import find_own_answers
 from felixpy.status import DETAILS_SHOWN, AnsweredAddress, FrontendStatus, Layer2Status, SilentPrefix, Want
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from felixpy.agent.layer2 import Layer2Role
 
 RESPONDER_TIMEOUT_S = 1.0
+ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 
 
 def read_served(agent: AgentRole, services: Collection[str]) -> tuple[FrontendStatus, ...]:
@@ -47,7 +50,7 @@ def read_served(agent: AgentRole, services: Collection[str]) -> tuple[FrontendSt
     )
 
 
-async def read_layer2(role: Layer2Role, want: Collection[str]) -> Layer2Status:
+async def read_layer2(role: Layer2Role, agent: AgentRole, want: Collection[str]) -> Layer2Status:
     """How addresses at layer 2 stand: what the calculation wants, and what the responder hears and answers."""
     from felixpy.agent.layer2 import ResponderGone
 
@@ -68,7 +71,18 @@ async def read_layer2(role: Layer2Role, want: Collection[str]) -> Layer2Status:
             for address, silent in islice(sorted(silences.items()), shown)
         ),
         error=error,
+        own_answers=_own_answers(role, agent),
     )
+
+
+def _own_answers(role: Layer2Role, agent: AgentRole) -> tuple[str, ...]:
+    if not role.calc.vips:
+        return ()
+    try:
+        arp_ignore = int(ARP_IGNORE.read_text())
+        return tuple(find_own_answers(role.calc.vips, agent.dataplane.read_interfaces(), arp_ignore))
+    except (OSError, ValueError) as error:
+        return (f"the host's addresses cannot be read: {error}",)
 
 
 def _answered(status: Status) -> Iterator[AnsweredAddress]:

@@ -17,6 +17,7 @@ from birdpy.l2.protocol import Ask, Status, parse_status, render_request
 from birdpy.process import listener_pid
 from felixpy.addresses import parse_address
 from felixpy.calc.layer2 import score_node
+from felixpy.status import control_socket
 from tests.agent.node import PORT, Node, resource
 from tests.support.etcd import Etcd
 from tests.support.netns import Namespace, add_bridge, link_namespaces
@@ -241,6 +242,32 @@ def test_a_preferred_node_has_it(world: World) -> None:
     preference = {"weight": 100, "preference": {"matchLabels": {"edge": "yes"}}}
     world.advertise(preferredNodeSelectors=[preference])
     eventually(lambda: owns(second) and world.answers() == second.name, within_s=15)
+
+
+def test_a_kernel_that_answers_beside_the_responder_is_named(world: World) -> None:
+    node, _ = world.order()
+    for device in ("kube-ipvs0", "kube-ipvs1"):
+        node.namespace.ip("link", "add", device, "type", "bridge")
+    try:
+        node.namespace.ip("address", "add", f"{VIP}/32", "dev", "kube-ipvs0")
+        assert "kube-proxy in IPVS mode needs strictARP: true" in said(node)
+        node.namespace.sysctl(ipv4__conf__all__arp_ignore=1)
+        assert "strictARP" not in said(node)
+        node.namespace.ip("address", "add", f"{VIP}/32", "dev", "kube-ipvs1")
+        assert "a Service address belongs on no interface" in said(node)
+    finally:
+        node.namespace.sysctl(ipv4__conf__all__arp_ignore=0)
+        for device in ("kube-ipvs0", "kube-ipvs1"):
+            node.namespace.ip("link", "del", device)
+
+
+def said(node: Node) -> str:
+    """What the node says of itself, by its own socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(5)
+        one.connect(str(node.run_dir / control_socket(("agent",))))
+        one.sendall(b'{"op": "status"}\n')
+        return one.makefile().readline()
 
 
 @contextmanager
