@@ -90,6 +90,24 @@ def test_a_service_address_goes_to_the_peers_that_are_named_and_waits_for_its_co
     eventually(lambda: learned(cluster, VIP), within_s=30, what="quiet has a number")
 
 
+def test_a_floating_address_is_told_to_the_other_nodes_while_its_workload_is_here(cluster: Cluster) -> None:
+    node, floating = cluster.n2, "192.0.2.9"
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", {"floatingIPs": "Enabled"}))
+    spec = {
+        "node": "n2",
+        "orchestrator": "cni",
+        "interfaceName": "cali1",
+        "ipNetworks": ["10.64.9.1/32"],
+        "ipNATs": [{"internalIP": "10.64.9.1", "externalIP": floating}],
+    }
+    node.put("workloadendpoints", resource("WorkloadEndpoint", "n2-cni-w-eth0", spec, namespace="default"))
+    pool = {"cidr": "192.0.2.0/24", "ipipMode": "Never", "vxlanMode": "Never", "nodeSelector": "!all()"}
+    node.put("ippools", resource("IPPool", "floating", pool))
+    eventually(lambda: ADDRESSES["n2"] in learned(cluster, floating), within_s=30)
+    node.drop("workloadendpoints", "default/n2-cni-w-eth0")
+    eventually(lambda: not learned(cluster, floating), within_s=30)
+
+
 def advertise(cluster: Cluster, **spec: list[str]) -> None:
     """Writes the one BGPAdvertisement."""
     body = {"metadata": {"name": "one", "namespace": "m"}, "spec": spec}

@@ -153,6 +153,15 @@ def test_check_says_what_is_missing(node: Node, pod: Namespace) -> None:
         assert (shown.code, told in shown.json["details"]) == (Code.NOT_AS_WIRED, True), (broken, shown.output)
 
 
+def test_check_wants_route_and_policy(stopped_node: Node, pod: Namespace) -> None:
+    stopped_node.limits = Limits(programmed_s=0.3)
+    node = stopped_node.start()
+    result = node.add(pod).json
+    node.backend.programs = False
+    shown = node.call("CHECK", pod, prevResult=result)
+    assert (shown.code, "not in the kernel" in shown.json["msg"]) == (Code.TRY_AGAIN, True)
+
+
 def test_check_compares_with_what_the_runtime_was_told(node: Node, pod: Namespace) -> None:
     result = node.add(pod).json
     result["ips"][0]["address"] = "10.65.0.99/32"
