@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -104,6 +105,11 @@ class AgentBackend:
             return CniError(Code.NOT_AVAILABLE, "the agent has not read the datastore yet")
         return None
 
+    def find_limited(self) -> CniError | None:
+        """Why pods that are there may have less than they should, or None."""
+        why = self._dataplane.find_base_failure()
+        return CniError(Code.LIMITED_CONNECTIVITY, "not all packet rules are in the kernel", why) if why else None
+
     def pod_mtu(self) -> int:
         """The mtu of this node's pods, in bytes; 0 where it is not known.
 
@@ -131,7 +137,8 @@ class AgentBackend:
         if facts.known:
             return facts
         pod_pair, namespace_pair = await self._store.get_many([pod_key, namespace_key])
-        return read_pod_facts(pod_pair, namespace_pair, uid=uid, mtu=mtu)
+        facts = read_pod_facts(pod_pair, namespace_pair, uid=uid, mtu=mtu)
+        return facts if self._own.has_pods else replace(facts, known=True)
 
     async def admit(self, claim: Claim, make_endpoint: MakeEndpoint) -> Admitted:
         """Addresses and endpoint in one transaction; what the attachment holds already, it keeps."""

@@ -47,6 +47,8 @@ from felixpy.resources.types import Resource
 REPAIR_PAUSE_S = 0.05
 """From the first sign of someone else's change to its repair: a flush of many objects is one repair."""
 READ_AGAIN_S = 1.0
+BASE = "base"
+"""The ledger's name for what all endpoints rely on."""
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,14 @@ class Dataplane:
     def started(self) -> bool:
         """Whether the first complete desired state has been applied."""
         return self._started
+
+    def find_base_failure(self) -> str:
+        """Why a chain or set that all endpoints rely on could not be put into the kernel; "" where none failed."""
+        failed = self.reconciler.failed
+        if not failed:
+            return ""
+        keys = self.translator.ledger.keys_of(BASE) & failed.keys()
+        return (failed[min(keys)].error or "") if keys else ""
 
     def _members_of(self, sets: Collection[Set]) -> Mapping[Set, Members]:
         """All that these sets should hold."""
@@ -165,7 +175,7 @@ class Dataplane:
         if self.translator.guards != self._guards:
             self._guards = self.translator.guards
             fixed = (*base_objects(self._service_rules, self._guards), *service_objects())
-            self.translator.ledger.put("base", fixed, changes)
+            self.translator.ledger.put(BASE, fixed, changes)
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)
         return changes

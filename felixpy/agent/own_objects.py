@@ -60,10 +60,13 @@ class OwnObjects:
         self._endpoints: dict[bytes, KeyValue] = {}
         self._others: dict[bytes, KeyValue] = {}
         self._of_pod: dict[bytes, set[bytes]] = {}
+        self.has_pods = False
+        """Whether the datastore holds, or held, a Pod of any node: somebody puts them there."""
 
     def observe(self, event: Event) -> None:
         """Takes an event of any key."""
         key, value = event.key, event.value
+        self.has_pods = self.has_pods or key.startswith(_POD_PREFIX)
         if key.startswith(_ENDPOINT_PREFIX):
             if key.rpartition(b"/")[2].startswith(self._endpoint_start):
                 self._note_endpoint(event)

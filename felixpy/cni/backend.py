@@ -37,7 +37,10 @@ class Backend(Protocol):
     """The agent, to the CNI server."""
 
     async def find_unready(self) -> CniError | None:
-        """Why no ADD can be served now (code NOT_AVAILABLE or LIMITED_CONNECTIVITY), or None."""
+        """Why no ADD can be served now (code NOT_AVAILABLE), or None."""
+
+    def find_limited(self) -> CniError | None:
+        """Why pods that are there may have less than they should (code LIMITED_CONNECTIVITY), or None."""
 
     async def describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
         """What is known of the pod now; one of another `uid` is another pod."""

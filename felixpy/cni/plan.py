@@ -142,7 +142,7 @@ class NamedPort:
 class PodFacts:
     """What is known of the pod, its namespace and its node beyond the call. mtu in bytes, 0 leaves the kernel's.
 
-    `known` is false for a pod that the datastore does not have.
+    `known` is false for a pod that the datastore does not have, and should.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -248,8 +248,8 @@ class Verbs:
             await self._delete(attachment, Timing())
 
     async def _status(self) -> bytes:
-        if unready := await self._backend.find_unready():
-            raise unready
+        if problem := self._backend.find_limited() or await self._backend.find_unready():
+            raise problem
         return b""
 
     async def _list_held(self, network: str) -> Mapping[Attachment, str]:

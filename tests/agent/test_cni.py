@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -282,6 +283,26 @@ def test_what_cannot_be_asked_for(node: Node, sandbox: MakeSandbox) -> None:
     assert a.call("ADD", ipam={"assign_ipv4": "false"}).code == INVALID_CONFIG
     assert a.call("ADD", mtu=70000).code == INVALID_CONFIG
     assert a.call("ADD", ipam={"ipv4_pools": ["none"]}).details == "no IPv4 address: none: there is no such pool"
+
+
+def test_status_while_the_kernel_takes_no_rules() -> None:
+    """The table is another process's own, so the kernel refuses ours; what is there may have limited connectivity."""
+    with Node() as node:
+        pool(node, "main", "10.64.0.0/24")
+        holder = node.namespace.popen("nft", "-i", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        try:
+            assert holder.stdin
+            holder.stdin.write("add table inet felixpy { flags owner; }\n")
+            holder.stdin.flush()
+            eventually(lambda: "felixpy" in node.nft("list", "tables"))
+            node.agent.start()
+            said = eventually(lambda: (said := call_plugin(node, "STATUS", "", None, "", {})).code == 51 and said)
+            assert said.json["msg"] == "not all packet rules are in the kernel"
+            assert said.details
+        finally:
+            holder.kill()
+            holder.communicate(timeout=10)
+        eventually(lambda: call_plugin(node, "STATUS", "", None, "", {}).exit_status == 0, within_s=20)
 
 
 def test_etcd_away(sandbox: MakeSandbox, node: Node) -> None:

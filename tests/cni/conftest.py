@@ -66,6 +66,9 @@ class DictBackend:
     async def find_unready(self) -> CniError | None:
         return self.unready
 
+    def find_limited(self) -> CniError | None:
+        return None
+
     async def describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
         return self.facts
 
