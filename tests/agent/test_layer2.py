@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -23,6 +26,8 @@ from tests.support.etcd import Etcd
 from tests.support.netns import Namespace, add_bridge, link_namespaces
 from tests.support.packets import ask_tcp
 from tests.support.wait import eventually
+
+FELIXCTL = Path(sys.executable).with_name("felixctl")
 
 VIP, VIP6 = "10.9.0.100", "fd09::100"
 OURS = "/felixpy/resources"
@@ -323,3 +328,22 @@ def test_no_responder_where_there_is_nothing_at_layer_2() -> None:
         node.agent.start()
         eventually(lambda: "in sync" in node.log())
         assert responder(node) == 0
+
+
+def felixctl(world: World, *arguments: str) -> list[str]:
+    """What felixctl says on the machine that etcd is on, its blanks made one."""
+    clean = {key: value for key, value in os.environ.items() if "ETCD" not in key}
+    argv = world.machine.enter_argv([FELIXCTL, *arguments])
+    environment = {**clean, "FELIXPY_ETCD": "http://10.9.0.8:2379"}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=50, env=environment, check=False)
+    return [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_people_are_told_who_answers_and_on_which_interface(world: World) -> None:
+    first, second = world.order()
+    eventually(lambda: owns(first) and not owns(second), within_s=20)
+    line = next(line for line in felixctl(world, "lb") if line.startswith(f"default/web {VIP} "))
+    assert f"{first.name} on eth0" in line
+    assert second.name not in line, "it stands by"
+    assert f"answered at layer 2 by {first.name} on eth0" in felixctl(world, "explain", VIP)
+    assert f"{VIP} tcp/80 grant 1 outside, 2 inside n1, n2 -" in felixctl(world, "svc", "web")
