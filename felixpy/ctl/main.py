@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "bgp": "felixpy.ctl.commands.bgp",
     "delete": "felixpy.ctl.commands.delete",
     "diff": "felixpy.ctl.commands.diff",
+    "doctor": "felixpy.ctl.commands.doctor",
     "explain": "felixpy.ctl.commands.explain",
     "get": "felixpy.ctl.commands.get",
     "ipam": "felixpy.ctl.commands.ipam",

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from felixpy.ctl.manifests import Body, Manifest, Problem
 from felixpy.ctl.metallb import CONFIG_LABEL
-from felixpy.ctl.overlaps import POOL_KINDS, overlaps
+from felixpy.ctl.overlaps import CLAIMING_KINDS, REFUSED_KINDS, overlaps
 from felixpy.ctl.plan import Change, Outcome, keys_to_read, plan_change
 from felixpy.ctl.selection import Found, select
 from felixpy.ctl.stored import Stamp, encode_body
@@ -84,12 +84,11 @@ def _config_label(body: Body) -> str:
 
 
 async def _clashes(store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found]) -> list[Change]:
-    """The pools that would share addresses with another, refused."""
-    kinds = [info for info in POOL_KINDS if any(manifest.info == info for manifest in manifests)]
-    if not kinds:
+    """The objects that would have addresses that are another's, refused."""
+    if not any(manifest.info in REFUSED_KINDS for manifest in manifests):
         return []
     gone = {one.key for one in leaving}
-    objects = (await select(store, kinds, None)).objects
+    objects = (await select(store, CLAIMING_KINDS, None)).objects
     existing = {one.key: (one.info, one.body) for one in objects if one.key not in gone}
     refused: dict[str, Change] = {}
     for manifest, problem in overlaps(manifests, existing):

@@ -369,3 +369,61 @@ def test_nothing_is_coloured_where_there_is_no_terminal(felixctl: Felixctl, stor
     answers = felixctl("apply", "-f", "-", stdin=POLICY + "---\nkind: x\n"), felixctl("get", "np"), felixctl("get", "x")
 
     assert "\x1b" not in "".join(answer.out + answer.err for answer in answers)
+
+
+VIPS = """\
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: vips, namespace: metallb-system}
+spec: {addresses: [192.0.2.0/24]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (
+            "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: pods}, spec: {cidr: 192.0.2.0/25}}",
+            "overlaps 192.0.2.0/25 of IPPool pods",
+        ),
+        (
+            "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: lb},"
+            " spec: {cidr: 192.0.2.0/25, allowedUses: [LoadBalancer]}}",
+            "overlaps 192.0.2.0/25 of IPPool lb",
+        ),
+        (
+            "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default},"
+            " spec: {serviceClusterIPs: [{cidr: 192.0.0.0/16}]}}",
+            "overlaps 192.0.0.0/16 of BGPConfiguration default",
+        ),
+        (
+            "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: n1},"
+            " spec: {bgp: {ipv4Address: 192.0.2.7/24}}}",
+            "overlaps 192.0.2.7 of Node n1",
+        ),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {clusterIP: 192.0.2.53, ports: [{port: 53}]}}",
+            "overlaps 192.0.2.53 of Service default/dns",
+        ),
+    ],
+)
+def test_a_pool_of_service_addresses_excludes_what_others_have(
+    felixctl: Felixctl, store: Etcd, other: str, said: str
+) -> None:
+    assert felixctl("apply", "-f", "-", stdin=other).code == 0
+    refused = felixctl("apply", "-f", "-", stdin=VIPS)
+    assert refused.code == 1
+    assert f"IPAddressPool metallb-system/vips: spec.addresses[0]: 192.0.2.0/24 {said}" in refused.err
+    together = felixctl("apply", "-f", "-", stdin=f"{other}\n---\n{VIPS}")
+    assert "192.0.2.0/24" in together.err, "in one file as well"
+
+
+def test_ranges_that_come_after_a_pool_are_refused_and_nodes_are_not(felixctl: Felixctl, store: Etcd) -> None:
+    assert felixctl("apply", "-f", "-", stdin=VIPS).code == 0
+    pods = "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 192.0.0.0/16}}"
+    refused = felixctl("apply", "-f", "-", stdin=pods)
+    assert "IPPool p: spec.cidr: 192.0.0.0/16 overlaps 192.0.2.0/24 of IPAddressPool metallb-system/vips" in refused.err
+    node = (
+        "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: n1}, spec: {bgp: {ipv4Address: 192.0.2.7/24}}}"
+    )
+    assert felixctl("apply", "-f", "-", stdin=node).code == 0
