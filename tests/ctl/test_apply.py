@@ -402,7 +402,8 @@ spec: {addresses: [192.0.2.0/24]}
             "overlaps 192.0.2.7 of Node n1",
         ),
         (
-            "{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {clusterIP: 192.0.2.53, ports: [{port: 53}]}}",
+            "{apiVersion: v1, kind: Service, metadata: {name: dns},"
+            " spec: {clusterIP: 192.0.2.53, ports: [{port: 53}]}}",
             "overlaps 192.0.2.53 of Service default/dns",
         ),
     ],
