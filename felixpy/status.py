@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from msgspec import Struct, field, json
 
+from felixpy.flows.records import FlowsAnswer, FlowsQuestion
 from felixpy.resources.kinds import ANSWERS_PREFIX, ASK_PREFIX
 
 FAILURES_SHOWN = 20
@@ -38,13 +39,15 @@ class Want(StrEnum):
 class Ask(Struct, frozen=True, rename="camel"):
     """A question to every node, or to `nodes` where there are any, for what is in `want` (values of Want) as well.
 
-    Want.SERVED tells of `services` (`namespace/name`), or of as many as an answer holds. Answers go under `lease`.
+    Want.SERVED tells of `services` (`namespace/name`), or of as many as an answer holds. Answers go under `lease`. With
+    `flows` it asks for those instead: each agent answers with a FlowsAnswer.
     """
 
     lease: int
     want: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    flows: FlowsQuestion | None = None
 
 
 class Failure(Struct, frozen=True, rename="camel"):
@@ -252,17 +255,19 @@ class NodeStatus(Struct, frozen=True, rename="camel"):
 
 
 class ControlRequest(Struct, frozen=True, rename="camel"):
-    """One line to the control socket: `status` or `accept-cluster`."""
+    """One line to the control socket: `status`, `accept-cluster` or `flows`."""
 
     op: str
     want: tuple[str, ...] = ()
+    flows: FlowsQuestion | None = None
 
 
 class ControlAnswer(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One line back: the status; whether the cluster was accepted; or why neither."""
+    """One line back: the status; whether the cluster was accepted; the flows; or why none of these."""
 
     status: NodeStatus | None = None
     accepted: bool | None = None
+    flows: FlowsAnswer | None = None
     error: str = ""
 
 

@@ -12,6 +12,8 @@ from typing import assert_never
 from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
+from felixpy.agent.flow_counters import FlowCounters
+from felixpy.agent.flow_watch import FlowWatch
 from felixpy.agent.health_checks import HealthChecks
 from felixpy.agent.http import HttpServer
 from felixpy.agent.node_facts import NodeFacts
@@ -78,7 +80,11 @@ class AgentRole:
             find_reserved(settings.etcd, os.environ),
             programmed,
             settings.node_port_addresses,
+            driver.takes_reports,
         )
+        self.flows = FlowWatch(settings.node, self._dataplane)
+        self.counters = FlowCounters(self.flows, driver.read_counts)
+        group.create_task(self.flows.serve())
         self._health = HealthChecks(HttpServer(group), lambda: self._dataplane.started)
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from birdpy.session import Session
     from birdpy.speaker import BgpStatus as RoleStatus
     from felixpy.agent.agent import AgentRole
+    from felixpy.agent.flow_followers import FlowFollowers
     from felixpy.agent.layer2 import Layer2Role
     from felixpy.agent.routing import RoutingRole
     from felixpy.calc.announcements import Announcement
@@ -184,6 +185,7 @@ class Answers:
         self._store = store
         self._reader = reader
         self._settings = settings
+        self.followers: FlowFollowers | None = None
         self._asked: dict[str, Ask] = {}
         self._applied = asyncio.Event()
 
@@ -193,6 +195,8 @@ class Answers:
         if question is None:
             return
         self._asked.pop(question, None)
+        if self.followers is not None:
+            self.followers.drop(question)
         if event.value is None:
             return
         try:
@@ -219,6 +223,10 @@ class Answers:
                 await self._answer(question, self._asked.pop(question))
 
     async def _answer(self, question: str, ask: Ask) -> None:
+        if ask.flows is not None:
+            if self.followers is not None:
+                await self.followers.answer(question, ask, ask.flows)
+            return
         status = await self._reader.read(ask.want, ask.services)
         key = answer_key(question, status.node, status.roles)
         try:

@@ -16,6 +16,7 @@ from felixpy.agent.answers import StatusReader
 from felixpy.agent.settings import Settings
 from felixpy.cni.channel import listen
 from felixpy.datastore.syncer import Syncer
+from felixpy.flows.records import FlowsQuestion
 from felixpy.status import ControlAnswer, ControlRequest, control_socket, parse, render
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class ControlServer:
                 accepted = self._syncer.accept()
                 _log.warning("told to accept the cluster: %s", "done" if accepted else "there is none to accept")
                 return ControlAnswer(status=await self._reader.read(), accepted=accepted)
+            case "flows" if self._reader.agent is not None:
+                return ControlAnswer(flows=await self._reader.agent.flows.answer(request.flows or FlowsQuestion()))
             case _:
                 return ControlAnswer(error=f"there is no operation {request.op!r}")
 

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from felixpy.addresses import Prefix
 from felixpy.agent.applier import Applier
@@ -20,6 +21,7 @@ from felixpy.calc.hosts import Interfaces
 from felixpy.calc.services import ServiceDelta
 from felixpy.calc.tunnel_plan import HostDevices
 from felixpy.dataplane.base_chains import base_objects
+from felixpy.dataplane.causes import Cause
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import Guards, Reserved
 from felixpy.dataplane.objects import (
@@ -64,6 +66,7 @@ class Dataplane:
         reserved: tuple[Reserved, ...] = (),
         programmed: Callable[[], None] = lambda: None,
         node_port_addresses: tuple[Prefix, ...] = (),
+        takes_reports: bool = True,
     ) -> None:
         self._service_rules = service_base_rules(node_port_addresses)
         self.graph = Graph(node)
@@ -74,6 +77,7 @@ class Dataplane:
         self._services = ServiceTables()
         self._flows = StaleFlows()
         self._forgetter = Forgetter(self._flows.take, forget)
+        self._takes_reports = takes_reports
         self.revision = 0
         self._guards: Guards | None = None
         self.read_interfaces = read_interfaces
@@ -169,12 +173,15 @@ class Dataplane:
         if self.graph.hosts.needs_addresses and not self._interfaces_read:
             self._take_interfaces()
         delta = self.graph.flush()
+        if delta.options is not None and not self._takes_reports:
+            silent = replace(delta.options, report_denied=False, report_allowed=False, report_logged=False)
+            delta = replace(delta, options=silent)
         self._flows.update_endpoints(delta.policy.endpoints)
         changes = Changes()
         self.translator.translate(delta, changes)
         if self.translator.guards != self._guards:
             self._guards = self.translator.guards
-            fixed = (*base_objects(self._service_rules, self._guards), *service_objects())
+            fixed = (*base_objects(self._service_rules, self._guards), *service_objects(self._guards.options))
             self.translator.ledger.put(BASE, fixed, changes)
         for name, endpoint in delta.policy.endpoints.items():
             self._note_device(name, endpoint.interface if endpoint is not None else None)
@@ -323,6 +330,11 @@ class Dataplane:
     def _on_device(self, owners: Iterable[str]) -> list[Key]:
         keys = (key for owner in owners for key in self.translator.ledger.keys_of(owner))
         return [key for key in keys if key.kind in (Kind.ROUTE, Kind.SYSCTL, Kind.NEIGHBOUR)]
+
+    def endpoint_at(self, device: str, cause: Cause) -> Name | None:
+        """The endpoint behind a device, where its rules may come to the cause."""
+        names = [name for name, behind in self._device_of.items() if behind == device]
+        return next((name for name in sorted(names) if self.translator.comes_to(name, cause)), None)
 
     def holds(self, endpoint: Name) -> bool:
         """Whether an endpoint is known, and all of it is in the kernel."""

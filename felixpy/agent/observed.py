@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -26,16 +26,24 @@ STARTING_S = 60.0
 """How long a node that has started is not ready before all its BGP sessions are up."""
 Source = Callable[[], Iterable[Family]]
 """Figures as they are now; called in the event loop, so it returns at once."""
+SlowSource = Callable[[], Awaitable[Iterable[Family]]]
+"""Figures that have to be asked for."""
 
 
 class Observed:
-    """The pages of one process, with the figures of `sources` as they are at each scrape."""
+    """The pages of one process, with the figures of `sources` and `slow` ones as they are at each scrape."""
 
     def __init__(
-        self, reader: StatusReader, sources: Sequence[Source], server: HttpServer, metrics: Listener | None
+        self,
+        reader: StatusReader,
+        sources: Sequence[Source],
+        server: HttpServer,
+        metrics: Listener | None,
+        slow: Sequence[SlowSource] = (),
     ) -> None:
         self._reader = reader
         self._sources = sources
+        self._slow = slow
         self._server = server
         self._metrics = metrics
         self._since = time.monotonic()
@@ -65,6 +73,8 @@ class Observed:
         families = list(derive_families(await self._reader.read()))
         for source in self._sources:
             families += source()
+        for slow in self._slow:
+            families += await slow()
         return await asyncio.to_thread(render_families, families)
 
 

@@ -149,6 +149,11 @@ class _Process:
             from felixpy.controllers import serve_controllers
 
             self._group.create_task(serve_controllers(self._store, self._settings.node))
+        if self._agent is not None:
+            from felixpy.agent.flow_followers import FlowFollowers
+
+            self._answers.followers = FlowFollowers(self._store, self._settings.node, self._agent.flows)
+            self._group.create_task(self._answers.followers.serve())
         self._status.agent, self._status.routing = self._agent, self._routing
         self._status.layer2 = self._layer2
         self._serving.agent, self._serving.layer2, self._serving.routing = self._agent, self._layer2, self._routing
@@ -224,7 +229,9 @@ class _Process:
             from felixpy.agent.http import HttpServer
             from felixpy.agent.observed import Observed
 
-            self._observed = Observed(self._status, self._sources, HttpServer(self._group), self._settings.metrics)
+            slow = (self._agent.counters.read,) if self._agent is not None else ()
+            server = HttpServer(self._group)
+            self._observed = Observed(self._status, self._sources, server, self._settings.metrics, slow)
         if self._observed is not None:
             self._observed.listen(options)
 

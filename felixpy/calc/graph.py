@@ -22,6 +22,7 @@ from felixpy.resources.types import (
     HostEndpoint,
     IpPool,
     NetworkSet,
+    Node,
     Pod,
     Resource,
     WorkloadEndpoint,
@@ -106,6 +107,11 @@ class Graph:
         else:
             self.sets.put(ref, endpoint)
         self.policy.update(ref, endpoint)
+
+    @property
+    def nodes(self) -> Mapping[Name, Node]:
+        """The nodes of the cluster."""
+        return self._peers.nodes
 
     def put_interfaces(self, interfaces: Interfaces) -> None:
         """Takes the host's own interfaces as they are now."""

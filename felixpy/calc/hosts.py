@@ -50,6 +50,10 @@ class HostClaims:
         """Whether some host endpoint is found by its addresses."""
         return any(not host.interface for host in self._hosts.values())
 
+    def governing(self, interface: str) -> Name | None:
+        """The host endpoint that governs an interface, as of the last flush."""
+        return self._claims.get(interface) or self._claims.get(EVERY_INTERFACE)
+
     def put_host(self, name: Name, host: HostEndpoint | None) -> None:
         """Sets or (None) removes one of this node's host endpoints."""
         if host is None:

@@ -86,6 +86,11 @@ class IpSets:
         """The sets that something refers to."""
         return self._counts.keys()
 
+    @property
+    def holders(self) -> Mapping[Ref, Holder]:
+        """Everything that sets may hold the addresses of."""
+        return self._holders
+
     def need(self, spec: SetSpec) -> None:
         """One more rule refers to the set."""
         self._uses[spec] = self._uses.get(spec, 0) + 1

@@ -48,8 +48,9 @@ class Options:
     `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
     host endpoints always let in and out. `nat_address` None: natOutgoing takes the outgoing device's; with
     `nat_spares_nodes` what goes to nodes keeps its source. `service_cidrs`: where Services have their addresses.
-    `floating`: workloads are reached by their floating addresses.
-    `metrics_at` and `health_at`: host and port of their pages, None for neither.
+    `floating`: workloads are reached by their floating addresses. `report_denied`, `report_allowed` and
+    `report_logged`: which packets are told of. `metrics_at` and `health_at`: host and port of their pages, None for
+    neither.
     """
 
     interface_prefixes: tuple[str, ...] = ("cali",)
@@ -67,6 +68,9 @@ class Options:
     service_loop: LoopAction = LoopAction.REJECT
     service_cidrs: tuple[Prefix, ...] = ()
     floating: bool = False
+    report_denied: bool = True
+    report_allowed: bool = False
+    report_logged: bool = True
     metrics_at: tuple[str, int] | None = None
     health_at: tuple[str, int] | None = None
 
@@ -105,6 +109,8 @@ def derive_options(
         service_loop=_loop_action(values),
         service_cidrs=_service_cidrs(bgp),
         floating=_get(values, "floatingIPs", "").capitalize() == "Enabled",
+        report_denied=_get(values, "flowLogsFileEnabledForDenied", DEFAULTS.report_denied),
+        report_allowed=_get(values, "flowLogsFileEnabledForAllowed", DEFAULTS.report_allowed),
         metrics_at=_page(values, "prometheusMetrics", "", 9091),
         health_at=_page(values, "health", "localhost", 9099),
     )

@@ -5,7 +5,7 @@ In: nodes, BGP peers and BGP configurations; out: PeersIntent. Pure. Source: doc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -64,6 +64,11 @@ class Peers:
         self._peers: dict[Ref, BgpPeer | SpeakerPeer] = {}
         self._configurations: dict[Name, BgpConfiguration] = {}
         self._dirty = True
+
+    @property
+    def nodes(self) -> Mapping[Name, Node]:
+        """The nodes of the cluster."""
+        return self._nodes
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change; other tables are passed over."""

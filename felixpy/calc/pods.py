@@ -8,6 +8,7 @@ Source: libcalico-go/lib/backend/k8s/conversion/workload_endpoint_default.go (wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -21,6 +22,7 @@ from felixpy.resources.types import Pod, Resource, WorkloadEndpoint
 KUBERNETES = "k8s"
 """The orchestrator of endpoints that have a Pod."""
 _OWN = "projectcalico.org/"
+_SINGLE_DASH = re.compile(r"(?<!-)-(?!-)")
 
 
 def pod_of(name: Name, endpoint: WorkloadEndpoint) -> Name | None:
@@ -28,6 +30,12 @@ def pod_of(name: Name, endpoint: WorkloadEndpoint) -> Name | None:
     if endpoint.orchestrator != KUBERNETES or not endpoint.workload:
         return None
     return Name(name.namespace, endpoint.workload)
+
+
+def workload_of(name: Name) -> str:
+    """The pod's (or other workload's) name in the name of its endpoint; "" where that has another form."""
+    parts = _SINGLE_DASH.split(name.name)
+    return parts[2].replace("--", "-") if len(parts) == 4 else ""
 
 
 def join_pod(endpoint: WorkloadEndpoint, pod: Pod, namespace: str) -> WorkloadEndpoint:

@@ -75,6 +75,15 @@ class PolicyCalc:
         """A profile as it counts; None where there is none of that name."""
         return self._profiles.get(name)
 
+    def policy(self, identity: PolicyId) -> Policy | None:
+        """A policy as it was read; None where there is none."""
+        return self._policies.get(identity)
+
+    def endpoint(self, name: Name) -> WorkloadEndpoint | None:
+        """A workload endpoint of this node."""
+        found = self._endpoints.get(Ref(Table.WORKLOAD, name))
+        return found if isinstance(found, WorkloadEndpoint) else None
+
     def endpoint_names(self) -> tuple[Name, ...]:
         """The workload endpoints of this node."""
         return tuple(ref.name for ref in self._endpoints if ref.table is Table.WORKLOAD)

@@ -58,7 +58,7 @@ async def survey(
 
     Missing a cluster without Node resources does not say whom to wait for: the time is then waited in full.
     """
-    expected = set(names) or await _list_nodes(store)
+    expected = set(names) or await list_nodes(store)
     limit_s = usual_timeout_s(len(expected)) if timeout_s is None else timeout_s
     lease = await store.lease(ASK_TTL_S)
     try:
@@ -82,7 +82,7 @@ async def survey_programmed(
     """
     end = time.monotonic() + timeout_s
     wanted = (await store.snapshot([ASK_PREFIX.encode()])).revision
-    usual_s = usual_timeout_s(len(names) or len(await _list_nodes(store)))
+    usual_s = usual_timeout_s(len(names) or len(await list_nodes(store)))
     while True:
         found = await survey(store, names, (), min(usual_s, max(end - time.monotonic(), 0.1)))
         done = is_programmed(found, wanted)
@@ -97,7 +97,8 @@ def is_programmed(found: Survey, revision: int) -> bool:
     return bool(statuses) and all(one is not None and not find_unprogrammed(one, revision) for one in statuses)
 
 
-async def _list_nodes(store: Store) -> set[str]:
+async def list_nodes(store: Store) -> set[str]:
+    """The names of the cluster's nodes."""
     snapshot = await store.snapshot([NODES.prefix.encode()])
     names = (NODES.parse_name(pair.key.decode()) for pair in snapshot.items)
     return {name.name for name in names if name is not None}

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "diff": "felixpy.ctl.commands.diff",
     "doctor": "felixpy.ctl.commands.doctor",
     "explain": "felixpy.ctl.commands.explain",
+    "flows": "felixpy.ctl.commands.flows",
     "get": "felixpy.ctl.commands.get",
     "ipam": "felixpy.ctl.commands.ipam",
     "lb": "felixpy.ctl.commands.lb",

@@ -14,12 +14,14 @@ from felixpy.addresses import Prefix, parse_prefix
 from felixpy.calc.intent import Stage
 from felixpy.calc.options import HostAction, Options
 from felixpy.calc.pools import PoolsIntent
+from felixpy.dataplane.causes import COMMON, NO_ENDPOINT, SPOOFED, TO_HOST
 from felixpy.dataplane.endpoint_chains import ACCEPTED, FROM_ENDPOINTS, TO_ENDPOINTS
 from felixpy.dataplane.floating import FLOATING_SETS, floating_rules
 from felixpy.dataplane.host_chains import NEIGHBOURS, NODES, Guards, Place, host_objects, workload_interfaces
 from felixpy.dataplane.objects import BaseHook, Chain, Object, Set
 from felixpy.dataplane.outgoing import MASQUERADED, POOLS, render_loop_prevention, render_nat_outgoing
 from felixpy.dataplane.policy_chains import ALLOW_CHAIN, PASS_CHAIN
+from felixpy.dataplane.report_chains import common_chains, end_in
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_FROM_WORKLOAD,
@@ -28,7 +30,6 @@ from felixpy.dataplane.rules import (
     Accept,
     CtDestinationTranslated,
     Dispatch,
-    Drop,
     FamilyIs,
     Goto,
     IcmpIs,
@@ -83,13 +84,14 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
         own = {name: (*floating_rules().get(name, ()), *own.get(name, ())) for name in HOOKS}
     bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
     sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *FLOATING_SETS, *PEER_SETS)
-    return (*sets, *_fixed_chains(guards.options.endpoint_to_host), *bases, *host_objects(guards))
+    fixed = (*common_chains(COMMON, guards.options), *_fixed_chains(guards.options.endpoint_to_host))
+    return (*sets, *fixed, *bases, *host_objects(guards))
 
 
 def _fixed_chains(host_action: HostAction) -> tuple[Chain, ...]:
     match host_action:
         case HostAction.DROP:
-            host: tuple[Rule, ...] = (Rule(Drop(), (), "workload to its host"),)
+            host: tuple[Rule, ...] = (end_in(TO_HOST),)
         case HostAction.ACCEPT:
             host = (Rule(Accept()),)
         case HostAction.RETURN:
@@ -101,11 +103,11 @@ def _fixed_chains(host_action: HostAction) -> tuple[Chain, ...]:
         Chain(PASS_CHAIN, (Rule(SetMark(MARK_PASS, MARK_PASS)),)),
         Chain(
             "from-workload",
-            (Rule(Dispatch("in_interface", FROM_ENDPOINTS.name)), Rule(Drop(), (), "interface without endpoint")),
+            (Rule(Dispatch("in_interface", FROM_ENDPOINTS.name)), end_in(NO_ENDPOINT["out"])),
         ),
         Chain(
             "to-workload",
-            (Rule(Dispatch("out_interface", TO_ENDPOINTS.name)), Rule(Drop(), (), "interface without endpoint")),
+            (Rule(Dispatch("out_interface", TO_ENDPOINTS.name)), end_in(NO_ENDPOINT["in"])),
         ),
         Chain(
             "workload-to-host",
@@ -127,7 +129,7 @@ def _raw_prerouting(options: Options) -> tuple[Rule, ...]:
             for match in workload_interfaces("in", options)
         ),
         Rule(Accept(), (from_workload, NetIn("source", (parse_prefix("::/128"),))), "duplicate address detection"),
-        Rule(Drop(), (from_workload, ReversePathFails()), "source address of another"),
+        end_in(SPOOFED, from_workload, ReversePathFails()),
     )
 
 

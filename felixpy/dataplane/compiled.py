@@ -52,7 +52,7 @@ def compile_node(
     intent, services = graph.flush(), calc.flush()
     translator, changes = Translator(graph.sets.members), Changes()
     translator.translate(intent, changes)
-    fixed = (*base_objects(service_base_rules(), translator.guards), *service_objects())
+    fixed = (*base_objects(service_base_rules(), translator.guards), *service_objects(translator.guards.options))
     translator.ledger.put("base", fixed, changes)
     changes.merge(tables.update(services))
     objects = [one for one in changes.objects.values() if one is not None]

@@ -13,7 +13,16 @@ from typing import Literal
 from felixpy.addresses import host_prefix
 from felixpy.calc.intent import EndpointIntent, TierIntent
 from felixpy.calc.options import DEFAULTS, Options
+from felixpy.dataplane.causes import (
+    INVALID,
+    IPIP_OF_WORKLOAD,
+    NO_PROFILE,
+    VXLAN_OF_WORKLOAD,
+    Cause,
+    Effect,
+)
 from felixpy.dataplane.floating import floating_members, floating_of
+from felixpy.dataplane.naming import chain_name
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
     Chain,
@@ -24,14 +33,14 @@ from felixpy.dataplane.objects import (
     SetType,
     Sysctl,
 )
-from felixpy.dataplane.policy_chains import chain_name, policy_chain, profile_chain
+from felixpy.dataplane.policy_chains import policy_chain, profile_chain
+from felixpy.dataplane.report_chains import end_in
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_PASS,
     Accept,
     CtState,
     CtStateIn,
-    Drop,
     Jump,
     MarkIs,
     Match,
@@ -129,7 +138,7 @@ def device_sysctls(device: str, lengths: set[int]) -> tuple[Sysctl, ...]:
 
 def render_direction(endpoint: EndpointIntent, direction: Direction, options: Options = DEFAULTS) -> tuple[Rule, ...]:
     """The rules of one of its chains; `in` is towards the workload."""
-    rules = [*conntrack_rules(options), Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))]
+    rules = [*conntrack_rules(direction, options), Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))]
     if direction == "out":
         rules += encapsulation_rules(options)
     for tier in endpoint.tiers:
@@ -137,9 +146,9 @@ def render_direction(endpoint: EndpointIntent, direction: Direction, options: Op
     return (*rules, *render_profiles(direction, endpoint.profiles))
 
 
-def conntrack_rules(options: Options) -> tuple[Rule, ...]:
+def conntrack_rules(direction: Direction, options: Options) -> tuple[Rule, ...]:
     """Answers of what was allowed pass; what belongs to no connection does not."""
-    invalid = (Rule(Drop(), (_INVALID,)),) if options.drop_invalid else ()
+    invalid = (end_in(INVALID[direction], _INVALID),) if options.drop_invalid else ()
     return (Rule(Accept(), (_ESTABLISHED,)), *invalid)
 
 
@@ -148,9 +157,9 @@ def encapsulation_rules(options: Options) -> list[Rule]:
     rules = []
     if not options.allow_vxlan_from_workloads:
         port = PortIn("destination", ((options.vxlan_port, options.vxlan_port),))
-        rules.append(Rule(Drop(), (ProtocolIs(_UDP), port), "VXLAN of a workload"))
+        rules.append(end_in(VXLAN_OF_WORKLOAD, ProtocolIs(_UDP), port))
     if not options.allow_ipip_from_workloads:
-        rules.append(Rule(Drop(), (ProtocolIs(_IPIP),), "IPIP of a workload"))
+        rules.append(end_in(IPIP_OF_WORKLOAD, ProtocolIs(_IPIP)))
     return rules
 
 
@@ -174,7 +183,7 @@ def render_tier(
         ]
         checked = (_NOT_PASSED,)
     if ends and tier.default_action is TierDefault.DENY:
-        rules.append(Rule(Drop(), (_NOT_PASSED,), f"end of tier {tier.name}"))
+        rules.append(end_in(tier_end(direction, tier.name), _NOT_PASSED))
     return rules
 
 
@@ -183,4 +192,16 @@ def render_profiles(direction: Direction, profiles: Iterable[str]) -> list[Rule]
     rules: list[Rule] = []
     for profile in profiles:
         rules += [Rule(Jump(profile_chain(direction, profile))), Rule(Return(), (ACCEPTED,))]
-    return [*rules, Rule(Drop(), (), "no profile allows it")]
+    return [*rules, end_in(NO_PROFILE[direction])]
+
+
+def tier_end(direction: Direction, tier: str) -> Cause:
+    """Why a packet is denied that no policy of a tier decided about."""
+    return Cause(Effect.DENY, direction, tier=tier)
+
+
+def tier_ends(direction: Direction, tiers: Iterable[TierIntent]) -> Iterable[Cause]:
+    """The ends that an endpoint's chain may come to."""
+    for tier in tiers:
+        if tier.default_action is TierDefault.DENY and (tier.ingress if direction == "in" else tier.egress):
+            yield tier_end(direction, tier.name)

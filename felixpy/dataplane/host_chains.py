@@ -20,9 +20,10 @@ from felixpy.addresses import Address, host_prefix
 from felixpy.calc.intent import HostEndpointIntent, Stage
 from felixpy.calc.options import DEFAULTS, Options
 from felixpy.calc.peers import BGP_PORT, PeersIntent
-from felixpy.dataplane.endpoint_chains import ACCEPTED, conntrack_rules, render_profiles, render_tier
+from felixpy.dataplane.causes import Cause
+from felixpy.dataplane.endpoint_chains import ACCEPTED, conntrack_rules, render_profiles, render_tier, tier_ends
+from felixpy.dataplane.naming import chain_name
 from felixpy.dataplane.objects import Chain, DataType, Object, Set, SetType
-from felixpy.dataplane.policy_chains import chain_name
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_PASS,
@@ -147,7 +148,7 @@ def _render_place(place: Place, host: HostEndpointIntent, options: Options) -> t
     stage, direction = place
     rules: list[Rule] = []
     if stage is not Stage.UNTRACKED:
-        rules += conntrack_rules(options)
+        rules += conntrack_rules(direction, options)
     if stage is not Stage.FORWARD:
         rules.append(Rule(Jump(failsafe_chain(place))))
     rules.append(Rule(SetMark(0, MARK_ACCEPT | MARK_PASS)))
@@ -157,6 +158,16 @@ def _render_place(place: Place, host: HostEndpointIntent, options: Options) -> t
     if stage is Stage.NORMAL:
         rules += render_profiles(direction, host.profiles)
     return tuple(rules)
+
+
+def host_tier_ends(host: HostEndpointIntent) -> frozenset[Cause]:
+    """The ends of tiers that its chains may come to."""
+    return frozenset(
+        cause
+        for stage, direction in places_of(host)
+        if stage in ALWAYS
+        for cause in tier_ends(direction, host.stages.get(stage, ()))
+    )
 
 
 def failsafe_chain(place: Place) -> str:

@@ -14,7 +14,8 @@ from felixpy.calc.intent import HostEndpointIntent
 from felixpy.calc.options import DEFAULTS
 from felixpy.calc.peers import BGP_PORT
 from felixpy.dataplane.changes import Changes, Ledger
-from felixpy.dataplane.host_chains import Guards, Place, Reserved, host_chain, places_of, render_host
+from felixpy.dataplane.host_chains import Guards, Place, Reserved, host_chain, host_tier_ends, places_of, render_host
+from felixpy.dataplane.known_causes import KnownCauses
 from felixpy.dataplane.objects import Members, Set
 from felixpy.resources.kinds import Name
 
@@ -22,9 +23,10 @@ from felixpy.resources.kinds import Name
 class HostTranslator:
     """Keeps the host endpoints and what each governs; `guards` is as of the last translation."""
 
-    def __init__(self, ledger: Ledger, reserved: tuple[Reserved, ...] = ()) -> None:
+    def __init__(self, ledger: Ledger, causes: KnownCauses, reserved: tuple[Reserved, ...] = ()) -> None:
         self.guards = Guards(reserved=reserved)
         self._ledger = ledger
+        self._causes = causes
         self._hosts: dict[Name, HostEndpointIntent] = {}
         self._claims: dict[str, Name] = {}
         self._entries: dict[Place, dict[bytes, bytes]] = {}
@@ -66,6 +68,7 @@ class HostTranslator:
             host = self._hosts.get(name) if name in governing else None
             chains = render_host(name, host, self._options) if host is not None else ()
             self._ledger.put(f"host endpoint {name}", chains, changes)
+            self._causes.share(f"host endpoint {name}", host_tier_ends(host) if host else frozenset(), changes)
 
     def _settle(self, changes: Changes) -> None:
         """Brings the dispatch maps from the entries of before to those of now."""

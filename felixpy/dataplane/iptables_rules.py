@@ -15,13 +15,16 @@ from typing import assert_never
 from felixpy.addresses import format_address, version_of
 from felixpy.dataplane.iptables_names import chain_kernel_name, set_kernel_name
 from felixpy.dataplane.iptables_terms import Inexpressible, Lookup, Place, Table
-from felixpy.dataplane.nftables import distinct_nets, distinct_ranges, printable
+from felixpy.dataplane.nftables import distinct_nets, distinct_ranges, printable, report_text
 from felixpy.dataplane.objects import Members
 from felixpy.dataplane.packet import PORTED
 from felixpy.dataplane.rules import (
     MARK_DROP,
     MARK_SCRATCH,
     MARK_SCRATCH_PART,
+    REPORT_GROUP,
+    REPORTS_AT_ONCE,
+    REPORTS_PER_S,
     Accept,
     Action,
     Balance,
@@ -48,6 +51,7 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Report,
     Return,
     ReversePathFails,
     Rule,
@@ -329,6 +333,10 @@ def _targets(action: Action, sought: _Sought, place: Place) -> tuple[str, ...]:
         case Log():
             prefix = printable(action.prefix, LOG_PREFIX_BYTES).replace("\\", "/")
             return ("-j LOG" + (f' --log-prefix "{prefix}"' if prefix else "") + " --log-level 5",)
+        case Report():
+            limit = f"-m limit --limit {REPORTS_PER_S}/sec --limit-burst {REPORTS_AT_ONCE}"
+            text = report_text(action).replace("\\", "/")
+            return (f'{limit} -j NFLOG --nflog-group {REPORT_GROUP} --nflog-prefix "{text}"',)
         case NoTrack():
             return (_only(Table.RAW, table, "-j CT --notrack"),)
         case Masquerade(random):

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from felixpy.dataplane.iptables import OWNER, TableBody
 from felixpy.dataplane.iptables_names import PREFIX
 from felixpy.dataplane.iptables_terms import Table
+from felixpy.dataplane.objects import Counts
 
 FOREIGN = ""
 """Instead of a digest: a rule that is not ours."""
+_TELLS = re.compile(r" -j N?F?LOG\b")
 _DIGEST = re.compile(rf'--comment "?{OWNER}([0-9a-f]{{16}})')
 
 
@@ -80,6 +82,23 @@ def parse_save(text: str) -> Mapping[Table, TableSeen]:
                     table.first.add(chain)
             begun.add(chain)
     return tables
+
+
+def parse_counts(text: str, kernel_names: Mapping[str, str]) -> Mapping[str, Counts]:
+    """What passed the rules of some chains (by the kernel's names for them) that decide: those that tell do not count.
+
+    In: the output of `iptables-save -c`; out: counts by chain, all tables together.
+    """
+    found: dict[str, Counts] = {}
+    for line in text.splitlines():
+        counted, _, rule = line.partition("] -A ")
+        name = kernel_names.get(rule.partition(" ")[0])
+        if name is None or _TELLS.search(rule):
+            continue
+        packets, _, octets = counted.removeprefix("[").partition(":")
+        before = found.get(name, Counts(0, 0))
+        found[name] = Counts(before.packets + int(packets), before.bytes + int(octets))
+    return found
 
 
 def render_changes(table: Table, wanted: TableBody, seen: TableSeen, most_chains: int | None = None) -> Iterator[Text]:

@@ -13,8 +13,12 @@ from sys import byteorder
 from typing import assert_never
 
 from felixpy.addresses import Prefix, format_address, version_of
+from felixpy.dataplane.causes import TEXT_BYTES
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Set, SetType
 from felixpy.dataplane.rules import (
+    REPORT_GROUP,
+    REPORTS_AT_ONCE,
+    REPORTS_PER_S,
     Accept,
     Action,
     Balance,
@@ -41,6 +45,7 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Report,
     Return,
     ReversePathFails,
     Rule,
@@ -115,6 +120,11 @@ def printable(text: str, limit_bytes: int) -> str:
 def log_prefix(action: Log) -> str:
     """Its prefix as nft can quote it, where a dollar would begin a variable."""
     return printable(action.prefix.replace("$", "_"), LOG_PREFIX_BYTES)
+
+
+def report_text(action: Report) -> str:
+    """Its text as nft and iptables can quote it."""
+    return printable(action.text.replace("$", "_"), TEXT_BYTES)
 
 
 def distinct_nets(match: NetIn) -> tuple[Prefix, ...]:
@@ -193,6 +203,9 @@ def _render_action(action: Action) -> str:
         case Log():
             prefix = log_prefix(action)
             return f'log prefix "{prefix}" level notice' if prefix else "log level notice"
+        case Report():
+            limit = f"limit rate {REPORTS_PER_S}/second burst {REPORTS_AT_ONCE} packets"
+            return f'{limit} log prefix "{report_text(action)}" group {REPORT_GROUP}'
         case NoTrack():
             return "notrack"
         case Masquerade():

@@ -297,6 +297,13 @@ class ChainSeen:
         return Key(Kind.CHAIN, (self.name,))
 
 
+class Counts(NamedTuple):
+    """What the kernel counted."""
+
+    packets: int
+    bytes: int
+
+
 Object = Sysctl | Link | DeviceAddress | Neighbour | FdbEntry | NextHop | Route | IpRule | Set | Chain | ChainSeen
 
 

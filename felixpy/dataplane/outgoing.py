@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import assert_never
 
 from felixpy.calc.options import LoopAction, Options
+from felixpy.dataplane.causes import LOOP_DROPPED, LOOP_REFUSED
 from felixpy.dataplane.host_chains import NODES
 from felixpy.dataplane.objects import Set, SetType
-from felixpy.dataplane.rules import Drop, InterfaceIs, Masquerade, Match, NetIn, Reject, Rule, SetHas, SourceNat
+from felixpy.dataplane.report_chains import end_in
+from felixpy.dataplane.rules import InterfaceIs, Masquerade, Match, NetIn, Rule, SetHas, SourceNat
 from felixpy.dataplane.sets import VERSIONS, Version
 
 MASQUERADED = {
@@ -52,13 +54,13 @@ def render_loop_prevention(options: Options) -> tuple[Rule, ...]:
         case LoopAction.DISABLED:
             return ()
         case LoopAction.DROP:
-            action: Drop | Reject = Drop()
+            cause = LOOP_DROPPED
         case LoopAction.REJECT:
-            action = Reject()
+            cause = LOOP_REFUSED
         case _:
             assert_never(options.service_loop)
     return tuple(
-        Rule(action, (NetIn("destination", prefixes),), "no Service has this address")
+        end_in(cause, NetIn("destination", prefixes))
         for version in VERSIONS
         if (prefixes := tuple(one for one in options.service_cidrs if one.version == version))
     )

@@ -1,7 +1,8 @@
 """Rules of policies and profiles → chains.
 
 A chain ends by returning (no rule matched), by the `allow` or `pass` chain (which set a mark and return to the
-endpoint's chain), or by dropping. Rules that name addresses are made once per family, others once for both. Pure.
+endpoint's chain), or by the chain of a cause, which drops (or allows, and tells of it). Rules that name addresses are
+made once per family, others once for both. Pure.
 Source: felix/rules/policy.go, also for the family quirk: a rule that lists nets, none of them of a family, does not
 exist in that family; and one that excludes all of a family's addresses does not either.
 """
@@ -9,19 +10,19 @@ exist in that family; and one that excludes all of a family's addresses does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
-from typing import assert_never
 
 from felixpy.calc.intent import EntityTerms, PolicyId, RulesIntent, RuleTerms, SetSpec
-from felixpy.calc.options import DEFAULTS
+from felixpy.calc.options import DEFAULTS, Options
+from felixpy.dataplane.causes import SHORT_NAMES, Cause, Effect, Way
+from felixpy.dataplane.naming import chain_name
 from felixpy.dataplane.objects import Chain
+from felixpy.dataplane.report_chains import cause_chain, render_cause
 from felixpy.dataplane.rules import (
     Action,
-    Drop,
     FamilyIs,
     Goto,
     IcmpIs,
-    Log,
+    Jump,
     Match,
     NetIn,
     PortIn,
@@ -31,38 +32,17 @@ from felixpy.dataplane.rules import (
     Side,
 )
 from felixpy.dataplane.sets import VERSIONS, Version
-from felixpy.resources.codec import Table
 from felixpy.resources.types import RuleAction
 
 ALLOW_CHAIN = "allow"
 PASS_CHAIN = "pass"
-LOG_PREFIX = DEFAULTS.log_prefix
-NAME_LIMIT = 120
-"""Longest chain name we make; the kernel takes 255 bytes, and listings stay readable."""
 
 SetName = Callable[[SetSpec, Version], str]
-
-_SHORT = {
-    Table.GLOBAL_POLICY: "gnp",
-    Table.NAMESPACED_POLICY: "np",
-    Table.KUBERNETES_POLICY: "knp",
-    Table.CLUSTER_POLICY: "cnp",
-    Table.ADMIN_POLICY: "anp",
-    Table.BASELINE_POLICY: "banp",
-}
-
-
-def chain_name(prefix: str, text: str) -> str:
-    """`prefix` and `text`, cut and marked with a digest where that is too long."""
-    name = f"{prefix}-{text}"
-    if len(name) <= NAME_LIMIT:
-        return name
-    return f"{name[: NAME_LIMIT - 17]}-{blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
 def policy_chain(direction: str, identity: PolicyId) -> str:
     """The name of a policy's chain; `direction` is `in` or `out`, as the endpoint sees it."""
-    return chain_name(direction, f"{_SHORT[identity.table]}/{identity.name}")
+    return chain_name(direction, f"{SHORT_NAMES[identity.table]}/{identity.name}")
 
 
 def profile_chain(direction: str, profile: str) -> str:
@@ -71,31 +51,44 @@ def profile_chain(direction: str, profile: str) -> str:
 
 
 def render_policy(
-    identity: PolicyId, rules: RulesIntent, set_name: SetName, log_prefix: str = LOG_PREFIX
-) -> tuple[Chain, Chain]:
-    """The chains of a policy for the two directions."""
-    return (
-        Chain(policy_chain("in", identity), _render_rules(rules.ingress, f"{identity} ingress", set_name, log_prefix)),
-        Chain(policy_chain("out", identity), _render_rules(rules.egress, f"{identity} egress", set_name, log_prefix)),
-    )
+    identity: PolicyId, rules: RulesIntent, set_name: SetName, options: Options = DEFAULTS
+) -> tuple[Chain, ...]:
+    """The chains of a policy for the two directions, and those of the causes that they lead to."""
+    return _render(lambda way: policy_chain(way, identity), identity, rules, set_name, options)
 
 
 def render_profile(
-    profile: str, rules: RulesIntent, set_name: SetName, log_prefix: str = LOG_PREFIX
-) -> tuple[Chain, Chain]:
-    """The chains of a profile for the two directions."""
-    owner = f"Profile {profile}"
+    profile: str, rules: RulesIntent, set_name: SetName, options: Options = DEFAULTS
+) -> tuple[Chain, ...]:
+    """The chains of a profile for the two directions, and those of the causes that they lead to."""
+    return _render(lambda way: profile_chain(way, profile), profile, rules, set_name, options)
+
+
+def causes_of(owner: PolicyId | str, rules: RulesIntent, options: Options = DEFAULTS) -> tuple[Cause, ...]:
+    """Why packets may be denied, logged or (where that is told of) allowed by a policy, or a profile of that name."""
+    ways: tuple[tuple[Way, tuple[RuleTerms, ...]], ...] = (("in", rules.ingress), ("out", rules.egress))
+    found = (_cause(owner, way, place, terms, options) for way, side in ways for place, terms in enumerate(side))
+    return tuple(dict.fromkeys(cause for cause in found if cause is not None))
+
+
+def _render(
+    name: Callable[[str], str], owner: PolicyId | str, rules: RulesIntent, set_name: SetName, options: Options
+) -> tuple[Chain, ...]:
     return (
-        Chain(profile_chain("in", profile), _render_rules(rules.ingress, f"{owner} ingress", set_name, log_prefix)),
-        Chain(profile_chain("out", profile), _render_rules(rules.egress, f"{owner} egress", set_name, log_prefix)),
+        Chain(name("in"), _render_rules(owner, "in", rules.ingress, set_name, options)),
+        Chain(name("out"), _render_rules(owner, "out", rules.egress, set_name, options)),
+        *(render_cause(cause, options) for cause in causes_of(owner, rules, options)),
     )
 
 
-def _render_rules(rules: Iterable[RuleTerms], where: str, set_name: SetName, log_prefix: str) -> tuple[Rule, ...]:
+def _render_rules(
+    owner: PolicyId | str, way: Way, rules: Iterable[RuleTerms], set_name: SetName, options: Options
+) -> tuple[Rule, ...]:
     rendered: list[Rule] = []
-    for index, terms in enumerate(rules):
-        comment = f"{where}[{index if terms.index is None else terms.index}]"[-120:]
-        action = _action(terms.action, log_prefix)
+    where = f"{owner if isinstance(owner, PolicyId) else f'Profile {owner}'} {'ingress' if way == 'in' else 'egress'}"
+    for place, terms in enumerate(rules):
+        comment = f"{where}[{place if terms.index is None else terms.index}]"[-120:]
+        action = _action(terms.action, _cause(owner, way, place, terms, options))
         rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_name))
     return tuple(rendered)
 
@@ -105,18 +98,25 @@ def rendered_from(rules: Iterable[RuleTerms]) -> tuple[RuleTerms, ...]:
     return tuple(terms for terms in rules for _ in _match_alternatives(terms, lambda spec, version: ""))
 
 
-def _action(action: RuleAction, log_prefix: str) -> Action:
-    match action:
-        case RuleAction.ALLOW:
-            return Goto(ALLOW_CHAIN)
-        case RuleAction.DENY:
-            return Drop()
-        case RuleAction.PASS:
-            return Goto(PASS_CHAIN)
-        case RuleAction.LOG:
-            return Log(f"{log_prefix}: ")
-        case _:
-            assert_never(action)
+_EFFECTS = {RuleAction.DENY: Effect.DENY, RuleAction.LOG: Effect.LOG, RuleAction.ALLOW: Effect.ADMIT}
+
+
+def _cause(owner: PolicyId | str, way: Way, place: int, terms: RuleTerms, options: Options) -> Cause | None:
+    """What the rule at `place` is a cause of; None where nobody is told."""
+    effect = _EFFECTS.get(terms.action)
+    if effect is None or (effect is Effect.ADMIT and not options.report_allowed):
+        return None
+    index = place if terms.index is None else terms.index
+    if isinstance(owner, PolicyId):
+        return Cause(effect, way, policy=owner, index=index)
+    return Cause(effect, way, profile=owner, index=index)
+
+
+def _action(action: RuleAction, cause: Cause | None) -> Action:
+    if cause is not None:
+        chain = cause_chain(cause)
+        return Jump(chain) if cause.effect is Effect.LOG else Goto(chain)
+    return Goto(PASS_CHAIN if action is RuleAction.PASS else ALLOW_CHAIN)
 
 
 def _match_alternatives(terms: RuleTerms, set_name: SetName) -> Iterable[tuple[Match, ...]]:

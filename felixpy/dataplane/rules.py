@@ -30,6 +30,11 @@ MARK_SCRATCH = 0x400000
 MARK_SCRATCH_PART = 0x800000
 """Mark bit (iptables only): one of several alternatives was found."""
 
+REPORT_GROUP = 176
+"""The NFLOG group of reports: the number that also marks our routes."""
+REPORTS_PER_S, REPORTS_AT_ONCE = 50, 100
+"""Of one rule, so of one cause: a flood costs the node what the limit's own look at the clock costs."""
+
 Side = Literal["source", "destination"]
 
 
@@ -240,6 +245,13 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """The packet's head goes to NFLOG group REPORT_GROUP under `text`, at most REPORTS_PER_S a second; it goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class NoTrack:
     """Leave conntrack out of it (raw hook only)."""
 
@@ -306,6 +318,7 @@ Action = (
     | Dispatch
     | SetMark
     | Log
+    | Report
     | NoTrack
     | Masquerade
     | SourceNat

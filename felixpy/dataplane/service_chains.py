@@ -18,11 +18,14 @@ from hashlib import blake2b
 
 from felixpy.addresses import Prefix, parse_prefix
 from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Origin
+from felixpy.calc.options import DEFAULTS, Options
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
+from felixpy.dataplane.causes import NO_LOCAL_BACKEND, NO_SUCH_PORT, OF_SERVICES, SOURCE_NOT_ALLOWED, UNSERVED
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.host_chains import NODES
 from felixpy.dataplane.objects import Chain, Key, Members, Object, Set
+from felixpy.dataplane.report_chains import cause_chain, common_chains, end_in
 from felixpy.dataplane.rules import (
     MARK_FROM_WORKLOAD,
     MARK_MASQUERADE,
@@ -32,15 +35,12 @@ from felixpy.dataplane.rules import (
     CtStateIn,
     DestinationIsLocal,
     Dispatch,
-    Drop,
     Hairpin,
     Jump,
     MarkIs,
     Masquerade,
     Match,
     NetIn,
-    ProtocolIs,
-    Reject,
     Return,
     Rule,
     ServiceKnown,
@@ -56,12 +56,9 @@ OUTSIDE_CHAIN = "svc-outside"
 MASQUERADE_CHAIN = "svc-masquerade"
 NODE_PORT_CHAIN = "node-ports"
 _NODE_PORT_MARK_CHAIN = "node-port-masquerade"
-_NODE_PORT_REFUSE_CHAIN = "node-port-refuse"
 LOOPBACK: Mapping[Version, Prefix] = {4: parse_prefix("127.0.0.0/8"), 6: parse_prefix("::1")}
-_TCP = 6
 _NEW = CtStateIn(frozenset({CtState.NEW}))
 _FROM_OUTSIDE = MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD, negate=True)
-_INVALID = CtStateIn(frozenset({CtState.INVALID}))
 
 
 def _dispatch(version: Version, target: Set) -> Rule:
@@ -72,7 +69,7 @@ def _mark_known(version: Version) -> Rule:
     return Rule(SetMark(MARK_MASQUERADE, MARK_MASQUERADE), (ServiceKnown(SETS[version].services.name, version),))
 
 
-def service_objects() -> tuple[Object, ...]:
+def service_objects(options: Options = DEFAULTS) -> tuple[Object, ...]:
     """The sets, empty or not, and the fixed chains that the base rules refer to."""
     outside = tuple(
         rule
@@ -82,13 +79,10 @@ def service_objects() -> tuple[Object, ...]:
     return (
         *NODES.values(),
         *(one for version in VERSIONS for one in SETS[version].all()),
+        *common_chains(OF_SERVICES, options),
         Chain(OUTSIDE_CHAIN, outside),
         Chain(MASQUERADE_CHAIN, (Rule(SetMark(0, MARK_MASQUERADE)), Rule(Masquerade()))),
         Chain(_NODE_PORT_MARK_CHAIN, (Rule(SetMark(MARK_MASQUERADE, MARK_MASQUERADE)),)),
-        Chain(
-            _NODE_PORT_REFUSE_CHAIN,
-            (Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP),), "no endpoint"), Rule(Reject(), (), "no endpoint")),
-        ),
         *(chain for version in VERSIONS for chain in _node_port_chains(version)),
     )
 
@@ -154,10 +148,10 @@ def _own_addresses(version: Version, chosen: tuple[Prefix, ...]) -> tuple[Match,
 
 
 def _refusals(version: Version) -> tuple[Rule, ...]:
-    """What was not translated is not served: a reset for TCP, port unreachable for the rest.
+    """What was not translated is not served: refused, as the chains of the causes do it.
 
-    Except what conntrack finds invalid: a reset for a stray segment would end the connection that it strayed from. A
-    Service may have a host's own address: that host, or another node, answers on the ports that are not the Service's.
+    A Service may have a host's own address: that host, or another node, answers on the ports that are not the
+    Service's.
     """
     unserved = ServiceKnown(SETS[version].unserved.name, version)
     address: tuple[Match, ...] = (
@@ -166,12 +160,8 @@ def _refusals(version: Version) -> tuple[Rule, ...]:
         DestinationIsLocal(negate=True),
     )
     return (
-        Rule(Drop(), (_INVALID, unserved)),
-        Rule(Drop(), (_INVALID, *address)),
-        Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), unserved), "no endpoint"),
-        Rule(Reject(), (unserved,), "no endpoint"),
-        Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP), *address), "no such port"),
-        Rule(Reject(), address, "no such port"),
+        end_in(UNSERVED, unserved),
+        end_in(NO_SUCH_PORT, *address),
     )
 
 
@@ -219,15 +209,15 @@ def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjec
     if intent.inside:
         steer(intent.inside, maps.services, maps.backends)
     elif intent.reason is Reason.NO_LOCAL_ENDPOINT:
-        own[maps.services] = {key: b"drop"}
+        own[maps.services] = {key: f"goto {cause_chain(NO_LOCAL_BACKEND)}".encode()}
     if intent.keep_source and intent.outside:
         steer(intent.outside, maps.services_outside, maps.backends_outside)
     elif intent.keep_source and intent.reason is Reason.NO_LOCAL_ENDPOINT:
-        own[maps.services_outside] = {key: b"drop"}
+        own[maps.services_outside] = {key: f"goto {cause_chain(NO_LOCAL_BACKEND)}".encode()}
     elif on_node and intent.inside:
         own[maps.services_outside] = {key: f"jump {_NODE_PORT_MARK_CHAIN}".encode()}
     if intent.reason is Reason.NO_ENDPOINT:
-        own[maps.unserved] = {key: f"goto {_NODE_PORT_REFUSE_CHAIN}".encode() if on_node else b""}
+        own[maps.unserved] = {key: f"goto {cause_chain(UNSERVED)}".encode() if on_node else b""}
     if intent.source_ranges:
         guard = guard_chain(intent.source_ranges, version)
         chains.append(guard)
@@ -251,7 +241,7 @@ def guard_chain(ranges: Iterable[Prefix], version: Version) -> Chain:
     nets = tuple(sorted(prefix for prefix in merge_prefixes(ranges) if prefix.version == version))
     digest = blake2b(" ".join(map(str, nets)).encode(), digest_size=8).hexdigest()
     allowed = (Rule(Return(), (NetIn("source", nets),)),) if nets else ()
-    return Chain(f"svc-from{version}-{digest}", (*allowed, Rule(Drop(), (), "source not allowed")))
+    return Chain(f"svc-from{version}-{digest}", (*allowed, end_in(SOURCE_NOT_ALLOWED)))
 
 
 class ServiceTables:

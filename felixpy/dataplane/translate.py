@@ -15,13 +15,15 @@ from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import Member, SetChange
 from felixpy.calc.rule_terms import sets_of
 from felixpy.dataplane.base_chains import pool_sets
+from felixpy.dataplane.causes import Cause
 from felixpy.dataplane.changes import Changes, Ledger
-from felixpy.dataplane.endpoint_chains import render_endpoint
+from felixpy.dataplane.endpoint_chains import render_endpoint, tier_ends
 from felixpy.dataplane.forwarding import render_forwarding
 from felixpy.dataplane.host_chains import Guards, Reserved, peer_members
 from felixpy.dataplane.hosts import HostTranslator
+from felixpy.dataplane.known_causes import KnownCauses
 from felixpy.dataplane.objects import Members, Set
-from felixpy.dataplane.policy_chains import render_policy, render_profile
+from felixpy.dataplane.policy_chains import causes_of, render_policy, render_profile
 from felixpy.dataplane.sets import (
     VERSIONS,
     Version,
@@ -43,7 +45,8 @@ class Translator:
 
     def __init__(self, members: Callable[[SetSpec], Iterable[Member]], reserved: tuple[Reserved, ...] = ()) -> None:
         self.ledger = Ledger()
-        self._hosts = HostTranslator(self.ledger, reserved)
+        self.causes = KnownCauses(self.ledger)
+        self._hosts = HostTranslator(self.ledger, self.causes, reserved)
         self._tunnels = TunnelTables(self.ledger)
         self._endpoints: dict[Name, EndpointIntent] = {}
         self._members = members
@@ -65,6 +68,8 @@ class Translator:
         """Adds to `changes` what the delta asks for."""
         policy, sets = delta.policy, delta.sets
         before = self.guards.options
+        if delta.options is not None and delta.options != before:
+            self.causes.configure(delta.options, changes)
         self._hosts.translate(delta, changes)
         self._tunnels.translate(delta.tunnels, changes)
         if delta.pools is not None:
@@ -97,6 +102,15 @@ class Translator:
     def entries_of(self, name: Name) -> tuple[tuple[Set, bytes], ...]:
         """An endpoint's entries in maps: the map and the key of each."""
         return self._entries.get(name, ())
+
+    def comes_to(self, name: Name, cause: Cause) -> bool:
+        """Whether the rules of a workload endpoint may lead to a cause; those that all have do."""
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            return False
+        if cause.policy is not None:
+            return any(cause.policy in (*tier.ingress, *tier.egress) for tier in endpoint.tiers)
+        return not cause.tier or any(cause.tier == tier.name for tier in endpoint.tiers)
 
     def set_members(self, target: Set) -> Members | None:
         """All that a set should hold now; None for a set that is not an IP set of ours."""
@@ -187,13 +201,15 @@ class Translator:
             self._rules[identity] = rules
 
     def _render_rules(self, identity: Rendered, changes: Changes) -> None:
-        rules, prefix = self._rules.get(identity), self.guards.options.log_prefix
+        rules, options = self._rules.get(identity), self.guards.options
+        owner = f"profile {identity}" if isinstance(identity, str) else f"policy {identity}"
+        self.causes.note(owner, () if rules is None else causes_of(identity, rules, options))
         if isinstance(identity, str):
-            chains = () if rules is None else render_profile(identity, rules, self._name, prefix)
-            self.ledger.put(f"profile {identity}", chains, changes)
+            chains = () if rules is None else render_profile(identity, rules, self._name, options)
+            self.ledger.put(owner, chains, changes)
         else:
-            chains = () if rules is None else render_policy(identity, rules, self._name, prefix)
-            self.ledger.put(f"policy {identity}", chains, changes)
+            chains = () if rules is None else render_policy(identity, rules, self._name, options)
+            self.ledger.put(owner, chains, changes)
 
     def _render_endpoint(self, name: Name, endpoint: EndpointIntent | None, changes: Changes) -> None:
         owner = endpoint_owner(name)
@@ -204,6 +220,8 @@ class Translator:
             self._endpoints[name] = endpoint
             rendered = render_endpoint(endpoint, self.guards.options)
         self.ledger.put(owner, rendered.objects if rendered is not None else (), changes)
+        tiers = endpoint.tiers if endpoint is not None and rendered is not None else ()
+        self.causes.share(owner, frozenset((*tier_ends("in", tiers), *tier_ends("out", tiers))), changes)
         entries: dict[tuple[Set, bytes], bytes] = {}
         if rendered is not None:
             entries = {

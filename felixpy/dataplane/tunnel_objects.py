@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from felixpy.addresses import Prefix, host_prefix
 from felixpy.calc.tunnel_plan import Direct, Encapsulated, Hop, Tunnel, TunnelDevice, Way
 from felixpy.calc.tunnels import BlockRoutes, NextHopIntent, Towards, TunnelDelta
+from felixpy.dataplane.causes import IPIP_OF_STRANGER, VXLAN_OF_STRANGER
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.host_chains import NODES
 from felixpy.dataplane.objects import (
@@ -29,7 +30,8 @@ from felixpy.dataplane.objects import (
     Sysctl,
     VxlanSettings,
 )
-from felixpy.dataplane.rules import Drop, PortIn, ProtocolIs, Rule, SetHas
+from felixpy.dataplane.report_chains import end_in
+from felixpy.dataplane.rules import PortIn, ProtocolIs, Rule, SetHas
 
 TUNNEL_METRIC = 512
 """Below 1024, the metric of learned routes: where both are, the tunnel is taken."""
@@ -141,10 +143,10 @@ def render_input(devices: Iterable[TunnelDevice]) -> tuple[Rule, ...]:
         version = device.tunnel.version
         stranger = SetHas("source", NODES[version].name, version, negate=True)
         if device.tunnel is Tunnel.IPIP:
-            rules.append(Rule(Drop(), (ProtocolIs(_IPIP), stranger), "IPIP from no node"))
+            rules.append(end_in(IPIP_OF_STRANGER, ProtocolIs(_IPIP), stranger))
         else:
             port = PortIn("destination", ((device.port, device.port),))
-            rules.append(Rule(Drop(), (ProtocolIs(_UDP), port, stranger), "VXLAN from no node"))
+            rules.append(end_in(VXLAN_OF_STRANGER, ProtocolIs(_UDP), port, stranger))
     return tuple(rules)
 
 

@@ -31,6 +31,7 @@ from felixpy.dataplane.rules import (
     Masquerade,
     NoTrack,
     Reject,
+    Report,
     Return,
     Rule,
     SetMark,
@@ -50,6 +51,7 @@ Done = (
     | Goto
     | SetMark
     | Log
+    | Report
     | NoTrack
     | Masquerade
     | SourceNat
@@ -266,7 +268,7 @@ class _Walk:
             case SetMark(value, mask):
                 self.packet = replace(self.packet, mark=self.packet.mark & ~mask & _MASK | value)
                 return _Next.RULE
-            case Log():
+            case Log() | Report():
                 return _Next.RULE
             case NoTrack():
                 self.packet = replace(self.packet, state=CtState.UNTRACKED)

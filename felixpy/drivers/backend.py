@@ -10,26 +10,28 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from felixpy.dataplane.iptables_names import PREFIX
 from felixpy.dataplane.nftables import TABLE
-from felixpy.dataplane.objects import BaseHook, Chain, Key, Op, Outcome, Put, Seen
-from felixpy.dataplane.rules import Accept, Rule
+from felixpy.dataplane.objects import BaseHook, Chain, Counts, Key, Op, Outcome, Put, Seen
+from felixpy.dataplane.rules import REPORT_GROUP, REPORTS_PER_S, Accept, Report, Rule
 from felixpy.dataplane.sets import VERSIONS, Version
 from felixpy.drivers.iptables import IptablesDriver, Programs, Variant, shorten
 from felixpy.drivers.netlink.ipset import IpsetClient
 from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft_counters import NftCounters
 from felixpy.drivers.netlink.socket import in_namespace
 
 PROBE_TABLE = "felixpy-probe"
 PROGRAM_TIMEOUT_S = 20
 _LEGACY_TABLES = (Path("/proc/thread-self/net/ip_tables_names"), Path("/proc/thread-self/net/ip6_tables_names"))
 """Empty or missing where nobody ever used the legacy variant, whose programs would make tables by looking."""
-_TRIAL_BEGIN = f"*filter\n:{PREFIX}trial - [0:0]\n-A {PREFIX}trial -m comment --comment trial -j RETURN\nCOMMIT\n"
+_TRIAL_BEGIN = f"*filter\n:{PREFIX}trial - [0:0]\n-A {PREFIX}trial {{}}\nCOMMIT\n"
+_TRIAL_REPORT = f"-m limit --limit {REPORTS_PER_S}/sec -j NFLOG --nflog-group {REPORT_GROUP} --nflog-prefix trial"
 _TRIAL_END = f"*filter\n:{PREFIX}trial - [0:0]\n-X {PREFIX}trial\nCOMMIT\n"
 _log = logging.getLogger(__name__)
 
@@ -101,6 +103,17 @@ def try_backend(backend: BackendSetting) -> str:
             return _try_ipset() or _try_iptables(Variant.LEGACY)
 
 
+def takes_reports(backend: BackendSetting) -> bool:
+    """Whether the kernel can tell of packets (NFLOG): some are built without."""
+    match backend:
+        case BackendSetting.NFTABLES:
+            return not _try_nftables((Rule(Report("trial")),))
+        case BackendSetting.IPTABLES_NFT:
+            return not _try_iptables(Variant.NFT, _TRIAL_REPORT)
+        case _:
+            return not _try_iptables(Variant.LEGACY, _TRIAL_REPORT)
+
+
 def find_usual() -> Variant | None:
     """Which variant plain `iptables` is on this host."""
     return _variant_of(shutil.which("iptables-save") or "")
@@ -132,8 +145,7 @@ def _variant_of(program: str) -> Variant | None:
     return Variant.NFT if "nf_tables" in done.stdout else Variant.LEGACY if done.returncode == 0 else None
 
 
-def _try_nftables() -> str:
-    rules = (Rule(Accept(), (), "trial"),)
+def _try_nftables(rules: tuple[Rule, ...] = (Rule(Accept(), (), "trial"),)) -> str:
     chain = Chain("trial", rules, BaseHook("filter", "forward", 0))
     try:
         with NftDriver(PROBE_TABLE) as driver:
@@ -154,12 +166,12 @@ def _try_ipset() -> str:
     return ""
 
 
-def _try_iptables(variant: Variant) -> str:
+def _try_iptables(variant: Variant, trial: str = "-m comment --comment trial -j RETURN") -> str:
     programs = find_programs(variant)
     if programs is None:
         return "not installed"
     for program in programs.restore.values():
-        for text in (_TRIAL_BEGIN, _TRIAL_END):
+        for text in (_TRIAL_BEGIN.format(trial), _TRIAL_END):
             try:
                 done = subprocess.run(
                     [program, "--noflush"], input=text, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S
@@ -176,7 +188,9 @@ class NetfilterDriver:
 
     def __init__(self, choice: Choice, table: str = TABLE) -> None:
         self.choice = choice
+        self.takes_reports = takes_reports(choice.backend)
         self._driver = _make_driver(choice.backend, table)
+        self._counters: NftCounters | None = None
         self._stands = False
         self._others = [
             other
@@ -199,7 +213,17 @@ class NetfilterDriver:
     def close(self) -> None:
         """Gives descriptors back; the kernel stays as it is."""
         self._driver.close()
+        if self._counters is not None:
+            self._counters.close()
         os.close(self._namespace)
+
+    def read_counts(self, chains: Iterable[str]) -> Mapping[str, Counts]:
+        """What passed these chains; may be called in a thread, one at a time. Raises  OSError."""
+        if isinstance(self._driver, IptablesDriver):
+            return self._driver.read_counts(chains)
+        if self._counters is None:
+            self._counters = in_namespace(self._namespace, lambda: NftCounters(self._table))
+        return self._counters.read(chains)
 
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
         """What is ours in the chosen back end.

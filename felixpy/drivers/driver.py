@@ -11,7 +11,17 @@ from typing import Protocol, Self
 
 from felixpy.addresses import Address
 from felixpy.dataplane.nftables import TABLE
-from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Key, Kind, Members, Object, Op, Outcome, Seen
+from felixpy.dataplane.objects import (
+    ROUTE_PROTOCOL_WORKLOAD,
+    Counts,
+    Key,
+    Kind,
+    Members,
+    Object,
+    Op,
+    Outcome,
+    Seen,
+)
 from felixpy.dataplane.order import NETFILTER, kind_of
 from felixpy.drivers import sysctl
 from felixpy.drivers.backend import BackendSetting, open_netfilter
@@ -68,6 +78,11 @@ class KernelDriver:
         return self._netfilter.has_events
 
     @property
+    def takes_reports(self) -> bool:
+        """Whether the kernel can tell of packets."""
+        return self._netfilter.takes_reports
+
+    @property
     def port_ids(self) -> frozenset[int]:
         """By which the kernel names us as the cause of an event."""
         return self._netfilter.port_ids | {self._routes.port_id}
@@ -90,6 +105,10 @@ class KernelDriver:
             objects.update(seen.objects)
             members.update(seen.members)
         return Seen(objects, members)
+
+    def read_counts(self, chains: Iterable[str]) -> Mapping[str, Counts]:
+        """What passed these chains; may be called in a thread, one at a time. Raises  OSError."""
+        return self._netfilter.read_counts(chains)
 
     def read_interfaces(self) -> Mapping[str, frozenset[Address]]:
         """Every device with its addresses.

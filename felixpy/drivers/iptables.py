@@ -21,11 +21,12 @@ from typing import Self
 from felixpy.dataplane.iptables import Compiled, Compiler, Fault, World, has_kernel_set, is_expanded
 from felixpy.dataplane.iptables_names import PREFIX, chain_kernel_name, set_kernel_name
 from felixpy.dataplane.iptables_terms import Place, Table
-from felixpy.dataplane.iptables_text import TableSeen, Text, parse_save, render_changes, seen_after
+from felixpy.dataplane.iptables_text import TableSeen, Text, parse_counts, parse_save, render_changes, seen_after
 from felixpy.dataplane.nftables import chain_digests
 from felixpy.dataplane.objects import (
     Chain,
     ChainSeen,
+    Counts,
     Drop,
     DropMembers,
     Key,
@@ -135,6 +136,16 @@ class IptablesDriver:
                 outcomes[position] = self._after_chains(op, put)
         return tuple(outcomes[position] for position in range(len(ops)))
 
+    def read_counts(self, chains: Iterable[str]) -> Mapping[str, Counts]:
+        """What passed these chains; may be called in a thread. Raises  OSError."""
+        names = {chain_kernel_name(chain): chain for chain in chains}
+        found: dict[str, Counts] = {}
+        for version in self._versions:
+            for chain, counts in parse_counts(self._save(version, "-c"), names).items():
+                before = found.get(chain, Counts(0, 0))
+                found[chain] = Counts(before.packets + counts.packets, before.bytes + counts.bytes)
+        return found
+
     def destroy(self, keep_sets: bool = False) -> None:
         """Removes all chains and sets that are ours, whoever made them; `keep_sets` where another variant uses them.
 
@@ -216,8 +227,8 @@ class IptablesDriver:
     def _read_place(self, place: Place) -> TableSeen:
         return parse_save(self._save(place.version))[place.table]
 
-    def _save(self, version: Version) -> str:
-        done = self._run((self._programs.save[version],), "")
+    def _save(self, version: Version, *flags: str) -> str:
+        done = self._run((self._programs.save[version], *flags), "")
         if done.returncode:
             raise IptablesFailed(0, done.stderr.strip())
         return done.stdout

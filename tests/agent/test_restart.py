@@ -60,10 +60,10 @@ def test_a_flushed_table_is_back_within_a_second(scene: Scene) -> None:
         ("flush", "map", "inet", "felixpy", "to-endpoint"),
         ("add", "rule", "inet", "felixpy", "filter-forward", "accept"),
     ):
-        before = sorted(node.nft("list", "ruleset").splitlines())
+        before = sorted(node.nft("--stateless", "list", "ruleset").splitlines())
         node.nft(*damage)
         eventually(
-            lambda: sorted(node.nft("list", "ruleset").splitlines()) == before,  # noqa: B023
+            lambda: sorted(node.nft("--stateless", "list", "ruleset").splitlines()) == before,  # noqa: B023
             within_s=2,
             what=f"repair after {damage}",
         )

@@ -339,3 +339,73 @@ def test_a_name_that_several_have(explain: Asker) -> None:
     said = explain("client", "web-1")
     assert (said.code, "may be default/client" in said.err) == (2, True)
     assert explain("n2/cali9", "web-1", "8080").code == 1
+
+
+STAGED = """
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  selector: app == 'web'
+  ingress:
+  - {action: Allow, protocol: TCP, source: {selector: app == 'other'}}
+"""
+DELETED = """
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: security.quarantine}
+spec: {tier: security, stagedAction: Delete, selector: all()}
+"""
+OF_KUBERNETES = """
+apiVersion: projectcalico.org/v3
+kind: StagedKubernetesNetworkPolicy
+metadata: {name: none, namespace: default}
+spec: {podSelector: {}, policyTypes: [Egress]}
+"""
+
+
+def apply(explain: Asker, text: str) -> None:
+    applied = run("apply", "-f", "-", stdin=text, environment={"FELIXPY_ETCD": explain.etcd.url})
+    assert applied.code == 0, applied.err
+
+
+def test_a_staged_policy_decides_nothing_and_says_what_it_would_do(explain: Asker) -> None:
+    apply(explain, STAGED)
+    said = explain("client", "web-2", "tcp/8080")
+    assert (said.code, said.lines[0].split(":")[0]) == (0, "Allowed")
+    assert said.lines[-1] == "  staged: would be denied: end of tier default"
+    assert explain.tree("client", "web-2", "tcp/8080")["flows"][0]["staged"]["verdict"] == "denied"
+    assert explain("client", "web-2", "tcp/81").lines[-1] == "  staged: would be the same"
+
+
+def test_a_staged_policy_that_allows_more_is_named_with_its_rule(explain: Asker) -> None:
+    apply(explain, STAGED.replace("app == 'other'", "app == 'client'"))
+    said = explain("client", "web-2", "tcp/81")
+    assert (said.code, said.lines[-2:]) == (
+        1,
+        [
+            "  staged: would be allowed: tier default: StagedNetworkPolicy default/web spec.ingress[0] allows",
+            "      {action: Allow, protocol: TCP, source: {selector: app == 'client'}}",
+        ],
+    )
+
+
+def test_a_staged_deletion_is_as_if_the_policy_were_gone(explain: Asker) -> None:
+    assert explain("sick", "web-2", "tcp/8080").code == 1
+    apply(explain, DELETED)
+    last = explain("sick", "web-2", "tcp/8080").lines[-2]
+    assert last == "  staged: would be allowed: tier default: NetworkPolicy default/web spec.ingress[2] allows"
+
+
+def test_a_staged_policy_of_kubernetes(explain: Asker) -> None:
+    of_kubernetes = {"app": "client", "projectcalico.org/orchestrator": "k8s"}
+    put_endpoint(explain.etcd, "n1", "client", "cali1", ["10.0.1.1"], **of_kubernetes)
+    apply(explain, OF_KUBERNETES)
+    last = explain("client", "web-2", "tcp/8080").lines[-1]
+    assert last == "  staged: would be denied: end of tier default"
+
+
+def test_what_is_staged_to_be_learned_or_ignored_says_nothing(explain: Asker) -> None:
+    for action in ("Learn", "Ignore"):
+        apply(explain, STAGED.replace("spec:", f"spec:\n  stagedAction: {action}", 1))
+        assert "staged" not in explain("client", "web-2", "tcp/8080").out

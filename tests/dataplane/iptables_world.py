@@ -6,22 +6,24 @@ from collections.abc import Mapping
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.intent import PolicyId
+from felixpy.calc.options import DEFAULTS
 from felixpy.dataplane.base_chains import base_objects
+from felixpy.dataplane.causes import NO_PROFILE, Cause, Effect
 from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
 from felixpy.dataplane.iptables import Compiler, World
 from felixpy.dataplane.iptables_terms import Place, Table
 from felixpy.dataplane.iptables_text import TableSeen, render_changes
 from felixpy.dataplane.objects import Chain, Members, Object, Put, PutMembers, Set, SetType
+from felixpy.dataplane.report_chains import cause_chain, end_in, render_cause
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_PASS,
     Accept,
-    Drop,
     FamilyIs,
     Goto,
     IcmpIs,
     Jump,
-    Log,
     MarkIs,
     NetIn,
     PortIn,
@@ -34,17 +36,22 @@ from felixpy.dataplane.rules import (
 from felixpy.dataplane.service_chains import pick_chain, service_base_rules, service_objects
 from felixpy.dataplane.service_sets import SETS, encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_port_key
+from felixpy.resources.codec import Table as Kept
+from felixpy.resources.kinds import Name
 
 WEB = Frontend(parse_address("10.96.0.1"), 6, 80)
 RED = Set("s4-red", SetType.IPV4)
 HTTP = Set("p4-http", SetType.IPV4_PORT)
+WEB_POLICY = PolicyId(Kept.GLOBAL_POLICY, Name("", "default.web"))
+DENIED = Cause(Effect.DENY, "in", policy=WEB_POLICY, index=3)
+LOGGED = Cause(Effect.LOG, "in", policy=WEB_POLICY, index=0)
 POLICY = Chain(
     "in-gnp/default.web",
     (
-        Rule(Log("calico-packet: "), (ProtocolIs(6), PortIn("destination", ((80, 80), (8000, 8010))))),
+        Rule(Jump(cause_chain(LOGGED)), (ProtocolIs(6), PortIn("destination", ((80, 80), (8000, 8010))))),
         Rule(Goto("allow"), (FamilyIs(4), ProtocolIs(6), SetHas("source", RED.name, 4)), 'said "so"'),
         Rule(Goto("allow"), (FamilyIs(4), SetHas("destination", HTTP.name, 4, ports=True))),
-        Rule(Drop(), (NetIn("source", (parse_prefix("10.1.0.0/16"), parse_prefix("10.3.0.0/16"))),)),
+        end_in(DENIED, NetIn("source", (parse_prefix("10.1.0.0/16"), parse_prefix("10.3.0.0/16")))),
         Rule(Goto("pass"), (NetIn("source", (parse_prefix("fd00::/8"), parse_prefix("fe80::/10")), negate=True),)),
         Rule(Goto("allow"), (FamilyIs(6), IcmpIs(6, 128, 0))),
     ),
@@ -56,7 +63,7 @@ ENDPOINT = (
             Rule(SetMark(0, MARK_ACCEPT | MARK_PASS)),
             Rule(Jump(POLICY.name)),
             Rule(Return(), (MarkIs(MARK_ACCEPT, MARK_ACCEPT),)),
-            Rule(Drop(), (), "no profile allows it"),
+            end_in(NO_PROFILE["in"]),
         ),
     ),
     Chain("ep-from-cali1", (Rule(Accept()),)),
@@ -77,7 +84,15 @@ def small_objects() -> tuple[list[Object], Mapping[Set, Members]]:
         SETS[4].backends: {encode_slot(WEB, slot): backend for slot, backend in enumerate(SLOTS)},
         SETS[4].hairpins: {parse_address("10.65.0.2") * 2: b""},
     }
-    return [RED, HTTP, *fixed, POLICY, *ENDPOINT, pick], members
+    return [
+        RED,
+        HTTP,
+        *fixed,
+        *(render_cause(one, DEFAULTS) for one in (DENIED, LOGGED)),
+        POLICY,
+        *ENDPOINT,
+        pick,
+    ], members
 
 
 def small_world() -> World:

@@ -12,8 +12,10 @@ from felixpy.addresses import parse_prefix
 from felixpy.calc.frontends import FrontendIntent, Origin
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceCalc, ServiceDelta
+from felixpy.dataplane.causes import NO_LOCAL_BACKEND
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Key, Object, Set
+from felixpy.dataplane.report_chains import cause_chain
 from felixpy.dataplane.rules import Balance, Dispatch, Goto, Jump, NetIn, Return, ServiceKnown
 from felixpy.dataplane.service_chains import (
     ServiceTables,
@@ -58,7 +60,7 @@ def test_local_policy_has_slots_of_its_own_for_outside() -> None:
 
 def test_local_policy_without_a_local_endpoint_drops_outside_only() -> None:
     made = render_frontend(VIP, intent(inside=TWO, keep_source=True, reason=Reason.NO_LOCAL_ENDPOINT))
-    assert made.own[FOUR.services_outside] == {KEY: b"drop"}
+    assert made.own[FOUR.services_outside] == {KEY: f"goto {cause_chain(NO_LOCAL_BACKEND)}".encode()}
     assert made.own[FOUR.services] == {KEY: b"goto svc-pick4-2"}
 
 

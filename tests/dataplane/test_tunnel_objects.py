@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address, parse_prefix
+from felixpy.calc.options import DEFAULTS
 from felixpy.calc.tunnel_plan import HostDevices, Tunnel, Way, vxlan_mac
 from felixpy.calc.tunnels import TunnelCalc, TunnelDelta, derive_tunnels
+from felixpy.dataplane.causes import COMMON
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.objects import (
     Chain,
@@ -32,6 +34,7 @@ from felixpy.dataplane.objects import (
     VxlanSettings,
 )
 from felixpy.dataplane.order import kind_of
+from felixpy.dataplane.report_chains import common_chains
 from felixpy.dataplane.tunnel_objects import TunnelTables
 from felixpy.reconcile import Reconciler
 from felixpy.resources.types import Node
@@ -57,6 +60,7 @@ from tests.fakes.kernel import MAC, FakeKernel
 FAR_BLOCK, NEAR_BLOCK, OWN_BLOCK = (parse_prefix(f"10.0.{n}.0/26") for n in (3, 2, 1))
 BLOCKS = (block("10.0.1.0/26", ME), block("10.0.2.0/26", NEAR), block("10.0.3.0/26", FAR))
 NODE_SETS = (Set("nodes4", SetType.IPV4, interval=True), Set("nodes6", SetType.IPV6, interval=True))
+BESIDE = (*NODE_SETS, *common_chains(COMMON, DEFAULTS))
 
 
 class World:
@@ -68,7 +72,7 @@ class World:
         self.ledger = Ledger()
         self.tables = TunnelTables(self.ledger)
         self.kernel = FakeKernel(["eth0", "eth1"])
-        self.kernel.apply([Put(target) for target in NODE_SETS])
+        self.kernel.apply([Put(one) for one in BESIDE])
         self.reconciler = Reconciler(self.kernel, lambda _: {})
         self.see(*changes)
 
@@ -192,7 +196,7 @@ def test_a_restart_finds_nothing_to_do() -> None:
     again = Reconciler(world.kernel, lambda _: {})
     everything = Changes()
     everything.objects.update(world.ledger.desired())
-    everything.objects.update({target.key: target for target in NODE_SETS})
+    everything.objects.update({target.key: target for target in BESIDE})
     again.want(everything)
     again.adopt()
     assert again.apply().applied == 0

@@ -86,9 +86,14 @@ def test_a_table_flushed_by_hand_is_back_and_denies_again(world: World) -> None:
     node = world.lab.topology.node("n2")
     with write_denial(world):
         eventually(lambda: not tcp_ok(source, address, SERVER_PORT, wait_s=0.2), 5)
-        rules = world.lab.run(node, "nft", "list", "table", "inet", "felixpy")
+        rules = world.lab.run(node, "nft", "--stateless", "list", "table", "inet", "felixpy")
         world.lab.run(node, "nft", "delete", "table", "inet", "felixpy")
-        eventually(lambda: normal(world.lab.run(node, "nft", "list", "table", "inet", "felixpy")) == normal(rules), 5)
+        eventually(
+            lambda: (
+                normal(world.lab.run(node, "nft", "--stateless", "list", "table", "inet", "felixpy")) == normal(rules)
+            ),
+            5,
+        )
         assert not tcp_ok(source, address, SERVER_PORT, wait_s=0.2)
     eventually(lambda: tcp_ok(source, address, SERVER_PORT, wait_s=0.2), 5)
 

@@ -51,6 +51,7 @@ def command(
     from felixpy.ctl.explain.cluster import PREFIXES, read_cluster
     from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained, explain_flows
     from felixpy.ctl.explain.parties import UnknownParty, find_party
+    from felixpy.ctl.explain.staged import compare_flows, stage
     from felixpy.ctl.explain.text import flows_tree, render_flow
     from felixpy.ctl.explain.traffic import parse_traffic
 
@@ -71,17 +72,26 @@ def command(
     try:
         parties = find_party(cluster, source, namespace), find_party(cluster, destination, namespace)
         flows = explain_flows(cluster, *parties, asked, via)
+        staged = stage(cluster, snapshot.items)
+        then = explain_flows(staged, *parties, asked, via) if staged is not None else flows
     except (UnknownParty, Unexplained) as error:
         raise click.UsageError(str(error)) from None
+    otherwise = compare_flows(staged or cluster, flows, then)
     if output:
         from felixpy.ctl.output import render_json, render_yaml
 
-        tree = flows_tree(cluster, flows, snapshot.revision)
+        tree = flows_tree(
+            cluster, flows, snapshot.revision, [one.tree() if one is not None else None for one in otherwise]
+        )
         click.echo(render_json(tree) if output == "json" else render_yaml(tree).rstrip("\n"))
     else:
-        for flow in flows:
+        for flow, other in zip(flows, otherwise, strict=True):
             for line in render_flow(cluster, flow, verbose):
                 click.echo(click.style(line.text, fg=line.color or None))
+            if staged is not None:
+                click.echo(f"  {other or 'staged: would be the same'}")
+                if other is not None and other.rule:
+                    click.echo(f"      {other.rule}")
     if not all(flow.allowed for flow in flows):
         sys.exit(EXIT_FAILED)
 

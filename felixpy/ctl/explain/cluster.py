@@ -43,7 +43,8 @@ class FloatingHolder(NamedTuple):
 class Cluster:
     """Resources by table (endpoints without their interface), raw values by Ref, and endpoints by address.
 
-    `floating` are the floating addresses that are in use on their endpoint's node.
+    `floating` are the floating addresses that are in use on their endpoint's node. `staged` are the policies that are
+    in force here alone, since something staged stands for them.
     """
 
     tables: Mapping[Table, Mapping[Name, Resource]]
@@ -52,6 +53,7 @@ class Cluster:
     broken: tuple[Broken, ...] = ()
     node_names: Mapping[Address, str] = field(default_factory=dict)
     floating: Mapping[Address, FloatingHolder] = field(default_factory=dict)
+    staged: frozenset[Ref] = frozenset()
 
     def endpoint(self, name: Name) -> WorkloadEndpoint | None:
         """An endpoint with all that its own node's agent reads of it."""

@@ -8,12 +8,12 @@ Source: libcalico-go/lib/names (a WorkloadEndpoint's name is node-orchestrator-w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, parse_address
 from felixpy.calc.peers import node_addresses
+from felixpy.calc.pods import workload_of
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
@@ -21,7 +21,6 @@ from felixpy.resources.types import Grant, Node, Service, WorkloadEndpoint
 
 DEFAULT_NAMESPACE = "default"
 MOST_NAMED = 5
-_SINGLE_DASH = re.compile(r"(?<!-)-(?!-)")
 
 
 class UnknownParty(LookupError):
@@ -116,12 +115,6 @@ def _candidates(cluster: Cluster, head: str, tail: str) -> Iterator[Party]:
     node = cluster.tables[Table.NODE].get(Name("", tail)) if not head else None
     if isinstance(node, Node):
         yield Party(f"node {tail}", node_addresses(node), tail)
-
-
-def workload_of(name: Name) -> str:
-    """The pod's (or other workload's) name in the name of its endpoint; "" where that has another form."""
-    parts = _SINGLE_DASH.split(name.name)
-    return parts[2].replace("--", "-") if len(parts) == 4 else ""
 
 
 def _workload(cluster: Cluster, name: Name) -> Party | None:

@@ -14,6 +14,7 @@ from felixpy.addresses import format_address
 from felixpy.calc.intent import HostEndpointIntent, PolicyId, RuleTerms, TierIntent
 from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
+from felixpy.dataplane.causes import NO_LOCAL_BACKEND, Effect
 from felixpy.dataplane.compiled import CompiledNode
 from felixpy.dataplane.endpoint_chains import Direction, endpoint_chain
 from felixpy.dataplane.host_chains import host_chain, places_of
@@ -23,20 +24,17 @@ from felixpy.dataplane.policy_chains import (
     profile_chain,
     rendered_from,
 )
+from felixpy.dataplane.report_chains import cause_chain, effect_of
 from felixpy.dataplane.rules import (
     Accept,
     Balance,
-    Drop,
     Goto,
     Jump,
-    Log,
     MapDestination,
     MapSource,
     Masquerade,
-    Reject,
     SourceNat,
 )
-from felixpy.dataplane.service_chains import NODE_PORT_CHAIN, OUTSIDE_CHAIN
 from felixpy.dataplane.verdict import Step
 
 FIELDS: Mapping[Direction, str] = {"in": "ingress", "out": "egress"}
@@ -124,7 +122,7 @@ class _Reader:
             elif isinstance(step.action, Jump) and step.action.chain in self._owners:
                 if following is None or following.chain != step.action.chain:
                     yield self._by_owner(Said.NOTHING, self._owners[step.action.chain])
-            else:
+            elif effect_of(step.chain) is None:
                 yield from self._by_default(step)
 
     def _by_rule(self, step: Step, owner: _Owner) -> Statement:
@@ -143,11 +141,9 @@ class _Reader:
         scope = self._scope.words if scoped else ""
         direction = self._scope.direction if scoped else None
         match step.action:
-            case Drop():
-                unsaid = Reason.NO_LOCAL_ENDPOINT if step.chain in _NOWHERE else "what belongs to no connection"
-                yield Statement(Said.DENIES, scope, direction, default=step.rule.comment or unsaid)
-            case Reject():
-                yield Statement(Said.REFUSES, scope, direction, default=step.rule.comment)
+            case Goto(chain) if effect_of(chain) is not None:
+                said = Said.REFUSES if effect_of(chain) is Effect.REFUSE else Said.DENIES
+                yield Statement(said, scope, direction, default=step.rule.comment or self._words_of(chain))
             case Accept() if scoped:
                 yield Statement(Said.ALLOWS, scope, direction, default="an answer to what was allowed")
             case Accept() if step.rule.comment:
@@ -166,16 +162,18 @@ class _Reader:
             case _:
                 pass
 
-
-_NOWHERE = ("nat-prerouting", "nat-output", OUTSIDE_CHAIN, f"{NODE_PORT_CHAIN}4", f"{NODE_PORT_CHAIN}6")
-"""Chains in which a drop without words is a Service's own."""
+    def _words_of(self, chain: str) -> str:
+        """Why packets end in the chain of a cause, where the rule that led there does not say."""
+        if chain == cause_chain(NO_LOCAL_BACKEND):
+            return Reason.NO_LOCAL_ENDPOINT
+        return self._compiled.kernel.chains[chain].rules[-1].comment
 
 
 def _said(step: Step) -> Said:
     match step.action:
-        case Drop() | Reject():
+        case Goto(chain) if effect_of(chain) is Effect.DENY:
             return Said.DENIES
-        case Log():
+        case Jump():
             return Said.LOGS
         case Goto(chain) if chain == PASS_CHAIN:
             return Said.PASSES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 import yaml
 
@@ -100,7 +100,7 @@ def written_text(cluster: Cluster, statement: Statement) -> str:
 def _owner(cluster: Cluster, statement: Statement) -> str:
     if statement.policy is not None:
         kind, name = _policy_name(cluster, statement)
-        return f"{kind} {name}"
+        return f"{'Staged' if Ref(*statement.policy) in cluster.staged else ''}{kind} {name}"
     return f"Profile {statement.profile}" if statement.profile else statement.default
 
 
@@ -140,12 +140,14 @@ def _walk(passage: Passage) -> Iterable[str]:
         yield f"{step.chain}[{step.index}]: {render_rule(step.rule)}"
 
 
-def flows_tree(cluster: Cluster, flows: Sequence[Flow], revision: int) -> Body:
-    """All of it as JSON."""
+def flows_tree(cluster: Cluster, flows: Sequence[Flow], revision: int, staged: Sequence[Json] = ()) -> Body:
+    """All of it as JSON; `staged` is for each flow what would become of it with staged policies."""
     return {
         "allowed": all(flow.allowed for flow in flows),
         "revision": revision,
-        "flows": [_flow_tree(cluster, flow) for flow in flows],
+        "flows": [
+            {**_flow_tree(cluster, flow), "staged": then} for flow, then in zip_longest(flows, staged[: len(flows)])
+        ],
     }
 
 

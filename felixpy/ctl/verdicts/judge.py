@@ -15,10 +15,12 @@ from felixpy.addresses import Address
 from felixpy.calc.intent import PolicyId
 from felixpy.ctl.explain.reading import Said, Statement
 from felixpy.ctl.verdicts.world import Judge, Line, World
+from felixpy.dataplane.causes import Effect
 from felixpy.dataplane.matching import satisfies
 from felixpy.dataplane.packet import KernelState, Packet
 from felixpy.dataplane.policy_chains import ALLOW_CHAIN, PASS_CHAIN
-from felixpy.dataplane.rules import Drop, FamilyIs, Goto, Match, NetIn, Rule, SetHas, Side
+from felixpy.dataplane.report_chains import effect_of
+from felixpy.dataplane.rules import FamilyIs, Goto, Match, NetIn, Rule, SetHas, Side
 from felixpy.resources.types import TierDefault
 
 
@@ -145,9 +147,9 @@ def _clause(
 def _verb(rule: Rule) -> Verb | None:
     """None for a rule that decides nothing."""
     match rule.action:
-        case Drop():
+        case Goto(chain) if effect_of(chain) is Effect.DENY:
             return Verb.DENY
-        case Goto(chain) if chain == ALLOW_CHAIN:
+        case Goto(chain) if chain == ALLOW_CHAIN or effect_of(chain) is Effect.ADMIT:
             return Verb.ALLOW
         case Goto(chain) if chain == PASS_CHAIN:
             return Verb.PASS

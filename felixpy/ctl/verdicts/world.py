@@ -188,9 +188,9 @@ class World:
 
     def _render(self, source: PolicyId | str, rules: RulesIntent, direction: Direction) -> tuple[Line, ...]:
         if isinstance(source, str):
-            inward, outward = render_profile(source, rules, self._name)
+            inward, outward, *_ = render_profile(source, rules, self._name)
         else:
-            inward, outward = render_policy(source, rules, self._name)
+            inward, outward, *_ = render_policy(source, rules, self._name)
         chain, terms = (inward, rules.ingress) if direction == "in" else (outward, rules.egress)
         places = {id(one): place if one.index is None else one.index for place, one in enumerate(terms)}
         return tuple(

@@ -11,8 +11,11 @@ from struct import Struct
 from typing import assert_never
 
 from felixpy.addresses import version_of
-from felixpy.dataplane.nftables import log_prefix
+from felixpy.dataplane.nftables import log_prefix, report_text
 from felixpy.dataplane.rules import (
+    REPORT_GROUP,
+    REPORTS_AT_ONCE,
+    REPORTS_PER_S,
     Accept,
     Action,
     Balance,
@@ -26,11 +29,12 @@ from felixpy.dataplane.rules import (
     Masquerade,
     NoTrack,
     Reject,
+    Report,
     Return,
     SetMark,
     SourceNat,
 )
-from felixpy.drivers.netlink.codec import attribute_be32, attribute_text, attribute_u8
+from felixpy.drivers.netlink.codec import attribute_be16, attribute_be32, attribute_be64, attribute_text, attribute_u8
 from felixpy.drivers.netlink.nft_expressions import (
     ADDRESS_BYTES,
     FIRST,
@@ -66,6 +70,15 @@ _HASH_JENKINS = 0
 _SCRATCH_WORDS = 5
 """How far behind a hash's result nft puts what it hashes."""
 _U32 = Struct("=I")
+_LIMIT = expression(
+    "limit",
+    attribute_be64(1, REPORTS_PER_S),
+    attribute_be64(2, 1),
+    attribute_be32(3, REPORTS_AT_ONCE),
+    attribute_be32(4, 0),
+    attribute_be32(5, 0),
+)
+"""Packets a second, and at once."""
 
 
 @lru_cache(maxsize=8192)
@@ -93,6 +106,8 @@ def encode_action(action: Action) -> bytes:
         case Log():
             prefix = log_prefix(action)
             return expression("log", *((attribute_text(2, prefix),) if prefix else ()), attribute_be32(5, _LOG_NOTICE))
+        case Report():
+            return _LIMIT + expression("log", attribute_be16(1, REPORT_GROUP), attribute_text(2, report_text(action)))
         case NoTrack():
             return expression("notrack")
         case Masquerade():

@@ -77,9 +77,12 @@ class NetlinkSocket:
     `groups` is a bit mask of multicast groups to hear. Raises OSError when the kernel lacks the family.
     """
 
-    def __init__(self, protocol: int, groups: int = 0) -> None:
+    def __init__(self, protocol: int, groups: int = 0, receive_bytes: int | None = None) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        for option, value in ((_SO_SNDBUFFORCE, SEND_BUFFER_BYTES), (_SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)):
+        for option, value in (
+            (_SO_SNDBUFFORCE, SEND_BUFFER_BYTES),
+            (_SO_RCVBUFFORCE, receive_bytes or RECEIVE_BUFFER_BYTES),
+        ):
             self._socket.setsockopt(socket.SOL_SOCKET, option, value)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)

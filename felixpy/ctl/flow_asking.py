@@ -1,0 +1,93 @@
+"""Asks the nodes for the flows that their rules told of, through the datastore.
+
+In: a Store, which nodes, which flows; out: each node's answers as they come. The question lies under a lease, which is
+revoked at the end; nodes that are followed put what is new under it, and stop when it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Collection
+from contextlib import aclosing
+
+from felixpy.ctl.asking import list_nodes, usual_timeout_s
+from felixpy.datastore.model import Event, Lease, Store
+from felixpy.flows.records import FlowsAnswer, FlowsQuestion
+from felixpy.status import ASK_TTL_S, Ask, answers_prefix, ask_key, parse, render
+
+NO_ANSWER = "no answer"
+
+
+async def ask_flows(
+    store: Store, names: Collection[str], question: FlowsQuestion, timeout_s: float | None = None
+) -> AsyncIterator[FlowsAnswer]:
+    """Answers of the named nodes, or of all; a node that does not answer in time is `unread`.
+
+    Without `follow` it ends when all have answered, or the time is over.
+    """
+    waiting = set(names) or await list_nodes(store)
+    limit_s = usual_timeout_s(len(waiting)) if timeout_s is None else timeout_s
+    lease = await store.lease(ASK_TTL_S)
+    ask = _Ask(store, lease, tuple(sorted(names)), question)
+    answers: asyncio.Queue[FlowsAnswer | None] = asyncio.Queue()
+
+    async def listen(revision: int) -> None:
+        try:
+            async with aclosing(store.watch([answers_prefix(ask.name)], revision + 1)) as told:
+                async for events in told:
+                    for answer in _answers(events):
+                        answers.put_nowait(answer)
+        finally:
+            answers.put_nowait(None)
+
+    tasks = [asyncio.create_task(ask.renew())]
+    try:
+        listening = asyncio.create_task(listen(await ask.put()))
+        tasks.append(listening)
+        end = asyncio.get_running_loop().time() + limit_s
+        while waiting or question.follow:
+            try:
+                async with asyncio.timeout_at(end if waiting else None):
+                    answer = await answers.get()
+            except TimeoutError:
+                for silent in sorted(waiting):
+                    yield FlowsAnswer(silent, unread=NO_ANSWER)
+                waiting.clear()
+                continue
+            if answer is None:
+                await listening
+                return
+            waiting.discard(answer.node)
+            yield answer
+    finally:
+        for task in tasks:
+            task.cancel()
+        await lease.close()
+
+
+def _answers(events: Collection[Event]) -> list[FlowsAnswer]:
+    return [parse(event.value, FlowsAnswer) for event in events if event.value is not None]
+
+
+class _Ask:
+    """The question in the datastore, put anew where its lease was lost."""
+
+    def __init__(self, store: Store, lease: Lease, nodes: tuple[str, ...], question: FlowsQuestion) -> None:
+        self.name = secrets.token_hex(8)
+        self._store = store
+        self._lease = lease
+        self._nodes = nodes
+        self._question = question
+
+    async def put(self) -> int:
+        """Asks; the revision of the question."""
+        ask = Ask(self._lease.id, nodes=self._nodes, flows=self._question)
+        return await self._store.put(ask_key(self.name), render(ask), ask.lease)
+
+    async def renew(self) -> None:
+        """Asks again under each new lease."""
+        known = self._lease.id
+        while True:
+            known = await self._lease.replaced(known)
+            await self.put()

@@ -1,0 +1,52 @@
+"""Flows as text: one line each. In: answers of nodes; out: lines, or trees for JSON. Pure but for the time zone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+from felixpy.ctl.explain.staged import Otherwise
+from felixpy.ctl.explain.text import PROTOCOL_NAMES, Line
+from felixpy.ctl.manifests import Body
+from felixpy.dataplane.packet import PORTED
+from felixpy.flows.records import FlowRecord, FlowsAnswer
+from felixpy.status import render
+
+_COLORS = {"denied": "red", "refused": "red", "allowed": "green"}
+_ICMP = (1, 58)
+
+
+def render_flow_record(node: str, flow: FlowRecord) -> Line:
+    """When, where, what became of it, who to whom, how often, and by which rule or default."""
+    when = datetime.fromtimestamp(flow.last_s).strftime("%H:%M:%S")
+    often = f" ×{flow.told}" if flow.told > 1 else ""
+    whose = f"{flow.direction} of {flow.endpoint}, " if flow.direction and flow.endpoint else ""
+    tier = f"tier {flow.tier}: " if flow.tier and not flow.by.startswith("end of tier") else ""
+    stage = f" ({flow.stage})" if flow.stage else ""
+    words = f"{flow.source} → {flow.destination} {traffic_words(flow)}{often}: {whose}{tier}{flow.by}{stage}"
+    return Line(f"{when} {node} {flow.verdict} {words}", _COLORS.get(flow.verdict, ""))
+
+
+def traffic_words(flow: FlowRecord) -> str:
+    """Protocol and port, or ICMP type."""
+    name = PROTOCOL_NAMES.get(flow.protocol, f"protocol {flow.protocol}")
+    if flow.protocol in PORTED:
+        return f"{name}/{flow.destination_port}"
+    return f"{name} type {flow.icmp_type}" if flow.protocol in _ICMP else name
+
+
+def render_notes(answer: FlowsAnswer) -> Iterator[str]:
+    """What the flows of an answer do not tell."""
+    if answer.unread:
+        yield f"{answer.node}: {answer.unread}"
+    if answer.more:
+        yield f"{answer.node}: and {answer.more} older flows"
+    if answer.lost:
+        yield f"{answer.node}: {answer.lost} packets came too fast to be told of"
+
+
+def flow_tree(node: str, flow: FlowRecord, otherwise: Otherwise | None) -> Body:
+    """A flow as JSON, with what staged policies would do where that is something else."""
+    staged: Body = {} if otherwise is None else {"staged": otherwise.tree()}
+    return {"node": node, **json.loads(render(flow)), **staged}

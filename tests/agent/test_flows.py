@@ -1,0 +1,270 @@
+"""What rules do to packets can be read with `felixctl flows`: which tier, policy and rule, whose packet it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.agent.conftest import Scene
+from tests.agent.node import PORT, PROGRAM, Node, Pod, resource
+from tests.agent.test_observed import fetch
+from tests.support.wait import eventually
+
+FELIXCTL = PROGRAM.with_name("felixctl")
+FROM_A = {"source": {"selector": "name == 'a'"}}
+
+
+@pytest.fixture(params=["nftables", "iptables-legacy"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the agent is told to use."""
+    monkeypatch.setenv("FELIXPY_BACKEND", request.param)
+    return str(request.param)
+
+
+def flows(node: Node, *arguments: str) -> list[dict[str, Any]]:
+    """What `felixctl flows` prints, as JSON."""
+    words = [FELIXCTL, "--etcd", f"http://{node.etcd_address}:2379", "flows", "--node", node.name, "-o", "json"]
+    return [json.loads(line) for line in node.namespace.run(*words, *arguments).splitlines()]
+
+
+def causes(node: Node, *arguments: str) -> set[str]:
+    """Who decided, in words."""
+    return {flow["by"] for flow in flows(node, *arguments)}
+
+
+def configure(node: Node, **spec: Any) -> None:
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", spec))
+
+
+def test_a_denied_packet_is_told_with_its_rule_and_names(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    rules = [{"action": "Allow", "protocol": "UDP"}, {"action": "Deny", "protocol": "TCP", **FROM_A}]
+    node.policy("flip", "name == 'b'", ingress=rules)
+    eventually(lambda: not a.reaches(b) and not a.reaches(b, 1), what="denied in both families")
+
+    def by_policy() -> list[dict[str, Any]]:
+        return [flow for flow in flows(node, "--denied", "--pod", "a") if "policy" in flow]
+
+    eventually(lambda: len(by_policy()) == 2, what="a flow for each family")
+    for flow, address in zip(by_policy(), (0, 1), strict=True):
+        told = {
+            "verdict": "denied",
+            "direction": "ingress",
+            "tier": "default",
+            "policy": "GlobalNetworkPolicy default.flip",
+            "field": "spec.ingress[1]",
+            "endpoint": "default/b",
+            "protocol": 6,
+            "destinationPort": PORT,
+            "source": {**pod(a, address), "node": "n1"},
+            "destination": {**pod(b, address), "node": "n1"},
+        }
+        assert {name: flow[name] for name in told} == told
+        assert flow["packets"] >= 1
+
+
+def pod(one: Pod, address: int) -> dict[str, str]:
+    return {"address": one.addresses[address], "kind": "pod", "namespace": "default", "name": one.name}
+
+
+def test_every_way_to_die_has_its_name(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.namespace.add_address("lo", "10.9.9.9/32")
+    nobody = node.pod("nobody", "10.65.0.9")
+    node.namespace.ip("route", "add", "10.65.0.9/32", "dev", nobody.device)
+    node.namespace.ip("route", "add", "10.96.0.0/24", "dev", nobody.device)
+    a.namespace.ip("address", "add", "10.65.0.77/32", "dev", "eth0")
+    service = {"metadata": {"name": "none", "namespace": "default"}}
+    spec = {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80, "protocol": "TCP"}]}
+    node.etcd.put("/felixpy/resources/core/v1/services/default/none", {**service, "spec": spec})
+    node.put("tiers", resource("Tier", "first", {"order": 10, "defaultAction": "Deny"}))
+    gate = {"tier": "first", "order": 1, "selector": "name == 'b'", "types": ["Ingress"]}
+    node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "first.gate", gate))
+    b.write(profiles=())
+
+    def send() -> set[str]:
+        a.reaches(b)
+        b.reaches(a)
+        a.reaches(nobody)
+        nobody.reaches(a)
+        a.namespace.succeeds("ping", "-nqc1", "-W0.2", "10.9.9.9")
+        a.namespace.succeeds("ping", "-nqc1", "-W0.2", "-I", "10.65.0.77", b.addresses[0])
+        send_stray_segment(b, a)
+        send_udp(a, b.addresses[0], 4789)
+        ask(a, "10.96.0.1", 80)
+        ask(a, "10.96.0.1", 81)
+        return causes(node, "--denied")
+
+    wanted = {
+        "end of tier first",
+        "no profile allows it",
+        "interface without endpoint",
+        "workload to its host",
+        "source address of another",
+        "what belongs to no connection",
+        "VXLAN of a workload",
+        "no endpoint",
+        "no such port",
+    }
+    missing = set(wanted)
+
+    def all_told() -> bool:
+        missing.difference_update(send())
+        return not missing
+
+    try:
+        eventually(all_told, within_s=20)
+    finally:
+        assert not missing
+    spoofed = next(flow for flow in flows(node) if flow["by"] == "source address of another")
+    assert (spoofed["source"]["name"], spoofed["source"]["address"]) == ("a", "10.65.0.77")
+    refused = next(flow for flow in flows(node) if flow["by"] == "no endpoint")
+    assert (refused["verdict"], refused["destination"]["kind"]) == ("refused", "Service")
+
+
+def ask(one: Pod, address: str, port: int) -> None:
+    one.namespace.succeeds("timeout", "0.2", "bash", "-c", f"echo > /dev/tcp/{address}/{port}")
+
+
+def send_udp(one: Pod, address: str, port: int) -> None:
+    with one.namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"?", (address, port))
+
+
+def send_stray_segment(source: Pod, destination: Pod) -> None:
+    """A TCP segment with flags that no connection begins with: conntrack finds it invalid."""
+    head = (40000).to_bytes(2, "big") + PORT.to_bytes(2, "big") + bytes(8) + bytes([0x50, 0x03]) + bytes(6)
+    with source.namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(head, (destination.addresses[0], 0))
+
+
+def test_allowed_and_logged_flows_on_request(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("open", "name == 'b'", ingress=[{"action": "Log", "protocol": "TCP"}, {"action": "Allow"}])
+    eventually(lambda: a.reaches(b) and "GlobalNetworkPolicy default.open spec.ingress[0]" in causes(node, "--logged"))
+    assert causes(node, "--allowed") == set()
+    configure(node, flowLogsFileEnabledForAllowed=True)
+
+    def told() -> set[str]:
+        a.reaches(b)
+        return causes(node, "--allowed")
+
+    eventually(lambda: told() == {"GlobalNetworkPolicy default.open spec.ingress[1]", "Profile open spec.egress[0]"})
+    configure(node, flowLogsFileEnabledForAllowed=False, flowLogsFileEnabledForDenied=False)
+    node.policy("open", "name == 'b'", ingress=[{"action": "Deny", "protocol": "TCP"}])
+    denied = "GlobalNetworkPolicy default.open spec.ingress[0]"
+    eventually(lambda: not a.reaches(b))
+    assert denied not in causes(node, "--denied")
+    configure(node)
+    eventually(lambda: not a.reaches(b) and denied in causes(node, "--denied"), what="told unless said otherwise")
+
+
+def test_a_flood_is_counted_in_full_and_told_of_in_part(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    configure(node, prometheusMetricsEnabled=True)
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
+    eventually(lambda: a.asks(b.addresses[0]) is None and causes(node, "--denied"), what="denied and told")
+    before = counted(node, "GlobalNetworkPolicy default.closed")
+    send_many(a, b.addresses[0], FLOOD)
+    after = eventually(
+        lambda: (now := counted(node, "GlobalNetworkPolicy default.closed")) >= before + FLOOD and now,
+        what="every packet is counted",
+    )
+    assert after < before + 2 * FLOOD
+    (flow,) = flows(node, "--denied", "--pod", "b")
+    assert flow["packets"] < FLOOD / 10
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Allow", "protocol": "UDP"}])
+    eventually(lambda: a.asks(b.addresses[0]) == "b", what="the agent goes on")
+
+
+FLOOD = 50_000
+
+
+def send_many(one: Pod, address: str, count: int) -> None:
+    with one.namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect((address, PORT))
+        for _ in range(count):
+            sender.send(b"?")
+
+
+def counted(node: Node, policy: str) -> float:
+    """What Prometheus reads of the packets that a policy denied."""
+    page = fetch(node, "/metrics")
+    assert page is not None
+    samples = [one for family in text_string_to_metric_families(page.body) for one in family.samples]
+    return sum(one.value for one in samples if one.name == "calico_denied_packets" and one.labels["policy"] == policy)
+
+
+def test_a_restarted_agent_tells_on_with_the_kernels_counts(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    configure(node, prometheusMetricsEnabled=True)
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
+    eventually(lambda: a.asks(b.addresses[0]) is None and causes(node, "--denied"))
+    send_many(a, b.addresses[0], 100)
+    rules = node.nft("--stateless", "list", "ruleset")
+    node.agent.stop()
+    send_many(a, b.addresses[0], 100)
+    node.agent.start()
+    eventually(lambda: fetch(node, "/metrics") is not None)
+    assert flows(node) == []
+    a.asks(b.addresses[0])
+    eventually(lambda: causes(node, "--denied") == {"GlobalNetworkPolicy default.closed spec.ingress[0]"})
+    assert counted(node, "GlobalNetworkPolicy default.closed") > 200
+    assert node.nft("--stateless", "list", "ruleset") == rules
+
+
+def test_one_who_follows_is_told_what_is_new_and_leaves_nothing_behind(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
+    eventually(lambda: a.asks(b.addresses[0]) is None)
+    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "flows", "-f", "--denied", "--node", "n1"]
+    with node.namespace.popen(*words, stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        first = following.stdout.readline()
+        assert "n1 denied default/a (10.65.0.2) → default/b (10.65.0.3) udp/8080" in first
+        assert first.rstrip().endswith(
+            "ingress of default/b, tier default: GlobalNetworkPolicy default.closed spec.ingress[0]"
+        )
+        a.asks(b.addresses[1])
+        assert "default/a (fd65::2) → default/b (fd65::3)" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+    assert following.returncode == 0
+    eventually(lambda: not node.etcd.get_prefix("/felixpy/answers/") and not node.etcd.get_prefix("/felixpy/ask/"))
+
+
+def test_flows_without_etcd(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
+    eventually(lambda: a.asks(b.addresses[0]) is None)
+    told = node.namespace.run(FELIXCTL, "flows", "--local", "--run-dir", node.run_dir, "--denied")
+    assert "GlobalNetworkPolicy default.closed spec.ingress[0]" in told
+
+
+def test_a_staged_policy_says_what_it_would_have_done_to_what_passed(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    configure(node, flowLogsFileEnabledForAllowed=True)
+    spec = {"tier": "default", "order": 1, "selector": "name == 'b'", "types": ["Ingress"]}
+    staged = {**spec, "ingress": [{"action": "Deny", "protocol": "TCP", **FROM_A}, {"action": "Allow"}]}
+    node.put("stagedglobalnetworkpolicies", resource("StagedGlobalNetworkPolicy", "default.next", staged))
+
+    def told() -> list[dict[str, Any]]:
+        assert a.reaches(b)
+        assert a.asks(b.addresses[0]) == "b"
+        return flows(node, "--allowed", "--pod", "b")
+
+    found = eventually(lambda: [one for one in told() if one["protocol"] == 6 and one["direction"] == "ingress"])
+    assert found[0]["staged"] == {
+        "verdict": "denied",
+        "by": "tier default: StagedGlobalNetworkPolicy next spec.ingress[0] denies",
+        "rule": "{action: Deny, protocol: TCP, source: {selector: name == 'a'}}",
+    }
+    otherwise = flows(node, "--staged")
+    assert {one["protocol"] for one in otherwise} == {6}
+    assert all("staged" not in one for one in told() if one["protocol"] == 17)
+    assert "default.next" not in node.nft("list", "ruleset"), "a staged policy is in no kernel"

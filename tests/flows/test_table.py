@@ -1,0 +1,76 @@
+"""Packets told of become flows: counted, bounded, and none of the heads that a network can send breaks it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from felixpy.addresses import parse_address
+from felixpy.flows.sighting import Sighting, Traffic, parse_head
+from felixpy.flows.table import FlowKey, FlowTable
+
+A, B = parse_address("10.0.0.1"), parse_address("10.0.0.2")
+SIX, SEVEN = parse_address("fd00::1"), parse_address("fd00::2")
+
+
+def ipv4(protocol: int, rest: bytes, fragment: int = 0) -> bytes:
+    return bytes([0x45, 0, 0, 0, 0, 0, fragment >> 8, fragment & 0xFF, 64, protocol, 0, 0]) + A + B + rest
+
+
+def ipv6(first: int, rest: bytes) -> bytes:
+    return bytes([0x60, 0, 0, 0, 0, 0, first, 64]) + SIX + SEVEN + rest
+
+
+def ports(source: int, destination: int) -> bytes:
+    return source.to_bytes(2, "big") + destination.to_bytes(2, "big") + bytes(4)
+
+
+def test_heads_of_both_families() -> None:
+    assert parse_head(ipv4(6, ports(40000, 80))) == Traffic(A, B, 6, 40000, 80)
+    assert parse_head(ipv4(1, bytes([8, 0]))) == Traffic(A, B, 1, 0, 0, 8, 0)
+    assert parse_head(ipv4(17, ports(1, 2), fragment=100)) == Traffic(A, B, 17)
+    assert parse_head(ipv6(17, ports(1, 2))) == Traffic(SIX, SEVEN, 17, 1, 2)
+    assert parse_head(ipv6(58, bytes([135, 0]))) == Traffic(SIX, SEVEN, 58, 0, 0, 135, 0)
+
+
+def test_extension_headers_are_stepped_over() -> None:
+    hop_by_hop, later, first = bytes([44, 0]) + bytes(6), bytes([6, 0, 0, 9, 0, 0, 0, 0]), bytes([6, 0]) + bytes(6)
+    assert parse_head(ipv6(0, hop_by_hop + first + ports(7, 8))) == Traffic(SIX, SEVEN, 6, 7, 8)
+    assert parse_head(ipv6(44, later + ports(7, 8))) == Traffic(SIX, SEVEN, 6)
+    assert parse_head(ipv6(51, bytes([6, 1]) + bytes(10) + ports(7, 8))) == Traffic(SIX, SEVEN, 6, 7, 8)
+
+
+@given(st.binary(max_size=128), st.sampled_from([0x45, 0x4F, 0x60, 0x00, 0xFF]))
+def test_no_head_breaks_it(rest: bytes, first: int) -> None:
+    found = parse_head(bytes([first]) + rest)
+    assert found is None or len(found.source) == len(found.destination)
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(["x", "y"]), st.integers(1, 6), st.integers(1, 3)), max_size=40)
+
+
+@given(EVENTS, st.integers(1, 5))
+def test_the_table_holds_the_last_flows_with_their_counts(events: list[tuple[str, int, int]], most: int) -> None:
+    table = FlowTable(most)
+    last: dict[FlowKey, int] = {}
+    counted: Counter[FlowKey] = Counter()
+    for now, (text, port, source) in enumerate(events):
+        table.add(Sighting(text, 1, 2, ipv4(6, ports(source, port))), now)
+        key = FlowKey(text, 1, 2, Traffic(A, B, 6, 0, port))
+        if key not in last and len(last) == most:
+            oldest = min(last, key=lambda one: last[one])
+            del last[oldest], counted[oldest]
+        last[key] = now
+        counted[key] += 1
+    newest = sorted(last, key=lambda one: -last[one])
+    assert [(flow.key, flow.told, flow.last_s) for flow in table.newest()] == [(k, counted[k], last[k]) for k in newest]
+    middle = len(events) // 2
+    assert [flow.key for flow in table.newest(middle)] == [key for key in newest if last[key] >= middle]
+
+
+def test_what_is_no_packet_is_counted() -> None:
+    table = FlowTable()
+    assert table.add(Sighting("x", 0, 0, b"\xff"), 0) is None
+    assert (table.unreadable, len(table)) == (1, 0)
