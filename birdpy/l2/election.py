@@ -9,6 +9,9 @@ Rules   A deputy asks the owner PROBE_INTERVAL_S apart, as a client would; after
         its successor tells nobody before that, so that connections end where they began.
         Claims order by term, then score: two owners never yield to each other. What nodes believe about each other's
         right to an address never makes one take it, so that nodes whose news are of different age do not fight.
+        Where a node has heard nobody, since the segment keeps its hosts from each other, it goes by what the datastore
+        says: it leaves the address to whoever answers already, and of two that do, the lesser yields. A node that has
+        heard others trusts its ears alone.
 Source  RFC 5227 §2.4 (ongoing conflict detection), RFC 5798 §6 (roles of a virtual router).
 """
 
@@ -41,10 +44,15 @@ NEVER = float("inf")
 
 
 class Standing(NamedTuple):
-    """This node among those that may have the address: `rank` 0 is the best. `score` orders as ranks do."""
+    """This node among those that may have the address: `rank` 0 is the best. `score` orders as ranks do.
+
+    `elsewhere` is the greatest score of the other nodes that say, by the datastore, that they answer on this segment;
+    0 where none does.
+    """
 
     rank: int
     score: int
+    elsewhere: int = 0
 
 
 class Announce(NamedTuple):
@@ -81,6 +89,7 @@ class Election:
         "_defend_at",
         "_greatest",
         "_heard_any",
+        "_heard_node",
         "_left_at",
         "_left_gently",
         "_next_at",
@@ -113,6 +122,8 @@ class Election:
         self._owner_claim = _NOBODY
         self._owner_mac: bytes | None = None
         self._heard_any = False
+        self._heard_node = False
+        """Whether any other node was heard about this address, its owner or not."""
         self._awaiting = False
         self._silences = 0
         self._left_at: float | None = None
@@ -153,6 +164,9 @@ class Election:
             self._next_at = now
         self.leaving = self.gently = self.retired = False
         self.standing = standing
+        if self.owns and not self._heard_node and standing.elsewhere > standing.score:
+            self._stand_back(now)
+            return []
         return self._take_over(now) if self.owns and self._owner_claim.score != standing.score else []
 
     def leave(self, gently: bool = False) -> list[Action]:
@@ -205,6 +219,7 @@ class Election:
     def _weigh(self, stamp: Stamp, heard: Heard, now: float) -> list[Action]:
         claim = stamp.claim
         self._greatest = max(self._greatest, claim)
+        self._heard_node = True
         mac = heard.mac if isinstance(heard, Assertion) else heard.asker_mac
         if self.owns and stamp.leaving and not stamp.owns and not stamp.gently and now < self._quiet_until:
             return self._tell_everybody(now)
@@ -251,6 +266,15 @@ class Election:
         self._next_at = now + PROBE_INTERVAL_S
         self._settled_at = now
 
+    def _stand_back(self, now: float) -> None:
+        """Another answers, whom this node does not hear: it goes on asking, and hears of its end by the datastore."""
+        self.owns = self.leaving = False
+        self._owner_claim = _NOBODY
+        self._awaiting, self._silences = False, 0
+        self._burst = ()
+        self._next_at = now + PROBE_INTERVAL_S
+        self._settled_at = now
+
     def _tick_owner(self, now: float) -> list[Action]:
         actions: list[Action] = []
         if self._burst and now >= self._burst_at:
@@ -268,7 +292,7 @@ class Election:
     def _tick_deputy(self, now: float) -> list[Action]:
         if self._awaiting:
             self._silences += 1
-            if self._silences >= self._patience():
+            if self._silences >= self._patience() and (self._heard_node or not self.standing.elsewhere):
                 return self._take_over(now)
         elif self._may_preempt(now):
             return self._take_over(now)

@@ -19,11 +19,19 @@ VERSION = 2
 
 
 class Vip(NamedTuple):
-    """An address to contend for; `interfaces` are the names of those to do it on, None for all."""
+    """An address to contend for; `interfaces` are the names of those to do it on, None for all.
+
+    `elsewhere`: interfaces on whose segment another node says that it answers, with the greatest score of such a one.
+    """
 
     address: bytes
     standing: Standing
     interfaces: tuple[str, ...] | None = None
+    elsewhere: tuple[tuple[str, int], ...] = ()
+
+    def standing_on(self, interface: str) -> Standing:
+        """The standing with what is known of the interface's segment."""
+        return self.standing._replace(elsewhere=dict(self.elsewhere).get(interface, 0))
 
 
 class Replace(NamedTuple):
@@ -44,7 +52,11 @@ class Ask(NamedTuple):
     """Nothing changes; how do things stand?"""
 
 
-Request = Replace | Update | Ask
+class Watch(NamedTuple):
+    """As Ask, and again whenever this node begins or ends to answer for an address."""
+
+
+Request = Replace | Update | Ask | Watch
 
 
 class OwnedVip(NamedTuple):
@@ -89,7 +101,7 @@ def render_request(request: Request) -> bytes:
     if isinstance(request, Update):
         left = {"drop": list(map(format_address, request.drops)), "drain": list(map(format_address, request.drains))}
         return _line({"op": "update", "put": _list(request.puts), **left})
-    return _line({"op": "status"})
+    return _line({"op": "watch" if isinstance(request, Watch) else "status"})
 
 
 def parse_request(line: bytes) -> Request:
@@ -104,6 +116,8 @@ def parse_request(line: bytes) -> Request:
                 return Update(tuple(_vip(*one) for one in document["put"]), drops, drains)
             case "status":
                 return Ask()
+            case "watch":
+                return Watch()
             case other:
                 raise ProtocolError(f"there is no operation {other!r}")
     except (ValueError, TypeError, KeyError) as error:
@@ -133,13 +147,17 @@ def parse_status(line: bytes) -> Status:
 
 
 def _list(vips: Iterable[Vip]) -> list[Any]:
-    return [[format_address(vip.address), *vip.standing, vip.interfaces] for vip in vips]
+    return [
+        [format_address(vip.address), vip.standing.rank, vip.standing.score, vip.interfaces, dict(vip.elsewhere)]
+        for vip in vips
+    ]
 
 
-def _vip(address: str, rank: int, score: int, interfaces: list[str] | None) -> Vip:
+def _vip(address: str, rank: int, score: int, interfaces: list[str] | None, elsewhere: dict[str, int]) -> Vip:
     if not (isinstance(rank, int) and isinstance(score, int) and 0 <= score < 1 << 64 and rank >= 0):
         raise ValueError(f"rank {rank!r} or score {score!r}")
-    return Vip(parse_address(address), Standing(rank, score), None if interfaces is None else tuple(interfaces))
+    names = None if interfaces is None else tuple(interfaces)
+    return Vip(parse_address(address), Standing(rank, score), names, tuple(elsewhere.items()))
 
 
 def _line(document: dict[str, Any]) -> bytes:

@@ -33,6 +33,7 @@ from birdpy.l2.protocol import (
     Status,
     Update,
     Vip,
+    Watch,
     parse_request,
     render_status,
 )
@@ -41,6 +42,9 @@ from birdpy.l2.segment import Interface, Segment
 PRIORITY = -10
 """Nice value: answers are few and short, and whole segments wait for them."""
 IDLE_S = 60.0
+WATCH_BUFFER_BYTES = 1 << 23
+SO_SNDBUFFORCE = 32
+"""Not in Python's socket module; asks for more than net.core.wmem_max, where that is allowed."""
 _READ = select.EPOLLIN
 
 
@@ -64,6 +68,8 @@ class Responder:
         self._places: dict[int, _Place] = {}
         self._frames_of: dict[int, tuple[_Place, socket.socket]] = {}
         self._peers: dict[int, tuple[socket.socket, bytearray]] = {}
+        self._watchers: set[int] = set()
+        self._told_places: set[int] = set()
         self._links = Links()
         self._listener = listen(path)
         self._poll.register(self._links.fileno(), _READ)
@@ -168,7 +174,7 @@ class Responder:
         here, away = {}, list(drop)
         for address, vip in put.items():
             if interface.speaks(address) and (vip.interfaces is None or interface.name in vip.interfaces):
-                here[address] = vip.standing
+                here[address] = vip.standing_on(interface.name)
             else:
                 away.append(address)
         place.port.send(place.segment.want(here, away, now, drain))
@@ -217,7 +223,10 @@ class Responder:
             answer = render_status(Status(error=str(error)), False)
         else:
             self._obey(request)
-            detailed = isinstance(request, Ask)
+            if isinstance(request, Watch):
+                peer.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, WATCH_BUFFER_BYTES)
+                self._watchers.add(peer.fileno())
+            detailed = isinstance(request, Ask | Watch)
             answer = render_status(self._status(detailed), detailed)
         try:
             peer.settimeout(1.0)
@@ -229,6 +238,7 @@ class Responder:
 
     def _part(self, descriptor: int) -> None:
         peer, _ = self._peers.pop(descriptor)
+        self._watchers.discard(descriptor)
         self._poll.unregister(descriptor)
         peer.close()
 
@@ -268,14 +278,32 @@ class Responder:
         return Status(VERSION, os.getpid(), len(self._vips), tuple(owned), tuple(counted))
 
     def _report(self) -> None:
-        """One line for what has changed, however many addresses it concerns."""
+        """One line for what has changed, however many addresses it concerns, and word to those who watch."""
+        turned = False
         for place in self._places.values():
             turns = place.segment.take_turns()
+            turned = turned or bool(turns)
             for owns, words in ((True, "answers for"), (False, "no longer answers for")):
                 named = [format_address(turn.address) for turn in turns if turn.owns == owns]
                 if named:
                     more = f" and {len(named) - 1} more" if len(named) > 1 else ""
                     _say(f"{place.segment.interface.name}: {words} {named[0]}{more}")
+        if turned or self._told_places != self._places.keys():
+            self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        """Those that do not take it now begin anew: nobody is waited for."""
+        self._told_places = set(self._places)
+        if not self._watchers:
+            return
+        line = render_status(self._status(True), True)
+        for descriptor in tuple(self._watchers):
+            try:
+                whole = self._peers[descriptor][0].send(line) == len(line)
+            except OSError:
+                whole = False
+            if not whole:
+                self._part(descriptor)
 
 
 def listen(path: Path) -> socket.socket:

@@ -86,6 +86,7 @@ class AgentRole:
         self.counters = FlowCounters(self.flows, driver.read_counts)
         group.create_task(self.flows.serve())
         self._health = HealthChecks(HttpServer(group), lambda: self._dataplane.started)
+        self.read_subnets = driver.read_subnets
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(
             IpamStore(store), node_owner(settings.node), now=utc_now, rng=random.Random(), selects=self._facts.selects

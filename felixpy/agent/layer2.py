@@ -25,17 +25,20 @@ from birdpy.l2.protocol import (
     Status,
     Update,
     Vip,
+    Watch,
     parse_status,
     render_request,
 )
 from birdpy.process import listener_pid
 from birdpy.supervisor import Supervisor
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix, format_address, parse_address
+from felixpy.agent.answering import Answering, Segments, find_segments
 from felixpy.agent.settings import Settings
 from felixpy.calc.layer2 import Layer2Calc, Layer2Delta, Layer2Vip
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceDelta
 from felixpy.resources.codec import Ref
+from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.types import Resource
 
 _log = logging.getLogger(__name__)
@@ -53,7 +56,14 @@ class ResponderGone(Exception):
 class Layer2Role:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
-    def __init__(self, settings: Settings, group: asyncio.TaskGroup, told: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        group: asyncio.TaskGroup,
+        answering: Answering,
+        read_subnets: Callable[[], Mapping[str, frozenset[Prefix]]],
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
         self._calc = Layer2Calc(settings.node)
         path = settings.run_dir / SOCKET_NAME
         self._path = path
@@ -61,6 +71,11 @@ class Layer2Role:
         self._group = group
         self._running = self._looked = self._telling = False
         self._told = told
+        self._answering = answering
+        self._read_subnets = read_subnets
+        self._segments: Segments = {}
+        self._owned: frozenset[tuple[str, Address]] = frozenset()
+        self._ending: set[Address] = set()
         self._changed = asyncio.Event()
         self._pending: dict[Address, Layer2Vip | None] = {}
         self._draining: set[Address] = set()
@@ -86,8 +101,10 @@ class Layer2Role:
 
     @property
     def settled(self) -> bool:
-        """Whether the responder was told all; so it is where there is none."""
-        return not self._running or not (self._changed.is_set() or self._telling)
+        """Whether the responder was told all, and answers for nothing that it should not; so it is without one."""
+        if not self._running:
+            return True
+        return not (self._changed.is_set() or self._telling or any(one in self._ending for _, one in self._owned))
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
@@ -101,12 +118,16 @@ class Layer2Role:
         self._pending.update(dict.fromkeys(delta.drops))
         ended = self._note_drains(delta)
         self._pending.update(dict.fromkeys(ended))
+        self._ending.update(delta.drops - self._draining)
+        self._ending.difference_update(delta.puts)
         survived = not self._looked and listener_pid(self._path) != 0
         self._looked = True
         if not self._running and (self._calc.vips or survived):
             self._running = True
             self._group.create_task(self._supervisor.run())
             self._group.create_task(self._feed())
+            self._group.create_task(self._follow())
+            self._group.create_task(self._answering.serve())
         if delta or ended:
             self._changed.set()
 
@@ -120,6 +141,43 @@ class Layer2Role:
     def _is_excluded(self, address: Address) -> bool:
         silent = self._calc.silences.get(address)
         return silent is not None and silent.reason is Reason.NODE_EXCLUDED
+
+    async def _follow(self) -> None:
+        """Hears for ever what the responder answers for, and has it said to the other nodes."""
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_MOST_BYTES)
+                try:
+                    writer.write(render_request(Watch()))
+                    while line := await reader.readline():
+                        self._note_owned(parse_status(line))
+                finally:
+                    writer.close()
+            except (OSError, ProtocolError) as error:
+                _log.debug("the responder says nothing: %s", error)
+            self._note_owned(Status())
+            await asyncio.sleep(RECONNECT_S)
+
+    def _note_owned(self, status: Status) -> None:
+        owned = frozenset((one.interface, parse_address(one.address)) for one in status.vips if one.owns)
+        if owned == self._owned:
+            return
+        self._owned = owned
+        self._ending &= {address for _, address in owned}
+        self._read_segments()
+        scores: dict[str, dict[str, int]] = {}
+        for interface, address in sorted(owned):
+            if address in self._calc.vips:
+                for segment in self._segments.get(interface, ()):
+                    scores.setdefault(segment, {})[format_address(address)] = self._calc.vips[address].score
+        self._answering.say(AnsweringDoc(scores))
+        self._told()
+
+    def _read_segments(self) -> None:
+        try:
+            self._segments = find_segments(self._read_subnets())
+        except OSError as error:
+            _log.warning("the host's subnets cannot be read: %s", error)
 
     async def _feed(self) -> None:
         """Tells one responder after the other, for ever."""
@@ -144,7 +202,8 @@ class Layer2Role:
             self._pending.clear()
             self._changed.clear()
             self._telling = True
-            status = await _tell(writer, answer, Replace(_vips(self._calc.vips)))
+            self._read_segments()
+            status = await _tell(writer, answer, Replace(self._vips(self._calc.vips)))
             self._telling = False
             if status.version != VERSION:
                 self._supervisor.end()
@@ -181,11 +240,21 @@ class Layer2Role:
         puts = {address: vip for address, vip in pending.items() if vip is not None}
         left = [address for address, vip in pending.items() if vip is None]
         drains = tuple(address for address in left if address in self._draining)
-        return Update(_vips(puts), tuple(address for address in left if address not in self._draining), drains)
+        return Update(self._vips(puts), tuple(address for address in left if address not in self._draining), drains)
 
+    def _vips(self, vips: Mapping[Address, Layer2Vip]) -> tuple[Vip, ...]:
+        return tuple(
+            Vip(address, Standing(vip.rank, vip.score), vip.interfaces, self._elsewhere(vip))
+            for address, vip in sorted(vips.items())
+        )
 
-def _vips(vips: Mapping[Address, Layer2Vip]) -> tuple[Vip, ...]:
-    return tuple(Vip(address, Standing(vip.rank, vip.score), vip.interfaces) for address, vip in sorted(vips.items()))
+    def _elsewhere(self, vip: Layer2Vip) -> tuple[tuple[str, int], ...]:
+        """By interface the greatest score of another node that answers on its segment."""
+        on = {
+            interface: max((score for segment, score in vip.elsewhere if segment in segments), default=0)
+            for interface, segments in (self._segments.items() if vip.elsewhere else ())
+        }
+        return tuple((interface, score) for interface, score in on.items() if score)
 
 
 async def _tell(writer: asyncio.StreamWriter, answer: asyncio.Future[bytes], request: Request) -> Status:

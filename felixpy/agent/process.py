@@ -132,12 +132,14 @@ class _Process:
         """
         if Role.AGENT in self._settings.roles:
             from felixpy.agent.agent import AgentRole
+            from felixpy.agent.answering import Answering
             from felixpy.agent.layer2 import Layer2Role
 
             look = self._serving.look
             self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed, look)
             self._sources.append(self._agent.families)
-            self._layer2 = Layer2Role(self._settings, self._group, look)
+            say = Answering(self._store, self._settings.node)
+            self._layer2 = Layer2Role(self._settings, self._group, say, self._agent.read_subnets, look)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.node_status import NodeStatusWriter
             from felixpy.agent.routing import RoutingRole

@@ -12,7 +12,7 @@ Source  metallb speaker/layer2_controller.go (who may), design/preferred-node-l2
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeVar
@@ -20,6 +20,7 @@ from typing import TypeVar
 from felixpy.addresses import Address, format_address, parse_address
 from felixpy.calc.advertisements import EXCLUDE_LABEL
 from felixpy.calc.announcements import find_unserved, granted_intents
+from felixpy.calc.elsewhere import Elsewhere, derive_elsewhere
 from felixpy.calc.frontends import Frontend, FrontendIntent, effective_slices
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import ServiceDelta, Tables, derive_services
@@ -27,6 +28,7 @@ from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
     AddressPool,
+    Answering,
     EndpointSlice,
     Grant,
     L2Advertisement,
@@ -51,6 +53,7 @@ class Layer2Vip:
     """An address that this node may answer for: the one of `nodes` (best first) that is alive, and hears the others.
 
     `interfaces` None means all. `score` orders as `rank` does: the weight, then a hash of node and address.
+    `elsewhere`: segments on which another node says that it answers, with the greatest score of such a one.
     """
 
     address: Address
@@ -58,6 +61,7 @@ class Layer2Vip:
     score: int
     nodes: tuple[str, ...]
     interfaces: tuple[str, ...] | None = None
+    elsewhere: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class World:
     slices: Mapping[Name, Mapping[Ref, EndpointSlice]]
     advertisements: Mapping[Name, L2Advertisement]
     reaches: Mapping[Name, Reach]
+    elsewhere: Callable[[Address], tuple[tuple[str, int], ...]]
 
 
 def derive_vip(grant: Grant, intents: Collection[FrontendIntent], world: World) -> Layer2Vip | Silent:
@@ -143,7 +148,7 @@ def derive_vip(grant: Grant, intents: Collection[FrontendIntent], world: World) 
     if all(reach.interfaces is not None for reach in here):
         interfaces = tuple(sorted({name for reach in here for name in reach.interfaces or ()}))
     rank = nodes.index(world.node)
-    return Layer2Vip(grant.address, rank, scored[rank][0], nodes, interfaces)
+    return Layer2Vip(grant.address, rank, scored[rank][0], nodes, interfaces, world.elsewhere(grant.address))
 
 
 def _applies(one: L2Advertisement, grant: Grant, world: World) -> bool:
@@ -202,6 +207,7 @@ class Layer2Calc:
         self._grants: dict[Address, Grant] = {}
         self._grants_of: dict[Name, set[Address]] = {}
         self._frontends_at: dict[Address, dict[Frontend, FrontendIntent]] = {}
+        self._elsewhere = Elsewhere(node)
         self._dirty: set[Address] = set()
         self._reach_dirty = False
         self._silent: dict[Address, Silent] = {}
@@ -234,6 +240,9 @@ class Layer2Calc:
             case Table.SERVICE:
                 _put(self._services, ref.name, value if isinstance(value, Service) else None)
                 self._dirty |= self._grants_of.get(ref.name, set())
+            case Table.ANSWERING:
+                said = self._elsewhere.update(ref.name.name, value if isinstance(value, Answering) else None)
+                self._dirty |= said & self._grants.keys()
             case Table.SLICE | Table.ENDPOINTS:
                 self._update_slice(ref, value if isinstance(value, EndpointSlice) and not value.headless else None)
             case _:
@@ -304,6 +313,7 @@ class Layer2Calc:
             self._slices,
             self._advertisements,
             self._reaches,
+            self._elsewhere.find,
         )
         for address in self._dirty:
             made = self._derive(address, world)
@@ -343,6 +353,7 @@ def derive_layer2(tables: Tables, node: str) -> tuple[Mapping[Address, Layer2Vip
         slices,
         advertisements,
         {name: derive_reach(one, nodes) for name, one in advertisements.items()},
+        lambda address: derive_elsewhere(tables, node, address),
     )
     at: dict[Address, dict[Frontend, FrontendIntent]] = {}
     for frontend, intent in derive_services(tables, node).items():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol, Self
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix
 from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
@@ -116,6 +116,10 @@ class KernelDriver:
         Raises  OSError when the kernel does not answer.
         """
         return self._routes.read_interfaces()
+
+    def read_subnets(self) -> Mapping[str, frozenset[Prefix]]:
+        """As `read_interfaces`, each address with the length of its subnet."""
+        return self._routes.read_subnets()
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """One outcome per op, in order. Ops of one driver that follow each other go to it together.

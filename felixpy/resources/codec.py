@@ -29,7 +29,7 @@ from felixpy.resources import (
 )
 from felixpy.resources import documents as docs
 from felixpy.resources import kube_documents as kube
-from felixpy.resources.kinds import GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
+from felixpy.resources.kinds import ANSWERING_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.scalars import (
     FieldError,
     read_interface,
@@ -90,6 +90,7 @@ class Table(StrEnum):
     SECRET = "Secret"
     GRANT = "Grant"
     PORT_GRANT = "PortGrant"
+    ANSWERING = "Answering"
 
 
 POLICY_TABLES = (
@@ -265,6 +266,7 @@ class Decoder:
         self._affinity = msgspec.json.Decoder(docs.AffinityDoc)
         self._grant = msgspec.json.Decoder(docs.GrantDoc)
         self._port_grant = msgspec.json.Decoder(docs.PortGrantDoc)
+        self._answering = msgspec.json.Decoder(docs.AnsweringDoc)
         self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
         self._routes: dict[str, _Route] = {}
         for info in KINDS:
@@ -282,6 +284,9 @@ class Decoder:
             return self._decode_ipam(text, value)
         if text.startswith(GRANTS_PREFIX):
             return self._decode_grant(text, value)
+        if text.startswith(ANSWERING_PREFIX):
+            ref = Ref(Table.ANSWERING, Name("", text.removeprefix(ANSWERING_PREFIX)))
+            return self._finish(text, ref, value, self._answering, services.read_answering)
         route = self._routes.get(text[: text.rindex("/") + 1]) or self._routes.get(
             text[: text.rindex("/", 0, text.rindex("/")) + 1]
         )
@@ -431,6 +436,11 @@ def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
 def grant_key(address: str) -> str:
     """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
     return f"{GRANTS_PREFIX}addresses/{address}"
+
+
+def answering_key(node: str) -> str:
+    """Where a node says what it answers for at layer 2."""
+    return f"{ANSWERING_PREFIX}{node}"
 
 
 def port_grant_key(port: int) -> str:

@@ -244,6 +244,12 @@ class GrantDoc(Doc):
     pool: str = ""
 
 
+class AnsweringDoc(Doc):
+    """What a node answers for at layer 2: scores by segment and address."""
+
+    segments: dict[str, dict[str, int]] = {}
+
+
 class PortGrantDoc(Doc):
     port: int
     service: str

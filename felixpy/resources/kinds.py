@@ -20,6 +20,7 @@ IPAM_PREFIX = "/calico/ipam/v2/"
 ASK_PREFIX = "/felixpy/ask/"
 ANSWERS_PREFIX = "/felixpy/answers/"
 HOLDERS_PREFIX = "/felixpy/holders/"
+ANSWERING_PREFIX = "/felixpy/answering/"
 WATCHED_PREFIXES = (
     "/calico/resources/v3/projectcalico.org/",
     f"{IPAM_PREFIX}assignment/",
@@ -28,6 +29,7 @@ WATCHED_PREFIXES = (
     f"{IPAM_PREFIX}config",
     "/felixpy/resources/",
     "/felixpy/grants/",
+    ANSWERING_PREFIX,
     "/felixpy/ask/",
 )
 

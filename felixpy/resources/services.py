@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from felixpy.addresses import Address, Prefix, mask_address
-from felixpy.resources.documents import GrantDoc, PortGrantDoc
+from felixpy.resources.documents import AnsweringDoc, GrantDoc, PortGrantDoc
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import (
     AddressPoolDoc,
@@ -32,6 +32,8 @@ from felixpy.resources.types import (
     HEALTH,
     AddressPool,
     AddressRange,
+    Answering,
+    AnsweringClaim,
     Backend,
     BackendGroup,
     BackendPort,
@@ -310,6 +312,16 @@ def read_grant(doc: GrantDoc) -> Grant:
             raise FieldError(f"services[{index}]", f"{text!r} is not `namespace/name`")
         names.append(Name(namespace, name))
     return Grant(read_address("address", doc.address), tuple(names), doc.pool)
+
+
+def read_answering(doc: AnsweringDoc) -> Answering:
+    return Answering(
+        tuple(
+            AnsweringClaim(read_address(f"segments.{segment}", text), segment, score)
+            for segment, scores in sorted(doc.segments.items())
+            for text, score in sorted(scores.items())
+        )
+    )
 
 
 def read_port_grant(doc: PortGrantDoc) -> PortGrant:

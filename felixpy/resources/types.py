@@ -477,6 +477,21 @@ class Grant:
     pool: str
 
 
+class AnsweringClaim(NamedTuple):
+    """An address that a node answers for on a segment, with its score there."""
+
+    address: Address
+    segment: str
+    score: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What one node answers for at layer 2, while it lives."""
+
+    claims: tuple[AnsweringClaim, ...]
+
+
 class PortUse(NamedTuple):
     """A port of a Service, by protocol number; HEALTH stands for its health check."""
 
@@ -527,6 +542,7 @@ Resource = (
     | Secret
     | Grant
     | PortGrant
+    | Answering
 )
 
 

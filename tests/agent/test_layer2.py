@@ -249,6 +249,41 @@ def test_a_preferred_node_has_it(world: World) -> None:
     eventually(lambda: owns(second) and world.answers() == second.name, within_s=15)
 
 
+@pytest.fixture
+def apart(world: World) -> Iterator[World]:
+    """The switch keeps the nodes from each other, and their responders are new, so they have never heard one."""
+    for port in ("p1", "p2"):
+        world.switch.run("bridge", "link", "set", "dev", port, "isolated", "on")
+    for node in world.nodes.values():
+        os.kill(responder(node), signal.SIGKILL)
+    yield world
+    for port in ("p1", "p2"):
+        world.switch.run("bridge", "link", "set", "dev", port, "isolated", "off")
+
+
+def test_nodes_that_do_not_hear_each_other_go_by_what_the_datastore_says(apart: World) -> None:
+    first, second = apart.order()
+
+    def one_owner() -> list[Node] | None:
+        owners = [node for node in (first, second) if owns(node)]
+        return owners if len(owners) == 1 else None
+
+    (owner,) = eventually(lambda: one_owner() and settled(apart) and one_owner(), within_s=20)
+    other = second if owner is first else first
+    assert all(one_owner() == [owner] for _ in range(100))
+    eventually(lambda: apart.answers() == owner.name)
+    owner.agent.kill()
+    os.kill(responder(owner), signal.SIGKILL)
+    eventually(lambda: owns(other), within_s=20, what="its lease has run out")
+    eventually(lambda: apart.resolves() and apart.answers() == other.name)
+
+
+def settled(world: World) -> bool:
+    """Whether each node has said what it answers for, and it is as it is."""
+    said = {key.rpartition("/")[2]: value for key, value in world.etcd.get_prefix("/felixpy/answering/").items()}
+    return all((VIP in said.get(node.name, "")) == owns(node) for node in world.nodes.values())
+
+
 def test_a_kernel_that_answers_beside_the_responder_is_named(world: World) -> None:
     node, _ = world.order()
     for device in ("kube-ipvs0", "kube-ipvs1"):

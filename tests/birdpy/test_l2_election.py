@@ -279,6 +279,45 @@ def test_an_address_that_comes_back_in_time_stays() -> None:
     assert wire.run(LINGER_S + 5).owners() == [0]
 
 
+def deaf(sender: int, receiver: int) -> bool:
+    """The segment keeps its hosts from each other."""
+    return True
+
+
+def test_a_node_that_hears_nobody_leaves_the_address_to_one_that_answers_already() -> None:
+    wire = Wire(2).start(0).run(2, deaf).start(1)
+    told(wire, 1, score_of(0))
+    assert wire.run(20, deaf).owners() == [0]
+    wire.silent = {0}
+    assert wire.run(20, deaf).owners() == [], "its lease says that it lives"
+    told(wire, 1, 0)
+    assert wire.run(1, deaf).owners() == [1]
+
+
+def test_of_two_that_answer_and_hear_nobody_the_lesser_yields() -> None:
+    wire = Wire(2).start().run(5, deaf)
+    assert wire.owners() == [0, 1]
+    told(wire, 0, score_of(1))
+    told(wire, 1, score_of(0))
+    assert wire.run(20, deaf).owners() == [0]
+
+
+def test_a_node_that_has_heard_another_trusts_its_ears() -> None:
+    wire = Wire(2).start().run(2)
+    told(wire, 1, score_of(0))
+    wire.silent = {0}
+    assert wire.run(1.5).owners() == [1], "whatever its lease says"
+    told(wire, 1, score_of(0) + 1)
+    assert wire.run(5).owners() == [1]
+
+
+def told(wire: Wire, number: int, elsewhere: int) -> None:
+    """The datastore says that a node with this score answers on the segment; with 0, that none does."""
+    wire.deliver(
+        number, wire.nodes[number].want({VIP: Standing(number, score_of(number), elsewhere)}, (), wire.now), deaf
+    )
+
+
 def drained(count: int = 2) -> Wire:
     """Node 0 has left gently, and another has taken over."""
     wire = Wire(count).start().run(8)

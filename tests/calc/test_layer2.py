@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +14,18 @@ from felixpy.calc.advertisements import EXCLUDE_LABEL
 from felixpy.calc.layer2 import Layer2Calc, Layer2Vip, derive_layer2, score_node
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services import ServiceCalc
-from felixpy.resources.codec import Decoded, Decoder, Ref, Table
+from felixpy.resources.codec import Decoded, Decoder, Ref, Table, answering_key
+from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import AddressPool, Broken, L2Advertisement, Node, Preference
+from felixpy.resources.types import (
+    AddressPool,
+    Answering,
+    AnsweringClaim,
+    Broken,
+    L2Advertisement,
+    Node,
+    Preference,
+)
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
 from tests.calc.service_world import (
@@ -68,6 +78,12 @@ def advertisement(name: str = "a", **values: object) -> Change:
 
 def pool(name: str, **labels: str) -> Change:
     return Ref(Table.ADDRESS_POOL, Name("metallb-system", name)), AddressPool((), labels=tuple(sorted(labels.items())))
+
+
+def answering(name: str, *claims: tuple[str, str, int]) -> Change:
+    """What a node says that it answers for: address, segment, score."""
+    said = Answering(tuple(AnsweringClaim(parse_address(one), segment, score) for one, segment, score in claims))
+    return Ref(Table.ANSWERING, Name("", name)), said
 
 
 def gone(change: Change) -> Change:
@@ -193,6 +209,24 @@ def test_no_endpoint_at_all_and_nobody_contends() -> None:
     assert world.delta.drops == {parse_address(VIP)}
 
 
+def test_what_other_nodes_answer_for_is_told_by_segment_and_greatest_score() -> None:
+    world = World(*served(), advertisement("one"))
+    world.see(
+        answering(ME, (VIP, "a", 9)),
+        answering(OTHER, (VIP, "a", 1), (VIP, "b", 5)),
+        answering("n3", (VIP, "a", 2), ("192.0.2.1", "a", 7)),
+    )
+    assert world.vip().elsewhere == (("a", 2), ("b", 5))
+    assert world.see(gone(answering("n3"))).vip().elsewhere == (("a", 1), ("b", 5))
+
+
+def test_what_a_node_answers_for_is_read_as_it_writes_it() -> None:
+    body = msgspec.json.encode(AnsweringDoc({"10.9.0.0/24": {"10.9.0.100": 7}}))
+    decoded = Decoder(ME).decode(answering_key("n2").encode(), body)
+    assert decoded == Decoded(*answering("n2", ("10.9.0.100", "10.9.0.0/24", 7)))
+    assert isinstance(Decoder(ME).decode(answering_key("n2").encode(), b'{"segments":{"a":{"x":1}}}'), Broken)
+
+
 def test_a_change_that_means_nothing_here_says_nothing() -> None:
     world = World(*served(), advertisement())
     world.see(slice_of("a/x-1", "x", backend("10.0.0.9", "n3")))
@@ -252,6 +286,15 @@ _own = st.one_of(
         st.sampled_from([(), (parse_selector("has(x)"),)]),
     ),
 )
+_answering = st.builds(
+    lambda name, claims: answering(name, *claims),
+    st.sampled_from([ME, OTHER, "n3"]),
+    st.lists(
+        st.tuples(st.sampled_from([VIP, "203.0.113.2"]), st.sampled_from(["10.9.0.0/24", "b"]), st.integers(1, 3)),
+        max_size=3,
+    ),
+)
+_own = st.one_of(_own, _answering)
 _changes = st.one_of(SERVICE_CHANGES, _own, _own.map(gone))
 
 
