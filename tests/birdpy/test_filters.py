@@ -17,7 +17,18 @@ import pytest
 from birdpy.addresses import parse_prefix
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.versions import NO_LOCAL_PREF, find_impossible
-from birdpy.intent import Advertisement, BgpIntent, Direction, Neighbor, Policy
+from birdpy.intent import (
+    Advertisement,
+    BgpIntent,
+    Change,
+    Direction,
+    Match,
+    Neighbor,
+    NextHopRule,
+    Policy,
+    RouteOrigin,
+    Statement,
+)
 from felixpy.calc.bgp_filters import Audience, OwnPath, Surroundings, derive_statements
 from felixpy.resources.bgp_documents import BgpFilterDoc
 from felixpy.resources.bgp_filters import read_bgp_filter
@@ -82,6 +93,7 @@ class Seen:
     path: str
     communities: str = ""
     large: str = ""
+    next_hop: str = ""
 
 
 @dataclass
@@ -145,9 +157,8 @@ class Lab:
         shown = self.far.birdc("show", "route", "all")
         for prefix, body in re.findall(r"^(\S+/\d+)\s+unicast(.*?)(?=^\S+/\d+\s|\Z)", shown, re.S | re.M):
             values = dict(re.findall(r"BGP\.(\w+): (.*)", body))
-            found[prefix] = Seen(
-                values.get("as_path", ""), values.get("community", ""), values.get("large_community", "")
-            )
+            words = ("as_path", "community", "large_community", "next_hop")
+            found[prefix] = Seen(*(values.get(word, "") for word in words))
         return found
 
 
@@ -266,7 +277,7 @@ async def test_operations_change_what_is_accepted(lab: Lab) -> None:
         ],
     }
     await lab.apply("importV4", rule)
-    want = Seen("64512 65003 65003 65002 65000", "(65000,7)", "(65000, 7, 8)")
+    want = Seen("64512 65003 65003 65002 65000", "(65000,7)", "(65000, 7, 8)", lab.node.text)
 
     async def told() -> bool:
         assert lab.told()[PLAIN] == want
@@ -290,3 +301,18 @@ async def test_what_is_prepended_for_another_as_comes_after_ours(lab: Lab, prefi
 
     await eventually_async(told, within_s=20)
     assert lab.told()[BLOCK].path == "64512"
+
+
+async def test_a_next_hop_is_kept_or_made_ours(lab: Lab) -> None:
+    """To another AS it is ours by default; what we originate has none to keep."""
+    keep = Change(next_hop=NextHopRule.UNCHANGED)
+    kept = [Statement(Match((lab.far.address,), origin=one), change=keep) for one in (RouteOrigin.EXTERNAL,)]
+    assert {one.next_hop for prefix, one in lab.told().items() if ":" not in prefix} == {lab.node.text}
+    await make_so(lab.driver, lab.intent(Policy(exports=tuple(kept))))
+
+    async def told() -> bool:
+        seen = lab.told()
+        assert (seen[PLAIN].next_hop, seen[BLOCK].next_hop) == (lab.source.text, lab.node.text)
+        return True
+
+    await eventually_async(told, within_s=20)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from birdpy.addresses import parse_prefix
-from birdpy.intent import Advertisement, BgpIntent, LinkBandwidth, Neighbor
+from birdpy.intent import Advertisement, BgpIntent, Change, Match, Neighbor, Policy, RouteOrigin, Statement
 from tests.birdpy.conftest import Router, established, make_so, session
 from tests.support.process import Daemon
 from tests.support.wait import eventually, eventually_async
@@ -118,3 +118,32 @@ async def test_bird_as_top_of_rack_over_several_hops(routers: list[Router], vip_
     )
     assert "community: (65000,100)" in shown
     assert f"next_hop: {a.text}" in shown
+
+
+BOTH = """
+router id 10.99.0.2;
+protocol device { }
+protocol bgp node1 {
+    local 10.99.0.2 as 65000;
+    neighbor 10.99.0.1 as 64512;
+    ipv4 { import all; export none; };
+    ipv6 { import all; export none; };
+}
+"""
+
+
+async def test_a_session_that_carries_both_families_gives_each_our_address(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    b.start_bird(BOTH)
+    a.start_gobgpd()
+    tor = replace(session(a, b, TOR_ASN), passive=False, versions=(4, 6))
+    six = parse_prefix("fd64:1::/122")
+    crossing = Statement(Match((b.address,), version=6, origin=RouteOrigin.LOCAL), change=Change(next_hop=a.address6))
+    given = {prefix: Advertisement(prefix) for prefix in (BLOCK, six)}
+    intent = BgpIntent(a.speaker(), {b.address: tor}, given, Policy(exports=(crossing,)))
+    async with a.driver() as driver:
+        await make_so(driver, intent)
+        await established(driver)
+        shown = eventually(lambda: str(six) in (text := b.birdc("show", "route", "all")) and text, within_s=10)
+    assert f"BGP.next_hop: {a.text}" in shown
+    assert "BGP.next_hop: fd99::1" in shown

@@ -1,0 +1,109 @@
+"""Which changes end a session: what docs/bgp.md says, measured. All others leave it as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from birdpy.gobgp.driver import GobgpDriver
+from birdpy.intent import (
+    Bfd,
+    BgpIntent,
+    Change,
+    GracefulRestart,
+    Match,
+    Neighbor,
+    Policy,
+    PrefixRange,
+    Statement,
+)
+from tests.birdpy.conftest import Star, established, make_so
+from tests.birdpy.test_driver import BLOCK, OTHER
+from tests.support.wait import eventually_async
+
+STAYS_S = 0.7
+"""How long a session is looked at before it counts as left alone; one that ends does so at once."""
+
+ENDS: dict[str, dict[str, object]] = {
+    "password": {"password": "secret"},
+    "restart time": {"graceful_restart": GracefulRestart(restart_time_s=33, deferral_time_s=2)},
+    "AS allowed in the path": {"allow_own_asn": 2},
+}
+"""Measured too, and left out for their time: families, TTL security, passive, port, local AS.
+
+On version 3 every update ends the session.
+"""
+STAYS: dict[str, dict[str, object]] = {
+    "hold and keepalive time": {"hold_time_s": 180, "keepalive_s": 60},
+}
+
+
+async def ends(star: Star, changed: BgpIntent) -> bool:
+    """Whether the other side sees its session end, when `changed` is carried out."""
+    driver, second, _ = star.drivers
+    before = (await second.read_sessions())[star.a.address]
+    assert before.established
+    await make_so(driver, changed)
+    end = asyncio.get_running_loop().time() + STAYS_S
+    while asyncio.get_running_loop().time() < end:
+        now = (await second.read_sessions())[star.a.address]
+        if not now.established or now.up_since != before.up_since:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+def towards_b(star: Star, **settings: object) -> BgpIntent:
+    intent = star.intent(star.a, BLOCK, OTHER)
+    neighbor: Neighbor = replace(intent.neighbors[star.b.address], **settings)  # type: ignore[arg-type]
+    return replace(intent, neighbors={**intent.neighbors, star.b.address: neighbor})
+
+
+def generation(driver: GobgpDriver) -> int:
+    return driver.client.wire.generation
+
+
+@pytest.mark.parametrize("what", ENDS)
+async def test_a_session_ends_with_what_its_open_message_or_its_connection_says(star: Star, what: str) -> None:
+    if generation(star.drivers[0]) == 4 or what == "restart time":
+        assert await ends(star, towards_b(star, **ENDS[what]))
+
+
+@pytest.mark.parametrize("settings", STAYS.values(), ids=STAYS.keys())
+async def test_version_4_leaves_a_session_alone_where_only_times_change(
+    star: Star, settings: dict[str, object]
+) -> None:
+    await make_so(star.drivers[0], towards_b(star))
+    assert await ends(star, towards_b(star, **settings)) is (generation(star.drivers[0]) == 3)
+
+
+async def test_policies_leave_sessions_alone_but_a_tighter_export_ends_them_on_version_3(star: Star) -> None:
+    driver = star.drivers[0]
+    block = Match(prefixes=(PrefixRange(BLOCK, 26, 26),))
+    await make_so(driver, towards_b(star))
+    for policy, tighter in (
+        (Policy(imports=(Statement(block, False),)), False),
+        (Policy(exports=(Statement(block, None, Change(add_communities=(64512 << 16 | 7,))),)), False),
+        (Policy(exports=(Statement(block, False),)), True),
+    ):
+        assert await ends(star, replace(towards_b(star), policy=policy)) is (tighter and generation(driver) == 3)
+
+
+async def test_bfd_is_taken_up_and_left_with_a_new_session(star: Star) -> None:
+    """Version 4 alone; both ends see each other's packets."""
+    driver, second, _ = star.drivers
+    if generation(driver) == 3:
+        return
+    fast = Bfd(100, 100, 3)
+    back = star.intent(star.b)
+    to_a = replace(back.neighbors[star.a.address], bfd=fast)
+    await make_so(second, replace(back, neighbors={star.a.address: to_a}))
+    await make_so(driver, towards_b(star, bfd=fast))
+    await established(second)
+
+    async def up() -> bool:
+        return bool((await driver.read_sessions())[star.b.address].bfd_up)
+
+    await eventually_async(up, within_s=20)
