@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 
 from birdpy.addresses import parse_prefix
-from birdpy.intent import Advertisement, BgpIntent, Change, Match, Neighbor, Policy, RouteOrigin, Statement
+from birdpy.intent import (
+    Advertisement,
+    BgpIntent,
+    Change,
+    LinkBandwidth,
+    Match,
+    Neighbor,
+    Policy,
+    RouteOrigin,
+    Statement,
+)
 from tests.birdpy.conftest import Router, established, make_so, session
 from tests.support.process import Daemon
 from tests.support.wait import eventually, eventually_async
