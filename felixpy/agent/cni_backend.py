@@ -164,6 +164,8 @@ class AgentBackend:
 
     async def _assign(self, claim: Claim, make_endpoint: MakeEndpoint, key: str, expected: int) -> Admitted:
         attachment = claim.attachment
+        if not claim.managed:
+            return await self._store_unmanaged(claim.addresses, make_endpoint, key, expected)
         request = Request(
             handle_id=attachment.handle,
             owner=pod_owner(self._node, attachment.endpoint.namespace, attachment.pod, self._now()),
@@ -183,6 +185,18 @@ class AgentBackend:
         if written[0].profile:
             await self._ensure_profile(written[0])
         return Admitted(_held(assignment), assignment.revision, created=True)
+
+    async def _store_unmanaged(
+        self, addresses: tuple[Address, ...], make_endpoint: MakeEndpoint, key: str, expected: int
+    ) -> Admitted:
+        written = make_endpoint(addresses)
+        stored = StoreWrite(key.encode(), written.value)
+        done = await self._store.transact([Expect(stored.key, expected)], [stored])
+        if not done.succeeded:
+            raise ExpectationFailed(key)
+        if written.profile:
+            await self._ensure_profile(written)
+        return Admitted(addresses, done.revision, created=True)
 
     async def _ensure_profile(self, write: EndpointWrite) -> None:
         """Makes the network's profile where there is none; one that somebody has written stays."""

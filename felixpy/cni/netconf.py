@@ -62,7 +62,8 @@ class NetConf:
     """One network: how pods on it get addresses, and how their links are. mtu in bytes, 0 means the node's.
 
     `node` is the node that it is for, "" for any. `needs_pod`: a pod is not wired before the datastore has its Pod.
-    `floating`: pods may ask for floating addresses. `published` are ports that the runtime makes the node's own.
+    `floating`: pods may ask for floating addresses; `unmanaged`: and for some of their own that no pool gives out.
+    `published` are ports that the runtime makes the node's own.
     """
 
     version: str
@@ -78,6 +79,7 @@ class NetConf:
     node: str = ""
     needs_pod: bool = False
     floating: bool = False
+    unmanaged: bool = False
     published: tuple[PublishedPort, ...] = ()
     dns: Dns | None = None
     previous: PreviousResult | None = None
@@ -112,6 +114,7 @@ class _Container(msgspec.Struct):
 
 class _Features(msgspec.Struct):
     floating_ips: bool = False
+    ip_addrs_no_ipam: bool = False
 
 
 class _Policy(msgspec.Struct):
@@ -234,6 +237,7 @@ def parse_netconf(data: bytes) -> NetConf:
         node=conf.nodename or (conf.kubernetes.node_name if conf.kubernetes else ""),
         needs_pod=bool(conf.policy and conf.policy.type == KUBERNETES),
         floating=bool(conf.feature_control and conf.feature_control.floating_ips),
+        unmanaged=bool(conf.feature_control and conf.feature_control.ip_addrs_no_ipam),
         published=_parse_published(asked.mappings or ()),
         dns=_merge_dns(conf.dns, asked.dns),
         previous=_parse_previous(conf.previous) if conf.previous else None,

@@ -160,7 +160,8 @@ class PodFacts:
 class Claim:
     """The addresses that an attachment asks for: one of each version in `versions`, from these pools (names or CIDRs;
     none means any that is for a namespace with these labels), or exactly `addresses`. `floating` are addresses that
-    lead to those of their family, `published` ports that the node's own lead to.
+    lead to those of their family, `published` ports that the node's own lead to. Without `managed` no pool is
+    asked: whoever wrote `addresses` answers for them.
     """
 
     attachment: Attachment
@@ -171,6 +172,7 @@ class Claim:
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     floating: tuple[Address, ...] = ()
     published: tuple[PublishedPort, ...] = ()
+    managed: bool = True
 
 
 def parse_call(request: Request, node: str) -> Call:
@@ -208,7 +210,13 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
     Raises  CniError INVALID_CONFIG for annotations that cannot be.
     """
     conf = call.conf
-    if asked := _read_list(facts.annotations, "ipAddrs"):
+    unmanaged = _read_list(facts.annotations, "ipAddrsNoIpam")
+    if unmanaged:
+        if not conf.unmanaged:
+            field = f"{_ANNOTATIONS}ipAddrsNoIpam: the network does not offer it"
+            raise CniError(Code.INVALID_CONFIG, field, "feature_control.ip_addrs_no_ipam")
+        addresses = parse_asked_addresses(_ANNOTATIONS + "ipAddrsNoIpam", unmanaged)
+    elif asked := _read_list(facts.annotations, "ipAddrs"):
         addresses = parse_asked_addresses(_ANNOTATIONS + "ipAddrs", asked)
     else:
         addresses = conf.addresses or ((call.args.address,) if call.args.address else ())
@@ -225,6 +233,7 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
         facts.namespace_labels,
         _read_floating(conf, facts, versions),
         () if attachment.pod else conf.published,
+        not unmanaged,
     )
 
 

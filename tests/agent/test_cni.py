@@ -182,6 +182,19 @@ def test_annotations_of_pod_and_namespace(node: Node, sandbox: MakeSandbox) -> N
     node.drop("ippools", "named")
 
 
+def test_an_address_that_no_pool_gives_out(node: Node, sandbox: MakeSandbox) -> None:
+    asked = {"cni.projectcalico.org/ipAddrsNoIpam": '["192.168.7.7", "fd77::7"]'}
+    kubernetes(node, "Pod", "pods", "own", {"metadata": {"annotations": asked}, "spec": {"nodeName": "n1"}}, "web")
+    own = sandbox("own", "web")
+    assert own.call("ADD").details == "feature_control.ip_addrs_no_ipam"
+    offered = {"feature_control": {"ip_addrs_no_ipam": True}}
+    assert own.add(**offered) == own.add(**offered) == ["192.168.7.7", "fd77::7"]
+    assert ping_ok(node.namespace, "192.168.7.7")
+    assert node.etcd.get_prefix(f"/calico/ipam/v2/handle/{NETWORK}.cown") == {}
+    own.delete()
+    assert node.etcd.get_prefix(f"{CALICO}/workloadendpoints/web/n1-k8s-own-") == {}
+
+
 def test_labels_follow_the_pod_whenever_it_comes(node: Node, sandbox: MakeSandbox) -> None:
     """Until it comes only the namespace's profile holds; then the Pod's labels do, here and in the datastore."""
     kubernetes(node, "Namespace", "namespaces", "shop", {})
