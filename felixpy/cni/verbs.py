@@ -114,7 +114,8 @@ class Verbs:
                 continue
             try:
                 async with self._locks.hold(attachment.host_device):
-                    await self._delete(attachment, Timing())
+                    if self._read_pending(name):  # an ADD may have done it since
+                        await self._delete(attachment, Timing())
             except Exception as error:
                 remaining += 1
                 why = str(as_cni_error(error))

@@ -59,6 +59,15 @@ async def test_an_add_does_first_what_was_kept_of_its_interface(world: World) ->
     assert len(world.backend.held) == 1, "and does not come again"
 
 
+async def test_a_kept_del_that_an_add_has_done_is_not_done_again(world: World) -> None:
+    await world.call("ADD")
+    world.backend.reachable = False
+    await world.call("DEL")
+    world.backend.reachable = True
+    await asyncio.gather(world.call("ADD"), world.verbs.replay_pending())
+    assert len(world.backend.held) == 1
+
+
 async def test_what_is_kept_counts_until_it_is_done(world: World) -> None:
     await world.call("ADD")
     world.backend.reachable = False
