@@ -7,9 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ipam.addresses import format_address
+from ipam.addresses import format_address, parse_prefix
 from ipam.audit import Problem
-from ipam.request import AddressRefused, PoolExhausted
+from ipam.block import Release, held_by
+from ipam.model import node_owner
+from ipam.request import AddressRefused, BlockInUse, PoolExhausted
 from ipam.store import Fault, StoreFailure
 from tests.ipam.calico_writer import CalicoWriter, Lost, TwinKeys
 from tests.ipam.cluster import Cluster, pod, texts
@@ -32,20 +34,33 @@ class Machine(RuleBasedStateMachine):
         self.seen = dict.fromkeys(NODES, 0)
         self.held = {}
         self.unsure = set()
+        self.stale = []
+        self.terms = {}
         self.calico_held = {}
         self.calico_unsure = set()
         self.steps = []
         self.calico = CalicoWriter(TwinKeys(self.cluster.store), "c1", "10.0.0.0/28", 30, lambda: self.cluster.now)
 
-    @initialize(strict=st.booleans(), cooldown_s=st.sampled_from([0, 30]), limit=st.sampled_from([0, 2]))
-    def begin(self, strict, cooldown_s, limit):
-        self.cooldown_s, self.limit = cooldown_s, limit
+    @initialize(
+        strict=st.booleans(),
+        cooldown_s=st.sampled_from([0, 30]),
+        limit=st.sampled_from([0, 2]),
+        follow=st.booleans(),
+        alone=st.booleans(),
+    )
+    def begin(self, strict, cooldown_s, limit, follow, alone):
+        self.cooldown_s, self.limit, self.follow, self.alone = cooldown_s, limit, follow, alone
         self.cluster.pool(cidr="10.0.0.0/28", blockSize=30)
         self.cluster.config(strict_affinity=strict, max_blocks=limit, cooldown_s=cooldown_s)
 
     def node(self, name):
         if name not in self.nodes:
             self.nodes[name] = self.cluster.node(name)
+            if self.follow:
+                for key, found in self.cluster.store.values.items():
+                    self.nodes[name].observe(key, found.value, found.mod_revision)
+                self.seen[name] = len(self.cluster.store.log)
+                self.nodes[name].follow()
         return self.nodes[name]
 
     def run(self, name, fault, verb):
@@ -75,8 +90,8 @@ class Machine(RuleBasedStateMachine):
         self.unsure.discard(handle)
 
     @rule(name=st.sampled_from(NODES), handle=st.integers(0, 9), last=st.integers(0, 15), fault=FAULTS)
-    def assign_fixed(self, name, handle, last, fault):
-        handle = f"{name}-{handle}"
+    def assign_fixed(self, name, handle, last, fault, whole=""):
+        handle = whole or f"{name}-{handle}"
         address = f"10.0.0.{last}"
         try:
             got = self.run(name, fault, lambda node: node.assign(pod(handle, addresses=[address])))
@@ -99,6 +114,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.held.pop(handle, None)
         self.unsure.discard(handle)
+        self.terms[handle] = self.terms.get(handle, 0) + 1
 
     @rule(name=st.sampled_from(NODES), handles=st.lists(st.integers(0, 9), min_size=2, max_size=5, unique=True))
     def assign_at_once(self, name, handles):
@@ -112,6 +128,42 @@ class Machine(RuleBasedStateMachine):
             if not isinstance(got, PoolExhausted):
                 self.held[f"{name}-{each}"] = texts(got)
                 self.unsure.discard(f"{name}-{each}")
+
+    @rule(which=st.integers(0, 99))
+    def suspect(self, which):
+        """Someone notes what a handle holds, to release it later, maybe too late."""
+        known = sorted(self.held.keys() - self.unsure)
+        handle = known[which % len(known)] if known else ""
+        for cidr in BLOCKS if known else ():
+            block = self.cluster.block(cidr)
+            for ordinal in held_by(block, handle) if block else ():
+                release = Release(block.cidr.nth(ordinal), handle, block.sequence_of[ordinal])
+                self.stale.append((release, self.terms.setdefault(handle, 0)))
+
+    @rule(which=st.integers(0, 99), by=st.sampled_from(NODES), anew=st.booleans())
+    def collect(self, which, by, anew):
+        """What is suspect is released, at times after the very same address was given to the very same handle anew."""
+        if not self.stale:
+            return
+        release, term = self.stale.pop(which % len(self.stale))
+        handle, address = release.handle_id, format_address(release.address)
+        if anew and handle not in self.unsure:
+            self.release(handle[-1], handle[:2], by, None)
+            self.assign_fixed(by, 0, release.address[-1], None, handle)
+        receipt = self.run(by, None, lambda node: node.release_addresses([release]))
+        if receipt.released:
+            assert term == self.terms[handle], "it was released and given out again since"
+            self.held[handle].remove(address)
+            if not self.held[handle]:
+                del self.held[handle]
+
+    @rule(cidr=st.sampled_from(BLOCKS), owner=st.sampled_from(NODES), by=st.sampled_from(NODES), empty=st.booleans())
+    def give_up_block(self, cidr, owner, by, empty):
+        """A node is gone, or somebody thinks so; or a pool is."""
+        try:
+            self.run(by, None, lambda node: node.release_block(parse_prefix(cidr), node_owner(owner), empty))
+        except BlockInUse:
+            return
 
     @rule(name=st.sampled_from(NODES), count=st.integers(1, 6))
     def hear(self, name, count):
@@ -130,12 +182,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(cidr=st.sampled_from(BLOCKS), host=st.sampled_from([*NODES, "c1"]))
     def calico_gives_up(self, cidr, host):
-        self.steps.append((None, self.calico.give_up(cidr, host)))
+        if not self.alone:
+            self.steps.append((None, self.calico.give_up(cidr, host)))
 
     @rule(number=st.integers(0, 9))
     def calico_assigns(self, number):
         handle = f"c1-{number}"
-        if handle not in self.calico_held and handle not in self.calico_unsure and self.cooldown_s == 0:
+        if {handle}.isdisjoint([*self.calico_held, *self.calico_unsure]) and not self.alone and self.cooldown_s == 0:
             self.calico_unsure.add(handle)
             self.steps.append((("assign", handle), self.calico.assign(handle)))
 
@@ -188,6 +241,10 @@ class Machine(RuleBasedStateMachine):
         known = {*self.held, *self.unsure, *self.calico_held, *self.calico_unsure}
         assert set(allocated.values()) <= known
 
+    @invariant()
+    def without_calico_nothing_is_ever_wrong(self):
+        assert not getattr(self, "alone", False) or self.cluster.audit().is_clean
+
     def teardown(self):
         """When all is over and everyone gives back what they had, nothing is left but what Calico's crashes leave."""
         if not hasattr(self, "cooldown_s"):
@@ -208,5 +265,5 @@ class Machine(RuleBasedStateMachine):
         assert len(self.allocated()) >= (8 if self.limit else 16)
 
 
-Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
+Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, database=None)
 TestMachine = Machine.TestCase
