@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from .addresses import Prefix
+from .addresses import Prefix, format_address
 from .assigning import plan_assign
 from .block import Release
 from .cache import Cache
@@ -188,6 +188,27 @@ class Allocator:
         With `only_empty` the handle alone goes, and only if it holds no address.
         """
         return await self._release(lambda draft: plan_release_handle(draft, handle_id, only_empty), also)
+
+    async def exchange(self, releases: Sequence[Release], request: Request | None, also: Sequence[Write]) -> int:
+        """Gives back some addresses and takes others, with the caller's writes, all or nothing; the revision.
+
+        Raises as `assign`, and ExpectationFailed where an address is not held as its release says.
+        """
+
+        def plan(draft: Draft) -> _Planned:
+            receipt: Receipt | None = None
+            if releases:
+                draft, receipt = plan_release_addresses(draft, releases)
+            if receipt is not None and receipt.refused:
+                raise ExpectationFailed(format_address(next(iter(receipt.refused))))
+            assignment = Assignment("", ())
+            if request is not None:
+                draft, assignment = plan_assign(draft, request, self.selects)
+            return _Planned(draft, assignment, also)
+
+        result = await self._submit(plan)
+        assert isinstance(result, Assignment)
+        return result.revision
 
     async def release_addresses(self, releases: Sequence[Release], also: Sequence[Write] = ()) -> Receipt:
         """Gives back single addresses, each only if its handle and sequence number are still those given."""

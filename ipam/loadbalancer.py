@@ -24,7 +24,7 @@ class VipPool:
 
     `namespaces` are those it is for, None meaning all; `selects_services` says that it has selectors of Services, whose
     matches are in `VipService.selected_by`. Priority counts down to 1; 0 comes last. A draining pool gives out nothing,
-    not even what is asked for; who has an address of it keeps it.
+    not even what is asked for; who has an address of it keeps it. Addresses of an exclusive one are shared by nobody.
     """
 
     name: str
@@ -35,6 +35,7 @@ class VipPool:
     namespaces: frozenset[str] | None = None
     selects_services: bool = False
     draining: bool = False
+    exclusive: bool = False
 
     @property
     def is_pinned(self) -> bool:
@@ -60,7 +61,10 @@ class FamilyPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VipService:
-    """What a Service says about its addresses. `families` has 4, 6 or both, the primary one first."""
+    """What a Service says about its addresses. `families` has 4, 6 or both, the primary one first.
+
+    `only` are the names of the pools that it may have addresses of; None means all. `named`: it asks for these itself.
+    """
 
     sharer: Sharer
     namespace: str
@@ -69,6 +73,8 @@ class VipService:
     requested: tuple[Address, ...] = ()
     requested_pool: str = ""
     selected_by: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    named: bool = False
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -126,7 +132,7 @@ def choose_addresses(service: VipService, pools: Iterable[VipPool], ledger: Ledg
 
     Missing  a second family is no reason to refuse a Service that only prefers both.
     """
-    ordered = _order(pools)
+    ordered = _order(pool for pool in pools if service.only is None or pool.name in service.only)
     if service.requested:
         return _choose_requested(service, ordered, ledger)
     if service.requested_pool:
@@ -175,6 +181,9 @@ def _explain_pool(service: VipService, pool: VipPool) -> VipRefusal | None:
 def _explain_address(service: VipService, pool: VipPool, address: Address, ledger: Ledger) -> VipRefusal | None:
     if pool.avoid_buggy and is_buggy(address):
         return VipRefusal.BUGGY
+    others = (other for other in ledger.holders_of(address) if other.name != service.sharer.name)
+    if pool.exclusive and any(others):
+        return _explain_pool(service, pool) or VipRefusal.TAKEN
     return _explain_pool(service, pool) or explain_sharing(service, address, ledger)
 
 
@@ -239,7 +248,7 @@ def _choose_automatic(service: VipService, pools: tuple[VipPool, ...], ledger: L
     single: tuple[Vip, ...] = ()
     for pool in pools:
         reason = _explain_pool(service, pool)
-        if reason is None and not pool.auto_assign and not service.requested_pool:
+        if reason is None and not pool.auto_assign and not (service.requested_pool or service.named):
             reason = VipRefusal.NOT_AUTOMATIC
         if reason is None and pool.draining:
             reason = VipRefusal.DRAINING

@@ -12,34 +12,39 @@ Nothing may be planned before the whole datastore has been observed; nothing is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
 from felixpy.addresses import Address, format_address, parse_address
-from felixpy.controllers.batch import MOST_OPERATIONS, Batch, Step, changes_of, join_steps, size_of
+from felixpy.controllers.batch import MOST_OPERATIONS, Batch, IpamChange, Step, changes_of, join_steps, size_of
+from felixpy.controllers.calico_holdings import CalicoHoldings, make_attributes, make_handle
 from felixpy.controllers.events import EventReason, make_event
 from felixpy.controllers.pool_status import POOLS, PoolStatus
 from felixpy.controllers.resting import RESTING, make_rest, parse_rest
 from felixpy.controllers.service_status import read_refusal, render_status
-from felixpy.controllers.vips import make_pools, make_service, make_sharer, wants_address
+from felixpy.controllers.vips import CALICO_POOL, for_services, make_pools, make_service, make_sharer, wants_address
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.codec import Decoded, Decoder, Table, grant_key
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
-from felixpy.resources.types import AddressPool, Broken, Grant, Namespace, Resource, Service
+from felixpy.resources.types import AddressPool, Broken, Grant, IpPool, Namespace, Resource, Service
 from ipam import addresses as ipam_addresses
 from ipam.ledger import Ledger, Sharer
 from ipam.loadbalancer import Refused, VipPool, VipService, choose_addresses, explain_sharing
+from ipam.model import BLOCKS_PREFIX
 
 SERVICES = BY_TYPE["v1", "Service"]
 _STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
+IP_POOLS = BY_TYPE["projectcalico.org/v3", "IPPool"]
 _GRANTED_ADDRESSES = f"{GRANTS_PREFIX}addresses/"
 WATCHED = (
     CLUSTER_INFORMATION_KEY,
     SERVICES.prefix.encode(),
     BY_TYPE["v1", "Namespace"].prefix.encode(),
     POOLS.prefix.encode(),
+    IP_POOLS.prefix.encode(),
+    BLOCKS_PREFIX.encode(),
     _GRANTED_ADDRESSES.encode(),
     RESTING.encode(),
     _STATUS_OF_SERVICES.encode(),
@@ -78,6 +83,8 @@ class Allocation:
         self._queue: list[tuple[bool, str, Name]] = []
         self._obeyed = False
         self._pool_status = PoolStatus()
+        self._ip_pools: dict[Name, IpPool] = {}
+        self._ipam = CalicoHoldings()
         self._undo: list[Callable[[], None]] = []
         self._steps_at_once = MOST_OPERATIONS
 
@@ -121,6 +128,10 @@ class Allocation:
             return
         if self._pool_status.observe(text, value):
             return
+        holders = self._ipam.observe(text, value)
+        if holders is not None:
+            self._touch_holders(holders)
+            return
         ref = self._decoder.ref_of(text)
         decoded = self._decoder.decode(key, value)
         if ref is None or decoded is None:
@@ -141,6 +152,14 @@ class Allocation:
         else:
             self._statuses[name] = value
         self._touch(name)
+
+    def _touch_holders(self, holders: Iterable[Name]) -> None:
+        """Calico's IPAM says something else of what these hold."""
+        for name in holders:
+            self._record(name)
+            self._touch(name)
+        if holders:
+            self._touch(*self._waiting)
 
     def _observe_rest(self, key: str, value: bytes | None, since: int) -> None:
         """An address rests, or no longer; who waits may have it either way."""
@@ -177,6 +196,12 @@ class Allocation:
                 else:
                     self._pools.pop(name, None)
                 self._touch_all()
+            case Table.POOL:
+                was = self._ip_pools.pop(name, None)
+                if isinstance(value, IpPool) and for_services(value):
+                    self._ip_pools[name] = value
+                if was is not None or name in self._ip_pools:
+                    self._touch_all()
             case Table.NAMESPACE:
                 before = self._namespaces.pop(name, None)
                 if isinstance(value, Namespace):
@@ -212,7 +237,8 @@ class Allocation:
 
     def _record(self, name: Name) -> bool:
         """Tells the ledger what a Service holds, and how it shares; whether a holder shares otherwise than before."""
-        held = tuple(ipam_addresses.Address(address) for address in sorted(self._held.get(name, ())))
+        both = self._held.get(name, set()) | self._ipam.addresses_of(name)
+        held = tuple(ipam_addresses.Address(address) for address in sorted(both))
         service = self._services.get(name)
         sharer = make_sharer(name, service, self._changed_at(name)) if name.namespace else Sharer(name.name)
         before = self._sharers.pop(name, None)
@@ -252,9 +278,14 @@ class Allocation:
             step = self._next_step(now)
             if step is None:
                 break
+            if step.ipam is not None and steps and step.service is not None:
+                self._touch(step.service)
+                break
             room -= size_of(step)
             self._assume(step)
             steps.append(step)
+            if step.ipam is not None:
+                break
         if not steps and self._obeyed:
             steps += self._pool_status.steps(self._pools, self._grants, self._revisions, MOST_OPERATIONS // 2)
         return join_steps(steps) if steps else None
@@ -296,6 +327,8 @@ class Allocation:
     def settle(self, batch: Batch, revision: int) -> None:
         """A batch was made, at `revision`; older events of its keys are still to come."""
         self._undo.clear()
+        if batch.ipam is not None:
+            self._settle_ipam(batch.ipam, batch.steps[0].service, revision)
         self._steps_at_once = min(self._steps_at_once * 2, MOST_OPERATIONS)
         for key, value in changes_of(batch):
             if not key.startswith(_OURS):
@@ -308,6 +341,15 @@ class Allocation:
                 self._revisions[key] = revision
             if key.startswith(RESTING.encode()) or self._pool_status.owns(key):
                 self._apply(key, value, revision)
+
+    def _settle_ipam(self, change: IpamChange, name: Name | None, revision: int) -> None:
+        """Older events of the blocks are still to come."""
+        for address, holder in (*((one, None) for one in change.released), *((one, name) for one in change.taken)):
+            block = self._ipam.assume(address, holder)
+            if block:
+                self._deleted[block.encode()] = revision
+        if name is not None:
+            self._record(name)
 
     def refuse(self, batch: Batch) -> None:
         """A batch was refused: what it relied on has changed. Its Services wait for `resume`; then one goes at a time.
@@ -331,46 +373,62 @@ class Allocation:
         if name in self._unreadable[Table.SERVICE]:
             return None
         service = self._services.get(name)
-        if service is None or not wants_address(service):
-            return self._release(name)
+        if service is None or not wants_address(service, bool(self._ip_pools)):
+            return self._release(name, now)
         if self._vip_pools is None:
-            self._vip_pools, self.overlapping = make_pools(self._pools, self._namespaces)
+            self._vip_pools, self.overlapping = make_pools(self._pools, self._namespaces, self._ip_pools)
         held = {address: self._grants[address].pool for address in sorted(self._held.get(name, ()))}
-        asking = make_service(name, service, self._pools, self._changed_at(name))
+        asking = make_service(name, service, self._pools, self._changed_at(name), self._ip_pools)
         choice = choose_addresses(asking, self._vip_pools, self._ledger)
         if isinstance(choice, Refused):
             self._waiting.add(name)
             held = {address: pool for address, pool in held.items() if self._may_stay(asking, address)}
             reason = next(iter(choice.reasons.values())).name
             words = choice.describe()
-            return self._step(name, held, render_status(held, "False", reason, words), (EventReason.FAILED, words, now))
+            return self._step(name, held, render_status(held, "False", reason, words), now, (EventReason.FAILED, words))
         wanted = {Address(vip.address): vip.pool for vip in choice.vips}
         broken = self._unreadable[Table.ADDRESS_POOL]
         if broken and held.keys() - wanted.keys():
             message = f"stays while a pool cannot be read: {', '.join(map(str, sorted(broken)))}"
-            return self._step(name, held, render_status(held, "True", "POOL_UNREADABLE", message))
+            return self._step(name, held, render_status(held, "True", "POOL_UNREADABLE", message), now)
         words = " ".join(f"{format_address(address)} of pool {pool}" for address, pool in wanted.items())
-        granted = (EventReason.ALLOCATED, f"has {words}", now)
-        return self._step(name, wanted, render_status(wanted, "True", "GRANTED", ""), granted)
+        granted = (EventReason.ALLOCATED, f"has {words}")
+        return self._step(name, wanted, render_status(wanted, "True", "GRANTED", ""), now, granted)
 
     def _may_stay(self, asking: VipService, address: Address) -> bool:
         """Whether a Service that can have no other address may keep this one: beside those that it may share with."""
         return explain_sharing(asking, ipam_addresses.Address(address), self._ledger) is None
 
-    def _release(self, name: Name) -> Step | None:
-        return self._step(name, {}, None) if name in self._held or name in self._statuses else None
+    def _release(self, name: Name, now: str) -> Step | None:
+        holds = name in self._held or (self._ip_pools and self._ipam.addresses_of(name))
+        return self._step(name, {}, None, now) if holds or name in self._statuses else None
+
+    def _ipam_change(self, name: Name, wanted: Mapping[Address, str], now: str) -> IpamChange | None:
+        """What Calico's IPAM has to record otherwise, so that a Service holds what is wanted of its pools there."""
+        if not self._ip_pools:
+            return None
+        recorded = self._ipam.addresses_of(name)
+        due = {address for address, pool in wanted.items() if pool.startswith(CALICO_POOL)}
+        if due == recorded:
+            return None
+        service = self._services.get(name)
+        attributes = make_attributes(name, service, now) if service is not None else {}
+        handle = make_handle(name, service.uid if service is not None else "")
+        return IpamChange(handle, attributes, tuple(sorted(due - recorded)), tuple(sorted(recorded - due)))
 
     def _step(
         self,
         name: Name,
         wanted: Mapping[Address, str],
         status: bytes | None,
-        event: tuple[EventReason, str, str] | None = None,
+        now: str,
+        event: tuple[EventReason, str] | None = None,
     ) -> Step | None:
         writes = list(self._grant_writes(name, wanted))
         if self._statuses.get(name) != status:
             writes.append(Write(SERVICES.status_key(name).encode(), status))
-        if not writes:
+        ipam = self._ipam_change(name, wanted, now)
+        if not writes and ipam is None:
             return None
         rests = [make_rest(one.key, str(name)) for one in writes if one.value is None and _is_grant(one.key)]
         relied_on = {
@@ -383,8 +441,8 @@ class Allocation:
         addresses = " ".join(map(format_address, wanted)) or "no address"
         woken = (f"{RESTING}{format_address(address)}".encode() for address in wanted)
         writes += [Write(key, None) for key in woken if key in self._revisions]
-        passing = (*rests, *((make_event(name, *event),) if event is not None else ()))
-        return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing)
+        passing = (*rests, *((make_event(name, *event, now),) if event is not None else ()))
+        return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing, ipam)
 
     def _grant_writes(self, name: Name, wanted: Mapping[Address, str]) -> Iterator[Write]:
         for address in sorted(self._held.get(name, set()) - wanted.keys()):

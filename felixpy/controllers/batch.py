@@ -5,10 +5,11 @@ In: steps, each planned as if those before it were made; out: what to compare an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from felixpy.addresses import Address
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.kinds import Name
 
@@ -25,6 +26,19 @@ class Passing(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class IpamChange:
+    """Addresses to take under a handle of Calico's IPAM, and to give back there, with what is recorded of them."""
+
+    handle: str
+    attributes: Mapping[str, str]
+    taken: tuple[Address, ...] = ()
+    released: tuple[Address, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.taken or self.released)
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What one Service (or a pool: `service` None) needs written; `why` tells a person what it does."""
 
@@ -33,16 +47,18 @@ class Step:
     writes: tuple[Write, ...]
     why: str
     passing: tuple[Passing, ...] = ()
+    ipam: IpamChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One transaction for several steps."""
+    """One transaction for several steps; or for one alone, where Calico's IPAM has a part in it."""
 
     steps: tuple[Step, ...]
     expect: tuple[Expect, ...]
     writes: tuple[Write, ...]
     passing: tuple[Passing, ...]
+    ipam: IpamChange | None = None
 
 
 def join_steps(steps: Iterable[Step]) -> Batch:
@@ -60,7 +76,8 @@ def join_steps(steps: Iterable[Step]) -> Batch:
         for one in step.passing:
             passing[one.key] = one
             writes.pop(one.key, None)
-    return Batch(taken, tuple(expect.values()), tuple(writes.values()), tuple(passing.values()))
+    ipam = next((step.ipam for step in taken if step.ipam is not None), None)
+    return Batch(taken, tuple(expect.values()), tuple(writes.values()), tuple(passing.values()), ipam)
 
 
 def changes_of(made: Step | Batch) -> Iterator[tuple[bytes, bytes | None]]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from felixpy.controllers.allocation import WATCHED, Allocation
 from felixpy.controllers.batch import Batch
+from felixpy.controllers.calico_writer import CalicoWriter, IpamError, Overtaken
 from felixpy.controllers.leader import check_fence
 from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, Store, Write
 
@@ -59,9 +60,13 @@ def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:
 async def settle_all(store: Store, fence: Expect, allocation: Allocation) -> None:
     """Makes every transaction that is due; a refused one waits for the watch to bring what it was refused for."""
     told = allocation.overlapping
+    writer = CalicoWriter(store, fence)
     leases: dict[int, int] = {}
     while (batch := allocation.next_batch(_now())) is not None:
         writes = (*batch.writes, *await _under_leases(store, batch, leases))
+        if batch.ipam is not None:
+            await _make_with_ipam(writer, allocation, batch, writes)
+            continue
         result = await store.transact([fence, *batch.expect], writes)
         if result.succeeded:
             for step in batch.steps:
@@ -73,6 +78,18 @@ async def settle_all(store: Store, fence: Expect, allocation: Allocation) -> Non
     if allocation.overlapping != told:
         for pool, other in allocation.overlapping.items():
             _log.warning("load balancer: pool %s is not used: it overlaps pool %s", pool, other)
+
+
+async def _make_with_ipam(writer: CalicoWriter, allocation: Allocation, batch: Batch, writes: Sequence[Write]) -> None:
+    """A batch that Calico's IPAM has a part in."""
+    try:
+        revision = await writer.make(batch, writes)
+    except (Overtaken, IpamError) as error:
+        _log.info("load balancer: %s: not now: %s", batch.steps[0].why, error)
+        allocation.refuse(batch)
+        return
+    _log.info("load balancer: %s", batch.steps[0].why)
+    allocation.settle(batch, revision)
 
 
 async def _under_leases(store: Store, batch: Batch, leases: dict[int, int]) -> list[Write]:

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import AddressPool, Namespace, Service, TrafficPolicy
+from felixpy.resources.services import last_address
+from felixpy.resources.types import AddressPool, IpPool, Namespace, Service, TrafficPolicy
 from felixpy.selector import compile_selector
 from ipam.addresses import Address
 from ipam.ledger import Port, Range, Sharer
 from ipam.loadbalancer import FamilyPolicy, VipPool, VipService
 
+CALICO_CLASS = "calico"
+"""spec.loadBalancerClass of those that want an address of a Calico IPPool, and of nothing else."""
+CALICO_POOL = "ippools/"
+"""Begins the name of a Calico IPPool among all pools: no name has a slash."""
 OUR_CLASS = "felixpy"
 """spec.loadBalancerClass of the Services that are ours beside those without one."""
+FOR_SERVICES = "LoadBalancer"
+"""In allowedUses of an IPPool."""
 _PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
-def wants_address(service: Service | None) -> bool:
-    """Whether a Service is ours to give an address to."""
-    return service is not None and service.type == "LoadBalancer" and service.class_name in (None, "", OUR_CLASS)
+def wants_address(service: Service | None, calico: bool = False) -> bool:
+    """Whether a Service is ours to give an address to; `calico`: there are IPPools for Services."""
+    classes = (None, "", OUR_CLASS, *((CALICO_CLASS,) if calico else ()))
+    return service is not None and service.type == "LoadBalancer" and service.class_name in classes
 
 
 def make_sharer(name: Name, service: Service | None, revision: int) -> Sharer:
@@ -52,7 +60,13 @@ def read_family_policy(service: Service) -> FamilyPolicy:
     return FamilyPolicy(service.family_policy) if known else FamilyPolicy.SINGLE
 
 
-def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool], revision: int) -> VipService:
+def make_service(
+    name: Name,
+    service: Service,
+    pools: Mapping[Name, AddressPool],
+    revision: int,
+    ip_pools: Mapping[Name, IpPool] | None = None,
+) -> VipService:
     """A Service, last changed at `revision`, as the choice sees it."""
     labels = dict(service.labels)
     selected_by = frozenset(
@@ -68,15 +82,31 @@ def make_service(name: Name, service: Service, pools: Mapping[Name, AddressPool]
         requested=tuple(Address(address) for address in service.requested),
         requested_pool=service.pool,
         selected_by=selected_by,
+        only=_only(service, ip_pools or {}),
+        named=bool(service.calico_pools),
+    )
+
+
+def _only(service: Service, ip_pools: Mapping[Name, IpPool]) -> frozenset[str] | None:
+    """The pools that a Service may have addresses of: where it names Calico's, or is of its class."""
+    if not service.calico_pools and service.class_name != CALICO_CLASS:
+        return None
+    return frozenset(
+        f"{CALICO_POOL}{name.name}"
+        for name, pool in ip_pools.items()
+        if not service.calico_pools or {name.name, str(pool.cidr)} & set(service.calico_pools)
     )
 
 
 def make_pools(
-    pools: Mapping[Name, AddressPool], namespaces: Mapping[Name, Namespace]
+    pools: Mapping[Name, AddressPool],
+    namespaces: Mapping[Name, Namespace],
+    ip_pools: Mapping[Name, IpPool] | None = None,
 ) -> tuple[tuple[VipPool, ...], Mapping[str, str]]:
     """The pools as the choice sees them, and those refused: by name, the name of the pool that they overlap.
 
-    Of pools with one name the first namespace's counts; of two that share an address the one whose name comes first.
+    Of pools with one name the first namespace's counts; of two that share an address the one whose name comes first,
+    MetalLB's before Calico's.
     """
     made: dict[str, VipPool] = {}
     refused: dict[str, str] = {}
@@ -84,12 +114,25 @@ def make_pools(
         if name.name in made or name.name in refused:
             continue
         one = _make_pool(name.name, pool, namespaces.items())
-        rival = next((other.name for other in made.values() if _overlap(one, other)), None)
-        if rival is None:
-            made[name.name] = one
-        else:
-            refused[name.name] = rival
+        _admit(one, made, refused)
+    for name, ip_pool in sorted((ip_pools or {}).items()):
+        last = last_address(ip_pool.cidr)
+        cidr = Range(Address(ip_pool.cidr.address), Address(last))
+        _admit(VipPool(f"{CALICO_POOL}{name.name}", (cidr,), ip_pool.automatic, exclusive=True), made, refused)
     return tuple(made.values()), refused
+
+
+def _admit(one: VipPool, made: dict[str, VipPool], refused: dict[str, str]) -> None:
+    rival = next((other.name for other in made.values() if _overlap(one, other)), None)
+    if rival is None:
+        made[one.name] = one
+    else:
+        refused[one.name] = rival
+
+
+def for_services(pool: IpPool) -> bool:
+    """Whether a Calico IPPool is for addresses of Services."""
+    return FOR_SERVICES in pool.allowed_uses and not pool.disabled
 
 
 def _overlap(one: VipPool, other: VipPool) -> bool:

@@ -13,17 +13,21 @@ from felixpy.calc.announcements import Why
 from felixpy.calc.reasons import Reason
 from felixpy.controllers.pool_status import count_addresses
 from felixpy.controllers.service_status import read_refusal
-from felixpy.controllers.vips import wants_address
+from felixpy.controllers.vips import CALICO_POOL, for_services, wants_address
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Table
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
-from felixpy.resources.types import AddressPool, AddressRange, Grant, Service
+from felixpy.resources.services import last_address
+from felixpy.resources.types import AddressPool, AddressRange, Grant, IpPool, Service
 from felixpy.status import BgpStatus, NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
 _STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
-PREFIXES = tuple(prefix.encode() for prefix in (POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, _STATUS_OF_SERVICES))
+IP_POOLS = BY_TYPE["projectcalico.org/v3", "IPPool"]
+PREFIXES = tuple(
+    prefix.encode() for prefix in (POOLS.prefix, IP_POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, _STATUS_OF_SERVICES)
+)
 NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
 NO_SESSION = "no session up"
 UNSAID = "the node does not say why"
@@ -90,6 +94,9 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
         match decoded.ref.table, decoded.value:
             case Table.ADDRESS_POOL, AddressPool() as pool:
                 pools[decoded.ref.name] = pool
+            case Table.POOL, IpPool() as ip_pool if for_services(ip_pool):
+                whole = AddressRange(ip_pool.cidr.address, last_address(ip_pool.cidr))
+                pools[Name("", f"{CALICO_POOL}{decoded.ref.name.name}")] = AddressPool((whole,), ip_pool.automatic)
             case Table.GRANT, Grant() as grant:
                 grants.append(grant)
             case Table.SERVICE, Service(type="LoadBalancer") as service:
@@ -121,7 +128,7 @@ def _derive_addresses(
 
 
 def _why_waiting(service: Service) -> str:
-    return NOT_DECIDED if wants_address(service) else f"left to class {service.class_name}"
+    return NOT_DECIDED if wants_address(service, calico=True) else f"left to class {service.class_name}"
 
 
 def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Reach:

@@ -18,6 +18,7 @@ class Doc(Struct, rename="camel", gc=False):
 class Meta(Doc):
     name: str = ""
     namespace: str | None = None
+    uid: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None

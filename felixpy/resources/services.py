@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from felixpy.addresses import Address, Prefix, mask_address
 from felixpy.resources.documents import AnsweringDoc, GrantDoc, PortGrantDoc
 from felixpy.resources.kinds import Name
@@ -65,6 +67,8 @@ DISTRIBUTIONS = {
     "PreferSameNode": Distribution.SAME_NODE,
 }
 """What else may stand in spec.trafficDistribution means nothing (KEP-4444)."""
+CALICO_ADDRESSES = "projectcalico.org/loadBalancerIPs"
+CALICO_ANNOTATIONS = (CALICO_ADDRESSES, "projectcalico.org/ipv4pools", "projectcalico.org/ipv6pools")
 _HEALTH_WORD = "health"
 _PROTOCOL_WORDS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
@@ -77,7 +81,8 @@ def _annotation(doc: ServiceDoc, word: str) -> str:
 def read_service(doc: ServiceDoc) -> Service:
     spec = doc.spec
     clusters = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
-    asked = _annotation(doc, "loadBalancerIPs")
+    calico = {word: _read_list(doc, word) for word in CALICO_ANNOTATIONS}
+    asked = _annotation(doc, "loadBalancerIPs") or ",".join(calico[CALICO_ADDRESSES])
     if asked and spec.load_balancer_ip:
         raise FieldError("spec.loadBalancerIP", "is given together with the annotation loadBalancerIPs")
     wanted = [text.strip() for text in (asked or spec.load_balancer_ip).split(",") if text.strip()]
@@ -115,11 +120,22 @@ def read_service(doc: ServiceDoc) -> Service:
         labels=read_labels(doc.metadata.labels),
         selector=read_labels(spec.selector),
         created=doc.metadata.creation_timestamp or "",
+        uid=doc.metadata.uid,
+        calico_pools=(*calico["projectcalico.org/ipv4pools"], *calico["projectcalico.org/ipv6pools"]),
         health_port=spec.health_check_node_port,
         node_ports=spec.type == "NodePort" or spec.allocate_load_balancer_node_ports is not False,
         publish_unready=spec.publish_not_ready_addresses,
         distribution=DISTRIBUTIONS.get(spec.traffic_distribution or "", Distribution.ANY),
     )
+
+
+def _read_list(doc: ServiceDoc, word: str) -> tuple[str, ...]:
+    """An annotation of Calico's: a list in JSON."""
+    text = (doc.metadata.annotations or {}).get(word, "")
+    try:
+        return tuple(msgspec.json.decode(text, type=list[str])) if text else ()
+    except msgspec.MsgspecError:
+        raise FieldError(f"metadata.annotations[{word}]", f'{text!r} is no list in JSON, as in ["one"]') from None
 
 
 def _traffic(field: str, word: str) -> TrafficPolicy:

@@ -324,7 +324,8 @@ class Service:
 
     `requested` are addresses asked for, `pool` the pool asked for; `class_name` None means not said. `health_port` is
     where nodes tell a balancer outside whether they have endpoints; 0 means not said. `node_ports`: whether ports that
-    have none are to get one. `publish_unready`: its endpoints count as ready whatever they say.
+    have none are to get one. `publish_unready`: its endpoints count as ready whatever they say. `calico_pools` are the
+    IPPools asked for, by name or CIDR.
     """
 
     type: str
@@ -348,6 +349,8 @@ class Service:
     node_ports: bool = True
     publish_unready: bool = False
     distribution: Distribution = Distribution.ANY
+    calico_pools: tuple[str, ...] = ()
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,14 +39,22 @@ class Cluster:
         await self.put(POOLS + name, {"metadata": {"name": name}, "spec": {"addresses": addresses, **spec}})
 
     async def put_service(
-        self, name: str, *, created: str = "", annotations: Mapping[str, str] | None = None, **spec: object
+        self,
+        name: str,
+        *,
+        created: str = "",
+        annotations: Mapping[str, str] | None = None,
+        calico: Mapping[str, str] | None = None,
+        uid: str = "",
+        **spec: object,
     ) -> None:
         """A LoadBalancer Service with port 80; `name` is `namespace/name`."""
         namespace, _, last = name.partition("/")
         metadata = {
             "name": last,
             "namespace": namespace,
-            "annotations": {f"metallb.io/{key}": value for key, value in (annotations or {}).items()},
+            "annotations": {f"metallb.io/{key}": value for key, value in (annotations or {}).items()} | (calico or {}),
+            "uid": uid,
             "creationTimestamp": created or None,
         }
         body = {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}], **spec}
