@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.agent.conftest import Scene
 from tests.agent.node import PORT, PROGRAM, Node, Pod, resource
 from tests.agent.test_observed import fetch
+from tests.support.netns import Namespace, link_namespaces
+from tests.support.packets import tcp_ok
 from tests.support.wait import eventually
 
 FELIXCTL = PROGRAM.with_name("felixctl")
@@ -67,6 +69,14 @@ def test_a_denied_packet_is_told_with_its_rule_and_names(backend: str, scene: Sc
         }
         assert {name: flow[name] for name in told} == told
         assert flow["packets"] >= 1
+        assert explained(node, a.addresses[address], b.addresses[address]) == "spec.ingress[1]", "explain agrees"
+
+
+def explained(node: Node, source: str, destination: str) -> str:
+    """The field of the rule that decides, as explain says."""
+    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "explain", source, destination, f"tcp/{PORT}", "-o", "json"]
+    (flow,) = json.loads(node.namespace.run(*words, check=False))["flows"]
+    return str(flow["nodes"][-1]["statements"][-1]["field"])
 
 
 def pod(one: Pod, address: int) -> dict[str, str]:
@@ -119,7 +129,7 @@ def test_every_way_to_die_has_its_name(backend: str, scene: Scene) -> None:
         return not missing
 
     try:
-        eventually(all_told, within_s=20)
+        eventually(all_told, within_s=60)
     finally:
         assert not missing
     spoofed = next(flow for flow in flows(node) if flow["by"] == "source address of another")
@@ -177,7 +187,7 @@ def test_a_flood_is_counted_in_full_and_told_of_in_part(backend: str, scene: Sce
         what="every packet is counted",
     )
     assert after < before + 2 * FLOOD
-    (flow,) = flows(node, "--denied", "--pod", "b")
+    (flow,) = [one for one in flows(node, "--denied", "--pod", "b") if one.get("policy")]
     assert flow["packets"] < FLOOD / 10
     node.policy("closed", "name == 'b'", ingress=[{"action": "Allow", "protocol": "UDP"}])
     eventually(lambda: a.asks(b.addresses[0]) == "b", what="the agent goes on")
@@ -268,3 +278,56 @@ def test_a_staged_policy_says_what_it_would_have_done_to_what_passed(scene: Scen
     assert {one["protocol"] for one in otherwise} == {6}
     assert all("staged" not in one for one in told() if one["protocol"] == 17)
     assert "default.next" not in node.nft("list", "ruleset"), "a staged policy is in no kernel"
+
+
+def test_a_name_of_any_length_is_told_in_full_before_and_after_a_restart(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    name = "default." + "x" * 200
+    deny = {
+        "tier": "default",
+        "order": 1,
+        "selector": "name == 'b'",
+        "ingress": [{"action": "Deny", "protocol": "UDP"}],
+    }
+    node.put("networkpolicies", resource("NetworkPolicy", name, deny, namespace="default"))
+    by = f"NetworkPolicy default/{name} spec.ingress[0]"
+    eventually(lambda: a.asks(b.addresses[0]) is None and by in causes(node))
+    node.agent.stop()
+    node.agent.start()
+    eventually(lambda: a.asks(b.addresses[0]) is None and by in causes(node))
+
+
+def test_policies_before_conntrack_and_translation_say_their_stage(scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    outside = Namespace.create("o")
+    with outside:
+        link_namespaces(
+            node.namespace, "eth9", outside, "eth0", left_addresses=["192.0.2.1/24"], right_addresses=["192.0.2.9/24"]
+        )
+        outside.ip("route", "add", "10.65.0.0/24", "via", "192.0.2.1")
+        host = {"node": "n1", "interfaceName": "eth9", "expectedIPs": ["192.0.2.1"]}
+        node.put("hostendpoints", resource("HostEndpoint", "uplink", host, {"kind": "uplink"}))
+        spec = {
+            "tier": "default",
+            "order": 1,
+            "selector": "kind == 'uplink'",
+            "types": ["Ingress"],
+            "applyOnForward": True,
+        }
+        for name, stage, port in (("raw", "doNotTrack", 1111), ("before", "preDNAT", 2222)):
+            match = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [port]}}
+            ingress = [match] if stage == "preDNAT" else [match, {"action": "Pass"}]
+            policy = {**spec, stage: True, "applyOnForward": True, "ingress": ingress}
+            node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"default.{name}", policy))
+
+        def told() -> dict[int, tuple[str, str, str]]:
+            for port in (1111, 2222):
+                tcp_ok(outside, a.addresses[0], port, wait_s=0.2)
+            found = [one for one in flows(node, "--denied", "--address", "192.0.2.9") if "policy" in one]
+            return {one["destinationPort"]: (one["policy"], one["stage"], one["endpoint"]) for one in found}
+
+        wanted = {
+            1111: ("GlobalNetworkPolicy default.raw", "untracked", "host endpoint uplink"),
+            2222: ("GlobalNetworkPolicy default.before", "pre-dnat", "host endpoint uplink"),
+        }
+        eventually(lambda: told() == wanted, within_s=20)
