@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -16,8 +16,11 @@ from felixpy.ctl.flow_staging import StagedJudge
 from felixpy.ctl.flow_text import flow_tree, render_flow_record, render_notes
 from felixpy.ctl.local import ask_processes, run_dir_option
 from felixpy.datastore.model import Store
-from felixpy.flows.records import FlowsAnswer, FlowsQuestion
+from felixpy.flows.records import FlowRecord, FlowsQuestion
 from felixpy.status import ControlRequest
+
+Told = tuple[str, FlowRecord, Otherwise | None]
+"""The node, the flow, and what staged policies would do where that is something else."""
 
 
 @click.command()
@@ -66,10 +69,18 @@ def command(
 
     async def work(store: Store) -> None:
         judge = StagedJudge(store)
+        told: list[Told] = []
+        notes: list[str] = []
         async for answer in ask_flows(store, nodes, question, timeout):
-            _show(answer, await judge.judge(answer), output, only_otherwise=staged)
+            judged = zip(answer.flows, await judge.judge(answer), strict=True)
+            told += [(answer.node, flow, other) for flow, other in judged if other is not None or not staged]
+            notes += render_notes(answer)
             if answer.unread:
                 silent.append(answer.node)
+            if follow:
+                _show(told, notes, output)
+                told, notes = [], []
+        _show(sorted(told, key=lambda one: one[1].last_s), notes, output)
 
     try:
         with_store(etcd, work)
@@ -98,21 +109,17 @@ def _show_local(run_dir: Path, question: FlowsQuestion, output: str | None) -> N
         print_error(f"error: no agent answers in {run_dir}{f': {why}' if why else ''}")
         sys.exit(EXIT_FAILED)
     for answer in told:
-        _show(answer, (None,) * len(answer.flows), output)
+        _show([(answer.node, flow, None) for flow in answer.flows], list(render_notes(answer)), output)
 
 
-def _show(
-    answer: FlowsAnswer, otherwise: Sequence[Otherwise | None], output: str | None, only_otherwise: bool = False
-) -> None:
-    for flow, other in zip(answer.flows, otherwise, strict=True):
-        if only_otherwise and other is None:
-            continue
+def _show(told: Iterable[Told], notes: Iterable[str], output: str | None) -> None:
+    for node, flow, other in told:
         if output:
-            click.echo(json.dumps(flow_tree(answer.node, flow, other)))
+            click.echo(json.dumps(flow_tree(node, flow, other)))
         else:
-            line = render_flow_record(answer.node, flow)
+            line = render_flow_record(node, flow)
             click.echo(click.style(line.text, fg=line.color or None))
             if other is not None:
                 click.echo(f"    {other}")
-    for note in render_notes(answer):
+    for note in notes:
         print_warning(note)

@@ -46,7 +46,7 @@ _WRAP = 1 << 32
 class Nflog:
     """Holds the group from the start to `close`.
 
-    Raises  OSError: EBUSY where another process holds it, others where the kernel has no NFLOG.
+    Raises  OSError: EBUSY where another process holds it (EPERM, the kernel says), others where there is no NFLOG.
     """
 
     def __init__(self, group: int = REPORT_GROUP) -> None:
@@ -55,8 +55,10 @@ class Nflog:
         self.lost = 0
         try:
             self._socket.request(_CONFIG, 0, _render_config(group))
-        except OSError:
+        except OSError as error:
             self._socket.close()
+            if error.errno == errno.EPERM:
+                raise OSError(errno.EBUSY, f"another process reads NFLOG group {group}") from None
             raise
 
     def __enter__(self) -> Self:
