@@ -15,6 +15,9 @@ from birdpy.intent import Neighbor
 QUIET_S = 5.0
 """How long a session without graceful restart, which sends no end-of-RIB, gets to send its table."""
 
+EARLY_S = 2.0
+"""FRR may send its end-of-RIB a second before its table, when it helps a neighbour that restarts."""
+
 
 class SessionState(StrEnum):
     """RFC 4271's states."""
@@ -113,8 +116,9 @@ def unsettled_neighbors(
 ) -> Collection[bytes]:
     """The neighbours that may still have routes to tell, at `now`, of a restart at `since` (Unix seconds both).
 
-    Shape   a neighbour is settled when its end-of-RIB came; when it is up without graceful restart for QUIET_S; when it
-            has been down for its restart time; and in any case when its restart time has passed since the restart.
+    Shape   a neighbour is settled when its end-of-RIB came, EARLY_S after it is up at the soonest; when it is up
+            without graceful restart for QUIET_S; when it has been down for its restart time; and in any case when its
+            restart time has passed since the restart.
     """
     waiting = []
     for address, neighbor in neighbors.items():
@@ -123,7 +127,8 @@ def unsettled_neighbors(
         if now - since >= limit_s:
             continue
         if session is not None and session.established:
-            if session.graceful and session.end_of_rib:
+            up_s = QUIET_S if session.up_since is None else now - session.up_since
+            if session.graceful and session.end_of_rib and up_s >= EARLY_S:
                 continue
             if not session.graceful and session.up_since is not None and now - session.up_since >= QUIET_S:
                 continue

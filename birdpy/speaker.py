@@ -128,6 +128,7 @@ class BgpRole:
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
+        self._renew = asyncio.Event()
         self._told = self._settled = False
         self._up: frozenset[bytes] = frozenset()
         self._suspects: set[str] = set()
@@ -302,12 +303,28 @@ class BgpRole:
         while True:
             self._told = False
             self._fib.resync()
-            await self._watch_until_flood(driver)
-            await self._until_quiet(driver)
+            self._renew.clear()
+            if await self._watch_until_flood(driver):
+                await self._until_quiet(driver)
             self._sessions_changed = True
             self._work.set()
 
-    async def _watch_until_flood(self, driver: GobgpDriver) -> None:
+    async def _watch_until_flood(self, driver: GobgpDriver) -> bool:
+        """Follows until there is a flood, or (False) until all is to be read anew."""
+        following, renewal = (asyncio.ensure_future(one) for one in (self._follow_watch(driver), self._renew.wait()))
+        try:
+            await asyncio.wait({following, renewal}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            renewal.cancel()
+            if not following.done():
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+        if following.cancelled():
+            return False
+        following.result()
+        return True
+
+    async def _follow_watch(self, driver: GobgpDriver) -> None:
         since, paths = time.monotonic(), 0
         async with aclosing(watch(driver.client)) as batches:
             async for batch in batches:
@@ -336,7 +353,13 @@ class BgpRole:
             before = now
 
     async def _settle(self, driver: GobgpDriver, since: float) -> None:
-        """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go."""
+        """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go.
+
+        What a neighbour said before its end-of-RIB may still be on its way to us when gobgpd knows of that: so where
+        they have not all spoken by now, all is read anew once they have.
+        """
+        wanted = self._intent.neighbors if self._intent else {}
+        late = bool(unsettled_neighbors(wanted, driver.sessions, time.time(), since))
         await self._snapshot_told.wait()
         while True:
             sessions = await driver.read_sessions()
@@ -346,7 +369,10 @@ class BgpRole:
             await asyncio.sleep(SETTLE_POLL_S)
         self._complaint = ""
         self._settled = True
-        self._sweep_when_told()
+        if late:
+            self._renew.set()
+        else:
+            self._sweep_when_told()
 
     def _sweep_when_told(self) -> None:
         """Routes that nobody confirmed go, once everybody could have, and all that gobgpd knows has been told."""

@@ -6,7 +6,7 @@ import pytest
 
 from birdpy.addresses import parse_address
 from birdpy.intent import Bfd, GracefulRestart, Neighbor
-from birdpy.session import QUIET_S, DownReason, Session, SessionState, find_differences, unsettled_neighbors
+from birdpy.session import EARLY_S, QUIET_S, DownReason, Session, SessionState, find_differences, unsettled_neighbors
 
 N2 = parse_address("10.0.0.2")
 NEIGHBORS = {N2: Neighbor(N2, 64512, graceful_restart=GracefulRestart(restart_time_s=120))}
@@ -17,7 +17,9 @@ UP = SessionState.ESTABLISHED
     ("session", "after_s", "waits"),
     [
         (None, 1, True),
-        (Session(N2, state=UP, up_since=1000, graceful=True, end_of_rib=True), 1, False),
+        (Session(N2, state=UP, up_since=1000, graceful=True, end_of_rib=True), EARLY_S - 1, True),
+        (Session(N2, state=UP, up_since=1000, graceful=True, end_of_rib=True), EARLY_S, False),
+        (Session(N2, state=UP, up_since=900, graceful=True, end_of_rib=True), 0, False),
         (Session(N2, state=UP, up_since=1000, graceful=True), QUIET_S + 1, True),
         (Session(N2, state=UP, up_since=1000), QUIET_S - 1, True),
         (Session(N2, state=UP, up_since=1000), QUIET_S + 1, False),

@@ -1,0 +1,230 @@
+"""What a neighbour's faults do to learned routes, and ours to those that it learned from us: FRR and BIRD beside us."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from birdpy.addresses import Prefix, parse_prefix
+from birdpy.gobgp.plan import Announce, Withdraw
+from birdpy.intent import Advertisement, Bfd, BgpIntent, GracefulRestart
+from tests.birdpy.conftest import Router, announcing, established, make_so, session
+from tests.birdpy.test_role import (
+    BLOCK,
+    THEIR_OTHER,
+    THEIRS,
+    bird_config,
+    end_gobgpd,
+    intent_of,
+    running,
+    settled,
+    until,
+)
+from tests.support.process import Daemon
+from tests.support.wait import eventually_async
+
+FRR = """
+router bgp 64512
+ bgp router-id 10.99.0.2
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ bgp graceful-restart
+ bgp graceful-restart preserve-fw-state
+ bgp graceful-restart restart-time 20
+ neighbor 10.99.0.1 remote-as 64512
+ neighbor 10.99.0.1 timers connect 2
+ address-family ipv4 unicast
+  network 10.64.2.0/26
+ exit-address-family
+"""
+NO_RESTART = GracefulRestart(enabled=False)
+
+
+def start_frr(router: Router) -> Daemon:
+    config = router.directory / "frr.conf"
+    config.write_text(FRR)
+    (router.directory / "bgpd.vty").unlink(missing_ok=True)
+    argv = ["/usr/lib/frr/bgpd", "-S", "-Z", "-f", str(config), "-i", str(router.directory / "bgpd.pid")]
+    argv += ["--vty_socket", str(router.directory), "-P", "0"]
+    bgpd = Daemon(argv, router.directory / "bgpd.log", netns=router.namespace.name).start()
+    router.others.append(bgpd)
+    return bgpd.wait_ready(lambda: (router.directory / "bgpd.vty").exists())
+
+
+def frr_has(router: Router, prefix: Prefix) -> bool:
+    shown = router.namespace.run(
+        "vtysh", "--vty_socket", router.directory, "-c", "show bgp ipv4 unicast json", timeout_s=10
+    )
+    return str(prefix) in json.loads(shown)["routes"]
+
+
+@contextmanager
+def silence(router: Router) -> Iterator[None]:
+    """No packet reaches the router or leaves it, and no device tells of it."""
+    rules = (
+        "add table netdev mute",
+        "add chain netdev mute in { type filter hook ingress device eth0 priority 0; policy drop; }",
+    )
+    for rule in rules:
+        router.namespace.run("nft", rule)
+    try:
+        yield
+    finally:
+        router.namespace.run("nft", "delete table netdev mute")
+
+
+async def test_a_neighbour_that_falls_silent_is_noticed_by_the_hold_timer(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    config = bird_config(THEIRS).replace("graceful restart on;", "graceful restart off; error wait time 1, 2;")
+    try:
+        b.start_bird(config)
+        async with running(a, with_settings(intent_of(a, b, BLOCK), hold_time_s=3, keepalive_s=1)) as (_, kernel):
+            await settled(kernel, THEIRS)
+            with silence(b):
+                await until(lambda: not kernel.routes, within_s=8)
+            await settled(kernel, THEIRS)
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_neighbour_that_falls_silent_is_noticed_by_bfd_long_before(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    bfd = Bfd(100, 100, 3)
+    theirs = replace(session(b, a), bfd=bfd, graceful_restart=NO_RESTART)
+    try:
+        b.start_gobgpd()
+        async with b.driver() as other:
+            await make_so(other, BgpIntent(b.speaker(), {a.address: theirs}, announcing(THEIRS)))
+            async with running(a, with_settings(intent_of(a, b, BLOCK), bfd=bfd)) as (role, kernel):
+                await settled(kernel, THEIRS)
+
+                async def bfd_runs() -> bool:
+                    return bool((await role.read_status()).sessions[b.address].bfd_up)
+
+                await eventually_async(bfd_runs, within_s=20)
+                with silence(b):
+                    await until(lambda: not kernel.routes, within_s=5)
+    finally:
+        end_gobgpd(a)
+
+
+def with_settings(intent: BgpIntent, **settings: object) -> BgpIntent:
+    """Its neighbours with these settings, and without graceful restart, which would keep the routes."""
+    changed = {"graceful_restart": NO_RESTART, **settings}
+    return replace(
+        intent,
+        neighbors={
+            address: replace(neighbor, **changed)  # type: ignore[arg-type]
+            for address, neighbor in intent.neighbors.items()
+        },
+    )
+
+
+async def test_a_restarting_frr_keeps_its_routes_here_and_ours_there(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    try:
+        bgpd = start_frr(b)
+        async with running(a, intent_of(a, b, BLOCK)) as (role, kernel):
+            await settled(kernel, THEIRS)
+            await until(lambda: frr_has(b, BLOCK))
+            bgpd.kill()
+            await until(lambda: not role.status().sessions[b.address].established)
+            assert THEIRS in kernel.routes
+            b.others.clear()
+            start_frr(b)
+            await until(lambda: role.status().sessions[b.address].established and frr_has(b, BLOCK))
+            assert kernel.removed == [], "helper"
+            lost: list[bool] = []
+
+            async def look() -> None:
+                while True:
+                    lost.append(not await asyncio.to_thread(frr_has, b, BLOCK))
+                    await asyncio.sleep(0.1)
+
+            looking = asyncio.create_task(look())
+            end_gobgpd(a)
+            await until(lambda: not role.status().sessions)
+            await until(lambda: (found := role.status().sessions.get(b.address)) and found.established)
+            await settled(kernel, THEIRS)
+            looking.cancel()
+            assert not any(lost), "restarter"
+            assert kernel.removed == []
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_bird_that_stays_away_keeps_its_routes_for_the_long_lived_time(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    config = bird_config(THEIRS, THEIR_OTHER).replace(
+        "graceful restart on;",
+        "graceful restart on; graceful restart time 2; long lived graceful restart on; long lived stale time 8;",
+    )
+    restart = GracefulRestart(restart_time_s=2, deferral_time_s=2, long_lived_s=8)
+    try:
+        bird = b.start_bird(config)
+        intent = intent_of(a, b, BLOCK)
+        neighbors = {b.address: replace(intent.neighbors[b.address], graceful_restart=restart)}
+        async with running(a, replace(intent, neighbors=neighbors)) as (role, kernel):
+            await settled(kernel, THEIRS, THEIR_OTHER)
+            bird.kill()
+            await until(lambda: not role.status().sessions[b.address].established)
+            await asyncio.sleep(4)
+            assert set(kernel.routes) == {THEIRS, THEIR_OTHER}, "past the restart time"
+            await until(lambda: not kernel.routes, within_s=20)
+            b.others.clear()
+            b.start_bird(config.replace(f"route {THEIR_OTHER} blackhole;", ""))
+            await settled(kernel, THEIRS)
+    finally:
+        end_gobgpd(a)
+
+
+async def test_flapping_routes_end_as_they_are_and_cost_no_memory(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    given = [Advertisement(parse_prefix(f"10.70.{number // 250}.{number % 250}/32")) for number in range(500)]
+    prefixes = tuple(one.prefix for one in given)
+    try:
+        b.start_gobgpd()
+        async with b.driver() as flapper:
+            neighbor = replace(session(b, a), passive=True)
+            await make_so(flapper, BgpIntent(b.speaker(), {a.address: neighbor}))
+            async with running(a, intent_of(a, b, BLOCK)) as (role, kernel):
+                await established(flapper)
+                for _ in range(20):
+                    await flapper.apply([Announce(given), Withdraw(prefixes)])
+                last = Advertisement(THEIRS)
+                await flapper.apply([Announce(given), Withdraw(prefixes[100:]), Announce([last])])
+                await settled(kernel, *prefixes[:100], THEIRS)
+                assert role.status().routes == 101
+    finally:
+        end_gobgpd(a)
+
+
+async def test_garbage_from_a_neighbour_harms_no_session(routers4: list[Router]) -> None:
+    a, b, liar = routers4[:3]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        intent = intent_of(a, b, BLOCK)
+        strange = replace(session(a, liar), passive=True)
+        async with running(a, replace(intent, neighbors={**intent.neighbors, liar.address: strange})) as (role, kernel):
+            await until(lambda: THEIRS in kernel.routes)
+            up_since = role.status().sessions[b.address].up_since
+            for garbage in (b"\x00" * 64, b"\xff" * 16 + b"\x00\x13\x09", b"\xff" * 16 + b"\xff\xff\x02" + b"x" * 4000):
+                with liar.namespace.entered():
+                    talker = socket.create_connection((a.text, 179), 2)
+                talker.sendall(garbage)
+                talker.settimeout(3)
+                try:
+                    while talker.recv(4096):
+                        pass
+                except OSError:
+                    pass
+                talker.close()
+            assert (await role.read_status()).sessions[b.address].up_since == up_since
+            assert THEIRS in kernel.routes
+            assert not kernel.removed
+    finally:
+        end_gobgpd(a)
