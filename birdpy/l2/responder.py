@@ -178,7 +178,7 @@ class Responder:
             else:
                 away.append(address)
         place.port.send(place.segment.want(here, away, now, drain))
-        if any(len(address) == 16 for address in (*here, *away)):
+        if any(len(address) == 16 for address in here):
             place.port.hear_groups(place.segment.elections)
 
     def _accept(self) -> None:
@@ -281,6 +281,8 @@ class Responder:
         """One line for what has changed, however many addresses it concerns, and word to those who watch."""
         turned = False
         for place in self._places.values():
+            if place.segment.take_left():
+                place.port.hear_groups(place.segment.elections)
             turns = place.segment.take_turns()
             turned = turned or bool(turns)
             for owns, words in ((True, "answers for"), (False, "no longer answers for")):

@@ -81,6 +81,7 @@ class Segment:
         self._queued: dict[bytes, float] = {}
         self._turns: list[Turn] = []
         self._owned: dict[bytes, None] = {}
+        self._left = False
         self._hello_at = 0.0
         self._heard_at: dict[bytes, float] = {}
 
@@ -94,6 +95,11 @@ class Segment:
         """Who answers for what changed since the last call, in the order that it happened."""
         turns, self._turns = self._turns, []
         return turns
+
+    def take_left(self) -> bool:
+        """Whether addresses were left for good since the last call: nobody needs to hear of them any more."""
+        left, self._left = self._left, False
+        return left
 
     def want(
         self, put: Mapping[bytes, Standing], drop: Iterable[bytes], now: float, drain: Iterable[bytes] = ()
@@ -128,7 +134,7 @@ class Segment:
         return frames
 
     def _forget(self, address: bytes) -> None:
-        self.elections.pop(address, None)
+        self._left = self.elections.pop(address, None) is not None or self._left
         self._leaving.pop(address, None)
         self._owned.pop(address, None)
 
