@@ -56,6 +56,7 @@ class PodFollower:
                     if unready := await self._find_unready():
                         raise unready
                     await self._follow(key)
+                    await asyncio.sleep(0)
                 except (DatastoreError, CniError, TimeoutError) as error:
                     self._dirty.add(key)
                     _log.debug("endpoints do not follow their Pods now: %s", error)

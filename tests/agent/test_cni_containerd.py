@@ -62,7 +62,6 @@ def machine() -> Iterator[Machine]:
         eventually(lambda: "in sync" in node.log())
         template = json.loads((ROOT / "deploy" / "10-felixpy.conflist").read_text())
         template["plugins"][0]["ipam"]["assign_ipv6"] = True
-        template["plugins"].append({"type": "bandwidth", "capabilities": {"bandwidth": True}})
         conflist = render_conflist(
             json.dumps(template).encode(), str(node.run_dir), frozenset({"portmap", "bandwidth"})
         )
