@@ -145,7 +145,7 @@ class StatusReader:
             no_speaker=str(routing.silent or ""),
             generation=status.generation,
             sessions=tuple(_session(one, now, status, routing.plan) for _, one in sorted(status.sessions.items())),
-            announced=len(announcements),
+            announced=len(announcements if routing.plan is None else routing.plan.intent.advertisements),
             advertised=status.advertised,
             silent=len(silences),
             learned=status.routes,

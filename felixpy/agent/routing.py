@@ -181,7 +181,8 @@ class RoutingRole:
         self.role.set_intent(plan.intent)
 
     def _derive(self) -> BgpPlan | NoSpeaker:
-        return derive_bgp(self._view.tables, self._node, self._announce.announcements.values(), self._facts.facts)
+        made = self._announce.announcements.values()
+        return derive_bgp(self._view.tables, self._node, made, self._facts.facts, self._announce.hidden)
 
     def _look_again_later(self) -> None:
         if self._facts.polls and self._poll is None:

@@ -10,7 +10,7 @@ stays silent. Never talks BGP, and knows no neighbour.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from felixpy.addresses import Address, Prefix, format_address, host_prefix, parse_address, parse_prefix
@@ -27,7 +27,7 @@ from felixpy.calc.announcements import (
 )
 from felixpy.calc.floating import FloatingAddresses, floating_of, is_enabled
 from felixpy.calc.frontends import Frontend, FrontendIntent
-from felixpy.calc.reasons import Silent
+from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.service_ranges import RoutedAddresses, read_ranges, routed_at
 from felixpy.calc.services import ServiceDelta, Tables, derive_services
 from felixpy.resources.codec import Ref, Table, parse_block_name
@@ -53,13 +53,14 @@ _V = TypeVar("_V")
 
 @dataclass(frozen=True, slots=True)
 class AnnounceDelta:
-    """What changed since the last flush."""
+    """What changed since the last flush; `hidden`: what a filter alone can let out."""
 
     puts: Mapping[Prefix, Announcement] = field(default_factory=dict)
     drops: frozenset[Prefix] = frozenset()
+    hidden: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.puts or self.drops)
+        return bool(self.puts or self.drops or self.hidden)
 
 
 Source = tuple[Table, Name]
@@ -97,6 +98,7 @@ class AnnounceCalc:
         self._dirty: set[Source] = set()
         self._made: dict[Source, tuple[Announcement, ...]] = {}
         self._silent: dict[Source, Silent] = {}
+        self._hidden: dict[Source, tuple[Announcement, ...]] = {}
         self._sources: dict[Prefix, dict[Source, tuple[Announcement, ...]]] = {}
         self._published: dict[Prefix, Announcement] = {}
 
@@ -122,6 +124,11 @@ class AnnounceCalc:
     def silences(self) -> Mapping[Prefix, Silent]:
         """Why a block of ours, or a granted address, is not announced; as of the last flush."""
         return _silences((self._prefix_of(source), silent) for source, silent in self._silent.items())
+
+    @property
+    def hidden(self) -> tuple[Announcement, ...]:
+        """What stays here because its pool is not exported, and a filter may let out all the same."""
+        return tuple(one for _, made in sorted(self._hidden.items()) for one in made)
 
     def _prefix_of(self, source: Source) -> Prefix:
         table, name = source
@@ -245,6 +252,7 @@ class AnnounceCalc:
     def flush(self) -> AnnounceDelta:
         """What changed since the last flush; nothing where a change came to nothing."""
         touched: set[Prefix] = set()
+        before = dict(self._hidden)
         for source in self._dirty:
             touched |= self._remake(source)
         self._dirty.clear()
@@ -258,16 +266,20 @@ class AnnounceCalc:
             merged = merge_announcements([one for made in sources.values() for one in made])
             if self._published.get(prefix) != merged:
                 self._published[prefix] = puts[prefix] = merged
-        return AnnounceDelta(puts, frozenset(drops))
+        return AnnounceDelta(puts, frozenset(drops), self._hidden != before)
 
     def _remake(self, source: Source) -> set[Prefix]:
         """Replaces what one block or grant contributes; the prefixes concerned."""
         made = self._derive(source)
         old = self._made.pop(source, ())
         self._silent.pop(source, None)
+        self._hidden.pop(source, None)
         new: tuple[Announcement, ...] = ()
         if isinstance(made, Silent):
             self._silent[source] = made
+            if source[0] is Table.BLOCK and made.reason is Reason.EXPORT_DISABLED:
+                exported = self._derive_block(source[1], exported=True)
+                self._hidden[source] = () if isinstance(exported, Silent) else exported
         else:
             new = made
         if new:
@@ -281,17 +293,24 @@ class AnnounceCalc:
             self._sources.setdefault(one.prefix, {})[source] = tuple(a for a in new if a.prefix == one.prefix)
         return {one.prefix for one in (*old, *new)}
 
+    def _derive_block(self, name: Name, exported: bool = False) -> tuple[Announcement, ...] | Silent:
+        """One block; `exported`: as if its pool were."""
+        found = self._blocks.get(name)
+        if found is None:
+            return ()
+        pools = self._pools.values()
+        devices = {
+            address: max(held.values())
+            for address, _ in found[1].borrowed
+            if (held := self._devices.get(address)) is not None
+        }
+        around = (replace(pool, disable_bgp_export=False) for pool in pools) if exported else pools
+        return derive_block(*found, self._states.get(name, ""), around, self.node, devices)
+
     def _derive(self, source: Source) -> tuple[Announcement, ...] | Silent:
         table, name = source
         if table is Table.BLOCK:
-            found = self._blocks.get(name)
-            if found is None:
-                return ()
-            state = self._states.get(name, "")
-            devices = {
-                address: max(self._devices.get(address, {}).values(), default="") for address, _ in found[1].borrowed
-            }
-            return derive_block(*found, state, self._pools.values(), self.node, devices)
+            return self._derive_block(name)
         if table is Table.WORKLOAD:
             address = self._floating.addresses.get(name)
             return announce_floating(address, self._pools.values(), self._floating.enabled) if address else ()

@@ -7,7 +7,7 @@ Source: Calico's BGPConfiguration and BGPPeer (api/pkg/apis/projectcalico/v3), c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -30,6 +30,7 @@ from birdpy.topology import Wish
 from felixpy.calc.announcements import Announcement, Why
 from felixpy.calc.bgp_filters import OwnPath, Surroundings, needs_links
 from felixpy.calc.bgp_peers import (
+    Asked,
     Passwords,
     Refusal,
     Tables,
@@ -118,85 +119,140 @@ class _Configuration:
         return self.default.normal_priority6 or NORMAL_METRIC
 
 
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Who is who for one node: the settings, the nodes, what was asked for, and the sessions that come of it."""
+
+    tables: Tables
+    node: str
+    me: Node
+    settings: _Configuration
+    nodes: Mapping[str, topology.Node]
+    passwords: Passwords
+    asked: Asked
+    mesh: topology.Mesh
+    refusals: tuple[Refusal, ...]
+    sessions: topology.Sessions
+    told: Mapping[str, frozenset[bytes]]
+
+    @property
+    def router(self) -> topology.Node:
+        return self.nodes[self.node]
+
+
 def derive_bgp(
-    tables: Tables, node: str, announced: Iterable[Announcement], facts: HostFacts | None = None
+    tables: Tables,
+    node: str,
+    announced: Iterable[Announcement],
+    facts: HostFacts | None = None,
+    hidden: Iterable[Announcement] = (),
 ) -> BgpPlan | NoSpeaker:
-    """The speaker of `node`; `announced` is what it originates."""
+    """The speaker of `node`; `announced` is what it originates, `hidden` what only a filter can let out."""
     me = tables[Table.NODE].get(Name("", node))
     if not isinstance(me, Node):
         return NoSpeaker.NO_NODE
     if me.ipv4 is None and me.ipv6 is None:
         return NoSpeaker.NO_ADDRESS
     facts = facts or HostFacts()
+    scene = _set_scene(tables, node, me, Passwords(tables[Table.SECRET], facts.password_files))
+    circle = _draw_circle(scene, tuple(announced), tuple(hidden), facts)
+    advertisements = {one.advertisement.prefix: one.advertisement for one in circle.around.own}
+    router_id, torn = find_router_id(tables, node)
+    intent = BgpIntent(
+        speaker=Speaker(
+            scene.router.asn,
+            router_id or _router_id(node, me),
+            scene.settings.port,
+            scene.router.addresses if scene.settings.binds_to_node else (),
+        ),
+        neighbors=scene.sessions.neighbors,
+        advertisements=dict(sorted(advertisements.items())),
+        policy=derive_policy(circle),
+    )
+    gateways = _gateways(circle)
+    return BgpPlan(
+        intent,
+        _route_filter(scene, frozenset(advertisements) | gateways.keys()),
+        asked_by=scene.sessions.peers,
+        refusals=(*_refusals(scene), *torn),
+        gateways=gateways,
+        password_files=_wanted_files(scene),
+        needs_links=needs_links(_used_filters(circle)),
+    )
+
+
+def _set_scene(tables: Tables, node: str, me: Node, passwords: Passwords) -> _Scene:
     settings = _Configuration(_configuration(tables, DEFAULT_CONFIGURATION), _configuration(tables, f"node.{node}"))
     nodes = {
         name.name: _router(name.name, value, settings, tables)
         for name, value in tables[Table.NODE].items()
         if isinstance(value, Node)
     }
-    router = nodes[node]
-    passwords = Passwords(tables[Table.SECRET], facts.password_files)
     asked = derive_asked(tables, node, passwords)
-    mesh, mesh_refusals = _mesh(settings.default, passwords)
-    sessions = topology.derive_sessions(router, nodes.values(), asked.peers, mesh)
-    told = topology.find_peer_addresses(router, nodes.values(), asked.peers)
-    announced = tuple(announced)
-    own = tuple(_own_path(one, settings, router.asn) for one in announced)
-    advertisements = {one.advertisement.prefix: one.advertisement for one in own}
-    calico_peers = {name.name: one for name, one in tables[Table.BGP_PEER].items() if isinstance(one, BgpPeer)}
-    filters = {name.name: one for name, one in tables[Table.BGP_FILTER].items() if isinstance(one, BgpFilter)}
+    mesh, refusals = _mesh(settings.default, passwords)
+    sessions = topology.derive_sessions(nodes[node], nodes.values(), asked.peers, mesh)
+    told = topology.find_peer_addresses(nodes[node], nodes.values(), asked.peers)
+    return _Scene(tables, node, me, settings, nodes, passwords, asked, mesh, refusals, sessions, told)
+
+
+def _draw_circle(
+    scene: _Scene, announced: tuple[Announcement, ...], hidden: tuple[Announcement, ...], facts: HostFacts
+) -> Circle:
+    tables, sessions = scene.tables, scene.sessions
+    peers = {name.name: one for name, one in tables[Table.BGP_PEER].items() if isinstance(one, BgpPeer)}
     circle = Circle(
-        router=router,
+        router=scene.router,
         neighbors=sessions.neighbors,
         peers={
-            address: tuple(calico_peers[name] for name in names if name in calico_peers)
-            for address, names in sessions.peers.items()
+            address: tuple(peers[name] for name in names if name in peers) for address, names in sessions.peers.items()
         },
-        filters=filters,
+        filters={name.name: one for name, one in tables[Table.BGP_FILTER].items() if isinstance(one, BgpFilter)},
         announced=announced,
-        told=_by_short_name(told),
-        around=Surroundings(own, facts.links, _routers(nodes.values(), sessions)),
+        told=_by_short_name(scene.told),
+        around=Surroundings(links=facts.links, routers=_routers(scene)),
         pools=tuple(pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool)),
-        mesh=mesh.enabled,
-        communities=settings.communities,
+        mesh=scene.mesh.enabled,
+        communities=scene.settings.communities,
     )
-    router_id, router_id_refusals = find_router_id(tables, node)
-    intent = BgpIntent(
-        speaker=Speaker(
-            router.asn,
-            router_id or _router_id(node, me),
-            settings.port,
-            tuple(router.addresses) if settings.binds_to_node else (),
-        ),
-        neighbors=sessions.neighbors,
-        advertisements=dict(sorted(advertisements.items())),
-        policy=derive_policy(circle),
-    )
-    connected = {BgpPrefix(*one.subnet) for one in (me.ipv4, me.ipv6) if one is not None}
-    gateways = _gateways(circle)
-    route_filter = RouteFilter(
+    if not any(rule.accept for one in _used_filters(circle) for rule in (*one.export4, *one.export6)):
+        hidden = ()
+    own = tuple(_own_path(one, scene.settings, scene.router.asn) for one in (*announced, *hidden))
+    return replace(circle, hidden=hidden, around=replace(circle.around, own=own))
+
+
+def _used_filters(circle: Circle) -> tuple[BgpFilter, ...]:
+    """Those of this node's peers."""
+    names = {name for peers in circle.peers.values() for peer in peers for name in peer.filters}
+    return tuple(circle.filters[name] for name in sorted(names))
+
+
+def _route_filter(scene: _Scene, own_prefixes: frozenset[BgpPrefix]) -> RouteFilter:
+    """Which learned routes are wanted; `own_prefixes` are ours to serve."""
+    settings = scene.settings
+    connected = {BgpPrefix(*one.subnet) for one in (scene.me.ipv4, scene.me.ipv6) if one is not None}
+    ranges = (BgpPrefix(*one) for one in read_ranges(settings.default).whole)
+    return RouteFilter(
         metrics=(settings.normal_priority(4), settings.normal_priority(6)),
-        own_prefixes=frozenset(advertisements) | connected | gateways.keys(),
-        own_addresses=frozenset(router.addresses),
-        excluded=(*_tunnelled(tables), *sorted(BgpPrefix(*one) for one in read_ranges(settings.default).whole)),
+        own_prefixes=own_prefixes | connected,
+        own_addresses=frozenset(scene.router.addresses),
+        excluded=(*_tunnelled(scene.tables), *sorted(ranges)),
     )
-    concerned = {peer.name for peer in asked.peers if peer.local_nodes is None or node in peer.local_nodes}
-    concerned |= {name for name, addresses in told.items() if addresses}
-    used = {name for peers in circle.peers.values() for peer in peers for name in peer.filters}
-    return BgpPlan(
-        intent,
-        route_filter,
-        asked_by=sessions.peers,
-        refusals=(
-            *(Refusal(object_of(name), why) for name, why in sorted(asked.refused.items()) if name in concerned),
-            *conflict_refusals(sessions.conflicts),
-            *router_id_refusals,
-            *mesh_refusals,
-        ),
-        gateways=gateways,
-        password_files=_wanted_files(tables, passwords, settings.default),
-        needs_links=needs_links(filters[name] for name in used),
-    )
+
+
+def _refusals(scene: _Scene) -> Iterator[Refusal]:
+    """What concerns this node and cannot be had."""
+    peers = scene.asked.peers
+    concerned = {peer.name for peer in peers if peer.local_nodes is None or scene.node in peer.local_nodes}
+    concerned |= {name for name, addresses in scene.told.items() if addresses}
+    for name, why in sorted(scene.asked.refused.items()):
+        if name in concerned:
+            yield Refusal(object_of(name), why)
+    yield from conflict_refusals(scene.sessions.conflicts)
+    yield from scene.refusals
+    for one in scene.settings.communities:
+        if one.unknown:
+            names = ", ".join(one.unknown)
+            yield Refusal("BGPConfiguration", f"nothing in {one.prefix} is announced: no community is named {names}")
 
 
 def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mesh, tuple[Refusal, ...]]:
@@ -215,8 +271,10 @@ def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mes
     return topology.Mesh(True, wish), ()
 
 
-def _routers(nodes: Iterable[topology.Node], sessions: topology.Sessions) -> tuple[bytes, ...]:
-    return tuple(sorted({*(address for node in nodes for address in node.addresses), *sessions.neighbors}))
+def _routers(scene: _Scene) -> tuple[bytes, ...]:
+    """Addresses that next hops of others can be expected to be."""
+    addresses = {address for node in scene.nodes.values() for address in node.addresses}
+    return tuple(sorted(addresses | scene.sessions.neighbors.keys()))
 
 
 def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:
@@ -229,11 +287,11 @@ def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:
     }
 
 
-def _wanted_files(tables: Tables, passwords: Passwords, default: BgpConfiguration) -> frozenset[SecretKey]:
+def _wanted_files(scene: _Scene) -> frozenset[SecretKey]:
     """Passwords of Calico's objects that are in no Secret of the datastore."""
-    peers = (peer for peer in tables[Table.BGP_PEER].values() if isinstance(peer, BgpPeer))
-    keys = {key for key in (default.mesh_password, *(peer.password for peer in peers)) if key is not None}
-    return frozenset(key for key in keys if not passwords.is_stored(key))
+    peers = (peer for peer in scene.tables[Table.BGP_PEER].values() if isinstance(peer, BgpPeer))
+    asked = (scene.settings.default.mesh_password, *(peer.password for peer in peers))
+    return frozenset(key for key in asked if key is not None and not scene.passwords.is_stored(key))
 
 
 def _by_short_name(told: Mapping[str, frozenset[bytes]]) -> Mapping[str, frozenset[bytes]]:

@@ -12,7 +12,7 @@ are not exported, communities of prefixes, and who may be told of whose paths. S
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
@@ -40,7 +40,7 @@ from felixpy.resources.types import IpPool
 class Circle:
     """Everything that the policy depends on. `peers` are Calico's peers whose sessions the neighbours are, in order.
 
-    `told` are the addresses that a name among an announcement's peers means.
+    `told` are the addresses that a name among an announcement's peers means. `hidden` goes out by a filter alone.
     """
 
     router: topology.Node
@@ -52,7 +52,8 @@ class Circle:
     around: Surroundings
     pools: tuple[IpPool, ...]
     mesh: bool
-    communities: tuple[PrefixCommunities, ...] = field(default=())
+    communities: tuple[PrefixCommunities, ...] = ()
+    hidden: tuple[Announcement, ...] = ()
 
 
 def derive_policy(circle: Circle) -> Policy:
@@ -148,7 +149,10 @@ def _passes_on(circle: Circle) -> bool:
 
 
 def _hide(circle: Circle) -> Iterator[Statement]:
-    """Blocks of other nodes in pools that are not exported; this node's own are never announced at all."""
+    """Blocks of pools that are not exported: this node's own, and those of others."""
+    ours = (BgpPrefix(*one.prefix) for one in circle.hidden)
+    for ranges in _by_family(PrefixRange(one, one.length, one.length) for one in sorted(ours)):
+        yield Statement(Match(prefixes=ranges, origin=RouteOrigin.LOCAL), accept=False)
     external = _external(circle)
     if external and _passes_on(circle):
         hidden = sorted(BgpPrefix(*pool.cidr) for pool in circle.pools if pool.disable_bgp_export)
@@ -157,13 +161,16 @@ def _hide(circle: Circle) -> Iterator[Statement]:
 
 
 def _mark(communities: Iterable[PrefixCommunities]) -> Iterator[Statement]:
-    """Communities that go with whatever lies in a prefix."""
+    """Communities that go with whatever lies in a prefix; where one of them is not known, nothing of it goes out."""
     for one in communities:
+        (ranges,) = _by_family(_inside([BgpPrefix(*one.prefix)]))
+        if one.unknown:
+            yield Statement(Match(prefixes=ranges), accept=False)
+            continue
         plain = tuple(parse_community(word) for word in one.communities if word.count(":") == 1)
         large = tuple(parse_large_community(word) for word in one.communities if word.count(":") == 2)
         if plain or large:
             change = Change(add_communities=plain, add_large_communities=large)
-            (ranges,) = _by_family(_inside([BgpPrefix(*one.prefix)]))
             yield Statement(Match(prefixes=ranges), change=change)
 
 

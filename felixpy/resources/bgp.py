@@ -99,19 +99,20 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
 def _prefix_communities(
     given: Iterable[PrefixAdvertisement] | None, numbers: dict[str, str]
 ) -> tuple[PrefixCommunities, ...] | None:
-    """None where nothing is said. A name without a number is an error: what it was to limit would go out unmarked."""
+    """None where nothing is said."""
     if given is None:
         return None
     found = []
     for index, one in enumerate(given):
         field = f"spec.prefixAdvertisements[{index}]"
-        values = []
-        for at, word in enumerate(one.communities or ()):
-            place = f"{field}.communities[{at}]"
-            if ":" not in word and word not in numbers:
-                raise FieldError(place, f"{word!r} is no named community")
-            values.append(read_community(place, word) if ":" in word else numbers[word])
-        found.append(PrefixCommunities(read_prefix(f"{field}.cidr", one.cidr), tuple(sorted(set(values)))))
+        words = one.communities or []
+        values = {
+            read_community(f"{field}.communities[{at}]", word) if ":" in word else numbers[word]
+            for at, word in enumerate(words)
+            if ":" in word or word in numbers
+        }
+        unknown = tuple(word for word in words if ":" not in word and word not in numbers)
+        found.append(PrefixCommunities(read_prefix(f"{field}.cidr", one.cidr), tuple(sorted(values)), unknown))
     return tuple(found)
 
 

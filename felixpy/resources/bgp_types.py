@@ -36,10 +36,11 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class PrefixCommunities:
-    """Communities for what lies inside a prefix, as numbers."""
+    """Communities for what lies inside a prefix, as numbers; `unknown` are names that no number is given for."""
 
     prefix: Prefix
     communities: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

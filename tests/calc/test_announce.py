@@ -130,7 +130,10 @@ def test_a_pool_that_is_not_exported_keeps_its_blocks_silent() -> None:
     world = World(block("10.0.0.0-26", ME), block("10.0.0.64-26", OTHER, a1=ME), (pool, hidden))
     assert world.announced() == {}
     assert set(world.silent().values()) == {Reason.EXPORT_DISABLED}
+    assert [str(one.prefix) for one in world.announce.hidden] == ["10.0.0.0/26", "10.0.0.65/32"]
+    assert world.delta
     assert len(world.see((pool, IpPool(parse_prefix("10.0.0.0/16"), 26))).announced()) == 2
+    assert world.announce.hidden == ()
 
 
 def test_a_block_of_a_deleted_pool_is_announced_while_addresses_of_it_are_held() -> None:

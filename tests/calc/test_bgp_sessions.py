@@ -8,6 +8,7 @@ import json
 import pytest
 
 from birdpy.addresses import format_address, parse_address
+from birdpy.addresses import parse_prefix as parse_prefix_of_bgp
 from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.intent import Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
@@ -17,6 +18,7 @@ from felixpy.resources.bgp_types import SecretKey
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import KINDS, Name
 from felixpy.resources.view import View
+from tests.calc.test_bgp import tells
 
 ME, TOR, OTHER_TOR = "n1", "192.0.2.254", "192.0.2.253"
 PASSWORD = "correct horse"
@@ -325,6 +327,36 @@ def test_communities_of_prefixes_of_the_node_replace_those_of_all() -> None:
     assert (found.match.neighbors, str(prefix.prefix), prefix.shortest, prefix.longest) == (None, "10.0.0.0/8", 8, 32)
     assert (found.change.add_communities, found.change.add_large_communities) == ((64512 << 16 | 7,), ((64512, 1, 2),))
     assert exports(world.put("BGPConfiguration", "node.n1", {"prefixAdvertisements": []})) == []
+
+
+def test_a_block_of_a_pool_that_is_not_exported_goes_out_by_a_filter_alone() -> None:
+    hidden = Announcement(parse_prefix("10.0.0.0/26"), Why.BLOCK)
+    rule = {"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In"}
+    world = World().calico().calico("other", peerIP=OTHER_TOR, filters=["open"])
+    world.put("BGPFilter", "open", {"importV4": [rule]})
+
+    def told() -> list[str]:
+        plan = derive_bgp(world.view.tables, ME, (), hidden=(hidden,))
+        assert isinstance(plan, BgpPlan)
+        path = parse_prefix_of_bgp("10.0.0.0/26")
+        if path not in plan.intent.advertisements:
+            return []
+        return [one for one in (TOR, OTHER_TOR) if tells(plan.intent, "10.0.0.0/26", one, RouteOrigin.LOCAL)]
+
+    assert told() == []
+    world.put("BGPFilter", "open", {"exportV4": [rule]})
+    assert told() == [OTHER_TOR]
+
+
+def test_what_should_go_with_a_community_that_nobody_knows_does_not_go() -> None:
+    given: dict[str, object] = {"asNumber": 65, "prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["no"]}]}
+    world = World().put("BGPConfiguration", "default", given)
+    assert world.refused == [("BGPConfiguration", "nothing in 10.0.0.0/8 is announced: no community is named no")]
+    held = [one for one in world.intent.policy.exports if one.match.prefixes and one.match.neighbors is None]
+    assert [one.accept for one in held] == [False]
+    speaker = world.intent.speaker
+    assert speaker is not None
+    assert speaker.asn == 65, "the rest of the configuration holds"
 
 
 def test_blocks_carry_the_normal_priority_and_service_addresses_their_own() -> None:
