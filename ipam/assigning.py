@@ -256,9 +256,17 @@ def _from_unclaimed(
     return None
 
 
+def _iter_pool(draft: Draft, pool: Pool, claims: int) -> Iterator[Prefix]:
+    """A pool's blocks in the order of the owner's next claim, but for those that are reserved as a whole."""
+    reserved = tuple(cidr for cidr in draft.cache.reserved() if cidr.overlaps(pool.cidr))
+    for cidr in islice(iter_blocks(pool, claim_seed(draft.owner.name, claims)), MAX_BLOCKS):
+        if not any(wide.covers(cidr) for wide in reserved):
+            yield cidr
+
+
 def _iter_unclaimed(draft: Draft, pool: Pool, claims: int) -> Iterator[Prefix]:
     unread: list[str] = []
-    for cidr in islice(iter_blocks(pool, claim_seed(draft.owner.name, claims)), MAX_BLOCKS):
+    for cidr in _iter_pool(draft, pool, claims):
         if cidr in draft.cache.free:
             continue
         value = draft.get(block_key(cidr))
@@ -291,9 +299,10 @@ def _from_others(draft: Draft, pool: Pool, search: _Search) -> tuple[Draft, Assi
 
 def _iter_others(draft: Draft, pool: Pool, cooldown_s: int) -> Iterator[Block]:
     unread: list[str] = []
-    for cidr in islice(iter_blocks(pool, claim_seed(draft.owner.name, 0)), MAX_BLOCKS):
+    absent = 0 if draft.guesses else UNSURE
+    for cidr in _iter_pool(draft, pool, 0):
         key = block_key(cidr)
-        if draft.cache.free.get(cidr, UNSURE) == 0 and key not in draft.changes:
+        if draft.cache.free.get(cidr, absent) == 0 and key not in draft.changes:
             continue
         value = draft.get(key)
         if isinstance(value, Block):

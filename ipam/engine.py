@@ -144,6 +144,7 @@ class Allocator:
         self._sleep = sleep
         self._loaded = False
         self._scanned_at: datetime | None = None
+        self._lost: tuple[str, ...] = ()
         self._waiting: list[_Job] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -279,7 +280,7 @@ class Allocator:
             if attempt:
                 bound = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
                 await self._sleep(self._rng.uniform(0, bound))
-        _fail(jobs, Conflict(f"{MAX_ATTEMPTS} attempts were overtaken by others"))
+        _fail(jobs, Conflict(f"{MAX_ATTEMPTS} attempts were overtaken by others, the last at {', '.join(self._lost)}"))
         return []
 
     async def _plan(self, jobs: list[_Job], guesses: bool) -> tuple[_Batch, list[_Job]]:
@@ -371,11 +372,12 @@ class Allocator:
                 self._cache.put(key, value, 0 if value is None else result.revision, result.revision)
             return result.revision
         self.counters.conflicts += 1
-        for key, expected in expect.items():
-            found = result.current.get(key)
+        current = {key: result.current.get(key) for key in expect}
+        self._lost = tuple(key for key, found in current.items() if expect[key] != (found.mod_revision if found else 0))
+        for key, found in current.items():
             if key not in batch.writes:
                 self._cache.learn(key, found, result.revision)
-            elif expected != (found.mod_revision if found else 0):
+            elif key in self._lost:
                 _fail(batch.jobs_writing(key), ExpectationFailed(key))
         return 0
 
