@@ -34,5 +34,5 @@ def scene(node: Node) -> Scene:
     a.write()
     b.write()
     node.agent.start()
-    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="a reaches b")
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), within_s=30, what="a reaches b")
     return Scene(node, a, b)

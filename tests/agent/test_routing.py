@@ -50,10 +50,18 @@ def test_a_learned_route_that_was_lost_comes_back(cluster: Cluster, damage: list
     eventually(lambda: learned(cluster) == right, within_s=2, what="the route is as before")
 
 
+def peers_up(cluster: Cluster) -> bool:
+    """Whether the session that the BGPPeer asks for is up: the one of the mesh, which it replaces, was until now."""
+    said = cluster.felixctl("bgp", "-o", "json").json()["nodes"]
+    sessions = [one for node in said for one in node["bgp"]["sessions"]]
+    return all(one["established"] for one in sessions) and any(one["askedBy"] == ["n2"] for one in sessions)
+
+
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "away"])
 def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, restart: bool) -> None:
     cluster.n1.put("bgppeers", resource("BGPPeer", "n2", {"node": "n1", "peerIP": ADDRESSES["n2"], "asNumber": 64512}))
-    eventually(lambda: learned(cluster), what="n1 peers with n2 whether it is a node or not")
+    eventually(lambda: peers_up(cluster), within_s=30, every_s=0.5, what="n1 peers with n2 whether it is a node or not")
+    assert learned(cluster)
     if restart:
         cluster.n2.agent.kill()
     cluster.n2.drop("nodes", "n2")

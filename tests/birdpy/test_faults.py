@@ -11,7 +11,16 @@ from dataclasses import replace
 
 from birdpy.addresses import Prefix, parse_prefix
 from birdpy.gobgp.plan import Announce, Withdraw
-from birdpy.intent import Advertisement, Bfd, BgpIntent, GracefulRestart
+from birdpy.intent import (
+    Advertisement,
+    Bfd,
+    BgpIntent,
+    GracefulRestart,
+    Match,
+    Policy,
+    PrefixRange,
+    Statement,
+)
 from tests.birdpy.conftest import Router, announcing, established, make_so, session
 from tests.birdpy.test_role import (
     BLOCK,
@@ -226,5 +235,30 @@ async def test_garbage_from_a_neighbour_harms_no_session(routers4: list[Router])
             assert (await role.read_status()).sessions[b.address].up_since == up_since
             assert THEIRS in kernel.routes
             assert not kernel.removed
+    finally:
+        end_gobgpd(a)
+
+
+async def test_what_an_import_policy_refuses_never_gets_here(routers4: list[Router]) -> None:
+    a, b = routers4[:2]
+    unwanted = [Advertisement(parse_prefix(f"10.{number >> 8 & 255}.{number & 255}.7/32")) for number in range(20_000)]
+    wanted = (PrefixRange(THEIRS, 26, 26),)
+    policy = Policy(imports=(Statement(Match(prefixes=wanted), accept=True), Statement(accept=False)))
+    try:
+        b.start_gobgpd()
+        async with b.driver() as flood:
+            neighbor = replace(session(b, a), passive=True)
+            await make_so(flood, BgpIntent(b.speaker(), {a.address: neighbor}, announcing(THEIRS)))
+            async with running(a, replace(intent_of(a, b, BLOCK), policy=policy)) as (role, kernel):
+                await settled(kernel, THEIRS)
+                await flood.apply([Announce(unwanted), Withdraw((THEIRS,)), Announce((Advertisement(THEIR_OTHER),))])
+                await flood.apply([Announce((Advertisement(THEIRS),))])
+
+                async def told() -> bool:
+                    return (await role.read_status()).sessions[b.address].received == len(unwanted) + 2
+
+                await eventually_async(told, within_s=30)
+                await settled(kernel, THEIRS)
+                assert set(kernel.removed) <= {THEIRS}
     finally:
         end_gobgpd(a)
