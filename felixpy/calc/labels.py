@@ -170,7 +170,7 @@ class LabelIndex(Generic[Item, Key]):
         if old.members:
             return
         del self._classes[old.id]
-        for parent in old.id[1]:
+        for parent in frozenset(old.id[1]):
             children = self._children[parent]
             children.discard(old)
             if not children:

@@ -1,17 +1,21 @@
 """Endpoints → their two chains, their entries in the dispatch maps, their routes and their sysctls. Pure.
 
+An endpoint's chain goes to the chain of its judgement, which all that are judged alike share: the kernel walks the
+rules of a whole table before it takes a change, so that a change costs what the different judgements are, not what the
+endpoints are. An entry of a map is never changed, which the kernel would do only after a grace period.
 The order inside an endpoint's chain is Calico's: conntrack, clear the marks, encapsulation from the workload, each
 tier (policies until one allows or passes, then the tier's default), profiles, drop. Source: felix/rules/endpoints.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 from felixpy.addresses import host_prefix
-from felixpy.calc.intent import EndpointIntent, TierIntent
+from felixpy.calc.intent import EndpointIntent, PolicyId, TierIntent
 from felixpy.calc.options import DEFAULTS, Options
 from felixpy.dataplane.causes import (
     INVALID,
@@ -41,6 +45,7 @@ from felixpy.dataplane.rules import (
     Accept,
     CtState,
     CtStateIn,
+    Goto,
     Jump,
     MarkIs,
     Match,
@@ -80,6 +85,7 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
     if not options.is_workload(device):
         return EndpointObjects((), {})
     leaving, reaching = endpoint_chain("out", device), endpoint_chain("in", device)
+    outward, inward = judgement_chain("out", endpoint), judgement_chain("in", endpoint)
     key = device.encode()
     floating = floating_of(endpoint) if options.floating else ()
     routes = tuple(
@@ -94,8 +100,10 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
     )
     return EndpointObjects(
         objects=(
-            Chain(leaving, render_direction(endpoint, "out", options)),
-            Chain(reaching, render_direction(endpoint, "in", options)),
+            Chain(outward, render_direction(endpoint, "out", options)),
+            Chain(inward, render_direction(endpoint, "in", options)),
+            Chain(leaving, (Rule(Goto(outward)),)),
+            Chain(reaching, (Rule(Goto(inward)),)),
             *device_sysctls(device, {len(address) for address in endpoint.addresses}),
             *routes,
         ),
@@ -110,6 +118,21 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
 def endpoint_chain(direction: Direction, device: str) -> str:
     """The name of one of an endpoint's chains, which no fixed chain has, whatever the device is called."""
     return chain_name("ep-from" if direction == "out" else "ep-to", device)
+
+
+def judgement_chain(direction: Direction, endpoint: EndpointIntent) -> str:
+    """The name of the chain that judges one direction of an endpoint: the same for all that are judged alike."""
+    tiers = [(tier.name, str(tier.default_action), *map(str, judges)) for tier, judges in _judges(direction, endpoint)]
+    digest = blake2b(repr((tiers, endpoint.profiles)).encode(), digest_size=8).hexdigest()
+    return chain_name("judge-from" if direction == "out" else "judge-to", digest)
+
+
+def _judges(direction: Direction, endpoint: EndpointIntent) -> Iterator[tuple[TierIntent, tuple[PolicyId, ...]]]:
+    """The tiers that have policies in a direction, with these."""
+    for tier in endpoint.tiers:
+        policies = tier.ingress if direction == "in" else tier.egress
+        if policies:
+            yield tier, policies
 
 
 def device_sysctls(device: str, lengths: set[int]) -> tuple[Sysctl, ...]:
@@ -137,7 +160,7 @@ def device_sysctls(device: str, lengths: set[int]) -> tuple[Sysctl, ...]:
 
 
 def render_direction(endpoint: EndpointIntent, direction: Direction, options: Options = DEFAULTS) -> tuple[Rule, ...]:
-    """The rules of one of its chains; `in` is towards the workload."""
+    """The rules that judge one direction of an endpoint; `in` is towards the workload."""
     rules = [*conntrack_rules(direction, options), Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))]
     if direction == "out":
         rules += encapsulation_rules(options)

@@ -185,6 +185,8 @@ def try_world(scene: Scene, seed: int, count: int = FLOWS) -> Outcome:
     author.write(scene.machines, scene.pods)
     waited = scene.machines.felixctl("status", "--wait")
     assert waited.code == 0, waited.out + waited.err
+    for node in (scene.machines.n1, scene.machines.n2):
+        node.namespace.run("conntrack", "-F")  # an echo of the world before has this one's numbers
     cluster, flows = scene.cluster(), author.flows(scene, count)
     said = {flow: predict(cluster, *flow) for flow in flows}
     seen = scene.send(flows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 import uuid
@@ -154,6 +155,13 @@ class Node:
     def nft(self, *arguments: str) -> str:
         """`nft ARGUMENTS` on the node."""
         return self.namespace.run("nft", *arguments)
+
+    def judge(self, way: str, pod: Pod) -> str:
+        """The chain that judges what comes `from` a pod, or goes `to` it; "" where there is none."""
+        if f"ep-{way}-{pod.device}" not in self.nft("list", "chains"):
+            return ""
+        found = re.search(r"goto (\S+)", self.nft("list", "chain", "inet", "felixpy", f"ep-{way}-{pod.device}"))
+        return self.nft("list", "chain", "inet", "felixpy", found[1]) if found else ""
 
     def log(self) -> str:
         return self.agent.tail(200)

@@ -113,7 +113,7 @@ def test_what_a_rule_matches(scene: Scene, rule: dict[str, Any], v4: bool, v6: b
     node, a = scene.node, scene.a
     node.put("globalnetworksets", resource("GlobalNetworkSet", "n", {"nets": ["10.65.0.0/25"]}, {"kind": "net"}))
     node.policy("one", "name == 'b'", ingress=[{"action": "Allow", **rule}])
-    eventually(lambda: "gnp/default.one" in node.nft("list", "chain", "inet", "felixpy", f"ep-to-{scene.b.device}"))
+    eventually(lambda: "gnp/default.one" in node.judge("to", scene.b))
     got = (ping_ok(a.namespace, B4, wait_s=0.4), ping_ok(a.namespace, B6, wait_s=0.4))
     assert got == (v4, v6)
 
@@ -254,7 +254,7 @@ def test_a_tier_of_staged_policies_only(scene: Scene) -> None:
         "stagedkubernetesnetworkpolicies", resource("StagedKubernetesNetworkPolicy", "s", kube, namespace="default")
     )
     node.policy("seen", "name == 'b'", types=["Egress"], egress=[{"action": "Allow"}])
-    eventually(lambda: "gnp/default.seen" in node.nft("list", "chain", "inet", "felixpy", f"ep-from-{b.device}"))
+    eventually(lambda: "gnp/default.seen" in node.judge("from", b))
     assert a.reaches(b), "staged policies decide nothing, and their tier does not end"
     node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "first.e", {**spec, "ingress": []}))
     eventually(lambda: not a.reaches(b), what="one that is enforced makes the tier end")

@@ -22,6 +22,8 @@ CALICO = "/calico/resources/v3/projectcalico.org"
 NODE = "n1"
 ACTIVE = 100
 ROUNDS = 31
+BIG = 5_000
+"""Pods of one namespace whose label changes, where there are so many."""
 SIZES = tuple((endpoints, policies) for endpoints in (1_000, 10_000, 50_000) for policies in (100, 1_000, 3_000))
 
 
@@ -33,10 +35,12 @@ def render(kind: str, plural: str, name: str, spec: object, namespace: str = "",
     return f"{CALICO}/{plural}/{place}".encode(), json.dumps(body).encode()
 
 
-def endpoint(node: str, number: int, device: str, **labels: str) -> tuple[bytes, bytes]:
+def endpoint(
+    node: str, number: int, device: str, profiles: tuple[str, ...] = ("open",), **labels: str
+) -> tuple[bytes, bytes]:
     """A WorkloadEndpoint with an address made of its number."""
     address = f"10.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}/32"
-    spec = {"node": node, "interfaceName": device, "ipNetworks": [address], "profiles": ["open"]}
+    spec = {"node": node, "interfaceName": device, "ipNetworks": [address], "profiles": profiles}
     return render("WorkloadEndpoint", "workloadendpoints", f"{node}-cni-p{number}-eth0", spec, "default", **labels)
 
 
@@ -56,13 +60,29 @@ def policy(number: int, action: str = "Allow") -> tuple[bytes, bytes]:
     return render("GlobalNetworkPolicy", "globalnetworkpolicies", f"default.p{number}", spec)
 
 
+def namespace(**labels: str) -> tuple[bytes, bytes]:
+    """The Namespace of the first `BIG` endpoints."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "big", "labels": labels}}
+    return b"/felixpy/resources/core/v1/namespaces/big", json.dumps(body).encode()
+
+
+def of_a_team(team: str) -> tuple[bytes, bytes]:
+    """A policy for this node's pod that lets in a team's namespaces."""
+    rule = {"action": "Allow", "source": {"namespaceSelector": f"team == '{team}'"}}
+    spec = {"tier": "default", "selector": "role == 'server'", "types": ["Ingress"], "ingress": [rule]}
+    return render("GlobalNetworkPolicy", "globalnetworkpolicies", f"default.{team}", spec)
+
+
 def cluster(endpoints: int, policies: int) -> Iterator[tuple[bytes, bytes]]:
     """Everything that the agent reads at start."""
     allow = [{"action": "Allow"}]
     yield render("Profile", "profiles", "open", {"ingress": allow, "egress": allow})
     yield endpoint(NODE, 1, "cali1", role="server", app="app1", env="e1")
+    yield namespace(team="red")
+    yield from map(of_a_team, ("red", "blue"))
     for number in range(2, endpoints + 2):
-        yield endpoint(f"r{number // 100}", number, "", app=f"app{number % 200}", env=f"e{number % 10}")
+        profiles = ("open", "kns.big") if number < BIG + 2 else ("open",)
+        yield endpoint(f"r{number // 100}", number, "", profiles, app=f"app{number % 200}", env=f"e{number % 10}")
     for number in range(policies):
         yield policy(number)
 
@@ -104,7 +124,8 @@ def time_change(pipeline: Pipeline, make: Callable[[int], tuple[bytes, bytes]]) 
 
 def main() -> None:
     """Prints the table."""
-    print(f"{'endpoints':>9} {'policies':>8} {'load s':>7} {'rule µs':>8} {'remote label µs':>15} {'local pod µs':>12}")
+    columns = f"{'load s':>7} {'rule µs':>8} {'remote label µs':>15} {'local pod µs':>12} {'namespace µs':>12}"
+    print(f"{'endpoints':>9} {'policies':>8} {columns}   (a namespace of {BIG} pods, or all)")
     for endpoints, policies in SIZES:
         pipeline = Pipeline()
         values = list(cluster(endpoints, policies))
@@ -120,5 +141,7 @@ def main() -> None:
         rule = time_change(pipeline, lambda turn: policy(7, ("Deny", "Allow")[turn % 2]))
         label = time_change(pipeline, lambda turn: endpoint("r0", 50, "", app="app0", env=("e0", "none")[turn % 2]))
         pod = time_change(pipeline, lambda turn: endpoint(NODE, 250_000 + turn, f"cali{turn}x", app="new"))
-        print(f"{endpoints:9} {policies:8} {load_s:7.2f} {rule:8.0f} {label:15.0f} {pod:12.0f}", flush=True)
+        team = time_change(pipeline, lambda turn: namespace(team=("blue", "red")[turn % 2]))
+        row = f"{load_s:7.2f} {rule:8.0f} {label:15.0f} {pod:12.0f} {team:12.0f}"
+        print(f"{endpoints:9} {policies:8} {row}", flush=True)
         gc.unfreeze()

@@ -66,9 +66,7 @@ labels = st.dictionaries(st.sampled_from(("a", "b")), st.sampled_from(VALUES)).m
     lambda one: tuple(sorted(one.items()))
 )
 addresses = st.lists(st.integers(1, 6).map(lambda n: parse_address(f"10.0.0.{n}")), max_size=2, unique=True).map(tuple)
-profiles = st.lists(st.sampled_from(("pr1", "pr2", "kns.ns1", "ksa.ns1.sa1", "absent")), max_size=3, unique=True).map(
-    tuple
-)
+profiles = st.lists(st.sampled_from(("pr1", "pr2", "kns.ns1", "ksa.ns1.sa1", "absent")), max_size=3).map(tuple)
 ports = st.lists(
     st.sampled_from((NamedPort("web", 6, 80), NamedPort("web", 6, 81), NamedPort("dns", 17, 53))), max_size=2
 )

@@ -115,7 +115,7 @@ def mutate(value: Any, random: Random) -> Any:
         elif kind == 1 and isinstance(holder, list) and len(places) < 500:
             holder.extend(deepcopy(holder[key]) for _ in range(random.choice(TIMES)))
         elif kind == 2 and isinstance(holder[key], dict):
-            holder[key][random.choice(("x", "", "nets", "selector", "ports", "name"))] = random.choice(ODDER)
+            holder[key][random.choice(("x", "", "nets", "selector", "ports", "name"))] = deepcopy(random.choice(ODDER))
         elif kind == 3:
             other, there = random.choice(places)
             holder[key] = deepcopy(other[there])
@@ -123,7 +123,7 @@ def mutate(value: Any, random: Random) -> Any:
             at = random.randrange(len(holder[key]))
             holder[key] = holder[key][:at] + random.choice(("", "'", " ", "/", "²", "0", ":")) + holder[key][at + 1 :]
         else:
-            holder[key] = random.choice(ODDER)
+            holder[key] = deepcopy(random.choice(ODDER))
         if not list(_places(made)):
             break
     return made

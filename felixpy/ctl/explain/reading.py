@@ -16,7 +16,7 @@ from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
 from felixpy.dataplane.causes import NO_LOCAL_BACKEND, Effect
 from felixpy.dataplane.compiled import CompiledNode
-from felixpy.dataplane.endpoint_chains import Direction, endpoint_chain
+from felixpy.dataplane.endpoint_chains import Direction, judgement_chain
 from felixpy.dataplane.host_chains import host_chain, places_of
 from felixpy.dataplane.policy_chains import (
     PASS_CHAIN,
@@ -107,7 +107,7 @@ class _Reader:
         self._steps = passage.verdict.steps
         self._compiled = passage.compiled
         self._translated = passage.verdict.packet
-        self._scopes = dict(_scopes(passage.compiled))
+        self._scopes = dict(_scopes(passage))
         self._owners = dict(_owners(passage.compiled))
         self._scope = _Scope("", "in", ())
 
@@ -181,12 +181,17 @@ def _said(step: Step) -> Said:
             return Said.ALLOWS
 
 
-def _scopes(compiled: CompiledNode) -> Iterator[tuple[str, _Scope]]:
-    for endpoint in compiled.endpoints.values():
-        device = endpoint.interface
-        yield endpoint_chain("out", device), _Scope(device, "out", endpoint.tiers)
-        yield endpoint_chain("in", device), _Scope(device, "in", endpoint.tiers)
-    for name, host in compiled.hosts.items():
+def _scopes(passage: Passage) -> Iterator[tuple[str, _Scope]]:
+    """The chains that judge the endpoints which the packet comes from and goes to, and all chains of hosts."""
+    ways: tuple[tuple[Direction, str], ...] = (
+        ("out", passage.entered.in_interface),
+        ("in", passage.verdict.packet.out_interface),
+    )
+    for endpoint in passage.compiled.endpoints.values():
+        for direction, device in ways:
+            if endpoint.interface == device:
+                yield judgement_chain(direction, endpoint), _Scope(device, direction, endpoint.tiers)
+    for name, host in passage.compiled.hosts.items():
         for place in places_of(host):
             words = f"host endpoint {name} ({place.stage})"
             yield host_chain(place, name), _Scope(words, place.direction, _host_tiers(host))
