@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from felixpy.addresses import Prefix
+from felixpy.addresses import Address, Prefix
 from felixpy.calc.graph import IntentDelta
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.ipsets import Member, SetChange
@@ -17,6 +17,7 @@ from felixpy.calc.rule_terms import sets_of
 from felixpy.dataplane.base_chains import pool_sets
 from felixpy.dataplane.causes import Cause
 from felixpy.dataplane.changes import Changes, Ledger
+from felixpy.dataplane.cover import Cover
 from felixpy.dataplane.endpoint_chains import render_endpoint, tier_ends
 from felixpy.dataplane.forwarding import render_forwarding
 from felixpy.dataplane.host_chains import Guards, Reserved, peer_members
@@ -55,6 +56,7 @@ class Translator:
         self._prefix_counts: dict[tuple[SetSpec, Version], int] = {}
         self._sets: dict[tuple[SetSpec, Version], Set] = {}
         self._prefixes: dict[Set, frozenset[Prefix]] = {}
+        self._covers: dict[Set, Cover] = {}
         self._spec_of: dict[str, tuple[SetSpec, Version]] = {}
         self._claims: dict[Set, dict[bytes, dict[Name, bytes]]] = {}
         self._entries: dict[Name, tuple[tuple[Set, bytes], ...]] = {}
@@ -115,7 +117,9 @@ class Translator:
     def set_members(self, target: Set) -> Members | None:
         """All that a set should hold now; None for a set that is not an IP set of ours."""
         if target in self._prefixes:
-            return {encode_prefix(prefix): b"" for prefix in self._prefixes[target]}
+            return _encoded(self._prefixes[target])
+        if target in self._covers:
+            return _encoded(self._covers[target].outer)
         if target in self._claims:
             return {key: data[min(data)] for key, data in self._claims[target].items()}
         dispatched = self._hosts.members(target)
@@ -152,7 +156,7 @@ class Translator:
                 added = [member for member in self._members(spec) if member_version(member) == version]
                 removed = []
             if new.interval:
-                self._change_interval(spec, version, new, changes)
+                self._change_interval(new, added, removed, changes)
                 continue
             if removed:
                 changes.drop_members(new, {encode_member(member): b"" for member in removed})
@@ -160,19 +164,26 @@ class Translator:
                 changes.add_members(new, {encode_member(member): b"" for member in added})
         return renamed
 
-    def _change_interval(self, spec: SetSpec, version: Version, target: Set, changes: Changes) -> None:
-        after = merge_prefixes(
-            member
-            for member in self._members(spec)
-            if isinstance(member, bytes | Prefix) and member_version(member) == version
-        )
-        self._put_prefixes(target, after, changes)
+    def _change_interval(
+        self, target: Set, added: Iterable[Member], removed: Iterable[Member], changes: Changes
+    ) -> None:
+        put, dropped = _without_ports(added), _without_ports(removed)
+        cover = self._covers.get(target)
+        if cover is None:
+            cover = self._covers[target] = Cover(put)
+            changes.add_members(target, _encoded(cover.outer))
+            return
+        new, gone = cover.change(put, dropped)
+        if gone:
+            changes.drop_members(target, _encoded(gone))
+        if new:
+            changes.add_members(target, _encoded(new))
 
     def _put_prefixes(self, target: Set, after: frozenset[Prefix], changes: Changes) -> None:
         before = self._prefixes.get(target, frozenset())
         self._prefixes[target] = after
-        changes.drop_members(target, {encode_prefix(prefix): b"" for prefix in before - after})
-        changes.add_members(target, {encode_prefix(prefix): b"" for prefix in after - before})
+        changes.drop_members(target, _encoded(before - after))
+        changes.add_members(target, _encoded(after - before))
 
     def _drop_set(self, spec: SetSpec, changes: Changes) -> None:
         for version in VERSIONS:
@@ -183,7 +194,7 @@ class Translator:
 
     def _forget(self, old: Set, changes: Changes) -> None:
         self.ledger.put(f"set {old.name}", (), changes)
-        self._prefixes.pop(old, None)
+        self._covers.pop(old, None)
         del self._spec_of[old.name]
         changes.members.pop(old, None)
 
@@ -248,6 +259,15 @@ class Translator:
             changes.drop_members(target, {key: before or b""})
         elif (now := claims[min(claims)]) != before:
             changes.add_members(target, {key: now})
+
+
+def _without_ports(members: Iterable[Member]) -> list[Address | Prefix]:
+    return [member for member in members if isinstance(member, bytes | Prefix)]
+
+
+def _encoded(prefixes: Iterable[Prefix]) -> dict[bytes, bytes]:
+    """Prefixes as members of an interval set."""
+    return {encode_prefix(prefix): b"" for prefix in prefixes}
 
 
 def endpoint_owner(name: Name) -> str:
