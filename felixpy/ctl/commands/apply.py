@@ -7,7 +7,8 @@ import sys
 import click
 
 from felixpy.ctl.collect import checked, collect, print_reports, reports_of
-from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, with_store
+from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_warning, with_store
+from felixpy.ctl.foreign import describe_unenforced, foreign_nodes, unread_manifests
 from felixpy.ctl.plan import Outcome
 from felixpy.ctl.writer import apply_all, left_over, plan_all
 from felixpy.datastore.model import Store
@@ -43,6 +44,10 @@ def command(
         for one in leaving:
             if dry_run or await store.delete(one.key.encode()):
                 _say(one, Outcome.DELETED, dry_run)
+        if unread := unread_manifests(good):
+            nodes = await foreign_nodes(store)
+            for policy in unread if nodes else ():
+                print_warning(describe_unenforced(policy, nodes))
         return errors
 
     failed += with_store(etcd, work)

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from felixpy.ctl.asking import TIMEOUT_S, WAIT_TIMEOUT_S, Survey, survey, survey_programmed
-from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
+from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
+from felixpy.ctl.foreign import describe_unenforced, foreign_nodes, unread_policies
 from felixpy.ctl.local import ask_processes, run_dir_option
 from felixpy.ctl.neighbours import find_names
 from felixpy.ctl.node_text import (
@@ -54,8 +55,11 @@ def command(
         _show_local(run_dir, output)
         return
     named = [node] if node else []
+    unenforced: list[str] = []
 
     async def work(store: Store) -> tuple[Survey, bool, dict[str, str]]:
+        if not node and (foreign := await foreign_nodes(store)):
+            unenforced.extend(describe_unenforced(policy, foreign) for policy in await unread_policies(store))
         names = await find_names(store) if node else {}
         if wait:
             return *await survey_programmed(store, named, timeout or WAIT_TIMEOUT_S), names
@@ -69,6 +73,8 @@ def command(
         _show_one(found, node, names)
     else:
         _show_all(found)
+    for line in unenforced:
+        print_warning(line)
     if not well:
         sys.exit(EXIT_FAILED)
 
