@@ -115,13 +115,21 @@ def read_as_number(field: str, value: int | str | None) -> int | None:
     return number
 
 
+def read_port(field: str, port: int) -> int:
+    """Raises FieldError where it is no port."""
+    if not 0 < port <= 65535:
+        raise FieldError(field, f"{port} is no port")
+    return port
+
+
 def read_named_ports(field: str, ports: Iterable[Port] | None) -> tuple[NamedPort, ...]:
     """Raises FieldError where one is no port."""
-    for index, port in enumerate(ports or ()):
-        if not 0 < port.port <= 65535:
-            raise FieldError(f"{field}[{index}].port", f"{port.port} is no port")
     return tuple(
-        NamedPort(port.name, read_protocol(f"{field}[{index}].protocol", port.protocol) or 6, port.port)
+        NamedPort(
+            port.name,
+            read_protocol(f"{field}[{index}].protocol", port.protocol) or 6,
+            read_port(f"{field}[{index}].port", port.port),
+        )
         for index, port in enumerate(ports or ())
     )
 

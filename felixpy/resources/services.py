@@ -26,6 +26,7 @@ from felixpy.resources.scalars import (
     read_address,
     read_label_selector,
     read_labels,
+    read_port,
     read_prefix,
     read_prefixes,
     read_protocol,
@@ -96,8 +97,8 @@ def read_service(doc: ServiceDoc) -> Service:
             ServicePort(
                 port.name,
                 read_protocol(f"spec.ports[{index}].protocol", port.protocol) or 6,
-                port.port,
-                port.node_port,
+                read_port(f"spec.ports[{index}].port", port.port),
+                read_port(f"spec.ports[{index}].nodePort", port.node_port) if port.node_port else 0,
             )
             for index, port in enumerate(spec.ports or ())
         ),
@@ -198,7 +199,9 @@ def read_endpoints(doc: EndpointsDoc, name: str) -> EndpointSlice:
 def _ports(field: str, ports: Iterable[SlicePort] | None) -> tuple[BackendPort, ...]:
     return tuple(
         BackendPort(
-            port.name or "", read_protocol(f"{field}[{index}].protocol", port.protocol or "TCP") or 6, port.port
+            port.name or "",
+            read_protocol(f"{field}[{index}].protocol", port.protocol or "TCP") or 6,
+            read_port(f"{field}[{index}].port", port.port),
         )
         for index, port in enumerate(ports or ())
         if port.port is not None

@@ -17,6 +17,9 @@ DEFAULT_STATUS_PERIOD_S = 10
 
 def read_felix(doc: AnySpecDoc, name: Name) -> FelixConfiguration:
     """Scalars as they stand, and the failsafe ports."""
+    port = doc.spec.get("vxlanPort")
+    if isinstance(port, int) and not 0 < port <= 65535:
+        raise FieldError("spec.vxlanPort", f"{port} is no port")
     scalars = {key: value for key, value in doc.spec.items() if isinstance(value, str | int | float | bool)}
     return FelixConfiguration(
         tuple(sorted(scalars.items())),
@@ -36,7 +39,10 @@ def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
         where = f"{field}[{index}]"
         if not isinstance(port, dict) or not isinstance(port.get("port"), int) or not 0 < port["port"] <= 65535:
             raise FieldError(where, "has no port between 1 and 65535")
-        protocol = read_protocol(f"{where}.protocol", port.get("protocol") or "TCP")
+        named = port.get("protocol") or "TCP"
+        if not isinstance(named, str | int):
+            raise FieldError(f"{where}.protocol", "is neither a name nor a number")
+        protocol = read_protocol(f"{where}.protocol", named)
         net = read_prefix(f"{where}.net", str(port["net"])) if port.get("net") else None
         found.append(FailsafePort(protocol or 6, port["port"], net))
     return tuple(found)

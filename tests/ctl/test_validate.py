@@ -68,6 +68,42 @@ spec:
     ]
 
 
+def test_rules_between_fields_are_among_them() -> None:
+    found = problems(
+        "GlobalNetworkPolicy",
+        """\
+spec:
+  order: x
+  doNotTrack: true
+  preDNAT: true
+  types: [Ingress, Up, Ingress]
+  ingress:
+  - {action: Maybe, icmp: {code: 3}, source: {services: {name: x}, nets: [x, 10.0.0.0/8]}}
+  - {action: Allow, protocol: 300, icmp: {type: 1}, destination: {ports: [1]}}
+  - {action: Allow, ipVersion: 4, source: {nets: [10.0.0.0/99, 'fd00::/8']}}
+  egress: [{action: Allow}]
+""",
+    )
+    assert found == [
+        "spec.order: must be a number, not the text 'x'",
+        "spec.types[1]: the text 'Up' is not Ingress or Egress",
+        "spec.ingress[0].action: the text 'Maybe' is not Allow, Deny, Log or Pass",
+        "spec.ingress[0].icmp.code: needs a type beside it",
+        "spec.ingress[0].source.nets[0]: 'x' is not an IP address",
+        "spec.ingress[1].protocol: the number 300 is no protocol (TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or 1-255)",
+        "spec.ingress[2].source.nets[0]: '10.0.0.0/99' has no prefix length between 0 and 32",
+        "spec.ingress[0].source.nets: cannot stand beside services",
+        "spec.ingress[0].icmp: needs protocol ICMP or ICMPv6 in the same rule",
+        "spec.ingress[2].source.nets[1]: 'fd00::/8' is not of ipVersion 4",
+        "spec.types: names a direction twice",
+        "spec.egress: has rules, and types leaves out Egress: they would do nothing",
+        "spec.preDNAT: cannot stand beside doNotTrack",
+        "spec.applyOnForward: must be true with doNotTrack or preDNAT",
+        "spec.egress: a preDNAT policy has no egress",
+        "spec.ingress[0].source.services.namespace: is needed in a global policy",
+    ]
+
+
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 def test_rules_have_calicos_limit(direction: str) -> None:
     spec = f"spec: {{{direction}: [{', '.join(['{action: Deny}'] * 1025)}]}}"

@@ -84,7 +84,7 @@ class HostEndpointSpec(Shape):
 
     def faults(self) -> Iterator[Fault]:
         if not self.interfaceName and not self.expectedIPs:
-            yield Fault((), "needs interfaceName or expectedIPs")
+            yield Fault((), "needs interfaceName or expectedIPs", ("interfaceName", "expectedIPs"))
 
 
 class HostEndpoint(Resource):

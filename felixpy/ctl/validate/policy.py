@@ -42,7 +42,7 @@ class Icmp(Shape):
 
     def faults(self) -> Iterator[Fault]:
         if self.code is not None and self.type is None:
-            yield Fault(("code",), "needs a type beside it")
+            yield Fault(("code",), "needs a type beside it", ("type",))
 
 
 class ServiceAccounts(Shape):
@@ -112,18 +112,18 @@ class Rule(Shape):
         number = protocol_number(self.protocol)
         for field in ("icmp", "notICMP"):
             if getattr(self, field) is not None and number not in (1, 58):
-                yield Fault((field,), "needs protocol ICMP or ICMPv6 in the same rule")
+                yield Fault((field,), "needs protocol ICMP or ICMPv6 in the same rule", ("protocol",))
         if (number, self.ipVersion) in ((1, 6), (58, 4)):
             yield Fault(("ipVersion",), f"is {self.ipVersion}, and protocol {self.protocol} is of the other family")
         if self.http is not None:
             if self.action != "Allow":
-                yield Fault(("http",), f"needs action Allow, not {self.action}")
+                yield Fault(("http",), f"needs action Allow, not {self.action}", ("action",))
             if number not in (None, 6):
-                yield Fault(("http",), f"needs protocol TCP, not {self.protocol}")
+                yield Fault(("http",), f"needs protocol TCP, not {self.protocol}", ("protocol",))
         for side, entity in (("source", self.source), ("destination", self.destination)):
             for field in ("ports", "notPorts"):
                 if getattr(entity, field) and number not in WITH_PORTS:
-                    yield Fault((side, field), "needs protocol TCP, UDP or SCTP in the same rule")
+                    yield Fault((side, field), "needs protocol TCP, UDP or SCTP in the same rule", ("protocol",))
             for field in ("nets", "notNets"):
                 for index, net in enumerate(getattr(entity, field)):
                     if self.ipVersion is not None and is_v6(net) != (self.ipVersion == 6):
@@ -148,7 +148,8 @@ class PolicySpec(Shape):
             yield Fault(("types",), "names a direction twice")
         for direction, rules in (("Ingress", self.ingress), ("Egress", self.egress)):
             if rules and self.types and direction not in self.types:
-                yield Fault((direction.lower(),), f"has rules, and types leaves out {direction}: they would do nothing")
+                said = f"has rules, and types leaves out {direction}: they would do nothing"
+                yield Fault((direction.lower(),), said, ("types",))
 
 
 class GlobalPolicySpec(PolicySpec):
@@ -162,7 +163,7 @@ class GlobalPolicySpec(PolicySpec):
         if self.doNotTrack and self.preDNAT:
             yield Fault(("preDNAT",), "cannot stand beside doNotTrack")
         if (self.doNotTrack or self.preDNAT) and not self.applyOnForward:
-            yield Fault(("applyOnForward",), "must be true with doNotTrack or preDNAT")
+            yield Fault(("applyOnForward",), "must be true with doNotTrack or preDNAT", ("applyOnForward",))
         if self.preDNAT and (self.egress or "Egress" in self.types):
             yield Fault(("egress",) if self.egress else ("types",), "a preDNAT policy has no egress")
         for direction in ("ingress", "egress"):

@@ -7,7 +7,7 @@ Never   changes a body: what was written is what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import ClassVar, NamedTuple, Self, get_args
 
@@ -19,10 +19,14 @@ from felixpy.ctl.yaml_text import describe
 
 
 class Fault(NamedTuple):
-    """A rule between fields that does not hold; `path` is relative to the shape that has the rule."""
+    """A rule between fields that does not hold; `path` is relative to the shape that has the rule.
+
+    Nothing is said while one of the fields that it `needs` is wrong by itself.
+    """
 
     path: Path
     message: str
+    needs: tuple[str, ...] = ()
 
 
 class Shape(BaseModel):
@@ -33,7 +37,7 @@ class Shape(BaseModel):
     """Whether fields that are not named here are expected, so that nobody is warned of them."""
 
     def faults(self) -> Iterator[Fault]:
-        """What is wrong between fields; asked only where each of them is right by itself."""
+        """What is wrong between fields; those that are wrong by themselves are left out, and lists are without them."""
         return iter(())
 
     @model_validator(mode="after")
@@ -55,10 +59,76 @@ def check_shape(shape: type[Shape], body: Json, path: Path = ()) -> list[Problem
     try:
         shape.model_validate(body)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            where = tuple(part for part in details["loc"] if part != "[key]")
-            problems.append(Problem((*path, *where), _explain(details)))
+        found = error.errors(include_url=False)
+        problems += [Problem((*path, *_place(details)), _explain(details)) for details in found]
+        known = {(problem.path, problem.message) for problem in problems}
+        for fault_path, message in faults_beside(shape, body, {_place(details) for details in found}):
+            if ((*path, *fault_path), message) not in known:
+                problems.append(Problem((*path, *fault_path), message))
     return [*problems, *_strangers(shape, body, path)]
+
+
+def _place(details: ErrorDetails) -> Path:
+    return tuple(part for part in details["loc"] if part != "[key]")
+
+
+def faults_beside(shape: type[Shape], body: Json, wrong: Collection[Path]) -> Iterator[tuple[Path, str]]:
+    """The rules between fields that do not hold in what is right of `body`; `wrong` are the places that are not."""
+    yield from _Rest(wrong).faults(shape, body, ())
+
+
+class _Rest:
+    """What is left of a body without what is wrong in it."""
+
+    def __init__(self, wrong: Collection[Path]) -> None:
+        self._wrong = frozenset(wrong)
+        self._places: dict[Path, list[int]] = {}
+
+    def faults(self, shape: type[Shape], body: Json, path: Path) -> Iterator[tuple[Path, str]]:
+        """Of a mapping and of all in it; none of one that is no mapping."""
+        if not isinstance(body, dict):
+            return
+        for name, info in shape.model_fields.items():
+            key = info.alias or name
+            inner, value = _shape_in(info.annotation), body.get(key)
+            if inner is not None:
+                for place, one in enumerate(value) if isinstance(value, list) else ((None, value),):
+                    below = (*path, key) if place is None else (*path, key, place)
+                    yield from self.faults(inner, one, below)
+        for fault in self._of(shape, body, path):
+            if not any((*path, field) in self._wrong for field in fault.needs):
+                yield self._original((*path, *fault.path)), fault.message
+
+    def _of(self, shape: type[Shape], body: Mapping[str, Json], path: Path) -> list[Fault]:
+        try:
+            return list(self._build(shape, body, path).faults())
+        except (AttributeError, TypeError, ValueError):
+            return []  # a rule that looks at a field which is not there, or is wrong
+
+    def _build(self, shape: type[Shape], body: Mapping[str, Json], path: Path) -> Shape:
+        fields = {
+            name: self._value(_shape_in(info.annotation), body[key], (*path, key))
+            for name, info in shape.model_fields.items()
+            if (key := info.alias or name) in body and (*path, key) not in self._wrong
+        }
+        return shape.model_construct(None, **fields)
+
+    def _value(self, inner: type[Shape] | None, value: Json, path: Path) -> object:
+        if isinstance(value, list):
+            kept = [place for place in range(len(value)) if (*path, place) not in self._wrong]
+            self._places[path] = kept
+            return [self._value(inner, value[place], (*path, place)) for place in kept]
+        if inner is not None and isinstance(value, dict):
+            return self._build(inner, value, path)
+        return value
+
+    def _original(self, path: Path) -> Path:
+        """A place in what is left, as it is in the whole."""
+        found: Path = ()
+        for part in path:
+            kept = self._places.get(found)
+            found = (*found, kept[part] if kept is not None and isinstance(part, int) else part)
+        return found
 
 
 def _explain(details: ErrorDetails) -> str:
