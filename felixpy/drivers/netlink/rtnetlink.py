@@ -149,7 +149,12 @@ class RouteDriver:
                 last, positions = shape, alike.setdefault(shape, [])
             positions.append(position)
         refused: dict[int, Outcome] = {}
+        lone = [positions[0] for positions in alike.values() if len(positions) == 1]
+        if len(lone) > 1:
+            self._put_lone_routes(ops, lone, encoder, refused)
         for shape, positions in alike.items():
+            if len(positions) == 1 and len(lone) > 1:
+                continue
             puts = [ops[position].object for position in positions]  # type: ignore[union-attr]
             try:
                 body, hole = encoder.frame_of(shape, puts[0])  # type: ignore[arg-type]
@@ -164,6 +169,23 @@ class RouteDriver:
         if not refused:
             return tuple(map(Outcome, ops))
         return [refused.get(position) or Outcome(op) for position, op in enumerate(ops)]
+
+    def _put_lone_routes(
+        self, ops: tuple[Op, ...], positions: list[int], encoder: routes.RouteEncoder, refused: dict[int, Outcome]
+    ) -> None:
+        """Those that are like no other, as the routes of pods are: each a message, all in one go."""
+        sent: list[int] = []
+        bodies: list[bytes] = []
+        for position in positions:
+            try:
+                bodies.append(encoder.encode(ops[position].object))  # type: ignore[union-attr, arg-type]
+            except MissingDevice as error:
+                refused[position] = Outcome(ops[position], error.strerror, errno.ENODEV)
+            else:
+                sent.append(position)
+        for index, failure in self._socket.batch(routes.RTM_NEWROUTE, _REPLACE, bodies).items():
+            op = ops[sent[index]]
+            refused[sent[index]] = failed(op, failure.errno, failure.text, _device_of(op))
 
     def _apply_batch(self, verb: _Verb, ops: tuple[Op, ...], devices: Devices) -> Sequence[Outcome]:
         refused: dict[int, Outcome] = {}
