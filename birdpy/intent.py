@@ -25,6 +25,8 @@ DEFAULT_DEFERRAL_TIME_S = 8
 GoBGP's own default of 360 s holds back every announcement for as long as one neighbour is down.
 """
 MULTIHOP_TTL_MAX = 255
+ANY_AS = 0
+"""Of a neighbour whose AS is whatever it says it is."""
 
 Community = int
 """RFC 1997: the AS in the upper 16 bits, the value in the lower."""
@@ -70,7 +72,7 @@ class Reflection:
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """A session to configure; `address` identifies it.
+    """A session to configure; `address` identifies it. Of ANY_AS, the neighbour counts as in another AS than ours.
 
     `local_asn` 0 is the speaker's. `multihop_ttl` 0 keeps the default (1 to other ASes). `ttl_security_hops` above 0
     takes packets that crossed fewer hops only, and excludes multihop. `versions` are the address families carried.

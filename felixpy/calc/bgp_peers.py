@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from birdpy import topology
 from birdpy.addresses import format_address
-from birdpy.intent import MULTIHOP_TTL_MAX, Bfd, GracefulRestart
+from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, Bfd, GracefulRestart
 from birdpy.topology import KERNELS_CHOICE, Wish
 from felixpy.resources.bgp_types import (
     BfdProfile,
@@ -177,8 +177,6 @@ def _why_not_speaker(peer: SpeakerPeer, namespace: str, tables: Tables, password
     unsupported = list(peer.unsupported)
     if peer.interface:
         unsupported.append("interface")
-    if peer.asn is None and not peer.internal:
-        unsupported.append("dynamicASN external")
     if unsupported:
         return f"{', '.join(unsupported)}: not to be had with GoBGP"
     if peer.password_secret is not None:
@@ -210,7 +208,7 @@ def _speaker_peer(name: str, peer: SpeakerPeer, node: str, tables: Tables, passw
         local_nodes=frozenset({node}),
         address=peer.address,
         wish=Wish(
-            asn=peer.my_asn if peer.asn is None else peer.asn,
+            asn=peer.my_asn if peer.internal else peer.asn,
             local_asn=peer.local_asn or peer.my_asn,
             port=peer.port,
             source=peer.source,
@@ -223,7 +221,7 @@ def _speaker_peer(name: str, peer: SpeakerPeer, node: str, tables: Tables, passw
             graceful_restart=restart if peer.graceful_restart else None,
             bfd=bfd,
         ),
-        defaults=Wish(multihop_ttl=0, graceful_restart=restart, source=KERNELS_CHOICE),
+        defaults=Wish(asn=ANY_AS, multihop_ttl=0, graceful_restart=restart, source=KERNELS_CHOICE),
         use_source=False,
         two_way=False,
         joins=True,

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from birdpy.addresses import parse_prefix
+from birdpy.gobgp.plan import plan
 from birdpy.intent import (
+    ANY_AS,
     Advertisement,
     BgpIntent,
     Change,
@@ -142,11 +144,11 @@ protocol bgp node1 {
 """
 
 
-async def test_a_session_that_carries_both_families_gives_each_our_address(routers: list[Router]) -> None:
+async def test_a_session_of_any_as_that_carries_both_families_gives_each_our_address(routers: list[Router]) -> None:
     a, b = routers[:2]
     b.start_bird(BOTH)
     a.start_gobgpd()
-    tor = replace(session(a, b, TOR_ASN), passive=False, versions=(4, 6))
+    tor = replace(session(a, b, ANY_AS), passive=False, versions=(4, 6))
     six = parse_prefix("fd64:1::/122")
     crossing = Statement(Match((b.address,), version=6, origin=RouteOrigin.LOCAL), change=Change(next_hop=a.address6))
     given = {prefix: Advertisement(prefix) for prefix in (BLOCK, six)}
@@ -154,6 +156,8 @@ async def test_a_session_that_carries_both_families_gives_each_our_address(route
     async with a.driver() as driver:
         await make_so(driver, intent)
         await established(driver)
+        assert [one.asn for one in (await driver.read_sessions()).values()] == [TOR_ASN]
+        assert plan(intent, driver.actual, driver.client.wire.generation) == []
         shown = eventually(lambda: str(six) in (text := b.birdc("show", "route", "all")) and text, within_s=10)
     assert f"BGP.next_hop: {a.text}" in shown
     assert "BGP.next_hop: fd99::1" in shown

@@ -10,7 +10,7 @@ import pytest
 from birdpy.addresses import format_address, parse_address
 from birdpy.addresses import parse_prefix as parse_prefix_of_bgp
 from birdpy.fib import LOCAL_PREF_TOP
-from birdpy.intent import Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
+from birdpy.intent import ANY_AS, Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
 from felixpy.calc.announcements import Announcement, Why
 from felixpy.calc.bgp import BgpPlan, HostFacts, derive_bgp
@@ -154,6 +154,8 @@ def test_metallbs_peer_is_as_metallb_would_have_it() -> None:
     assert (asked.connect_retry_s, asked.source, asked.multihop_ttl) == (7, parse_address("192.0.2.9"), 255)
     assert (asked.graceful_restart.enabled, asked.versions) == (True, (4, 6))
     assert World().metallb(peerASN=None, dynamicASN="internal").tor.asn == 64512
+    assert World().metallb(peerASN=None, dynamicASN="external").tor.asn == ANY_AS
+    assert World().calico().metallb(peerASN=None, dynamicASN="external").tor.asn == 65000
 
 
 def test_metallbs_peer_is_for_the_nodes_that_it_selects() -> None:
@@ -257,7 +259,6 @@ def test_what_calicos_peer_cannot_have_is_said(peer: dict[str, object], why: str
     ("peer", "why"),
     [
         ({"vrf": "red"}, "vrf"),
-        ({"peerASN": None, "dynamicASN": "external"}, "dynamicASN external"),
         ({"bfdProfile": "none"}, "there is no BFDProfile m/none"),
         ({"bfdProfile": "echo"}, "echoMode"),
         ({"passwordSecret": {"name": "none"}}, "there is no Secret m/none"),
