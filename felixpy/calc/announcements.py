@@ -22,7 +22,7 @@ from felixpy.calc.service_ranges import ServiceRanges, judge_address
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import BgpAdvertisement, Block, Grant, IpPool, Service
 
-PENDING = "pending"
+PENDING, ENDING = "pending", "pendingDeletion"
 GRACEFUL_SHUTDOWN = "65535:0"
 """Neighbours give it their lowest local_pref themselves: with a low one here, another node's path would be our best,
 and ours be told to nobody."""
@@ -77,7 +77,11 @@ def derive_block(
         return tuple(
             Announcement(host_prefix(address), Why.BORROWED, interface=devices.get(address, "")) for address in held
         )
-    return Silent(Reason.AFFINITY_PENDING) if state == PENDING else (Announcement(prefix, Why.BLOCK),)
+    if state == PENDING:
+        return Silent(Reason.AFFINITY_PENDING)
+    if state == ENDING and not block.used:
+        return Silent(Reason.AFFINITY_ENDING)
+    return (Announcement(prefix, Why.BLOCK),)
 
 
 def announce_floating(address: Address, pools: Iterable[IpPool], enabled: bool) -> tuple[Announcement, ...] | Silent:

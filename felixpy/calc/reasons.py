@@ -23,6 +23,7 @@ class Reason(StrEnum):
     UNKNOWN_COMMUNITY = "its BGPAdvertisement names a community that no Community resource gives a number"
     NOT_LAYER2 = "no L2Advertisement selects the pool on this node"
     AFFINITY_PENDING = "the block's affinity is not confirmed"
+    AFFINITY_ENDING = "the block is empty and being given back"
     NO_POOL = "the block is empty, and no pool has it"
     NOT_IN_POOL = "no pool has the address"
     FLOATING_DISABLED = "floating addresses are not in use (FelixConfiguration floatingIPs)"

@@ -119,6 +119,15 @@ def test_a_block_waits_for_its_affinity() -> None:
     assert world.see(affinity("10.0.0.0-26", "confirmed")).announced() == {"10.0.0.0/26": Why.BLOCK}
 
 
+@pytest.mark.parametrize("used", [True, False])
+def test_a_block_that_is_given_back_is_announced_while_addresses_of_it_are_held(used: bool) -> None:
+    held = Ref(Table.BLOCK, Name("", "10.0.0.0-26")), Block(ME, used=used)
+    pool = Ref(Table.POOL, Name("", "p")), IpPool(parse_prefix("10.0.0.0/16"), 26)
+    world = World(pool, held, affinity("10.0.0.0-26", "pendingDeletion"))
+    assert world.announced() == ({"10.0.0.0/26": Why.BLOCK} if used else {})
+    assert world.silent() == ({} if used else {"10.0.0.0/26": Reason.AFFINITY_ENDING})
+
+
 def test_a_borrowed_address_is_announced_alone_by_who_holds_it() -> None:
     world = World(block("10.0.0.64-26", OTHER, a1=ME, a2="n3"))
     assert world.announced() == {"10.0.0.65/32": Why.BORROWED}
