@@ -148,9 +148,12 @@ class _Process:
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
         if Role.CONTROLLERS in self._settings.roles:
+            from felixpy.agent.service_figures import AllocatorFigures
             from felixpy.controllers import serve_controllers
 
-            self._group.create_task(serve_controllers(self._store, self._settings.node))
+            figures = AllocatorFigures()
+            self._sources.append(figures.families)
+            self._group.create_task(serve_controllers(self._store, self._settings.node, told=figures.take))
         if self._agent is not None:
             from felixpy.agent.flow_followers import FlowFollowers
 

@@ -20,7 +20,7 @@ from felixpy.addresses import Address, format_address, parse_address
 from felixpy.controllers.batch import MOST_OPERATIONS, Batch, IpamChange, Step, changes_of, join_steps, size_of
 from felixpy.controllers.calico_holdings import CalicoHoldings, make_attributes, make_handle
 from felixpy.controllers.events import EventReason, make_event
-from felixpy.controllers.pool_status import POOLS, PoolStatus
+from felixpy.controllers.pool_status import POOLS, PoolCount, PoolStatus
 from felixpy.controllers.resting import RESTING, make_rest, parse_rest
 from felixpy.controllers.service_status import read_refusal, render_status
 from felixpy.controllers.vips import CALICO_POOL, for_services, make_pools, make_service, make_sharer, wants_address
@@ -97,6 +97,10 @@ class Allocation:
     def waiting(self) -> frozenset[Name]:
         """Services that were refused an address."""
         return frozenset(self._waiting)
+
+    def pool_counts(self) -> Mapping[str, PoolCount]:
+        """How full each pool is."""
+        return self._pool_status.counts()
 
     def refusal_of(self, name: Name) -> str:
         """Why a Service was refused, as its status says; "" where it was not."""

@@ -8,7 +8,7 @@ is written under leases that nobody keeps, one for all of a round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from felixpy.controllers.allocation import WATCHED, Allocation
 from felixpy.controllers.batch import Batch
 from felixpy.controllers.calico_writer import CalicoWriter, IpamError, Overtaken
 from felixpy.controllers.leader import check_fence
+from felixpy.controllers.pool_status import PoolCount
 from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, Store, Write
 
 LEADER_KEY = b"/felixpy/leaders/loadbalancer"
@@ -23,19 +24,23 @@ LEADER_KEY = b"/felixpy/leaders/loadbalancer"
 _log = logging.getLogger(__name__)
 
 
-async def serve_load_balancer(store: Store, fence: Expect) -> None:
-    """Gives addresses until cancelled.
+Told = Callable[[Mapping[str, PoolCount]], None]
+"""Is told how full each pool is."""
+
+
+async def serve_load_balancer(store: Store, fence: Expect, told: Told = lambda _: None) -> None:
+    """Gives addresses until cancelled, and tells how full the pools are.
 
     Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
     """
     while True:
         try:
-            await _serve_from_snapshot(store, fence)
+            await _serve_from_snapshot(store, fence, told)
         except (Compacted, FutureRevision) as error:
             _log.info("load balancer reads anew: %s", error)
 
 
-async def _serve_from_snapshot(store: Store, fence: Expect) -> None:
+async def _serve_from_snapshot(store: Store, fence: Expect, told: Told) -> None:
     allocation = Allocation()
     revision = 0
     async with aclosing(store.pages(WATCHED)) as pages:
@@ -44,10 +49,12 @@ async def _serve_from_snapshot(store: Store, fence: Expect) -> None:
             for pair in page.items:
                 allocation.observe(pair.key, pair.value, pair.mod_revision)
     await settle_all(store, fence, allocation)
+    told(allocation.pool_counts())
     async with aclosing(store.watch(WATCHED, revision + 1)) as batches:
         async for events in batches:
             observe_events(allocation, events)
             await settle_all(store, fence, allocation)
+            told(allocation.pool_counts())
 
 
 def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,15 @@ POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
 _PREFIX = f"{STATUS_PREFIX}{POOLS.group}/{POOLS.version}/{POOLS.plural}/"
 MOST = (1 << 63) - 1
 """What a pool of more addresses is said to have (math.MaxInt64)."""
+
+
+class PoolCount(NamedTuple):
+    """How many addresses of a pool are held, and how many it can give out in all, by family."""
+
+    held4: int
+    size4: int
+    held6: int
+    size6: int
 
 
 class PoolStatus:
@@ -48,6 +58,14 @@ class PoolStatus:
         else:
             self._said[Name(namespace, last)] = value
         return True
+
+    def counts(self) -> Mapping[str, PoolCount]:
+        """How full each pool is, as of the last steps."""
+        sizes = self._sizes or {}
+        return {
+            pool: PoolCount(self._held[pool, 4], size4, self._held[pool, 16], size6)
+            for pool, (_, _, (size4, size6)) in sizes.items()
+        }
 
     def forget(self) -> None:
         """The pools are others now."""

@@ -314,3 +314,19 @@ def _ask(cluster: Cluster, line: bytes) -> dict[str, str]:
         connection.sendall(line + b"\n")
         with connection.makefile() as lines:
             return dict(json.loads(lines.readline()))
+
+
+def test_ports_and_figures_of_the_elected_one(both: Cluster) -> None:
+    service = {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}
+    key = "/felixpy/resources/core/v1/services/default/ported"
+    both.etcd.put(key, {"metadata": {"name": "ported", "namespace": "default"}, "spec": service})
+    line = eventually(lambda: _line_of(both.felixctl("svc").out, "default/ported"), what="it has a port")
+    port = line.split()[4].removeprefix("80:").removesuffix("/tcp")
+    assert 30000 <= int(port) <= 32767
+    eventually(lambda: port in both.n2.nft("list", "map", "inet", "felixpy", "nport-noep4"), what="nodes serve it")
+    both.etcd.delete(key)
+    eventually(lambda: both.etcd.get(f"/felixpy/grants/ports/{port}") is None, what="it is given back")
+
+
+def _line_of(text: str, name: str) -> str:
+    return next((line for line in text.splitlines() if line.startswith(name) and ":" in line), "")
