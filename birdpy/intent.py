@@ -25,6 +25,8 @@ DEFAULT_DEFERRAL_TIME_S = 8
 GoBGP's own default of 360 s holds back every announcement for as long as one neighbour is down.
 """
 MULTIHOP_TTL_MAX = 255
+HOLD_TIME_S_MAX, RESTART_TIME_S_MAX = (1 << 16) - 1, (1 << 12) - 1
+"""What the OPEN message has room for (RFC 4271 §4.2, RFC 4724 §3)."""
 ANY_AS = 0
 """Of a neighbour whose AS is whatever it says it is."""
 

@@ -17,6 +17,7 @@ from birdpy.intent import (
     BGP_PORT,
     DEFAULT_CONNECT_RETRY_S,
     DEFAULT_HOLD_TIME_S,
+    HOLD_TIME_S_MAX,
     MULTIHOP_TTL_MAX,
     Bfd,
     GracefulRestart,
@@ -309,7 +310,7 @@ def _neighbor(me: Node, address: bytes, having: Sequence[_Claim]) -> Neighbor:
         source=wish.source or None,
         password=wish.password or "",
         hold_time_s=hold_s,
-        keepalive_s=hold_s // 3 if wish.keepalive_s is None else wish.keepalive_s,
+        keepalive_s=min(wish.keepalive_s or hold_s // 3, hold_s),
         connect_retry_s=wish.connect_retry_s or DEFAULT_CONNECT_RETRY_S,
         passive=wish.passive or False,
         multihop_ttl=0 if wish.ttl_security_hops or asn == own_asn else wish.multihop_ttl or 0,
@@ -324,10 +325,10 @@ def _neighbor(me: Node, address: bytes, having: Sequence[_Claim]) -> Neighbor:
 
 
 def _hold_time(wish: Wish) -> int:
-    """What is asked for, else the default, or three times the keepalive where that is more."""
-    if wish.hold_time_s is not None:
-        return wish.hold_time_s
-    return max(DEFAULT_HOLD_TIME_S, 3 * (wish.keepalive_s or 0))
+    """What is asked for, else the default, or three times the keepalive where that is more. GoBGP has no session
+    without one."""
+    asked = wish.hold_time_s or max(DEFAULT_HOLD_TIME_S, 3 * (wish.keepalive_s or 0))
+    return min(asked, HOLD_TIME_S_MAX)
 
 
 def _address_pairs(me: Node, node: Node) -> Iterator[tuple[bytes, bytes]]:

@@ -20,7 +20,6 @@ from birdpy.intent import (
     BGP_PORT,
     Advertisement,
     BgpIntent,
-    GracefulRestart,
     LinkBandwidth,
     Speaker,
     parse_community,
@@ -38,6 +37,7 @@ from felixpy.calc.bgp_peers import (
     derive_asked,
     find_router_id,
     object_of,
+    restart_within,
 )
 from felixpy.calc.bgp_policy import Circle, derive_policy
 from felixpy.calc.service_ranges import read_ranges
@@ -258,7 +258,7 @@ def _refusals(scene: _Scene) -> Iterator[Refusal]:
 def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mesh, tuple[Refusal, ...]]:
     """The mesh; without its password there is none."""
     enabled = default.mesh is not False
-    restart = None if default.mesh_restart_s is None else GracefulRestart(restart_time_s=default.mesh_restart_s)
+    restart = restart_within(default.mesh_restart_s)
     key = default.mesh_password
     if not enabled or key is None:
         return topology.Mesh(enabled, Wish(graceful_restart=restart)), ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from birdpy import topology
 from birdpy.addresses import format_address
-from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, Bfd, GracefulRestart
+from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, RESTART_TIME_S_MAX, Bfd, GracefulRestart
 from birdpy.topology import KERNELS_CHOICE, Wish
 from felixpy.resources.bgp_types import (
     BfdProfile,
@@ -105,6 +105,13 @@ def derive_asked(tables: Tables, node: str, passwords: Passwords) -> Asked:
     return Asked(tuple(peers), refused)
 
 
+def restart_within(limit_s: int | None) -> GracefulRestart | None:
+    """Graceful restart with a time that was asked for: none of it where that is no time at all."""
+    if limit_s is None:
+        return None
+    return GracefulRestart(enabled=limit_s > 0, restart_time_s=min(limit_s, RESTART_TIME_S_MAX))
+
+
 def select_nodes(selector: Selector, tables: Tables) -> frozenset[str]:
     """The nodes whose labels it matches."""
     matches = compile_selector(selector)
@@ -150,7 +157,7 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
     elif peer.node_selector is not None:
         local = select_nodes(peer.node_selector, tables)
     remote = select_nodes(peer.peer_selector, tables) if peer.peer_selector is not None else frozenset[str]()
-    restart = GracefulRestart() if peer.max_restart_s is None else GracefulRestart(restart_time_s=peer.max_restart_s)
+    restart = restart_within(peer.max_restart_s)
     return topology.Peer(
         name=name,
         local_nodes=local,
@@ -165,9 +172,9 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
             keepalive_s=peer.keepalive_s,
             ttl_security_hops=peer.ttl_security_hops or None,
             allow_own_asn=peer.allow_local_as or None,
-            graceful_restart=None if peer.max_restart_s is None else restart,
+            graceful_restart=restart,
         ),
-        defaults=Wish(multihop_ttl=MULTIHOP_TTL_MAX, graceful_restart=restart),
+        defaults=Wish(multihop_ttl=MULTIHOP_TTL_MAX, graceful_restart=GracefulRestart()),
         use_source=peer.use_node_source,
         two_way=peer.reverse and peer.workload_selector is None,
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from felixpy.addresses import format_address
 from felixpy.datastore.model import Store
-from felixpy.resources.bgp_types import BgpPeer
+from felixpy.resources.bgp_types import BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import CALICO, KINDS
 from felixpy.resources.types import Node
 
-_PREFIXES = [info.prefix.encode() for info in KINDS if info.api_version == CALICO and info.kind in ("Node", "BGPPeer")]
+_PREFIXES = [
+    info.prefix.encode()
+    for info in KINDS
+    if info.kind == "BGPPeer" or (info.kind == "Node" and info.api_version == CALICO)
+]
 
 
 async def find_names(store: Store) -> dict[str, str]:
@@ -28,6 +32,8 @@ async def find_names(store: Store) -> dict[str, str]:
                 nodes.update((format_address(one.address), name) for one in addresses if one is not None)
             case BgpPeer(peer_address=address) if address is not None:
                 peers[format_address(address)] = name
+            case SpeakerPeer(address=address) if address is not None:
+                peers.setdefault(format_address(address), name)
             case _:
                 pass
     return {**peers, **nodes}

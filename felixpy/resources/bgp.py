@@ -213,7 +213,7 @@ def read_speaker_peer(doc: SpeakerPeerDoc, namespace: str) -> SpeakerPeer:
         graceful_restart=spec.graceful_restart,
         multihop=spec.multihop,
         both_families=spec.dual_stack_address_family,
-        unsupported=("vrf",) if spec.vrf else (),
+        unsupported=tuple(word for word, given in (("vrf", spec.vrf), ("holdTime 0", hold_s == 0)) if given),
     )
 
 

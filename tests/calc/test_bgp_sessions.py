@@ -100,6 +100,13 @@ def test_calicos_peer_is_as_calico_would_have_it() -> None:
     assert (asked.keepalive_s, asked.hold_time_s, asked.graceful_restart.restart_time_s) == (50, 150, 60)
 
 
+def test_times_fit_into_an_open_message() -> None:
+    tor = World().calico(maxRestartTime="2h", keepaliveTime="24h").tor
+    assert (tor.graceful_restart.restart_time_s, tor.hold_time_s, tor.keepalive_s) == (4095, 65535, 65535)
+    assert not World().calico(maxRestartTime="0s").tor.graceful_restart.enabled
+    assert World().calico(keepaliveTime="0s").tor.keepalive_s == 30
+
+
 def test_the_port_of_a_peer_that_is_a_node_is_the_nodes() -> None:
     world = World().put("BGPConfiguration", "node.n2", {"listenPort": 1179}).calico(peerIP="192.0.2.2", asNumber=64512)
     assert world.intent.neighbors[parse_address("192.0.2.2")].port == 1179
@@ -259,6 +266,7 @@ def test_what_calicos_peer_cannot_have_is_said(peer: dict[str, object], why: str
     ("peer", "why"),
     [
         ({"vrf": "red"}, "vrf"),
+        ({"holdTime": "0s"}, "holdTime 0"),
         ({"bfdProfile": "none"}, "there is no BFDProfile m/none"),
         ({"bfdProfile": "echo"}, "echoMode"),
         ({"passwordSecret": {"name": "none"}}, "there is no Secret m/none"),
