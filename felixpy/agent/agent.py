@@ -13,7 +13,7 @@ from felixpy.agent.clock import utc_now
 from felixpy.agent.cni_backend import AgentBackend
 from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
 from felixpy.agent.flow_counters import FlowCounters
-from felixpy.agent.flow_watch import FlowWatch
+from felixpy.agent.flow_watch import NO_REPORTS, FlowWatch
 from felixpy.agent.health_checks import HealthChecks
 from felixpy.agent.http import HttpServer
 from felixpy.agent.node_facts import NodeFacts
@@ -84,7 +84,10 @@ class AgentRole:
         )
         self.flows = FlowWatch(settings.node, self._dataplane)
         self.counters = FlowCounters(self.flows, driver.read_counts)
-        group.create_task(self.flows.serve())
+        if driver.takes_reports:
+            group.create_task(self.flows.serve())
+        else:
+            self.flows.unread = NO_REPORTS
         self._health = HealthChecks(HttpServer(group), lambda: self._dataplane.started)
         self.read_subnets = driver.read_subnets
         self._facts = NodeFacts(settings.node)

@@ -37,6 +37,8 @@ class FlowCounters:
             except OSError as error:
                 _log.warning("the rules' counters cannot be read: %s", error)
         counts = {chains[name]: count for name, count in counted.items()}
+        if counts:
+            told.counted(counts)
         table = self._flows.table
         counter = FamilyKind.COUNTER
         return (

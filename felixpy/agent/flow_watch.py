@@ -30,6 +30,7 @@ READ_PER_S = 2000
 DATAGRAMS_PER_TURN = 16
 AGAIN_S = 2.0
 """Between two attempts to have the group: another process may hold it, for as long as it lives."""
+NO_REPORTS = "the kernel cannot tell of packets (NFLOG)"
 _log = logging.getLogger(__name__)
 
 

@@ -1,7 +1,7 @@
 """What the kernel counted of each cause → figures for Prometheus, of a bounded number of rows. Pure.
 
 Causes that were told of are counted, each by its chain: the count is the kernel's, of all packets, not of those that
-the limit let through to be told of. Beyond MOST_CAUSES they are one row, `other`, of packets that were told of.
+the limit let through to be told of. Beyond MOST_CAUSES they are one row, `other`, of flows that were told of.
 Source: the names are Calico's where it has one (calico_denied_packets).
 """
 
@@ -28,10 +28,15 @@ class ToldCauses:
     def __init__(self, most: int = MOST_CAUSES) -> None:
         self._most = most
         self._tiers: dict[Cause, str] = {}
+        self._gone: frozenset[Cause] = frozenset()
         self.others = 0
 
     def note(self, cause: Cause, tier: str) -> None:
         """Something was told of this cause, that a policy of `tier` may be."""
+        if cause not in self._tiers and len(self._tiers) >= self._most:
+            for gone in self._gone:
+                self._tiers.pop(gone, None)
+            self._gone = frozenset()
         if cause in self._tiers or len(self._tiers) < self._most:
             self._tiers[cause] = tier
         else:
@@ -41,6 +46,10 @@ class ToldCauses:
     def causes(self) -> tuple[Cause, ...]:
         """Those that are counted."""
         return tuple(self._tiers)
+
+    def counted(self, counts: Mapping[Cause, Counts]) -> None:
+        """The kernel counts these: others have no chain any more, and make room when it is needed."""
+        self._gone = frozenset(self._tiers.keys() - counts.keys())
 
     def packet_rows(self, counts: Mapping[Cause, Counts]) -> dict[Row, float]:
         """Packets by verdict, direction, tier, policy and rule."""

@@ -14,12 +14,14 @@ import sys
 import time
 from pathlib import Path
 
+from felixpy.drivers.netlink.nft_counters import NftCounters
 from tests.agent.node import PORT, Node, Pod, resource
 from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
 PACKETS = 100_000
 TURNS = 3
+CAUSES = 1000
 FLIPS = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FLOOD = """
@@ -46,6 +48,21 @@ def main() -> None:
             for told in (True, False):
                 _configure(node, told)
                 _turn(node, a, b, f"{turn + 1} {'told' if told else 'not told'}")
+        _scrape(node)
+
+
+def _scrape(node: Node) -> None:
+    """What a scrape asks of the kernel, where so many rules have denied something."""
+    ingress = [{"action": "Deny", "protocol": "TCP", "destination": {"ports": [port + 1]}} for port in range(CAUSES)]
+    node.policy("many", "name == 'b'", ingress=ingress)
+    last = f"deny-in-gnp/default.many-{CAUSES - 1}"
+    eventually(lambda: last in node.nft("list", "chains"), within_s=60)
+    with node.namespace.entered():
+        counters = NftCounters()
+    begin = time.monotonic()
+    found = counters.read(f"deny-in-gnp/default.many-{index}" for index in range(CAUSES))
+    print(f"  counts of {len(found)} causes: {(time.monotonic() - begin) * 1e3:.1f} ms")
+    counters.close()
 
 
 def _configure(node: Node, told: bool) -> None:
