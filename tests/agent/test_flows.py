@@ -90,9 +90,11 @@ def test_every_way_to_die_has_its_name(backend: str, scene: Scene) -> None:
     node.namespace.ip("route", "add", "10.65.0.9/32", "dev", nobody.device)
     node.namespace.ip("route", "add", "10.96.0.0/24", "dev", nobody.device)
     a.namespace.ip("address", "add", "10.65.0.77/32", "dev", "eth0")
-    service = {"metadata": {"name": "none", "namespace": "default"}}
-    spec = {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 80, "protocol": "TCP"}]}
-    node.etcd.put("/felixpy/resources/core/v1/services/default/none", {**service, "spec": spec})
+    put_service(node, "none", "10.96.0.1")
+    put_service(node, "elsewhere", "10.96.0.2", "n2", internalTrafficPolicy="Local")
+    put_service(node, "ours", "10.96.0.3", "n1", type="LoadBalancer", loadBalancerSourceRanges=["198.51.100.0/24"])
+    grant = {"address": "203.0.113.1", "pool": "p", "services": ["default/ours"]}
+    node.etcd.put("/felixpy/grants/addresses/203.0.113.1", grant)
     node.put("tiers", resource("Tier", "first", {"order": 10, "defaultAction": "Deny"}))
     gate = {"tier": "first", "order": 1, "selector": "name == 'b'", "types": ["Ingress"]}
     node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", "first.gate", gate))
@@ -109,6 +111,8 @@ def test_every_way_to_die_has_its_name(backend: str, scene: Scene) -> None:
         send_udp(a, b.addresses[0], 4789)
         ask(a, "10.96.0.1", 80)
         ask(a, "10.96.0.1", 81)
+        ask(a, "10.96.0.2", 80)
+        ask(a, "203.0.113.1", 80)
         return causes(node, "--denied")
 
     wanted = {
@@ -121,6 +125,8 @@ def test_every_way_to_die_has_its_name(backend: str, scene: Scene) -> None:
         "VXLAN of a workload",
         "no endpoint",
         "no such port",
+        "no endpoint of the Service on this node",
+        "source not allowed",
     }
     missing = set(wanted)
 
@@ -136,6 +142,20 @@ def test_every_way_to_die_has_its_name(backend: str, scene: Scene) -> None:
     assert (spoofed["source"]["name"], spoofed["source"]["address"]) == ("a", "10.65.0.77")
     refused = next(flow for flow in flows(node) if flow["by"] == "no endpoint")
     assert (refused["verdict"], refused["destination"]["kind"]) == ("refused", "Service")
+
+
+def put_service(node: Node, name: str, address: str, backend_at: str = "", **spec: Any) -> None:
+    """A Service at port 80; with a node, one endpoint there."""
+    core, discovery = "/felixpy/resources/core/v1", "/felixpy/resources/discovery.k8s.io/v1"
+    meta = {"name": name, "namespace": "default"}
+    port = {"port": 80, "protocol": "TCP"}
+    body = {"clusterIP": address, "clusterIPs": [address], "ports": [port], **spec}
+    node.etcd.put(f"{core}/services/default/{name}", {"metadata": meta, "spec": body})
+    if backend_at:
+        labels = {"kubernetes.io/service-name": name}
+        ready = {"addresses": ["10.65.0.3"], "nodeName": backend_at, "conditions": {"ready": True}}
+        group = {"addressType": "IPv4", "ports": [{"port": PORT, "protocol": "TCP"}], "endpoints": [ready]}
+        node.etcd.put(f"{discovery}/endpointslices/default/{name}", {"metadata": {**meta, "labels": labels}, **group})
 
 
 def ask(one: Pod, address: str, port: int) -> None:
