@@ -10,6 +10,7 @@ exist in that family; and one that excludes all of a family's addresses does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from felixpy.calc.intent import EntityTerms, PolicyId, RulesIntent, RuleTerms, SetSpec
 from felixpy.calc.options import DEFAULTS, Options
@@ -87,15 +88,30 @@ def _render_rules(
     rendered: list[Rule] = []
     where = f"{owner if isinstance(owner, PolicyId) else f'Profile {owner}'} {'ingress' if way == 'in' else 'egress'}"
     for place, terms in enumerate(rules):
-        comment = f"{where}[{place if terms.index is None else terms.index}]"[-120:]
+        comment = f"{where}[{_index(place, terms)}]"[-120:]
         action = _action(terms.action, _cause(owner, way, place, terms, options))
         rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_name))
     return tuple(rendered)
 
 
-def rendered_from(rules: Iterable[RuleTerms]) -> tuple[RuleTerms, ...]:
-    """For each rule of the chain that is made of `rules`, the one that it is, or is part of."""
-    return tuple(terms for terms in rules for _ in _match_alternatives(terms, lambda spec, version: ""))
+class Origin(NamedTuple):
+    """The rule that a kernel's rule is, or is part of, and its place among those that were written."""
+
+    terms: RuleTerms
+    place: int
+
+
+def rendered_from(rules: Iterable[RuleTerms]) -> tuple[Origin, ...]:
+    """For each rule of the chain that is made of `rules`, what it comes of."""
+    return tuple(
+        Origin(terms, _index(place, terms))
+        for place, terms in enumerate(rules)
+        for _ in _match_alternatives(terms, lambda spec, version: "")
+    )
+
+
+def _index(place: int, terms: RuleTerms) -> int:
+    return place if terms.index is None else terms.index
 
 
 _EFFECTS = {RuleAction.DENY: Effect.DENY, RuleAction.LOG: Effect.LOG, RuleAction.ALLOW: Effect.ADMIT}
@@ -106,7 +122,7 @@ def _cause(owner: PolicyId | str, way: Way, place: int, terms: RuleTerms, option
     effect = _EFFECTS.get(terms.action)
     if effect is None or (effect is Effect.ADMIT and not options.report_allowed):
         return None
-    index = place if terms.index is None else terms.index
+    index = _index(place, terms)
     if isinstance(owner, PolicyId):
         return Cause(effect, way, policy=owner, index=index)
     return Cause(effect, way, profile=owner, index=index)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from felixpy.addresses import format_address
-from felixpy.calc.intent import HostEndpointIntent, PolicyId, RuleTerms, TierIntent
+from felixpy.calc.intent import HostEndpointIntent, PolicyId, TierIntent
 from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
 from felixpy.dataplane.causes import NO_LOCAL_BACKEND, Effect
@@ -20,6 +20,7 @@ from felixpy.dataplane.endpoint_chains import Direction, judgement_chain
 from felixpy.dataplane.host_chains import host_chain, places_of
 from felixpy.dataplane.policy_chains import (
     PASS_CHAIN,
+    Origin,
     policy_chain,
     profile_chain,
     rendered_from,
@@ -94,7 +95,7 @@ class _Owner:
     policy: PolicyId | None
     profile: str
     direction: Direction
-    rules: tuple[RuleTerms, ...]
+    rules: tuple[Origin, ...]
 
 
 def read_passage(passage: Passage) -> tuple[Statement, ...]:
@@ -126,9 +127,8 @@ class _Reader:
                 yield from self._by_default(step)
 
     def _by_rule(self, step: Step, owner: _Owner) -> Statement:
-        terms = owner.rules[step.index]
-        index = terms.index if terms.index is not None else owner.rules.index(terms)
-        return self._by_owner(_said(step), owner, None if owner.profile and terms.index is None else index)
+        terms, place = owner.rules[step.index]
+        return self._by_owner(_said(step), owner, None if owner.profile and terms.index is None else place)
 
     def _by_owner(self, said: Said, owner: _Owner, index: int | None = None) -> Statement:
         tier = ""

@@ -192,10 +192,9 @@ class World:
         else:
             inward, outward, *_ = render_policy(source, rules, self._name)
         chain, terms = (inward, rules.ingress) if direction == "in" else (outward, rules.egress)
-        places = {id(one): place if one.index is None else one.index for place, one in enumerate(terms)}
         return tuple(
-            Line(rule, None if isinstance(source, str) and one.index is None else places[id(one)])
-            for rule, one in zip(chain.rules, rendered_from(terms), strict=True)
+            Line(rule, None if isinstance(source, str) and one.index is None else place)
+            for rule, (one, place) in zip(chain.rules, rendered_from(terms), strict=True)
         )
 
     def _name(self, spec: SetSpec, version: Version) -> str:
