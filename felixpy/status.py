@@ -39,8 +39,9 @@ class Want(StrEnum):
 class Ask(Struct, frozen=True, rename="camel"):
     """A question to every node, or to `nodes` where there are any, for what is in `want` (values of Want) as well.
 
-    Want.SERVED tells of `services` (`namespace/name`), or of as many as an answer holds. Answers go under `lease`. With
-    `flows` it asks for those instead: each agent answers with a FlowsAnswer.
+    Want.SERVED tells of `services` (`namespace/name`), or of as many as an answer holds; `chains` are those whose
+    counts are wanted. Answers go under `lease`. With `flows` it asks for those instead: each agent answers with a
+    FlowsAnswer.
     """
 
     lease: int
@@ -48,6 +49,7 @@ class Ask(Struct, frozen=True, rename="camel"):
     nodes: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     flows: FlowsQuestion | None = None
+    chains: tuple[str, ...] = ()
 
 
 class Failure(Struct, frozen=True, rename="camel"):
@@ -230,6 +232,14 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
         return sum(session.established for session in self.sessions)
 
 
+class ChainCount(Struct, frozen=True, rename="camel"):
+    """What a node's kernel counted in one chain: since the node began, or the rules were last made anew."""
+
+    chain: str
+    packets: int
+    bytes: int
+
+
 class NodeStatus(Struct, frozen=True, rename="camel"):
     """How one process of a node stands, or (merged) all of them.
 
@@ -252,6 +262,7 @@ class NodeStatus(Struct, frozen=True, rename="camel"):
     served: tuple[FrontendStatus, ...] = ()
     cni_unready: str | None = None
     leader: bool = False
+    counted: tuple[ChainCount, ...] = ()
 
 
 class ControlRequest(Struct, frozen=True, rename="camel"):
@@ -334,6 +345,7 @@ def merge_answers(answers: Sequence[NodeStatus]) -> NodeStatus:
         served=max((one.served for one in answers), key=len),
         cni_unready=next((one.cni_unready for one in answers if one.cni_unready is not None), None),
         leader=any(one.leader for one in answers),
+        counted=max((one.counted for one in answers), key=len),
     )
 
 

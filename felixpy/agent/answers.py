@@ -36,6 +36,7 @@ from felixpy.status import (
     Ask,
     BgpStatus,
     BrokenResource,
+    ChainCount,
     Failure,
     KernelStatus,
     LearnedPrefix,
@@ -80,7 +81,9 @@ class StatusReader:
         self._syncer = syncer
         self._broken = broken
 
-    async def read(self, want: Collection[str] = (), services: Collection[str] = ()) -> NodeStatus:
+    async def read(
+        self, want: Collection[str] = (), services: Collection[str] = (), chains: Collection[str] = ()
+    ) -> NodeStatus:
         """How the process stands now, with the details asked for."""
         state = self._syncer.state
         detail = " ".join(filter(None, (str(state.reason or ""), state.detail)))
@@ -102,7 +105,13 @@ class StatusReader:
             served=read_served(self.agent, services) if self.agent is not None and Want.SERVED in want else (),
             cni_unready=await self._cni(self.agent) if self.agent is not None else None,
             leader=await self._leads() if Role.CONTROLLERS in self._settings.roles else False,
+            counted=await self._count(self.agent, chains) if self.agent is not None and chains else (),
         )
+
+    @staticmethod
+    async def _count(agent: AgentRole, chains: Collection[str]) -> tuple[ChainCount, ...]:
+        found = await agent.counters.count(chains)
+        return tuple(ChainCount(chain, *counts) for chain, counts in sorted(found.items()))
 
     @staticmethod
     def _kernel(agent: AgentRole, want: Collection[str]) -> KernelStatus:
@@ -227,7 +236,7 @@ class Answers:
             if self.followers is not None:
                 await self.followers.answer(question, ask, ask.flows)
             return
-        status = await self._reader.read(ask.want, ask.services)
+        status = await self._reader.read(ask.want, ask.services, ask.chains)
         key = answer_key(question, status.node, status.roles)
         try:
             await self._store.put(key, render(status), ask.lease)

@@ -26,16 +26,20 @@ class FlowCounters:
         self._read_counts = read_counts
         self._one_at_a_time = asyncio.Lock()
 
+    async def count(self, chains: Iterable[str]) -> Mapping[str, Counts]:
+        """What the kernel counted in chains, those that are there; nothing where it does not answer."""
+        async with self._one_at_a_time:
+            try:
+                return await asyncio.to_thread(self._read_counts, tuple(chains))
+            except OSError as error:
+                _log.warning("the rules' counters cannot be read: %s", error)
+                return {}
+
     async def read(self) -> Iterable[Family]:
         """The figures now; only those of the reports where the kernel does not answer."""
         told = self._flows.told
         chains = {cause_chain(cause): cause for cause in told.causes}
-        counted: Mapping[str, Counts] = {}
-        async with self._one_at_a_time:
-            try:
-                counted = await asyncio.to_thread(self._read_counts, tuple(chains)) if chains else {}
-            except OSError as error:
-                _log.warning("the rules' counters cannot be read: %s", error)
+        counted = await self.count(chains) if chains else {}
         counts = {chains[name]: count for name, count in counted.items()}
         if counts:
             told.counted(counts)

@@ -53,6 +53,7 @@ async def survey(
     want: Collection[Want] = (),
     timeout_s: float | None = None,
     services: Collection[str] = (),
+    chains: Collection[str] = (),
 ) -> Survey:
     """Asks the named nodes, or all; returns when all have answered, or the time (None: what is usual) is over.
 
@@ -62,7 +63,7 @@ async def survey(
     limit_s = usual_timeout_s(len(expected)) if timeout_s is None else timeout_s
     lease = await store.lease(ASK_TTL_S)
     try:
-        ask = Ask(lease.id, tuple(want), tuple(sorted(names)), tuple(services))
+        ask = Ask(lease.id, tuple(want), tuple(sorted(names)), tuple(services), chains=tuple(sorted(chains)))
         return await _ask(store, lease, expected, ask, limit_s)
     finally:
         await lease.close()

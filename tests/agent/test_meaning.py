@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.agent.meaning import Author, Scene, predict, try_world, two_nodes_with_pods
+from tests.agent.node import CALICO, PORT
 
 WORLDS = {"nftables": 6, "iptables-legacy": 3}
 SEEDS = [pytest.param(name, seed, id=f"{name}-{seed}") for name, count in WORLDS.items() for seed in range(count)]
@@ -36,3 +37,23 @@ def test_the_command_says_the_same(scene: Scene) -> None:
     for source, probe in [one for one in author.flows(scene) if one[1].kind == "tcp"][:4]:
         said = scene.machines.felixctl("explain", source, probe.address, f"tcp/{probe.port}")
         assert said.code == (0 if predict(cluster, source, probe) else 1), said.out + said.err
+
+
+@pytest.mark.parametrize("scene", list(WORLDS), indirect=True)
+def test_live_tells_what_was_counted(scene: Scene) -> None:
+    node, p1, p2 = scene.machines.n1, scene.pods[0], scene.pods[1]
+    for plural in ("globalnetworkpolicies", "networkpolicies"):
+        scene.machines.etcd.delete_prefix(f"{CALICO}/{plural}/")
+    node.policy("closed", "name == 'p2'", ingress=[{"action": "Deny", "protocol": "TCP"}, {"action": "Allow"}])
+    assert scene.machines.felixctl("status", "--wait").code == 0
+
+    def counted() -> int:
+        said = scene.machines.felixctl("explain", "p1", p2.addresses[0], f"tcp/{PORT}", "--live", "-o", "json")
+        (rule,) = (one for one in said.json()["counted"]["n1"] if "closed" in one["chain"])
+        return int(rule["packets"])
+
+    before = counted()
+    assert not p1.reaches(p2)
+    assert counted() > before
+    lines = scene.machines.felixctl("explain", "p1", p2.addresses[0], f"tcp/{PORT}", "--live").out.splitlines()
+    assert lines[-1].startswith("  n1: deny-in-gnp/default.closed-0: ")

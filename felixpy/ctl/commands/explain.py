@@ -6,11 +6,16 @@ Of a Service address alone: who has it and who announces it, and who does not an
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from felixpy.ctl.connect import EXIT_FAILED, print_warning, with_store
 from felixpy.datastore.model import Snapshot, Store
+
+if TYPE_CHECKING:
+    from felixpy.status import NodeStatus
 
 MOST_BROKEN = 5
 
@@ -23,6 +28,7 @@ MOST_BROKEN = 5
 @click.option("--at-revision", type=click.IntRange(min=1), help="As it was at this revision of etcd.")
 @click.option("--via", default="", metavar="NODE", help="The node by which a packet from outside comes in.")
 @click.option("--source-port", type=click.IntRange(0, 65535), help="40000 unless given.")
+@click.option("--live", is_flag=True, help="And what the nodes have counted there, asked now.")
 @click.option("-v", "--verbose", is_flag=True, help="Every rule that the packet meets.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Instead of lines.")
 @click.pass_obj
@@ -35,6 +41,7 @@ def command(
     at_revision: int | None,
     via: str,
     source_port: int | None,
+    live: bool,
     verbose: bool,
     output: str | None,
 ) -> None:
@@ -45,10 +52,13 @@ def command(
 
     Exit code 0: allowed; 1: denied, at least in part.
     """
+    if live and at_revision:
+        raise click.UsageError("--live is about now, and --at-revision about the past")
     if destination is None:
         _explain_address(etcd, source, namespace)
         return
     from felixpy.ctl.explain.cluster import PREFIXES, read_cluster
+    from felixpy.ctl.explain.counted import counting_chains, counts_tree, render_counts
     from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained, explain_flows
     from felixpy.ctl.explain.parties import UnknownParty, find_party
     from felixpy.ctl.explain.staged import compare_flows, stage
@@ -77,12 +87,16 @@ def command(
     except (UnknownParty, Unexplained) as error:
         raise click.UsageError(str(error)) from None
     otherwise = compare_flows(staged or cluster, flows, then)
+    chains = counting_chains(flows) if live else {}
+    counted = _count(etcd, chains) if live else {}
     if output:
         from felixpy.ctl.output import render_json, render_yaml
 
         tree = flows_tree(
             cluster, flows, snapshot.revision, [one.tree() if one is not None else None for one in otherwise]
         )
+        if live:
+            tree = {**tree, "counted": counts_tree(counted)}
         click.echo(render_json(tree) if output == "json" else render_yaml(tree).rstrip("\n"))
     else:
         for flow, other in zip(flows, otherwise, strict=True):
@@ -92,8 +106,21 @@ def command(
                 click.echo(f"  {other or 'staged: would be the same'}")
                 if other is not None and other.rule:
                     click.echo(f"      {other.rule}")
+        for words in render_counts(chains, counted) if live else ():
+            click.echo(words)
     if not all(flow.allowed for flow in flows):
         sys.exit(EXIT_FAILED)
+
+
+def _count(etcd: str | None, chains: Mapping[str, frozenset[str]]) -> Mapping[str, NodeStatus | None]:
+    """What the nodes answer that count in these chains."""
+    from felixpy.ctl.asking import survey
+
+    async def work(store: Store) -> Mapping[str, NodeStatus | None]:
+        wanted = frozenset[str]().union(*chains.values())
+        return (await survey(store, tuple(chains), chains=wanted)).nodes if chains else {}
+
+    return with_store(etcd, work)
 
 
 def _explain_address(etcd: str | None, word: str, namespace: str) -> None:
