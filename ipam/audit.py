@@ -13,6 +13,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from .addresses import Address, Prefix, format_address
@@ -42,6 +43,7 @@ class Problem(StrEnum):
 
     LEAKED = "the address is allocated and nothing alive uses it"
     NOT_ALLOCATED = "the address is in use and not allocated"
+    SEVERAL_USERS = "the address is in use by several"
     OUTSIDE_POOLS = "the address is allocated outside every pool"
     EMPTY_OUTSIDE_POOLS = "the block is empty and outside every pool"
     NO_HANDLE = "the address is allocated and its handle does not exist"
@@ -58,6 +60,7 @@ class Problem(StrEnum):
 CAUSES: Mapping[Problem, str] = {
     Problem.LEAKED: "whoever had it ended without giving it back",
     Problem.NOT_ALLOCATED: "it was taken without asking, or released by hand",
+    Problem.SEVERAL_USERS: "it was taken without asking, or given out twice by a faulty program",
     Problem.OUTSIDE_POOLS: "its pool was deleted or made smaller",
     Problem.EMPTY_OUTSIDE_POOLS: "its pool was deleted or made smaller",
     Problem.NO_HANDLE: "the handle was deleted by hand",
@@ -122,8 +125,11 @@ def audit(
     values: Mapping[str, bytes],
     live_handles: Collection[str] | None = None,
     live_addresses: Collection[Address] = (),
+    shared: Mapping[Address, str] = MappingProxyType({}),
 ) -> Audit:
     """Compares blocks, handles, claims and pools with one another and with what is alive.
+
+    `shared` are addresses that several have, and who.
 
     Missing  without `live_handles` nothing is suspected: not to know who is alive is not to know that nobody is.
     """
@@ -137,6 +143,7 @@ def audit(
         *snapshot.unreadable,
         *leaks,
         *_find_unallocated(snapshot, live_addresses),
+        *(Finding(Problem.SEVERAL_USERS, "", format_address(one), who) for one, who in sorted(shared.items())),
         *_check_blocks(snapshot),
         *_check_handles(snapshot),
         *_check_claims(snapshot),

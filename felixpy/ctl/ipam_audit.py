@@ -12,7 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from felixpy.ctl.ipam_view import HeldAddress, iter_held, read_blocks
+from felixpy.ctl.ipam_view import HeldAddress, derive_pools, iter_held, read_blocks
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import CALICO, GRANTS_PREFIX, IPAM_PREFIX, KINDS, Name
 from felixpy.resources.types import Grant, Node, WorkloadEndpoint
@@ -30,6 +30,7 @@ PREFIXES = tuple(
         *(info.prefix for info in KINDS if info.api_version == CALICO and info.kind in _KINDS),
     )
 )
+_SERVICE = "Service "
 _WIREGUARD = (Tunnel.WIREGUARD, Tunnel.WIREGUARD_V6)
 
 
@@ -43,6 +44,10 @@ class Alive:
     handles: frozenset[str]
     users: Mapping[Address, tuple[str, ...]]
     nodes: frozenset[str] = frozenset()
+
+    def holders(self, address: Address) -> tuple[str, ...]:
+        """The endpoints and nodes that have an address; Services may share one."""
+        return tuple(name for name in self.users.get(address, ()) if not name.startswith(_SERVICE))
 
 
 class SuspectItem(msgspec.Struct, frozen=True):
@@ -72,6 +77,7 @@ class AuditReport(msgspec.Struct, frozen=True, rename="camel"):
     revision: int
     findings: tuple[FindingItem, ...] = ()
     suspects: tuple[SuspectItem, ...] = ()
+    outside_pools: tuple[str, ...] = ()
 
 
 def derive_alive(values: Mapping[str, bytes]) -> Alive:
@@ -109,12 +115,21 @@ def derive_alive(values: Mapping[str, bytes]) -> Alive:
 
 
 def _service_words(name: Name) -> str:
-    return f"Service {name}"
+    return f"{_SERVICE}{name}"
 
 
 def run_audit(values: Mapping[str, bytes], alive: Alive) -> Audit:
     """What is wrong."""
-    return audit(values, alive.handles, alive.users.keys())
+    several = {address: names for address in alive.users if len(names := alive.holders(address)) > 1}
+    shared = {address: ", ".join(names) for address, names in several.items()}
+    return audit(values, alive.handles, alive.users.keys(), shared)
+
+
+def find_outside(values: Mapping[str, bytes], alive: Alive) -> tuple[str, ...]:
+    """Addresses that endpoints and nodes have and that are of no pool, each with who has it: no fault by itself."""
+    pools = [view.pool for view in derive_pools(values) if view.pool is not None]
+    outside = (one for one in sorted(alive.users) if not any(pool.cidr.contains(one) for pool in pools))
+    return tuple(f"{format_address(one)} ({', '.join(names)})" for one in outside if (names := alive.holders(one)))
 
 
 def make_report(values: Mapping[str, bytes], alive: Alive, found: Audit, revision: int, now: datetime) -> AuditReport:
@@ -137,6 +152,7 @@ def make_report(values: Mapping[str, bytes], alive: Alive, found: Audit, revisio
             for one in found.findings
         ),
         suspects=tuple(SuspectItem(format_address(one.address), one.handle_id, one.sequence) for one in suspects),
+        outside_pools=find_outside(values, alive),
     )
 
 

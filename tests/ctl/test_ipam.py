@@ -219,6 +219,22 @@ def test_what_calico_left_half_done_is_given_up_when_two_looks_agree(
     assert felixctl("ipam", "check").code == 0
 
 
+def test_who_has_an_address_that_another_has_and_who_has_one_of_no_pool(
+    felixctl: Felixctl, store: Etcd, pods: dict[str, str]
+) -> None:
+    put_endpoint(store, "n2", "outsider", "192.0.2.7")
+    said = felixctl("ipam", "check")
+    outsider = "192.0.2.7 (endpoint default/n2-k8s-outsider-eth0)"
+    words = f"In use and of no pool, which is no fault by itself: {outsider}"
+    assert (said.code, said.lines) == (0, ["Nothing is wrong.", words])
+    put_endpoint(store, "n2", "twin", pods["a"])
+    report = json.loads(felixctl("ipam", "check", "-o", "json").out)
+    (finding,) = report["findings"]
+    assert (finding["problem"], finding["subject"]) == ("SEVERAL_USERS", pods["a"])
+    assert finding["blame"] == "endpoint default/n1-k8s-a-eth0, endpoint default/n2-k8s-twin-eth0"
+    assert report["outsidePools"] == [outsider]
+
+
 def test_a_leak_of_a_node_that_is_gone_says_so(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:
     put(store, "nodes", "n1", "Node", {})
     leak(store, "n1", "a")
@@ -299,6 +315,8 @@ def test_a_pool_is_split_and_its_addresses_stay(felixctl: Felixctl, store: Etcd,
     assert store.get_prefix("/calico/ipam/") == before
     assert felixctl("ipam", "check").code == 0
     assert assign(store, "n1", "d").startswith("10.64.0.")
+    again = felixctl("ipam", "split", "2", "--cidr", "10.64.0.128/25", "-o", "json")
+    assert list(json.loads(again.out).values()) == ["10.64.0.128/26", "10.64.0.192/26"]
 
 
 def test_a_pool_that_cannot_be_split_so_is_left_alone(felixctl: Felixctl, store: Etcd, pods: dict[str, str]) -> None:

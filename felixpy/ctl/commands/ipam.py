@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from felixpy.ctl.cells import align_rows, render_bar
+from felixpy.ctl.cells import align_rows, list_some, render_bar
 from felixpy.ctl.commands.ipam_release import AddressType, Values, read_all, release
 from felixpy.ctl.commands.ipam_settings import configure, load_settings, print_settings, split
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
@@ -156,8 +156,10 @@ def _report_lines(report: AuditReport) -> Iterator[str]:
         if finding.what != what:
             what = finding.what
             yield click.style(f"{what}:", bold=True) + f"  ({finding.cause})"
-        words = ", ".join(filter(None, (finding.detail, finding.blame)))
+        words = ", ".join(dict.fromkeys(filter(None, (finding.detail, finding.blame))))
         yield f"  {finding.subject}" + (f" ({words})" if words else "")
+    if report.outside_pools:
+        yield f"In use and of no pool, which is no fault by itself: {list_some(report.outside_pools)}"
     if report.suspects:
         minutes = int(GRACE.total_seconds() // 60)
         yield f"{len(report.suspects)} addresses seem leaked. To release those that still do in {minutes} minutes:"

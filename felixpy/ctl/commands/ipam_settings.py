@@ -129,8 +129,9 @@ def configure(
 @click.argument("parts", type=int)
 @click.option("--name", help="The pool's name.")
 @click.option("--cidr", type=_PrefixType(), help="The pool's range.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="The new pools' ranges by name.")
 @click.pass_obj
-def split(etcd: str | None, parts: int, name: str | None, cidr: Prefix | None) -> None:
+def split(etcd: str | None, parts: int, name: str | None, cidr: Prefix | None, output: str | None) -> None:
     """Make a pool into PARTS equal ones, in one transaction; addresses and blocks stay as they are."""
     if (name is None) == (cidr is None):
         raise click.UsageError("give either --name NAME, or --cidr CIDR")
@@ -155,6 +156,9 @@ def split(etcd: str | None, parts: int, name: str | None, cidr: Prefix | None) -
     except Refused as error:
         print_error(f"error: {error}")
         sys.exit(EXIT_FAILED)
+    if output:
+        print_settings({part.name: str(part.cidr) for part in made}, output)
+        return
     click.echo(f"IPPool {pool.name} {pool.cidr} split into {len(made)}:")
     for part in made:
         click.echo(f"  {part.name} {part.cidr}")
