@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
+from operator import attrgetter
 
 from birdpy.addresses import Version, format_address, version_of
 from birdpy.intent import (
@@ -63,6 +64,7 @@ class Wish:
 
 
 _FIELDS = tuple(one.name for one in fields(Wish))
+_values = attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def derive_sessions(me: Node, nodes: Iterable[Node], peers: Iterable[Peer], mesh
         conflicts += _find_overruled(address, ordered, having)
         if any(claim.refused for claim in having):
             continue
-        different = differing_fields([_spelt_out(claim.wish, me) for claim in having])
+        different = differing_fields([_spelt_out(claim.wish, me) for claim in having]) if len(having) > 1 else ()
         if different:
             conflicts.append(Conflict(address, names, different))
             continue
@@ -190,9 +192,8 @@ def mesh_side_is_passive(own: bytes, remote: bytes) -> bool:
 
 def differing_fields(wishes: Sequence[Wish]) -> tuple[str, ...]:
     """What they ask for in different ways."""
-    return tuple(
-        name for name in _FIELDS if len({value for wish in wishes if (value := getattr(wish, name)) is not None}) > 1
-    )
+    columns = zip(*map(_values, wishes), strict=True)
+    return tuple(name for name, column in zip(_FIELDS, columns, strict=True) if len(set(column) - {None}) > 1)
 
 
 def _spelt_out(wish: Wish, me: Node) -> Wish:
@@ -202,11 +203,8 @@ def _spelt_out(wish: Wish, me: Node) -> Wish:
 
 def fill(wishes: Iterable[Wish]) -> Wish:
     """Each field from the first wish that gives it."""
-    ordered = tuple(wishes)
-    found = {
-        name: next((value for wish in ordered if (value := getattr(wish, name)) is not None), None) for name in _FIELDS
-    }
-    return Wish(**found)
+    columns = zip(*map(_values, wishes), strict=True)
+    return Wish(*(next((value for value in column if value is not None), None) for column in columns))
 
 
 def _having(ordered: Sequence[_Claim]) -> Sequence[_Claim]:

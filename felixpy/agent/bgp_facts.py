@@ -52,10 +52,12 @@ class HostReader:
 
     def read(self) -> bool:
         """Reads everything asked for again; whether anything is different."""
-        before = self.facts
         texts = {key: text for key in self._files if (text := _read_password(self._directory, key)) is not None}
-        self.facts = HostFacts(texts, self._subnets() if self._links else {})
-        return self.facts != before
+        found = HostFacts(texts, self._subnets() if self._links else {})
+        if found == self.facts:
+            return False
+        self.facts = found
+        return True
 
     def _subnets(self) -> Mapping[str, tuple[BgpPrefix, ...]]:
         try:

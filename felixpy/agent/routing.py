@@ -22,7 +22,7 @@ from felixpy.agent.bgp_facts import POLL_S, HostReader
 from felixpy.agent.learned import LearnedTable
 from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announce import AnnounceCalc
-from felixpy.calc.bgp import BgpPlan, NoSpeaker, derive_bgp
+from felixpy.calc.bgp import BgpPlan, NoSpeaker, Scene, derive_plan, derive_scene
 from felixpy.calc.bgp_peers import Refusal
 from felixpy.calc.services import ServiceDelta
 from felixpy.drivers.netlink.monitor import (
@@ -77,6 +77,7 @@ class RoutingRole:
         self._excluded: bool | None = None
         self._draining: asyncio.TimerHandle | None = None
         self._facts = HostReader(settings.secrets_dir, self.learned.driver.read_subnets)
+        self._scene: Scene | NoSpeaker | None = None
         self._poll: asyncio.TimerHandle | None = None
         self.role = BgpRole(
             RoleSettings(
@@ -122,7 +123,7 @@ class RoutingRole:
         self._unflushed = True
         self._announce.update(ref, value)
         if ref.table in _TABLES and self._view.put(ref, value):
-            self._dirty = True
+            self._dirty, self._scene = True, None
 
     def update_routed(self, services: ServiceDelta) -> None:
         """Takes in what Services ask for, for the addresses that nobody granted; they do not wait for the kernel."""
@@ -181,8 +182,12 @@ class RoutingRole:
         self.role.set_intent(plan.intent)
 
     def _derive(self) -> BgpPlan | NoSpeaker:
-        made = self._announce.announcements.values()
-        return derive_bgp(self._view.tables, self._node, made, self._facts.facts, self._announce.hidden)
+        """What resources and the host say is derived anew only when they changed."""
+        if self._scene is None or (isinstance(self._scene, Scene) and self._scene.facts is not self._facts.facts):
+            self._scene = derive_scene(self._view.tables, self._node, self._facts.facts)
+        if isinstance(self._scene, NoSpeaker):
+            return self._scene
+        return derive_plan(self._scene, self._announce.announcements.values(), self._announce.hidden)
 
     def _look_again_later(self) -> None:
         if self._facts.polls and self._poll is None:

@@ -120,12 +120,13 @@ class _Configuration:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
-    """Who is who for one node: the settings, the nodes, what was asked for, and the sessions that come of it."""
+class Scene:
+    """Who is who for one node, whatever it announces: settings, nodes, what was asked for, and the sessions of that."""
 
     tables: Tables
     node: str
     me: Node
+    facts: HostFacts
     settings: _Configuration
     nodes: Mapping[str, topology.Node]
     passwords: Passwords
@@ -140,28 +141,42 @@ class _Scene:
         return self.nodes[self.node]
 
 
-def derive_bgp(
-    tables: Tables,
-    node: str,
-    announced: Iterable[Announcement],
-    facts: HostFacts | None = None,
-    hidden: Iterable[Announcement] = (),
-) -> BgpPlan | NoSpeaker:
-    """The speaker of `node`; `announced` is what it originates, `hidden` what only a filter can let out."""
+def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> BgpPlan | NoSpeaker:
+    """The speaker of `node`, all of it from scratch."""
+    scene = derive_scene(tables, node, HostFacts())
+    return scene if isinstance(scene, NoSpeaker) else derive_plan(scene, announced)
+
+
+def derive_scene(tables: Tables, node: str, facts: HostFacts) -> Scene | NoSpeaker:
+    """What changes with resources and the host only."""
     me = tables[Table.NODE].get(Name("", node))
     if not isinstance(me, Node):
         return NoSpeaker.NO_NODE
     if me.ipv4 is None and me.ipv6 is None:
         return NoSpeaker.NO_ADDRESS
-    facts = facts or HostFacts()
-    scene = _set_scene(tables, node, me, Passwords(tables[Table.SECRET], facts.password_files))
-    circle = _draw_circle(scene, tuple(announced), tuple(hidden), facts)
+    passwords = Passwords(tables[Table.SECRET], facts.password_files)
+    settings = _Configuration(_configuration(tables, DEFAULT_CONFIGURATION), _configuration(tables, f"node.{node}"))
+    nodes = {
+        name.name: _router(name.name, value, settings, tables)
+        for name, value in tables[Table.NODE].items()
+        if isinstance(value, Node)
+    }
+    asked = derive_asked(tables, node, passwords)
+    mesh, refusals = _mesh(settings.default, passwords)
+    sessions = topology.derive_sessions(nodes[node], nodes.values(), asked.peers, mesh)
+    told = topology.find_peer_addresses(nodes[node], nodes.values(), asked.peers)
+    return Scene(tables, node, me, facts, settings, nodes, passwords, asked, mesh, refusals, sessions, told)
+
+
+def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterable[Announcement] = ()) -> BgpPlan:
+    """The speaker; `announced` is what it originates, `hidden` what only a filter can let out."""
+    circle = _draw_circle(scene, tuple(announced), tuple(hidden))
     advertisements = {one.advertisement.prefix: one.advertisement for one in circle.around.own}
-    router_id, torn = find_router_id(tables, node)
+    router_id, torn = find_router_id(scene.tables, scene.node)
     intent = BgpIntent(
         speaker=Speaker(
             scene.router.asn,
-            router_id or _router_id(node, me),
+            router_id or _router_id(scene.node, scene.me),
             scene.settings.port,
             scene.router.addresses if scene.settings.binds_to_node else (),
         ),
@@ -181,23 +196,7 @@ def derive_bgp(
     )
 
 
-def _set_scene(tables: Tables, node: str, me: Node, passwords: Passwords) -> _Scene:
-    settings = _Configuration(_configuration(tables, DEFAULT_CONFIGURATION), _configuration(tables, f"node.{node}"))
-    nodes = {
-        name.name: _router(name.name, value, settings, tables)
-        for name, value in tables[Table.NODE].items()
-        if isinstance(value, Node)
-    }
-    asked = derive_asked(tables, node, passwords)
-    mesh, refusals = _mesh(settings.default, passwords)
-    sessions = topology.derive_sessions(nodes[node], nodes.values(), asked.peers, mesh)
-    told = topology.find_peer_addresses(nodes[node], nodes.values(), asked.peers)
-    return _Scene(tables, node, me, settings, nodes, passwords, asked, mesh, refusals, sessions, told)
-
-
-def _draw_circle(
-    scene: _Scene, announced: tuple[Announcement, ...], hidden: tuple[Announcement, ...], facts: HostFacts
-) -> Circle:
+def _draw_circle(scene: Scene, announced: tuple[Announcement, ...], hidden: tuple[Announcement, ...]) -> Circle:
     tables, sessions = scene.tables, scene.sessions
     peers = {name.name: one for name, one in tables[Table.BGP_PEER].items() if isinstance(one, BgpPeer)}
     circle = Circle(
@@ -209,7 +208,7 @@ def _draw_circle(
         filters={name.name: one for name, one in tables[Table.BGP_FILTER].items() if isinstance(one, BgpFilter)},
         announced=announced,
         told=_by_short_name(scene.told),
-        around=Surroundings(links=facts.links, routers=_routers(scene)),
+        around=Surroundings(links=scene.facts.links, routers=_routers(scene)),
         pools=tuple(pool for pool in tables[Table.POOL].values() if isinstance(pool, IpPool)),
         mesh=scene.mesh.enabled,
         communities=scene.settings.communities,
@@ -226,7 +225,7 @@ def _used_filters(circle: Circle) -> tuple[BgpFilter, ...]:
     return tuple(circle.filters[name] for name in sorted(names))
 
 
-def _route_filter(scene: _Scene, own_prefixes: frozenset[BgpPrefix]) -> RouteFilter:
+def _route_filter(scene: Scene, own_prefixes: frozenset[BgpPrefix]) -> RouteFilter:
     """Which learned routes are wanted; `own_prefixes` are ours to serve."""
     settings = scene.settings
     connected = {BgpPrefix(*one.subnet) for one in (scene.me.ipv4, scene.me.ipv6) if one is not None}
@@ -239,7 +238,7 @@ def _route_filter(scene: _Scene, own_prefixes: frozenset[BgpPrefix]) -> RouteFil
     )
 
 
-def _refusals(scene: _Scene) -> Iterator[Refusal]:
+def _refusals(scene: Scene) -> Iterator[Refusal]:
     """What concerns this node and cannot be had."""
     peers = scene.asked.peers
     concerned = {peer.name for peer in peers if peer.local_nodes is None or scene.node in peer.local_nodes}
@@ -271,7 +270,7 @@ def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mes
     return topology.Mesh(True, wish), ()
 
 
-def _routers(scene: _Scene) -> tuple[bytes, ...]:
+def _routers(scene: Scene) -> tuple[bytes, ...]:
     """Addresses that next hops of others can be expected to be."""
     addresses = {address for node in scene.nodes.values() for address in node.addresses}
     return tuple(sorted(addresses | scene.sessions.neighbors.keys()))
@@ -287,7 +286,7 @@ def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:
     }
 
 
-def _wanted_files(scene: _Scene) -> frozenset[SecretKey]:
+def _wanted_files(scene: Scene) -> frozenset[SecretKey]:
     """Passwords of Calico's objects that are in no Secret of the datastore."""
     peers = (peer for peer in scene.tables[Table.BGP_PEER].values() if isinstance(peer, BgpPeer))
     asked = (scene.settings.default.mesh_password, *(peer.password for peer in peers))

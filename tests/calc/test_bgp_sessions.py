@@ -13,7 +13,7 @@ from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.intent import ANY_AS, Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
 from felixpy.calc.announcements import Announcement, Why
-from felixpy.calc.bgp import BgpPlan, HostFacts, derive_bgp
+from felixpy.calc.bgp import BgpPlan, HostFacts, Scene, derive_plan, derive_scene
 from felixpy.resources.bgp_types import SecretKey
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import KINDS, Name
@@ -60,9 +60,12 @@ class World:
 
     @property
     def plan(self) -> BgpPlan:
-        plan = derive_bgp(self.view.tables, ME, self.announced, self.facts)
-        assert isinstance(plan, BgpPlan)
-        return plan
+        return self.derive(*self.announced)
+
+    def derive(self, *announced: Announcement, hidden: tuple[Announcement, ...] = ()) -> BgpPlan:
+        scene = derive_scene(self.view.tables, ME, self.facts or HostFacts())
+        assert isinstance(scene, Scene)
+        return derive_plan(scene, announced, hidden)
 
     @property
     def intent(self) -> BgpIntent:
@@ -345,8 +348,7 @@ def test_a_block_of_a_pool_that_is_not_exported_goes_out_by_a_filter_alone() -> 
     world.put("BGPFilter", "open", {"importV4": [rule]})
 
     def told() -> list[str]:
-        plan = derive_bgp(world.view.tables, ME, (), hidden=(hidden,))
-        assert isinstance(plan, BgpPlan)
+        plan = world.derive(hidden=(hidden,))
         path = parse_prefix_of_bgp("10.0.0.0/26")
         if path not in plan.intent.advertisements:
             return []
