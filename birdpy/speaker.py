@@ -16,15 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from birdpy.addresses import Prefix, format_address, parse_address
-from birdpy.fib import Fib, LearnedRoute, PathEvent, PathGone, Phase, RouteDelta, RouteFilter
+from birdpy.addresses import Prefix
+from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
-from birdpy.gobgp.plan import Outcome, Withdraw, plan
+from birdpy.gobgp.plan import Operation, Outcome, RemoveNeighbor, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
 from birdpy.gobgp.versions import find_impossible, possible
 from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
+from birdpy.losses import Losses
+from birdpy.mailbox import RouteMailbox
 from birdpy.session import Session, find_differences, unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
@@ -34,6 +36,8 @@ RECONNECT_S = 0.1
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 SETTLE_POLL_S = 0.5
+TELL_POLL_S, TELL_MOST_S = 0.03, 1.0
+"""Between two looks whether neighbours have been told, and how long they may take."""
 FLOOD_PATHS, FLOOD_S = 2000, 0.25
 """So many changes in so short a time are a flood."""
 FLOOD_POLL_S, FLOOD_MOST_S = 0.05, 3.0
@@ -72,43 +76,6 @@ class BgpStatus:
     refused: Mapping[bytes, str] = field(default_factory=dict)
 
 
-class RouteMailbox:
-    """Deltas for one reader, merged while it is busy: the last word per prefix."""
-
-    def __init__(self) -> None:
-        self._put: dict[Prefix, LearnedRoute] = {}
-        self._drop: set[Prefix] = set()
-        self._complete = False
-        self._lost: frozenset[bytes] = frozenset()
-        self._changed = asyncio.Event()
-
-    def post(self, delta: RouteDelta) -> None:
-        """Merges `delta` in."""
-        for prefix, route in delta.put.items():
-            self._put[prefix] = route
-            self._drop.discard(prefix)
-        for prefix in delta.drop:
-            self._put.pop(prefix, None)
-            self._drop.add(prefix)
-        if delta.put or delta.drop or delta.complete != self._complete:
-            self._complete = delta.complete
-            self._changed.set()
-
-    def post_lost(self, lost: frozenset[bytes]) -> None:
-        """The neighbours that are lost now."""
-        if lost != self._lost:
-            self._lost = lost
-            self._changed.set()
-
-    async def take(self) -> RouteDelta:
-        """Waits for something to tell, and takes all of it."""
-        await self._changed.wait()
-        self._changed.clear()
-        delta = RouteDelta(self._put, frozenset(self._drop), self._complete, self._lost)
-        self._put, self._drop = {}, set()
-        return delta
-
-
 class BgpRole:
     """Runs until cancelled (`run`); told what to be by `set_intent`; read by `routes` and `status`."""
 
@@ -130,9 +97,7 @@ class BgpRole:
         self._snapshot_told = asyncio.Event()
         self._renew = asyncio.Event()
         self._told = self._settled = False
-        self._up: frozenset[bytes] = frozenset()
-        self._suspects: set[str] = set()
-        self._lost: frozenset[bytes] = frozenset()
+        self._losses = Losses()
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
         self._failed: Sequence[Outcome] = ()
@@ -244,6 +209,8 @@ class BgpRole:
         restarting = fresh and (bool(self._fib.routes) or self.settings.forwarding_survived)
         since = time.time()
         _log.info("gobgpd version %d, %s", driver.client.wire.generation, "fresh" if fresh else "already configured")
+        if not fresh:
+            await self._find_strays(driver)
         await self._reconcile(driver, restarting)
         self._snapshot_told.clear()
         self._told = self._settled = False
@@ -277,7 +244,8 @@ class BgpRole:
         if self._sessions_changed:
             self._sessions_changed = False
             await driver.read_sessions()
-            self._note_sessions(driver)
+            self._losses.note_sessions(driver.sessions)
+            self._mailbox.post_lost(self._losses.lost)
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
@@ -287,12 +255,44 @@ class BgpRole:
         outcomes: Sequence[Outcome] = ()
         if operations:
             started = time.monotonic()
-            outcomes = await driver.apply(operations, restarting)
+            outcomes = await self._apply(driver, operations, restarting)
             _log_batch(outcomes, time.monotonic() - started)
         self._failed = [outcome for outcome in outcomes if outcome.error]
         if not self._failed:
             self._done = asked
             self._carried_out()
+
+    async def _apply(self, driver: GobgpDriver, operations: Sequence[Operation], restarting: bool) -> Sequence[Outcome]:
+        """Carries them out. A session ends only after its neighbour has heard what is taken back.
+
+        It would keep the routes for as long as it waits for a restart (RFC 8538 §3), and gobgpd does not send what is
+        left to say before it ends a session.
+        """
+        withdrawals = [one for one in operations if isinstance(one, Withdraw)]
+        if not withdrawals or not any(isinstance(one, RemoveNeighbor) for one in operations):
+            return await driver.apply(operations, restarting)
+        outcomes = await driver.apply(withdrawals)
+        until, before, calm = time.monotonic() + TELL_MOST_S, -1, 0
+        while calm < 2 and time.monotonic() < until:
+            await asyncio.sleep(TELL_POLL_S)
+            now = sum(session.updates_sent for session in (await driver.read_sessions()).values())
+            calm, before = calm + 1 if now == before else 0, now
+        rest = [one for one in operations if not isinstance(one, Withdraw)]
+        return [*outcomes, *await driver.apply(rest, restarting)]
+
+    async def _find_strays(self, driver: GobgpDriver) -> None:
+        """What a gobgpd of an earlier run announces is read before any of its sessions is ended."""
+        intent = self._intent
+        if intent is None:
+            return
+        planned = plan(intent, driver.actual, driver.client.wire.generation)
+        if not any(isinstance(one, RemoveNeighbor) for one in planned):
+            return
+        async with aclosing(watch(driver.client)) as batches:
+            async for batch in batches:
+                self._stray.update(dict.fromkeys(batch.own))
+                if batch.snapshot_end:
+                    break
 
     async def _watch(self, driver: GobgpDriver) -> NoReturn:
         """Follows gobgpd. A flood is let pass, and then read as a whole.
@@ -384,25 +384,9 @@ class BgpRole:
         if first:
             _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
 
-    def _note_sessions(self, driver: GobgpDriver) -> None:
-        """Those that went down are suspects: one that has its routes taken back is lost until it is up again."""
-        up = frozenset(address for address, session in driver.sessions.items() if session.established)
-        self._suspects |= {format_address(address) for address in self._up - up}
-        self._suspects -= {format_address(address) for address in up}
-        self._up = up
-        self._lost -= up
-        self._mailbox.post_lost(self._lost)
-
-    def _note_losses(self, events: Sequence[PathEvent]) -> None:
-        for event in events:
-            if type(event) is PathGone and event.source.neighbor in self._suspects:
-                self._suspects.discard(event.source.neighbor)
-                self._lost |= {parse_address(event.source.neighbor)}
-        self._mailbox.post_lost(self._lost)
-
     def _take(self, batch: WatchBatch) -> None:
-        if self._suspects:
-            self._note_losses(batch.events)
+        self._losses.note_events(batch.events)
+        self._mailbox.post_lost(self._losses.lost)
         if batch.events:
             self._mailbox.post(self._fib.update(batch.events))
         for prefix in batch.own:

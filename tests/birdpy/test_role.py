@@ -186,7 +186,7 @@ async def test_a_speaker_that_is_to_be_none_is_stripped_and_becomes_one_again(ro
             await until(lambda: kernel_has(b, BLOCK))
         async with running(a, BgpIntent(speaker=None)) as (role, kernel):
             await until(lambda: not kernel_has(b, BLOCK))
-            assert "Established" not in b.birdc("show", "protocols")
+            await until(lambda: "Established" not in b.birdc("show", "protocols"))
             role.set_intent(intent_of(a, b, BLOCK))
             await settled(kernel, THEIRS)
             await until(lambda: kernel_has(b, BLOCK))
