@@ -20,7 +20,7 @@ from birdpy.addresses import Prefix
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
-from birdpy.gobgp.plan import Operation, Outcome, RemoveNeighbor, Withdraw, plan
+from birdpy.gobgp.plan import Agreed, Operation, Outcome, RemoveNeighbor, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
 from birdpy.gobgp.versions import find_impossible, possible
 from birdpy.gobgp.watch import WatchBatch, watch
@@ -91,6 +91,7 @@ class BgpRole:
         self._mailbox = RouteMailbox()
         self._intent: BgpIntent | None = None
         self._asked = self._done = 0
+        self._agreed: Agreed | None = None
         self._carried_out = carried_out
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
@@ -202,6 +203,7 @@ class BgpRole:
         """One connection, until gobgpd goes away."""
         while self._intent is None:
             await self._work.wait()
+        self._agreed = None
         await driver.read()
         await self._wait_for_speaker(driver)
         fresh = driver.actual.speaker is None
@@ -247,7 +249,8 @@ class BgpRole:
             self._losses.note_sessions(driver.sessions)
             self._mailbox.post_lost(self._losses.lost)
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
-        operations = list(plan(intent, driver.actual, driver.client.wire.generation))
+        operations = list(plan(intent, driver.actual, driver.client.wire.generation, self._agreed))
+        self._agreed = None
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
         self._stray.clear()
         if stray:
@@ -259,7 +262,7 @@ class BgpRole:
             _log_batch(outcomes, time.monotonic() - started)
         self._failed = [outcome for outcome in outcomes if outcome.error]
         if not self._failed:
-            self._done = asked
+            self._done, self._agreed = asked, Agreed(intent, driver.actual)
             self._carried_out()
 
     async def _apply(self, driver: GobgpDriver, operations: Sequence[Operation], restarting: bool) -> Sequence[Outcome]:

@@ -102,8 +102,9 @@ class GobgpDriver:
 
     def recognise(self, policy: Policy) -> None:
         """After a restart of ours: what gobgpd holds is this policy, where the marks say so."""
-        marks = {direction: policy_mark(direction, policy) for direction in Direction}
-        if self.actual.policy is None and self.actual.marks == marks:
+        if self.actual.policy is not None:
+            return
+        if self.actual.marks == {direction: policy_mark(direction, policy) for direction in Direction}:
             self.actual = replace(self.actual, policy=policy)
 
     async def apply(self, operations: Iterable[Operation], restarting: bool = False) -> Sequence[Outcome]:

@@ -147,7 +147,28 @@ class Outcome:
     error: str | None = None
 
 
-def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequence[Operation]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Agreed:
+    """What was wanted and held when all had been carried out: the same objects need not be compared again.
+
+    A change of one announcement then costs nothing that grows with neighbours or policy.
+    """
+
+    wanted: BgpIntent
+    actual: Actual
+
+    def on_neighbors(self, wanted: BgpIntent, actual: Actual) -> bool:
+        """Whether neither side is another than then."""
+        return wanted.neighbors is self.wanted.neighbors and actual.neighbors is self.actual.neighbors
+
+    def on_policy(self, wanted: BgpIntent, actual: Actual) -> bool:
+        """The same of the policy."""
+        return wanted.policy is self.wanted.policy and actual.marks is self.actual.marks
+
+
+def plan(
+    wanted: BgpIntent, actual: Actual, generation: Literal[3, 4], agreed: Agreed | None = None
+) -> Sequence[Operation]:
     """The operations that make `actual` as `wanted`, in order.
 
     Where the speaker itself differs it is only one, and the rest follows when gobgpd is back. What a version cannot do
@@ -165,7 +186,8 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
     operations = _plan_withdrawals(wanted, actual)
     refreshes: list[Refresh] = []
     begin_anew: set[bytes] = set()
-    changed = [d for d in Direction if actual.marks.get(d) != policy_mark(d, wanted.policy)]
+    same_policy = agreed is not None and agreed.on_policy(wanted, actual)
+    changed = [d for d in Direction if not same_policy and actual.marks.get(d) != policy_mark(d, wanted.policy)]
     if changed:
         operations.append(SetPolicy(wanted.policy))
     for direction in changed:
@@ -176,7 +198,8 @@ def plan(wanted: BgpIntent, actual: Actual, generation: Literal[3, 4]) -> Sequen
                 refreshes.append(Refresh(address, direction))
     operations += [refresh for refresh in refreshes if refresh.address not in begin_anew]
     operations += _plan_announcements(wanted, actual)
-    operations += _plan_neighbors(wanted.neighbors, actual, begin_anew, speaker)
+    if agreed is None or begin_anew or not agreed.on_neighbors(wanted, actual):
+        operations += _plan_neighbors(wanted.neighbors, actual, begin_anew, speaker)
     return operations
 
 
@@ -226,8 +249,9 @@ def _plan_withdrawals(wanted: BgpIntent, actual: Actual) -> list[Operation]:
 
 def _plan_announcements(wanted: BgpIntent, actual: Actual) -> list[Operation]:
     known = actual.advertisements
-    new = tuple(given for prefix, given in wanted.advertisements.items() if known.get(prefix) != given)
-    return [Announce(new)] if new else []
+    new = [given for prefix, given in wanted.advertisements.items() if known.get(prefix) is not given]
+    new = [given for given in new if known.get(given.prefix) != given]
+    return [Announce(tuple(new))] if new else []
 
 
 def _plan_silence(actual: Actual) -> list[Operation]:

@@ -22,7 +22,7 @@ from felixpy.agent.bgp_facts import POLL_S, HostReader
 from felixpy.agent.learned import LearnedTable
 from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announce import AnnounceCalc
-from felixpy.calc.bgp import BgpPlan, NoSpeaker, Scene, derive_plan, derive_scene
+from felixpy.calc.bgp import BgpPlan, NoSpeaker, Scene, derive_plan, derive_scene, reannounce
 from felixpy.calc.bgp_peers import Refusal
 from felixpy.calc.services import ServiceDelta
 from felixpy.drivers.netlink.monitor import (
@@ -137,8 +137,14 @@ class RoutingRole:
         self._tell_changes()
 
     def _tell_changes(self) -> None:
-        if self._announce.flush() or self._dirty:
-            self._dirty = False
+        delta = self._announce.flush()
+        if not delta and not self._dirty:
+            return
+        plan = reannounce(self._plan, delta) if self._plan is not None and not self._dirty else None
+        self._dirty = False
+        if plan is not None:
+            self._take(plan)
+        else:
             self._tell()
 
     def _note_exclusion(self) -> None:
@@ -176,6 +182,9 @@ class RoutingRole:
         known = set(self._plan.refusals) if self._plan is not None else set()
         for refusal in set(plan.refusals) - known:
             _log.warning("%s: %s", refusal.what, refusal.why)
+        self._take(plan)
+
+    def _take(self, plan: BgpPlan) -> None:
         self._silent, self._plan = None, plan
         self.learned.put_gateways(plan.gateways)
         self.role.set_filter(plan.route_filter)

@@ -26,6 +26,7 @@ from birdpy.intent import (
     parse_large_community,
 )
 from birdpy.topology import Wish
+from felixpy.calc.announce import AnnounceDelta
 from felixpy.calc.announcements import Announcement, Why
 from felixpy.calc.bgp_filters import OwnPath, Surroundings, needs_links
 from felixpy.calc.bgp_peers import (
@@ -86,6 +87,7 @@ class BgpPlan:
     gateways: Mapping[BgpPrefix, bytes] = field(default_factory=dict)
     password_files: frozenset[SecretKey] = frozenset()
     needs_links: bool = False
+    rest: _Rest | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,20 @@ class Scene:
         return self.nodes[self.node]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What one announcement more or less is judged by, and leaves as it is.
+
+    `unannounced` are our prefixes beside the announced ones; `for_some` those that the policy names; `filtered`: it may
+    name any.
+    """
+
+    scene: Scene
+    unannounced: frozenset[BgpPrefix]
+    for_some: frozenset[BgpPrefix]
+    filtered: bool
+
+
 def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> BgpPlan | NoSpeaker:
     """The speaker of `node`, all of it from scratch."""
     scene = derive_scene(tables, node, HostFacts())
@@ -170,7 +186,8 @@ def derive_scene(tables: Tables, node: str, facts: HostFacts) -> Scene | NoSpeak
 
 def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterable[Announcement] = ()) -> BgpPlan:
     """The speaker; `announced` is what it originates, `hidden` what only a filter can let out."""
-    circle = _draw_circle(scene, tuple(announced), tuple(hidden))
+    announced = tuple(announced)
+    circle = _draw_circle(scene, announced, tuple(hidden))
     advertisements = {one.advertisement.prefix: one.advertisement for one in circle.around.own}
     router_id, torn = find_router_id(scene.tables, scene.node)
     intent = BgpIntent(
@@ -184,15 +201,45 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
         advertisements=dict(sorted(advertisements.items())),
         policy=derive_policy(circle),
     )
-    gateways = _gateways(circle)
+    gateways, used = _gateways(circle), _used_filters(circle)
+    route_filter = _route_filter(scene, frozenset(gateways))
+    for_some = frozenset(BgpPrefix(*one.prefix) for one in announced if one.peers)
+    rest = _Rest(scene, route_filter.own_prefixes, for_some, bool(used))
     return BgpPlan(
         intent,
-        _route_filter(scene, frozenset(advertisements) | gateways.keys()),
+        replace(route_filter, own_prefixes=frozenset(advertisements) | rest.unannounced),
         asked_by=scene.sessions.peers,
         refusals=(*_refusals(scene), *torn),
         gateways=gateways,
         password_files=_wanted_files(scene),
-        needs_links=needs_links(_used_filters(circle)),
+        needs_links=needs_links(used),
+        rest=rest,
+    )
+
+
+def reannounce(plan: BgpPlan, delta: AnnounceDelta) -> BgpPlan | None:
+    """The plan after a change of announcements, all else being as it was; None where the policy depends on them.
+
+    Cost    that of the change, and a copy of the tables that it is in.
+    """
+    rest = plan.rest
+    if rest is None or rest.filtered or any(one.peers for one in delta.puts.values()):
+        return None
+    puts = {BgpPrefix(*prefix): one for prefix, one in delta.puts.items()}
+    drops = {BgpPrefix(*prefix) for prefix in delta.drops}
+    if not rest.for_some.isdisjoint(puts.keys() | drops):
+        return None
+    scene = rest.scene
+    advertisements = dict(plan.intent.advertisements)
+    for prefix in drops:
+        advertisements.pop(prefix, None)
+    for prefix, one in puts.items():
+        advertisements[prefix] = _own_path(one, scene.settings, scene.router.asn).advertisement
+    own_prefixes = frozenset(advertisements) | rest.unannounced
+    return replace(
+        plan,
+        intent=replace(plan.intent, advertisements=advertisements),
+        route_filter=replace(plan.route_filter, own_prefixes=own_prefixes),
     )
 
 

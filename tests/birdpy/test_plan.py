@@ -12,6 +12,7 @@ from birdpy.addresses import parse_address, parse_prefix
 from birdpy.gobgp.plan import (
     Actual,
     AddNeighbor,
+    Agreed,
     Announce,
     Operation,
     Refresh,
@@ -161,3 +162,18 @@ def test_a_policy_is_known_again_by_its_mark() -> None:
 def test_version_3_refuses_what_it_cannot_match() -> None:
     with pytest.raises(ValueError, match="local_pref"):
         policies_message(wire_of(3), Policy(imports=(Statement(Match(local_pref=100)),)))
+
+
+@pytest.mark.parametrize("generation", [3, 4])
+def test_what_agreed_before_is_compared_again_where_it_is_another(generation: Literal[3, 4]) -> None:
+    actual = held(INTENT)
+    agreed = Agreed(INTENT, actual)
+    more = replace(INTENT, advertisements={**INTENT.advertisements, OTHER: Advertisement(OTHER)})
+    assert plan(more, actual, generation, agreed) == [Announce((Advertisement(OTHER),))]
+    for wanted, found in (
+        (replace(INTENT, policy=CLOSED_TO_2), actual),
+        (INTENT, replace(actual, marks={})),
+        (replace(INTENT, neighbors={}), actual),
+        (INTENT, replace(actual, neighbors={})),
+    ):
+        assert plan(wanted, found, generation, agreed) == plan(wanted, found, generation) != []
