@@ -14,10 +14,14 @@ from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import AddNeighbor, Announce, RemoveNeighbor, ReplaceProcess, UpdateNeighbor, plan
 from birdpy.gobgp.versions import NO_BFD, find_impossible
 from birdpy.intent import (
+    ANY_AS,
+    HOLD_TIME_S_MAX,
+    RESTART_TIME_S_MAX,
     Advertisement,
     Bfd,
     BgpIntent,
     Change,
+    GracefulRestart,
     Match,
     Neighbor,
     NextHopRule,
@@ -265,6 +269,10 @@ def neighbors_of_all_kinds(own: Router) -> list[Neighbor]:
         replace(base, graceful_restart=replace(base.graceful_restart, enabled=False)),
         replace(base, graceful_restart=replace(base.graceful_restart, long_lived_s=3600)),
         replace(base, asn=65001, allow_own_asn=2),
+        replace(base, asn=ANY_AS, multihop_ttl=255),
+        replace(base, asn=65002, local_asn=65002),
+        replace(base, hold_time_s=HOLD_TIME_S_MAX, keepalive_s=HOLD_TIME_S_MAX),
+        replace(base, graceful_restart=GracefulRestart(restart_time_s=RESTART_TIME_S_MAX)),
         replace(base, address=parse_address("fd99::77"), source=own.address6, asn=65001, multihop_ttl=255),
     ]
 

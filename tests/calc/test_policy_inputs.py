@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from felixpy.calc.options import DEFAULTS, HostAction, Options, derive_options
 from felixpy.calc.peers import PeersIntent, derive_peers
 from felixpy.calc.pods import join_pod
 from felixpy.calc.profiles import Profiles
-from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer
+from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (
@@ -147,6 +148,8 @@ def test_peers_are_nodes_and_bgp_peers_at_every_port_that_is_used() -> None:
     node = Node(ipv4=NodeAddress(inside, parse_prefix("10.0.0.0/24")))
     derived = derive_peers([node], [BgpPeer(outside, 1179, None)], [BgpConfiguration(listen_port=2179)])
     assert derived == PeersIntent(frozenset({inside}), frozenset({inside, outside}), (179, 1179, 2179))
+    theirs = SpeakerPeer(64512, 65000, address=outside, port=3179)
+    assert derive_peers([node], [theirs], []) == replace(derived, bgp_ports=(179, 3179))
 
 
 def test_equal_labels_of_pods_are_kept_once() -> None:
