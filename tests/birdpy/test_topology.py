@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -114,3 +115,42 @@ def test_the_order_of_nodes_does_not_matter(nodes: list[Node]) -> None:
     assert list(derive_sessions(A, nodes, [], MESH).neighbors) == list(
         derive_sessions(A, [A, B, C, REFLECTOR], [], MESH).neighbors
     )
+
+
+TOR = parse_address("10.0.0.254")
+CLAIMS = st.builds(
+    Peer,
+    st.sampled_from(["p", "q", "m/r", "m/s"]),
+    st.sampled_from([None, frozenset({"a"}), frozenset({"b"})]),
+    st.sampled_from([TOR, B.addresses[0], A.addresses[0]]),
+    wish=st.builds(
+        Wish,
+        asn=st.sampled_from([None, 64512, 65000]),
+        hold_time_s=st.sampled_from([None, 9, 30]),
+        password=st.sampled_from([None, "x"]),
+    ),
+    two_way=st.booleans(),
+    joins=st.booleans(),
+    refused=st.sampled_from([False, False, True]),
+)
+
+
+@given(st.lists(CLAIMS, max_size=4, unique_by=lambda peer: peer.name), st.randoms())
+def test_sessions_do_not_depend_on_the_order_of_peers_and_nobody_is_guessed(peers: list[Peer], rng: Random) -> None:
+    sessions = derive_sessions(A, [A, B, C], peers, MESH)
+    shuffled = list(peers)
+    rng.shuffle(shuffled)
+    assert derive_sessions(A, [A, B, C], shuffled, MESH) == sessions
+    by_name = {peer.name: peer for peer in peers}
+    for address, names in sessions.peers.items():
+        owners = [by_name[name] for name in names]
+        assert not any(peer.refused for peer in owners)
+        assert sum(not peer.joins for peer in owners) <= 1, "of those that do not join one has it"
+        for field in ("hold_time_s", "password"):
+            asked = {value for peer in owners if (value := getattr(peer.wish, field)) is not None}
+            assert len(asked) <= 1, "nobody is guessed"
+            if asked:
+                assert getattr(sessions.neighbors[address], field) in asked
+    for conflict in sessions.conflicts:
+        assert (conflict.address in sessions.neighbors) or not conflict.overruled or any(p.refused for p in peers)
+        assert len(conflict.peers) >= 2
