@@ -10,7 +10,7 @@ import pytest
 
 from birdpy.addresses import Prefix, parse_address, parse_prefix
 from birdpy.gobgp.client import GobgpUnavailable
-from birdpy.gobgp.driver import GobgpDriver
+from birdpy.gobgp.driver import HELD_BACK, GobgpDriver
 from birdpy.gobgp.plan import AddNeighbor, Announce, RemoveNeighbor, ReplaceProcess, UpdateNeighbor, plan
 from birdpy.gobgp.versions import NO_BFD, find_impossible
 from birdpy.intent import (
@@ -218,6 +218,20 @@ async def test_a_refused_announcement_names_itself_and_holds_back_no_other(star:
     assert len(errors) == 1
     assert errors[0].startswith("0.0.0.0/99: ")
     await sees(star.drivers[1], {BLOCK: (star.a.address,), OTHER: (star.a.address,)})
+
+
+async def test_without_its_policy_nothing_is_told_and_nobody_is_met(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    unreadable = Policy(exports=(Statement(Match(as_path=("(",)), False),))
+    async with gobgpds([a]) as (driver,):
+        intent = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK), unreadable)
+        outcomes = await driver.apply(plan(intent, driver.actual, driver.client.wire.generation))
+        errors = {type(one.operation).__name__: one.error for one in outcomes}
+        assert errors["SetPolicy"]
+        assert (errors["Announce"], errors["AddNeighbor"]) == (HELD_BACK, HELD_BACK)
+        assert (driver.actual.neighbors, driver.actual.advertisements) == ({}, {})
+        await make_so(driver, replace(intent, policy=Policy()))
+        assert set(driver.actual.neighbors) == {b.address}
 
 
 async def test_timers_alone_leave_the_session_up_on_version_4(star: Star) -> None:

@@ -29,6 +29,7 @@ from birdpy.gobgp.wire import wire_of
 from birdpy.intent import (
     Advertisement,
     BgpIntent,
+    Change,
     Direction,
     Match,
     Neighbor,
@@ -121,6 +122,17 @@ def test_version_3_begins_a_session_anew_to_take_routes_back() -> None:
     changed = replace(INTENT, policy=CLOSED_TO_2)
     neighbor = INTENT.neighbors[N2]
     assert plan(changed, held(INTENT), 3) == [SetPolicy(CLOSED_TO_2), RemoveNeighbor(N2), AddNeighbor(neighbor)]
+
+
+def test_version_3_tells_other_attributes_without_a_new_session_but_for_those_that_decide() -> None:
+    marking = Statement(Match(neighbors=(N2,)), change=Change(add_communities=(7,)))
+    changed = replace(INTENT, policy=Policy(exports=(marking,)))
+    assert plan(changed, held(INTENT), 3) == [SetPolicy(changed.policy), Refresh(N2, Direction.EXPORT)]
+    deciding = replace(INTENT, policy=Policy(exports=(marking, Statement(Match(communities=(7,)), False))))
+    assert AddNeighbor in kinds(plan(deciding, held(changed), 3))
+    other = replace(marking, change=Change(add_communities=(8,)))
+    undecided = replace(deciding, policy=Policy(exports=(other, *deciding.policy.exports[1:])))
+    assert AddNeighbor in kinds(plan(undecided, held(deciding), 3)), "what is marked otherwise is accepted otherwise"
 
 
 @pytest.mark.parametrize("generation", [3, 4])

@@ -93,7 +93,7 @@ class BgpConfigurationSpec(Shape):
     ignoredInterfaces: list[Text] = []
     localWorkloadPeeringIPV4: Address | None = None
     localWorkloadPeeringIPV6: Address | None = None
-    programClusterRoutes: str | None = None
+    programClusterRoutes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] | None = None
     ipv4NormalRoutePriority: Priority | None = None
     ipv6NormalRoutePriority: Priority | None = None
 

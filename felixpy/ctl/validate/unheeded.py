@@ -33,6 +33,15 @@ CLOSED_FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
 """Fields without which a session would be another than was asked for: with them there is none."""
 
 
+DEFAULTS: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("projectcalico.org", "BGPConfiguration"): {
+        "logSeverityScreen": "Info",
+        "programClusterRoutes": "EnabledNoEncapOnly",
+    },
+}
+"""Fields that no agent reads, whose usual value is what happens anyway."""
+
+
 def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
     """A warning for each thing that will have no effect."""
     kind = (manifest.info.group, manifest.info.kind)
@@ -43,6 +52,9 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
         return
     for field in FIELDS.get(kind, ()):
         if spec.get(field):
+            yield Problem(("spec", field), "is kept, and not acted on yet", Severity.WARNING)
+    for field, usual in DEFAULTS.get(kind, {}).items():
+        if spec.get(field) not in (None, "", usual):
             yield Problem(("spec", field), "is kept, and not acted on yet", Severity.WARNING)
     for field in CLOSED_FIELDS.get(kind, ()):
         if spec.get(field):
