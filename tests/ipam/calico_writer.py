@@ -93,8 +93,9 @@ def is_empty(block):
 class CalicoWriter:
     """One Calico node."""
 
-    def __init__(self, keys, host, pool, block_length, clock):
+    def __init__(self, keys, host, pool, block_length, clock, strict=False):
         self.keys = keys
+        self.strict = strict
         self.host = host
         self.affinity = f"host:{host}"
         self.clock = clock
@@ -128,7 +129,7 @@ class CalicoWriter:
             address = yield from self.retry(self.assign_reclaimed, cidr, handle)
             if address is not None:
                 return address
-        for cidr in self.cidrs:
+        for cidr in () if self.strict else self.cidrs:
             address = yield from self.retry(self.assign_from, cidr, handle)
             if address is not None:
                 return address
@@ -233,7 +234,7 @@ class CalicoWriter:
         """The handle is counted first, then the block written; where that fails, the handle is counted back."""
         yield
         block, revision = self.keys.get(block_key(cidr))
-        if block is None or not block["unallocated"]:
+        if block is None or not block["unallocated"] or (self.strict and block["affinity"] != self.affinity):
             return None
         network = ipaddress.ip_network(cidr)
         ordinal = block["unallocated"][0] if address is None else list(map(str, network)).index(address)

@@ -86,11 +86,13 @@ class Hammer:
     `again` is how often a handle is given one more address, maybe while it is being released.
     """
 
-    def __init__(self, seed, *, store, keys, clock, step, pause, values, deaths=0.0, forgets="\0", again=0.0):
+    def __init__(
+        self, seed, *, store, keys, clock, step, pause, values, deaths=0.0, forgets="\0", again=0.0, strict=False
+    ):
         self.rng = random.Random(seed)
         self.store = Mortal(store, random.Random(seed + 1), deaths, forgets)
         self.keys, self.clock, self.step, self.pause, self.values = keys, clock, step, pause, values
-        self.deaths, self.again = deaths, again
+        self.deaths, self.again, self.strict = deaths, again, strict
         self.book = Book()
         self.nodes = {}
         self.deceased = 0
@@ -110,7 +112,7 @@ class Hammer:
             node.observe(key, value, revision)
 
     async def run(self, turns, nodes=("n1", "n2", "n3"), hosts=("c1", "c2", "c3")):
-        theirs = (CalicoWriter(self.keys, host, str(POOL), BLOCK_LENGTH, self.clock) for host in hosts)
+        theirs = (CalicoWriter(self.keys, host, str(POOL), BLOCK_LENGTH, self.clock, self.strict) for host in hosts)
         people = [*(self.be_ours(name, turns) for name in nodes), *(self.be_theirs(each, turns) for each in theirs)]
         await asyncio.gather(*people)
         await self.judge()
@@ -252,12 +254,13 @@ def advance(verb):
 
 
 def allocations(values):
-    """Each address that is allocated, and the handle that has it."""
+    """Each address that somebody has, and the handle; not those that rest."""
     found = {}
     for key, value in values.items():
         if key.startswith(BLOCKS_PREFIX):
             block = json.loads(value)
             for ordinal, index in enumerate(block["allocations"]):
-                if index is not None:
-                    found[str(ipaddress.ip_network(block["cidr"])[ordinal])] = block["attributes"][index]["handle_id"]
+                attribute = {} if index is None else block["attributes"][index]
+                if "handle_id" in attribute:
+                    found[str(ipaddress.ip_network(block["cidr"])[ordinal])] = attribute["handle_id"]
     return found

@@ -21,10 +21,11 @@ from tests.ipam.hammer import BLOCK_LENGTH, CRASHED, POOL, UNFINISHED, Hammer, a
 SPEC = {"cidr": str(POOL), "blockSize": BLOCK_LENGTH}
 
 
-def twin(seed, **options):
+def twin(seed, strict=False, cooldown_s=0, **options):
     """A hammer on the twin; its seed says how many turns of the event loop a pause takes and what news it brings."""
     cluster = Cluster()
     cluster.pool(**SPEC)
+    cluster.config(strict_affinity=strict, cooldown_s=cooldown_s)
     rng = random.Random(seed)
     heard = 0
 
@@ -53,6 +54,7 @@ def twin(seed, **options):
         step=step,
         pause=pause,
         values=values,
+        strict=strict,
         **options,
     )
     return hammer
@@ -61,7 +63,7 @@ def twin(seed, **options):
 @pytest.mark.parametrize("deaths", [0.0, 0.1])
 async def test_no_order_of_steps_gives_an_address_twice_or_loses_one(deaths):
     for seed in range(15):
-        hammer = twin(seed, deaths=deaths, again=0.2 * (seed % 2))
+        hammer = twin(seed, seed % 3 == 1, 30 * (seed % 3 == 2), deaths=deaths, again=0.2 * (seed % 2))
         await hammer.run(12)
         assert hammer.book.troubles == [], f"seed {seed}"
 
