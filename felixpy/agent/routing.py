@@ -126,7 +126,10 @@ class RoutingRole:
             self._dirty, self._scene = True, None
 
     def update_routed(self, services: ServiceDelta) -> None:
-        """Takes in what Services ask for, for the addresses that nobody granted; they do not wait for the kernel."""
+        """Takes in what Services ask for, for the addresses that nobody granted.
+
+        What ends is given before the kernel is asked, the rest after; nobody waits for either to be done.
+        """
         self._announce.update_routed(services)
 
     def flush(self, services: ServiceDelta) -> None:

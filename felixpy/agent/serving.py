@@ -48,10 +48,11 @@ class Serving:
         """Everything up to `revision` has been given."""
         self._turn += 1
         self._revision = max(self._revision, revision)
+        ending = _ending(services)
         if self.routing is not None:
-            self.routing.update_routed(services)
+            self.routing.update_routed(ending)
         gone = self._gate.take(services, self._turn)
-        if gone:
+        if gone or ending:
             self._announce(gone)
         if self._is_withdrawn():
             self._withdrawn = self._turn
@@ -62,6 +63,8 @@ class Serving:
                 self.agent.flush(revision, replace(released, health=services.health))
             finally:
                 self._busy = False
+        if self.routing is not None:
+            self.routing.update_routed(services)
         self._finish(always=True)
         self._watch_withdrawals()
 
@@ -118,3 +121,8 @@ class Serving:
         self._release(max(turn, self._withdrawn))
         self._finish()
         self._watch_withdrawals()
+
+
+def _ending(services: ServiceDelta) -> ServiceDelta:
+    """What takes no connection from outside any more: told before the kernel ceases to serve it."""
+    return ServiceDelta({one: intent for one, intent in services.puts.items() if not intent.outside}, services.drops)
