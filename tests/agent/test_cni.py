@@ -79,6 +79,17 @@ def test_both_families(node: Node, sandbox: MakeSandbox) -> None:
     assert ping_ok(a.netns, six)
 
 
+def test_ipv6_alone_where_the_namespace_has_it_switched_off(node: Node, sandbox: MakeSandbox) -> None:
+    a, b = sandbox("a"), sandbox("b")
+    ipam = {"assign_ipv4": "false", "assign_ipv6": "true"}
+    for one in (a, b):
+        one.netns.sysctl(ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
+    a.add(ipam=ipam)
+    (address,) = b.add(ipam=ipam)
+    assert address.startswith("fd64::")
+    assert ping_ok(a.netns, address), "at once: no duplicate address detection is waited for"
+
+
 def test_check_and_del_leave_the_datastore_as_it_was(node: Node, sandbox: MakeSandbox) -> None:
     a = sandbox("a")
     result = a.call("ADD").json
