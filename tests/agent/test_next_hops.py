@@ -85,8 +85,8 @@ def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached
             "eth0",
             there,
             "eth0",
-            left_addresses=["192.0.2.1/24"],
-            right_addresses=["192.0.2.2/24", "192.0.2.3/24"],
+            left_addresses=["192.0.2.1/24", "2001:db8::1/64"],
+            right_addresses=["192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64", "2001:db8::3/64"],
         )
         here.ip("route", "add", "198.51.100.0/24", "via", "192.0.2.3")
         table = in_namespace(here.path, LearnedTable)
@@ -112,6 +112,15 @@ def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached
         far = parse_address("198.51.100.9")
         take(put={PREFIXES[7]: LearnedRoute((far,))})
         assert "via 192.0.2.3 dev eth0" in route()
-        take(drop=frozenset(PREFIXES))
+        six, hops6 = parse_prefix("fd80::/122"), tuple(parse_address(f"2001:db8::{number}") for number in (2, 3))
+        take(put={six: LearnedRoute(hops6), PREFIXES[8]: LearnedRoute(hops6[:1])})
+        seen6 = here.ip("-6", "route", "show", "fd80::/122")
+        assert "via 2001:db8::2 " in seen6
+        assert "via 2001:db8::3 " in seen6
+        assert "via inet6 2001:db8::2 " in route("10.80.0.8"), "IPv4 by a next hop of IPv6"
+        assert not table.reconciler.failed
+        table.reconciler.distrust()
+        assert table.reconciler.apply().applied == 0, "what is read back is what was asked for"
+        take(drop=frozenset({*PREFIXES, six}))
         assert here.ip("route", "show", "proto", "177") == here.ip("nexthop") == ""
         table.driver.close()
