@@ -40,7 +40,7 @@ TELL_POLL_S, TELL_MOST_S = 0.03, 1.0
 """Between two looks whether neighbours have been told, and how long they may take."""
 FLOOD_PATHS, FLOOD_S = 2000, 0.25
 """So many changes in so short a time are a flood."""
-FLOOD_POLL_S, FLOOD_MOST_S = 0.05, 3.0
+FLOOD_POLL_S, FLOOD_MOST_S = 0.03, 3.0
 """Between two looks whether it is over, and how long it may keep us from listening."""
 
 
