@@ -6,6 +6,7 @@ Source  projectcalico/calico libcalico-go/lib/apis/internalapi (Node, WorkloadEn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -24,7 +25,24 @@ def check_interface(text: str) -> str:
     return text
 
 
+def check_interface_filter(text: str) -> str:
+    """A name, or with a `+` at its end the beginning of names; empty for all."""
+    if text not in ("", "+"):
+        check_interface(text.removesuffix("+"))
+    return text
+
+
+def check_pattern(text: str) -> str:
+    """A regular expression for the names of devices."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no pattern: {error}") from None
+    return text
+
+
 InterfaceName = Annotated[str, AfterValidator(check_interface)]
+MtuBytes = Annotated[int, Field(ge=0, le=65535)]
 
 
 class NamedPort(Shape):
@@ -131,6 +149,14 @@ class FelixSpec(Shape):
     anything_else = True
 
     floatingIPs: Literal["Enabled", "Disabled"] | None = None
+    ipipMTU: MtuBytes | None = None
+    vxlanMTU: MtuBytes | None = None
+    vxlanMTUV6: MtuBytes | None = None
+    mtuIfacePattern: Annotated[str, AfterValidator(check_pattern)] | None = None
+    natOutgoingAddress: Address | None = None
+    natOutgoingExclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
+    iptablesNATOutgoingInterfaceFilter: Annotated[str, AfterValidator(check_interface_filter)] | None = None
+    serviceLoopPrevention: Literal["Drop", "Reject", "Disabled"] | None = None
 
 
 class FelixConfiguration(Resource):
