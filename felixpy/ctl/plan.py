@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from felixpy.ctl.manifests import Body, Json, Manifest, Problem, Severity
 from felixpy.ctl.policy_names import possible_names, tier_of
-from felixpy.ctl.stored import Stamp, changes_refused, parse_body, stored_body
+from felixpy.ctl.stored import Stamp, changes_refused, find_hidden, parse_body, stored_body
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.kinds import Name
 
@@ -72,6 +72,7 @@ def plan_change(manifest: Manifest, found: Sequence[KeyValue | None], stamp: Sta
             return Change(manifest, Outcome.REFUSED, name, current.mod_revision, before, None, (*problems, conflict))
     after = stored_body(manifest, name, before, _decided(status), stamp)
     refusals = tuple(changes_refused(manifest.info, before, after)) if before else ()
+    refusals += tuple(find_hidden(manifest.info, after))
     revision = current.mod_revision if current else 0
     if refusals:
         return Change(manifest, Outcome.REFUSED, name, revision, before, None, (*problems, *refusals))

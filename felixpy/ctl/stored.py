@@ -30,6 +30,8 @@ from felixpy.resources.kinds import CALICO, KindInfo, Name
 _NEVER_STORED = ("resourceVersion", "selfLink")
 _AS_WRITTEN = frozenset({"labels", "annotations", *_NEVER_STORED})
 _BLOCK_SIZES = {4: 26, 6: 122}
+HIDDEN = "(hidden)"
+"""Shown for a password that is written into an object that is no Secret; applied again, it leaves that as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ def stored_body(manifest: Manifest, name: Name, existing: Body | None, decided: 
     body |= {key: value for key, value in manifest.body.items() if key not in body and key != "status"}
     if info.kind == "Secret":
         _encode_secret(body)
+    if _has_password(info, spec) and spec["password"] == HIDDEN and (kept := _mapping(old.get("spec")).get("password")):
+        body["spec"] = {**spec, "password": kept}
     written, before = _mapping(manifest.body.get("status")), _mapping(old.get("status"))
     status = {key: value for key, value in written.items() if key not in decided} or before
     if status:
@@ -114,6 +118,13 @@ def _encode_secret(body: dict[str, Json]) -> None:
         body["data"] = {**_mapping(body.get("data")), **encoded}
 
 
+def find_hidden(info: KindInfo, wanted: Body) -> Iterator[Problem]:
+    """What stands for a password where there was none before."""
+    spec = _mapping(wanted.get("spec"))
+    if _has_password(info, spec) and spec["password"] == HIDDEN:
+        yield Problem(("spec", "password"), f"{HIDDEN} is what is shown instead of a password; write the password")
+
+
 def changes_refused(info: KindInfo, existing: Body, wanted: Body) -> Iterator[Problem]:
     """Fields that cannot change once the object is there."""
     fixed = {"IPPool": ("cidr", "blockSize")}.get(info.kind, ()) if info.api_version == CALICO else ()
@@ -140,10 +151,17 @@ def shown_body(info: KindInfo, stored: Body, decided: Body, revision: int) -> Bo
     metadata["resourceVersion"] = str(revision)
     body: dict[str, Json] = {"apiVersion": info.api_version, "kind": info.kind, "metadata": metadata}
     body |= {key: value for key, value in stored.items() if key not in body and key != "status"}
+    spec = _mapping(stored.get("spec"))
+    if _has_password(info, spec):
+        body["spec"] = {**spec, "password": HIDDEN}
     status = {**_mapping(stored.get("status")), **decided}
     if status:
         body["status"] = status
     return body
+
+
+def _has_password(info: KindInfo, spec: Mapping[str, Json]) -> bool:
+    return info.kind == "BGPPeer" and isinstance(spec.get("password"), str)
 
 
 def encode_body(body: Body) -> bytes:
