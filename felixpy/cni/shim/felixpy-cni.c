@@ -271,8 +271,10 @@ static int keep_for_later(const char *container, const char *interface) {
 static int tell_versions(void) {
 	char text[256];
 	struct pollfd wait = {STDIN_FILENO, POLLIN, 0};
-	if (isatty(STDIN_FILENO) || poll(&wait, 1, VERSION_PATIENCE_MS) <= 0 || read_config() || read_config_fields())
-		strcpy(cni_version, NEWEST);
+	if (!isatty(STDIN_FILENO) && poll(&wait, 1, VERSION_PATIENCE_MS) > 0) {
+		if (read_config()) return 1;
+		if (read_config_fields()) strcpy(cni_version, NEWEST);
+	}
 	int n = snprintf(text, sizeof text, "{\"cniVersion\":\"%s\",\"supportedVersions\":" SUPPORTED "}\n", cni_version);
 	return write_all(STDOUT_FILENO, text, n) ? 1 : 0;
 }
