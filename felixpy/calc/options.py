@@ -161,7 +161,7 @@ def _address(values: Mapping[str, object], name: str) -> Address | None:
 def _nat_interface(values: Mapping[str, object]) -> str:
     """The device's name, in Calico's form of a pattern (`eth+` is every name that begins so), as ours (`eth*`)."""
     text = _get(values, "iptablesNATOutgoingInterfaceFilter", "")
-    return f"{text[:-1]}*" if text.endswith("+") else text
+    return f"{text[:-1]}*" if text.endswith("+") and text != "+" else text.rstrip("+")
 
 
 def _loop_action(values: Mapping[str, object]) -> LoopAction:
