@@ -384,3 +384,32 @@ def test_an_advertisement_names_metallbs_peers_without_their_namespace() -> None
     world = World(announced=(vip,)).metallb().metallb("m/other", peerAddress=OTHER_TOR)
     (restricted,) = [one for one in world.intent.policy.exports if one.match.prefixes]
     assert restricted.match.neighbors == (parse_address(OTHER_TOR),)
+
+
+def test_what_is_for_some_peers_goes_to_no_other_whatever_its_filter_accepts() -> None:
+    vip = Announcement(parse_prefix("203.0.113.1"), Why.SERVICE, peers=("tor",))
+    plain = Announcement(parse_prefix("203.0.113.2"), Why.SERVICE)
+    world = World(announced=(vip, plain)).calico().calico("other", peerIP=OTHER_TOR, filters=["open"])
+    world.put("BGPFilter", "open", {"exportV4": [{"action": "Accept"}]})
+    told = [(text, one) for text in ("203.0.113.1", "203.0.113.2") for one in (TOR, OTHER_TOR)]
+    assert [one for one in told if tells(world.intent, *one, RouteOrigin.LOCAL)] == [told[0], *told[2:]]
+
+
+def test_a_filter_decides_before_what_is_passed_on_by_nature() -> None:
+    """In the mesh other ASes are told of this node's own alone, but where a filter accepts more, or less."""
+    world = World().put("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": True}).calico(filters=["some"])
+    rules = [
+        {"action": "Accept", "cidr": "10.1.0.0/16", "matchOperator": "In", "source": "RemotePeers"},
+        {"action": "Reject", "cidr": "10.2.0.0/16", "matchOperator": "In"},
+    ]
+    world.put("BGPFilter", "some", {"exportV4": rules})
+    seen = {
+        (text, origin): tells(world.intent, text, TOR, origin)
+        for text in ("10.1.0.0/26", "10.2.0.0/26", "10.3.0.0/26")
+        for origin in (RouteOrigin.LOCAL, RouteOrigin.INTERNAL)
+    }
+    assert [one for one, told in seen.items() if told] == [
+        ("10.1.0.0/26", RouteOrigin.LOCAL),
+        ("10.1.0.0/26", RouteOrigin.INTERNAL),
+        ("10.3.0.0/26", RouteOrigin.LOCAL),
+    ]
