@@ -342,6 +342,7 @@ class BgpRole:
                         since, paths = now, 0
                     paths += len(batch.events)
                     if paths >= FLOOD_PATHS:
+                        _log.info("a flood of changes: they are let pass, and all is read anew")
                         return
 
     async def _until_quiet(self, driver: GobgpDriver) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+
+import pytest
 
 from birdpy.addresses import Prefix, parse_prefix
 from birdpy.gobgp.plan import Announce, Withdraw
@@ -260,5 +263,28 @@ async def test_what_an_import_policy_refuses_never_gets_here(routers4: list[Rout
                 await eventually_async(told, within_s=30)
                 await settled(kernel, THEIRS)
                 assert set(kernel.removed) <= {THEIRS}
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_flood_is_learned_to_the_last_route(routers4: list[Router], caplog: pytest.LogCaptureFixture) -> None:
+    a, b = routers4[:2]
+    many = [Advertisement(parse_prefix(f"10.{number >> 8 | 64}.{number & 255}.7/32")) for number in range(12_000)]
+    stay, go = many[:6_000], tuple(one.prefix for one in many[6_000:])
+    caplog.set_level(logging.INFO)
+    try:
+        b.start_gobgpd()
+        async with b.driver() as flood:
+            neighbor = replace(session(b, a), passive=True)
+            await make_so(flood, BgpIntent(b.speaker(), {a.address: neighbor}, announcing(THEIRS)))
+            async with running(a, intent_of(a, b, BLOCK)) as (_, kernel):
+                await settled(kernel, THEIRS)
+                await flood.apply([Announce(many)])
+                await settled(kernel, THEIRS, *(one.prefix for one in many))
+                assert "a flood of changes" in caplog.text
+                assert kernel.removed == []
+                await flood.apply([Withdraw(go)])
+                await settled(kernel, THEIRS, *(one.prefix for one in stay))
+                assert sorted(kernel.removed) == sorted(go)
     finally:
         end_gobgpd(a)
