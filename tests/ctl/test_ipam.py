@@ -219,6 +219,15 @@ def test_what_calico_left_half_done_is_given_up_when_two_looks_agree(
     assert felixctl("ipam", "check").code == 0
 
 
+def test_a_deleted_nodes_addresses_are_said_to_stay_a_while(
+    felixctl: Felixctl, store: Etcd, pods: dict[str, str]
+) -> None:
+    put(store, "nodes", "n1", "Node", {})
+    put(store, "nodes", "idle", "Node", {})
+    said = "Node n1: its 1 block and addresses go in 15 minutes, unless it is back"
+    assert felixctl("delete", "node", "n1", "idle").lines == ["Node n1 deleted", said, "Node idle deleted"]
+
+
 def test_who_has_an_address_that_another_has_and_who_has_one_of_no_pool(
     felixctl: Felixctl, store: Etcd, pods: dict[str, str]
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 
+from felixpy.ctl.cells import count_words
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warning, with_store
 from felixpy.ctl.intake import DEFAULT_NAMESPACE, Skipped
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
@@ -102,6 +103,8 @@ async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
         click.echo(f"{one} {click.style('deleted', fg='yellow')}")
         if one.info.kind == "IPPool":
             await _release_blocks(store, one)
+        if one.info.kind == "Node":
+            await _tell_of_addresses(store, one)
     if not deleted and not ignore_not_found:
         print_error(f"error: {target} is not found")
     return 0 if deleted or ignore_not_found else 1
@@ -123,6 +126,20 @@ async def _release_blocks(store: Store, pool: Found) -> None:
         click.echo(f"{pool}: empty blocks released: {left.released}")
     for why in left.kept:
         print_warning(f"{pool}: {why}")
+
+
+async def _tell_of_addresses(store: Store, node: Found) -> None:
+    """The elected controller waits for a node to come back before it takes anything from it."""
+    from ipam.audit import GRACE
+    from ipam.model import affinities_prefix, node_owner
+
+    prefix = affinities_prefix(node_owner(node.name.name)).encode()
+    blocks = len((await store.snapshot([prefix])).items)
+    if blocks:
+        minutes = int(GRACE.total_seconds() // 60)
+        click.echo(
+            f"{node}: its {count_words(blocks, 'block')} and addresses go in {minutes} minutes, unless it is back"
+        )
 
 
 async def _members(store: Store, tier: str) -> list[Found]:
