@@ -124,12 +124,13 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
 
 
 class AnnouncedPrefix(Struct, frozen=True, rename="camel"):
-    """A prefix that the node originates, what for, and with which attributes."""
+    """A prefix that the node originates, what for, with which attributes, and for which peers (none means all)."""
 
     prefix: str
     why: str
     communities: tuple[str, ...] = ()
     local_pref: int | None = None
+    peers: tuple[str, ...] = ()
 
 
 class SilentPrefix(Struct, frozen=True, rename="camel"):

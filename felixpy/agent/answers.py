@@ -315,7 +315,7 @@ def _tunnelled(route: TunnelRoute) -> TunnelledPrefix:
 
 
 def _announced(one: Announcement) -> AnnouncedPrefix:
-    return AnnouncedPrefix(str(one.prefix), str(one.why), one.communities, one.local_pref)
+    return AnnouncedPrefix(str(one.prefix), str(one.why), one.communities, one.local_pref, one.peers)
 
 
 def _learned(routing: RoutingRole) -> tuple[LearnedPrefix, ...]:

@@ -215,6 +215,16 @@ _OTHERS: dict[str, Sequence[Column]] = {
         Column("ASSIGNED", lambda body: _both(body, "assigned")),
         Column("AVAILABLE", lambda body: _both(body, "available")),
     ),
+    "ServiceL2Status": (
+        field("NODE", "status.node"),
+        field("SERVICE", "status.serviceName"),
+        _each("INTERFACES", "status.interfaces", "name"),
+    ),
+    "ServiceBGPStatus": (
+        field("NODE", "status.node"),
+        field("SERVICE", "status.serviceName"),
+        field("PEERS", "status.peers"),
+    ),
     "L2Advertisement": (
         field("IPADDRESSPOOLS", "spec.ipAddressPools", default="(all)"),
         field("INTERFACES", "spec.interfaces", wide=True),

@@ -381,4 +381,6 @@ def test_people_are_told_who_answers_and_on_which_interface(world: World) -> Non
     assert f"{first.name} on eth0" in line
     assert second.name not in line, "it stands by"
     assert f"answered at layer 2 by {first.name} on eth0" in felixctl(world, "explain", VIP)
+    told = felixctl(world, "get", "servicel2statuses")
+    assert f"default web-{first.name} {first.name} web eth0" in told
     assert f"{VIP} tcp/80 grant 1 outside, 2 inside n1, n2 -" in felixctl(world, "svc", "web")

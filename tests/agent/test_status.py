@@ -156,6 +156,16 @@ def test_a_service_in_full_and_where_it_is_served(both: Cluster, tmp_path: Path)
     assert (missing.code, missing.out.splitlines()[0].partition(": ")[0]) == (1, "Service default/greedy")
 
 
+def test_who_tells_which_peers_of_a_service(both: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
+    eventually(lambda: _in_kernels(both), what="it is announced")
+    items = both.felixctl("get", "servicebgpstatuses", "-o", "json").json()["items"]
+    assert [one["status"] for one in items] == [
+        {"node": "n1", "serviceName": "web", "serviceNamespace": "default", "peers": ["10.98.0.2"]}
+    ]
+
+
 def _in_kernels(cluster: Cluster) -> str:
     said = cluster.felixctl("svc", "web").out
     return said if "announced by BGP from n1" in said else ""

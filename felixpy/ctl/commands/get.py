@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from felixpy.ctl.columns import columns_of, render_table
+from felixpy.ctl.computed import compute, computed_named
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
 from felixpy.ctl.intake import DEFAULT_NAMESPACE
 from felixpy.ctl.manifests import Body, Json
@@ -35,6 +36,11 @@ def command(
     """Show objects. KIND is a kind, its plural or short name, several with commas, or `all`."""
     kind, slash, name = kind.partition("/")
     names = (name, *names) if slash else names
+    if computed := computed_named(kind):
+        made = with_store(etcd, lambda store: compute(store, computed, namespace))
+        shown = [one for one in made if not names or one.name.name in names]
+        _print(shown, output, single=len(names) == 1, with_namespace=True)
+        return
     try:
         kinds = kinds_named(kind)
     except ValueError as error:
