@@ -199,15 +199,14 @@ class Layer2Role:
         reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_MOST_BYTES)
         answer = asyncio.ensure_future(reader.readline())
         try:
+            await self._check_version(writer, answer)
+            answer = asyncio.ensure_future(reader.readline())
             self._pending.clear()
             self._changed.clear()
             self._telling = True
             self._read_segments()
             status = await _tell(writer, answer, Replace(self._vips(self._calc.vips)))
             self._telling = False
-            if status.version != VERSION:
-                self._supervisor.end()
-                raise ResponderGone(f"it is of version {status.version}, not {VERSION}, and makes way for a new one")
             self._complaint = ""
             _log.info("layer 2: the responder %d has %d addresses", status.pid, status.wanted)
             self._told()
@@ -222,6 +221,19 @@ class Layer2Role:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
             writer.close()
+
+    async def _check_version(self, writer: asyncio.StreamWriter, answer: asyncio.Future[bytes]) -> None:
+        """Ends a responder of another version, which may not understand what it is told; a new one follows.
+
+        Raises  OSError, ResponderGone.
+        """
+        try:
+            version = str((await _tell(writer, answer, Ask())).version)
+        except ProtocolError as error:
+            version = f"an unknown version ({error})"
+        if version != str(VERSION):
+            self._supervisor.end()
+            raise ResponderGone(f"it is of version {version}, not {VERSION}, and makes way for a new one")
 
     async def _until_changed(self, answer: asyncio.Future[bytes]) -> None:
         """Waits for something to tell; an answer to nothing is the end of the connection."""

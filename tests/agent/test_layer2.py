@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from birdpy.l2.program import responder_environment
 from birdpy.l2.protocol import Ask, Status, parse_status, render_request
 from birdpy.process import listener_pid
 from felixpy.addresses import parse_address
@@ -25,6 +26,7 @@ from tests.agent.node import PORT, Node, resource
 from tests.support.etcd import Etcd
 from tests.support.netns import Namespace, add_bridge, link_namespaces
 from tests.support.packets import ask_tcp
+from tests.support.process import Daemon
 from tests.support.wait import eventually
 
 FELIXCTL = Path(sys.executable).with_name("felixctl")
@@ -214,6 +216,30 @@ def test_a_responder_that_dies_is_replaced_and_told_again(world: World) -> None:
     eventually(lambda: responder(first) not in (0, pid))
     eventually(lambda: owns(first), within_s=15)
     eventually(lambda: world.answers() == first.name)
+
+
+OLD_RESPONDER = """
+import birdpy.l2.protocol as protocol
+import birdpy.l2.responder as responder
+protocol._vip = lambda *fields: 1 / 0
+responder.VERSION = 1
+responder.main()
+"""
+
+
+def test_a_responder_of_an_older_version_makes_way(world: World) -> None:
+    node, _ = world.order()
+    node.agent.kill()
+    os.kill(responder(node), signal.SIGKILL)
+    argv = [sys.executable, "-c", OLD_RESPONDER, str(node.run_dir / "l2.sock")]
+    old = Daemon(argv, node.run_dir / "old.log", netns=node.namespace.name, env=responder_environment()).start()
+    try:
+        eventually(lambda: responder(node) == old.pid)
+        node.agent.start()
+        eventually(lambda: responder(node) not in (0, old.pid), within_s=20)
+        eventually(lambda: owns(node), within_s=15)
+    finally:
+        old.kill()
 
 
 def test_without_etcd_nothing_moves_and_fail_over_works(world: World) -> None:
