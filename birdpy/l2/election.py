@@ -25,7 +25,8 @@ PROBE_INTERVAL_S = 0.3
 SILENCES = 3
 """Unanswered probes in a row after which the first deputy takes over; the next ones wait one longer each."""
 DEPUTIES = 2
-"""How many nodes probe at full rate; the others, RESERVE_INTERVAL_S apart, are for when these fail with the owner."""
+"""How many nodes probe at full rate; the others, RESERVE_INTERVAL_S apart or when the owner's node is not heard any
+more, are for when these fail with the owner."""
 RESERVE_INTERVAL_S = 3.0
 PREEMPT_AFTER_S = 5.0
 REFRESH_S = 60.0
@@ -178,6 +179,11 @@ class Election:
             return []
         self.leaving, self.gently, self.retired = True, gently, self.retired and gently
         return [Probe(None, self.stamp)]
+
+    def suspect(self, now: float) -> None:
+        """The owner's node is not heard any more, which counts as a silence: it is asked at once."""
+        if not self.owns and not self._silences:
+            self._silences, self._awaiting, self._next_at = 1, False, now
 
     def ask(self) -> list[Action]:
         """There may be another owner: asks everybody."""

@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from birdpy.l2.election import (
+    DEPUTIES,
     DRAIN_S,
     PROBE_INTERVAL_S,
     SILENCES,
@@ -82,14 +83,18 @@ class Segment:
         self._turns: list[Turn] = []
         self._owned: dict[bytes, None] = {}
         self._left = False
-        self._hello_at = 0.0
+        self._hello_at = self._look_at = 0.0
+        self._reserves: set[bytes] = set()
+        """Addresses that this node seldom asks for, since better deputies do."""
         self._heard_at: dict[bytes, float] = {}
 
     @property
     def due(self) -> float | None:
         """When `tick` wants to be called; None when there is nothing to wait for."""
         due = [self._due[0][0]] if self._due else []
-        return min((*due, self._hello_at) if self._owned else due, default=None)
+        due += [self._hello_at] if self._owned else []
+        due += [self._look_at] if self._reserves else []
+        return min(due, default=None)
 
     def take_turns(self) -> list[Turn]:
         """Who answers for what changed since the last call, in the order that it happened."""
@@ -137,6 +142,7 @@ class Segment:
         self._left = self.elections.pop(address, None) is not None or self._left
         self._leaving.pop(address, None)
         self._owned.pop(address, None)
+        self._reserves.discard(address)
 
     def move(self, interface: Interface, now: float) -> list[bytes]:
         """The interface has another address: everybody is told, at another Ethernet address."""
@@ -179,6 +185,7 @@ class Segment:
     def tick(self, now: float) -> list[bytes]:
         """What is due by now."""
         frames: list[bytes] = self._say_hello(now)
+        self._miss_owners(now)
         while self._due and self._due[0][0] <= now:
             when, address = heappop(self._due)
             if self._queued.get(address) != when:
@@ -207,6 +214,18 @@ class Segment:
         interface, stamp = self.interface, self.elections[address].stamp
         return [render_probe(address, interface.mac, interface.link_local, to, stamp)]
 
+    def _miss_owners(self, now: float) -> None:
+        """Has those asked for soon whose owner's node has said nothing for some time."""
+        if not self._reserves or now < self._look_at:
+            return
+        self._look_at = now + PROBE_INTERVAL_S
+        missed = {mac for mac, at in self._heard_at.items() if now - at >= ANEW_AFTER_S}
+        for address in self._reserves if missed else ():
+            election = self.elections[address]
+            if election.owner_mac in missed:
+                election.suspect(now)
+                self._queue(address, now)
+
     def _queue(self, address: bytes, due: float) -> None:
         """Sees to it that the address has its turn by `due`; an earlier one is as good, since it queues again."""
         if self._queued.get(address, due + 1) > due:
@@ -218,6 +237,10 @@ class Segment:
         if election.owns != owned:
             self.counters.turns += 1
             self._turns.append(Turn(self.interface.name, address, election.owns))
+        if not election.owns and election.standing.rank > DEPUTIES:
+            self._reserves.add(address)
+        else:
+            self._reserves.discard(address)
         if not election.owns:
             self._owned.pop(address, None)
         elif address not in self._owned:
