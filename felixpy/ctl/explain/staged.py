@@ -116,17 +116,20 @@ def compare_flows(staged: Cluster, now: Iterable[Flow], then: Iterable[Flow]) ->
 def judge_records(
     cluster: Cluster, staged: Cluster, node: str, records: Iterable[FlowRecord]
 ) -> tuple[Otherwise | None, ...]:
-    """For each flow that a node told of, what would become of it there, where that is something else."""
-    packets = [_packet(record) for record in records]
+    """For each flow that a node told of, what would become of it there: where that is something else than it was told
+    to be, and than it is by the policies of now."""
+    told = tuple(records)
+    packets = [_packet(record) for record in told]
     addresses = frozenset(address for packet in packets for address in (packet.source, packet.destination))
     compiled: dict[str, tuple[CompiledNode, CompiledNode]] = {}
     found: list[Otherwise | None] = []
-    for packet in packets:
+    for record, packet in zip(told, packets, strict=True):
         device = packet.in_interface
         if device not in compiled:
             compiled[device] = _compile(cluster, node, addresses, device), _compile(staged, node, addresses, device)
         now, then = (Passage(one, packet, verdict(one.kernel, packet)) for one in compiled[device])
-        same = now.verdict.fate is then.verdict.fate
+        fate = then.verdict.fate
+        same = fate is now.verdict.fate or _VERDICTS[fate] == record.verdict
         found.append(None if same else _otherwise(staged, (now,), (then,)))
     return tuple(found)
 
