@@ -7,11 +7,15 @@ is read again when what was read is REFRESH_S old, so that one who follows sees 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from felixpy.ctl.explain.cluster import PREFIXES, Cluster, read_cluster
-from felixpy.ctl.explain.staged import STAGED_PREFIXES, Otherwise, judge_records, stage
+from felixpy.ctl.explain.staged_kinds import STAGED_PREFIXES
 from felixpy.datastore.model import Store
 from felixpy.flows.records import FlowsAnswer
+
+if TYPE_CHECKING:
+    from felixpy.ctl.explain.cluster import Cluster
+    from felixpy.ctl.explain.staged import Otherwise
 
 REFRESH_S = 10.0
 
@@ -30,6 +34,8 @@ class StagedJudge:
             await self._read()
         if self._clusters is None:
             return (None,) * len(answer.flows)
+        from felixpy.ctl.explain.staged import judge_records
+
         return judge_records(*self._clusters, answer.node, answer.flows)
 
     async def _read(self) -> None:
@@ -37,6 +43,9 @@ class StagedJudge:
         staged = await self._store.snapshot(STAGED_PREFIXES)
         if not staged.items:
             return
+        from felixpy.ctl.explain.cluster import PREFIXES, read_cluster
+        from felixpy.ctl.explain.staged import stage
+
         cluster = read_cluster((await self._store.snapshot(PREFIXES)).items)
         with_staged = stage(cluster, staged.items)
         if with_staged is not None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from felixpy.ctl.explain.staged import Otherwise
-from felixpy.ctl.explain.text import PROTOCOL_NAMES, Line
 from felixpy.ctl.manifests import Body
-from felixpy.dataplane.packet import PORTED
 from felixpy.flows.records import FlowRecord, FlowsAnswer
+from felixpy.resources.scalars import PROTOCOLS
 from felixpy.status import render
 
-_COLORS = {"denied": "red", "refused": "red", "allowed": "green"}
+if TYPE_CHECKING:
+    from felixpy.ctl.explain.staged import Otherwise
+
+COLORS = {"denied": "red", "refused": "red", "allowed": "green"}
+"""What a terminal shows a line in, by verdict."""
+_NAMES = {number: name for name, number in PROTOCOLS.items()}
 _ICMP = (1, 58)
 
 
-def render_flow_record(node: str, flow: FlowRecord) -> Line:
+def render_flow_record(node: str, flow: FlowRecord) -> str:
     """When, where, what became of it, who to whom, how often, and by which rule or default."""
     when = datetime.fromtimestamp(flow.last_s).strftime("%H:%M:%S")
     often = f" ×{flow.told}" if flow.told > 1 else ""
@@ -25,15 +29,15 @@ def render_flow_record(node: str, flow: FlowRecord) -> Line:
     tier = f"tier {flow.tier}: " if flow.tier and not flow.by.startswith("end of tier") else ""
     stage = f" ({flow.stage})" if flow.stage else ""
     words = f"{flow.source} → {flow.destination} {traffic_words(flow)}{often}: {whose}{tier}{flow.by}{stage}"
-    return Line(f"{when} {node} {flow.verdict} {words}", _COLORS.get(flow.verdict, ""))
+    return f"{when} {node} {flow.verdict} {words}"
 
 
 def traffic_words(flow: FlowRecord) -> str:
     """Protocol and port, or ICMP type."""
-    name = PROTOCOL_NAMES.get(flow.protocol, f"protocol {flow.protocol}")
-    if flow.protocol in PORTED:
-        return f"{name}/{flow.destination_port}"
-    return f"{name} type {flow.icmp_type}" if flow.protocol in _ICMP else name
+    name = _NAMES.get(flow.protocol, f"protocol {flow.protocol}")
+    if flow.protocol in _ICMP:
+        return f"{name} type {flow.icmp_type}"
+    return f"{name}/{flow.destination_port}" if flow.destination_port else name
 
 
 def render_notes(answer: FlowsAnswer) -> Iterator[str]:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from felixpy.dataplane.causes import Cause, Effect
 from felixpy.dataplane.objects import Counts
-from felixpy.flows.records import VERDICTS
-from felixpy.flows.telling import field_of, subject_of
+from felixpy.flows.telling import VERDICTS, field_of, subject_of
 
 MOST_CAUSES = 1000
 OTHER = "other"

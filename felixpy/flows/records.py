@@ -6,12 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
 
-from felixpy.dataplane.causes import Effect
-
 FLOWS_SHOWN = 500
 """The most flows of one answer, so that it stays below 300 kB."""
-
-VERDICTS = {Effect.DENY: "denied", Effect.REFUSE: "refused", Effect.ADMIT: "allowed", Effect.LOG: "logged"}
 
 
 class FlowEnd(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from felixpy.addresses import Address, format_address
 from felixpy.dataplane.causes import Cause, Effect
 from felixpy.flows.names import POD
-from felixpy.flows.records import VERDICTS, FlowEnd, FlowRecord
+from felixpy.flows.records import FlowEnd, FlowRecord
 from felixpy.flows.table import About, Flow
 
+VERDICTS = {Effect.DENY: "denied", Effect.REFUSE: "refused", Effect.ADMIT: "allowed", Effect.LOG: "logged"}
 _FIELDS = {"in": "ingress", "out": "egress", "": ""}
 
 

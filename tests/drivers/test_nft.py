@@ -93,7 +93,7 @@ def test_sets_of_every_type_read_back(driver: NftDriver, kind: SetType) -> None:
     it = Set("s", kind)
     member = bytes(range(1, 1 + sum(size[word] for word in kind.split(" . "))))
     if "inet_proto" in kind:
-        address = size[kind.split(" . ")[0]]
+        address = size[kind.split(" . ")[0]] if kind.startswith("ipv") else 0
         member = member[:address] + b"\x06\0\0\0\0\x50\0\0" + member[address + 8 :]
     assert apply(driver, Put(it), PutMembers(it, {member: b""})) == [None, None]
     assert driver.read() == Seen({it.key: it}, {"s": {member: b""}})

@@ -6,21 +6,22 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
-from felixpy.ctl.explain.staged import Otherwise
-from felixpy.ctl.flow_asking import ask_flows
-from felixpy.ctl.flow_staging import StagedJudge
-from felixpy.ctl.flow_text import flow_tree, render_flow_record, render_notes
 from felixpy.ctl.local import ask_processes, run_dir_option
-from felixpy.datastore.model import Store
-from felixpy.flows.records import FlowRecord, FlowsQuestion
+from felixpy.flows.records import FlowsQuestion
 from felixpy.status import ControlRequest
 
-Told = tuple[str, FlowRecord, Otherwise | None]
-"""The node, the flow, and what staged policies would do where that is something else."""
+if TYPE_CHECKING:
+    from felixpy.ctl.explain.staged import Otherwise
+    from felixpy.datastore.model import Store
+    from felixpy.flows.records import FlowRecord
+
+    Told = tuple[str, FlowRecord, Otherwise | None]
+    """The node, the flow, and what staged policies would do where that is something else."""
 
 
 @click.command()
@@ -65,6 +66,10 @@ def command(
             raise click.UsageError("--local is about this machine, now: no --follow, no --node and no --staged")
         _show_local(run_dir, question, output)
         return
+    from felixpy.ctl.flow_asking import ask_flows
+    from felixpy.ctl.flow_staging import StagedJudge
+    from felixpy.ctl.flow_text import render_notes
+
     silent: list[str] = []
 
     async def work(store: Store) -> None:
@@ -102,6 +107,8 @@ def _canonical(address: str) -> str:
 
 
 def _show_local(run_dir: Path, question: FlowsQuestion, output: str | None) -> None:
+    from felixpy.ctl.flow_text import render_notes
+
     answers = ask_processes(run_dir, ControlRequest("flows", flows=question))
     told = [answer.flows for answer in answers.values() if answer.flows is not None]
     if not told:
@@ -113,12 +120,13 @@ def _show_local(run_dir: Path, question: FlowsQuestion, output: str | None) -> N
 
 
 def _show(told: Iterable[Told], notes: Iterable[str], output: str | None) -> None:
+    from felixpy.ctl.flow_text import COLORS, flow_tree, render_flow_record
+
     for node, flow, other in told:
         if output:
             click.echo(json.dumps(flow_tree(node, flow, other)))
         else:
-            line = render_flow_record(node, flow)
-            click.echo(click.style(line.text, fg=line.color or None))
+            click.echo(click.style(render_flow_record(node, flow), fg=COLORS.get(flow.verdict)))
             if other is not None:
                 click.echo(f"    {other}")
     for note in notes:

@@ -17,6 +17,7 @@ from felixpy.addresses import Address, parse_address
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.ctl.explain.flow import Flow, Passage
 from felixpy.ctl.explain.reading import Said, Statement, read_passage
+from felixpy.ctl.explain.staged_kinds import STAGED_PREFIXES, STANDS_FOR
 from felixpy.ctl.explain.text import describe_statement, written_text
 from felixpy.ctl.manifests import Json
 from felixpy.dataplane.compiled import CompiledNode, compile_node
@@ -25,24 +26,10 @@ from felixpy.dataplane.verdict import Fate, verdict
 from felixpy.datastore.model import KeyValue
 from felixpy.flows.records import FlowRecord
 from felixpy.resources.codec import Decoder
-from felixpy.resources.kinds import CALICO, KINDS, KindInfo
 
-_STANDS_FOR = {
-    "StagedNetworkPolicy": ("NetworkPolicy", CALICO),
-    "StagedGlobalNetworkPolicy": ("GlobalNetworkPolicy", CALICO),
-    "StagedKubernetesNetworkPolicy": ("NetworkPolicy", "networking.k8s.io/v1"),
-}
 _DECIDES = (Said.ALLOWS, Said.DENIES, Said.REFUSES)
 _VERDICTS = {Fate.ACCEPTED: "allowed", Fate.DROPPED: "denied", Fate.REJECTED: "refused"}
 _ICMP = (1, 58)
-
-
-def _kind(kind: str, version: str) -> KindInfo:
-    return next(info for info in KINDS if (info.kind, info.api_version) == (kind, version))
-
-
-_REAL = {_kind(staged, CALICO): _kind(*real) for staged, real in _STANDS_FOR.items()}
-STAGED_PREFIXES = tuple(info.prefix.encode() for info in _REAL)
 
 
 class _Spec(msgspec.Struct, rename="camel"):
@@ -85,7 +72,7 @@ def stage(cluster: Cluster, items: Iterable[KeyValue]) -> Cluster | None:
 def _stand_for(item: KeyValue) -> Mapping[str, bytes | None]:
     """The key that a staged policy stands for, with the value that it would have; nothing where it says nothing."""
     text = item.key.decode("utf-8", "replace")
-    for info, real in _REAL.items():
+    for info, real in STANDS_FOR.items():
         name = info.parse_name(text) if text.startswith(info.prefix) else None
         if name is None:
             continue
