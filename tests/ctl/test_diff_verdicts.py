@@ -111,3 +111,15 @@ def test_nobody_fares_otherwise(ctl: Ctl) -> None:
     renamed = DENY_CLIENTS.replace("http, 9000", "9000")
     assert ctl("diff", "-f", "-", stdin=renamed).out.endswith("\nNo pair of endpoints fares otherwise.\n")
     assert "No pair" not in ctl("diff", "-f", "-", "--no-verdicts", stdin=renamed).out
+
+
+def test_host_endpoints_whose_rules_change_are_named(ctl: Ctl) -> None:
+    host = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: n1-eth0, labels: {app: web}}
+spec: {node: n1, interfaceName: eth0}
+"""
+    assert ctl("apply", "-f", "-", stdin=host).code == 0
+    assert "HostEndpoint n1-eth0: its rules would be others" in ctl("diff", "-f", "-", stdin=DENY_CLIENTS).err
+    assert "HostEndpoint" not in ctl("diff", "-f", "-", stdin=DENY_CLIENTS.replace("'web'", "'none'")).err

@@ -113,7 +113,7 @@ async def _snapshot(store: Store, changes: Sequence[Change]) -> Snapshot | None:
 
 def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     from felixpy.ctl.explain.cluster import read_cluster
-    from felixpy.ctl.verdicts.compare import compare
+    from felixpy.ctl.verdicts.compare import changed_hosts, compare
     from felixpy.ctl.verdicts.world import World
 
     gc.disable()  # all of a large cluster is made, and kept until the end
@@ -123,6 +123,8 @@ def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     for broken in changed.broken:
         print_warning(f"would count as missing: {broken}")
     after = World(changed, before)
+    for host in changed_hosts(before, after):
+        print_warning(f"HostEndpoint {host}: its rules would be others; whose packets it lets by is not compared")
     return Compared(before, after, tuple(compare(before, after)))
 
 

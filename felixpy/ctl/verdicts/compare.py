@@ -22,6 +22,7 @@ from felixpy.ctl.verdicts.judge import Clause, allows, clauses_between, decide
 from felixpy.ctl.verdicts.world import Held, Judge, World
 from felixpy.dataplane.packet import Packet
 from felixpy.dataplane.rules import NetIn, SetHas, Side
+from felixpy.resources.codec import Table
 from felixpy.selector import compile_selector, parse_selector
 
 Condition = SetSpec | Prefix
@@ -65,6 +66,12 @@ _NOBODY = _Sides(None, None)
 def compare(before: World, after: World) -> Iterator[Difference]:
     """Everything that fares otherwise in the second world."""
     yield from _Comparison(before, after).differences()
+
+
+def changed_hosts(before: World, after: World) -> list[str]:
+    """Host endpoints whose rules are others in the second world, by name. What they decide is not compared."""
+    hosts = {ref for world in (before, after) for ref in world.holders if ref.table is Table.HOST}
+    return sorted(str(ref.name) for ref in hosts if before.host_rules(ref) != after.host_rules(ref))
 
 
 class _Comparison:

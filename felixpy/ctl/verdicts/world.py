@@ -19,7 +19,7 @@ from felixpy.calc.pods import derive_workloads
 from felixpy.calc.profiles import derive_profiles
 from felixpy.calc.rule_terms import compile_rules
 from felixpy.calc.service_sets import derive_service_members
-from felixpy.calc.tiers import for_workloads, sort_policies
+from felixpy.calc.tiers import for_workloads, sort_policies, sort_stages
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.dataplane.endpoint_chains import Direction, encapsulation_rules
 from felixpy.dataplane.policy_chains import render_policy, render_profile, rendered_from
@@ -140,6 +140,16 @@ class World:
                 self._same(Judge("in", self._tiers_of(selectors, "in"), known)),
             )
         return found
+
+    def host_rules(self, ref: Ref) -> tuple[object, ...]:
+        """All that decides at a host endpoint: what is equal in two worlds decides alike, but for members of sets."""
+        host = self.holders.get(ref)
+        if not isinstance(host, HostEndpoint):
+            return ()
+        matched = [(one, self._policies[one]) for one in self._index.selectors_of(ref) if isinstance(one, PolicyId)]
+        written = tuple(self._policies[one] for one, _ in sorted(matched, key=lambda pair: str(pair[0])))
+        profiles = tuple(self._profiles.get(name) for name in host.profiles)
+        return (host.node, host.interface, sort_stages(matched, self._tiers), written, profiles)
 
     def _same(self, judge: Judge) -> Judge:
         """The judge of these parts that there is already, else this one."""
