@@ -96,7 +96,10 @@ class EntityTerms:
 
 @dataclass(frozen=True, slots=True)
 class RuleTerms:
-    """A policy rule with its selectors replaced by sets; `index` is its place among the rules that were written."""
+    """A policy rule with its selectors replaced by sets; `index` is its place among the rules that were written.
+
+    `note` is its writer's remark.
+    """
 
     action: RuleAction
     version: Literal[4, 6] | None
@@ -107,6 +110,7 @@ class RuleTerms:
     source: EntityTerms
     destination: EntityTerms
     index: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

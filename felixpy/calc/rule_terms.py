@@ -28,6 +28,7 @@ def _compile_rule(rule: PolicyRule) -> RuleTerms:
         _compile_source(rule.source, protocol),
         _compile_destination(rule.destination, protocol),
         rule.index,
+        rule.note,
     )
 
 

@@ -88,7 +88,7 @@ def _render_rules(
     rendered: list[Rule] = []
     where = f"{owner if isinstance(owner, PolicyId) else f'Profile {owner}'} {'ingress' if way == 'in' else 'egress'}"
     for place, terms in enumerate(rules):
-        comment = f"{where}[{_index(place, terms)}]"[-120:]
+        comment = f"{f'{where}[{_index(place, terms)}]'[-120:]} {terms.note}".strip()[:120]
         action = _action(terms.action, _cause(owner, way, place, terms, options))
         rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_name))
     return tuple(rendered)

@@ -105,6 +105,7 @@ class Rule(Doc):
     source: Entity | None = None
     destination: Entity | None = None
     http: Any = None
+    metadata: Any = None
 
 
 class PolicySpec(Doc):

@@ -7,6 +7,7 @@ Kubernetes NetworkPolicy as libcalico-go/lib/backend/k8s/conversion does it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, cast
@@ -52,6 +53,7 @@ SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
 ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
 DEFAULT_TIER = "default"
 KUBERNETES_ORDER = 1000.0
+_NO_COMMENT = re.compile(r"[^A-Za-z0-9 _./:=@+-]")
 PORTED = frozenset({6, 17, 132, 136})
 """Protocols that have ports."""
 
@@ -146,7 +148,16 @@ def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
         not_icmp=_icmp(f"{field}.notICMP", rule.not_icmp),
         source=_entity(f"{field}.source", source, namespace),
         destination=_entity(f"{field}.destination", destination, namespace),
+        note=_note(rule.metadata),
     )
+
+
+def _note(metadata: object) -> str:
+    """A rule's annotations, in letters that every back end takes as a comment."""
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    if not isinstance(annotations, dict):
+        return ""
+    return _NO_COMMENT.sub("?", " ".join(f"{key}={value}" for key, value in sorted(annotations.items())))
 
 
 def _icmp(field: str, icmp: Icmp | None) -> IcmpMatch | None:

@@ -100,7 +100,10 @@ class EntityMatch:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One ingress or egress rule; `index` is its place among the rules that were written, where some were left out."""
+    """One ingress or egress rule; `index` is its place among the rules that were written, where some were left out.
+
+    `note` is what its writer remarks, for people who read the kernel's rules.
+    """
 
     action: RuleAction
     version: Literal[4, 6] | None = None
@@ -111,6 +114,7 @@ class PolicyRule:
     source: EntityMatch = field(default_factory=EntityMatch)
     destination: EntityMatch = field(default_factory=EntityMatch)
     index: int | None = None
+    note: str = ""
 
 
 class PolicyKind(StrEnum):

@@ -129,6 +129,14 @@ def put_admin(node: Node, plural: str, name: str, **spec: Any) -> None:
     node.etcd.put(f"{OURS}/policy.networking.k8s.io/{version}/{plural}/{name}", body)
 
 
+def test_a_rules_annotations_are_its_comment(scene: Scene) -> None:
+    annotations = {"ticket": "SEC-17", "why": 'a "quoted"\nreason'}
+    rule = {"action": "Allow", "metadata": {"annotations": annotations}}
+    scene.node.policy("noted", "name == 'b'", ingress=[rule])
+    said = 'comment "GlobalNetworkPolicy default.noted ingress[0] ticket=SEC-17 why=a ?quoted??reason"'
+    eventually(lambda: said in scene.node.nft("list", "table", "inet", "felixpy"))
+
+
 def test_policies_for_administrators_frame_all_others(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     a.write(K8S)

@@ -22,8 +22,8 @@ from felixpy.dataplane.verdict import verdict
 from felixpy.resources.codec import Decoded, Decoder
 from tests.ctl.verdict_world import PODS, Keys, Maker, addresses, device, items
 
-CASES = 60
-SAMPLE = 400
+CASES = 40
+SAMPLE = 250
 OUTSIDE = (("192.0.2.7", "2001:db8::7"), ("192.0.2.1", "2001:db8::8"), ("198.51.100.1", "2001:db8::9"))
 TRAFFIC: tuple[tuple[int, int, tuple[int, int] | None], ...] = (
     *((protocol, port, None) for protocol in (6, 17) for port in (53, 80, 443, 4789, 4790, 8080)),

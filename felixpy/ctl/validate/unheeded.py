@@ -17,6 +17,8 @@ KINDS = frozenset(
 """Kinds that no agent reads."""
 
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("projectcalico.org", "NetworkPolicy"): ("performanceHints",),
+    ("projectcalico.org", "GlobalNetworkPolicy"): ("performanceHints",),
     ("projectcalico.org", "BGPConfiguration"): (
         "ignoredInterfaces",
         "localWorkloadPeeringIPV4",
