@@ -81,7 +81,7 @@ class KindInfo:
     def parse_name(self, key: str) -> Name | None:
         """The name in a key of this kind; None when the key has another shape."""
         parts = key.removeprefix(self.prefix).split("/")
-        if len(parts) != 1 + self.namespaced or not all(parts):
+        if len(parts) != 1 + self.namespaced or not all(parts) or "'" in key or '"' in key:
             return None
         return Name(parts[0], parts[1]) if self.namespaced else Name("", parts[0])
 

@@ -23,6 +23,7 @@ from felixpy.resources.scalars import (
     read_prefix,
     read_prefixes,
     read_protocol,
+    read_quotable,
     read_selector,
 )
 from felixpy.resources.types import (
@@ -181,7 +182,9 @@ def _entity(field: str, entity: Entity, namespace: str) -> EntityMatch:
         parts.append(Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace))
     if entity.service_accounts is not None:
         if entity.service_accounts.names:
-            parts.append(In(SERVICE_ACCOUNT_LABEL, tuple(sorted(set(entity.service_accounts.names)))))
+            where = f"{field}.serviceAccounts.names"
+            names = {read_quotable(where, name) for name in entity.service_accounts.names}
+            parts.append(In(SERVICE_ACCOUNT_LABEL, tuple(sorted(names))))
         if entity.service_accounts.selector:
             wanted = read_selector(f"{field}.serviceAccounts.selector", entity.service_accounts.selector)
             parts.append(_service_accounts(wanted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from felixpy.addresses import Address, Prefix, mask_address, parse_address, parse_prefix
@@ -16,6 +17,7 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite
 
 INTERFACE_BYTES = 15
 """Longest name of a device (IFNAMSIZ, linux/if.h)."""
+_LABEL = re.compile(r"[A-Za-z0-9_./-]{1,512}")
 
 
 class FieldError(ValueError):
@@ -146,15 +148,32 @@ def read_nats(field: str, nats: Iterable[Nat]) -> tuple[FloatingAddress, ...]:
     return tuple(found)
 
 
+def read_label(field: str, text: str) -> str:
+    """A label's name, as selectors may have it."""
+    if not _LABEL.fullmatch(text):
+        raise FieldError(field, f"{text!r} is no label")
+    return text
+
+
+def read_quotable(field: str, text: str) -> str:
+    """A text that a selector can hold: in one kind of quotes or the other."""
+    if "'" in text and '"' in text:
+        raise FieldError(field, f"{text!r} has both kinds of quotes")
+    return text
+
+
 def read_label_selector(field: str, selector: LabelSelector | None, prefix: str = "") -> Selector:
     """A Kubernetes label selector as one of ours; empty or None selects everything. `prefix` goes before each label."""
     if selector is None:
         return All()
-    parts: list[Selector] = [
-        Compare(prefix + key, Operator.EQUALS, value) for key, value in sorted((selector.match_labels or {}).items())
-    ]
+    parts: list[Selector] = []
+    for key, value in sorted((selector.match_labels or {}).items()):
+        where = f"{field}.matchLabels"
+        parts.append(Compare(prefix + read_label(where, key), Operator.EQUALS, read_quotable(where, value)))
     for index, expression in enumerate(selector.match_expressions or ()):
-        label, values = prefix + expression.key, tuple(sorted(set(expression.values or ())))
+        where = f"{field}.matchExpressions[{index}]"
+        label = prefix + read_label(f"{where}.key", expression.key)
+        values = tuple(sorted({read_quotable(f"{where}.values", value) for value in expression.values or ()}))
         match expression.operator:
             case "In":
                 parts.append(In(label, values))

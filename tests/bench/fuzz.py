@@ -36,6 +36,7 @@ def main() -> None:
                 counts = fuzzer.counts
                 refused, taken, changing = refused + counts.refused, taken + counts.taken, changing + counts.changing
                 fields |= counts.fields
+                print(f"world {seed + 1} of {WORLDS}: {refused} refused, {taken} taken so far", flush=True)
     finally:
         namespace.delete()
     print(f"{refused} refused in {len(fields)} fields, {taken} taken, {changing} of them seen in the kernel's rules")
