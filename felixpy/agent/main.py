@@ -63,8 +63,9 @@ def _explain(error: Exception) -> list[str]:
     from felixpy.agent.process import AlreadyRunning
     from felixpy.datastore.local import LocalEtcdError
     from felixpy.datastore.remembered import MemoryBroken
+    from felixpy.kube.access import AccessError
 
-    known = (AlreadyRunning, BackendUnavailable, ConfigError, LocalEtcdError, MemoryBroken, NameTaken)
+    known = (AccessError, AlreadyRunning, BackendUnavailable, ConfigError, LocalEtcdError, MemoryBroken, NameTaken)
     if isinstance(error, known):
         return [str(error)]
     if isinstance(error, ExceptionGroup):

@@ -30,7 +30,7 @@ from felixpy.datastore.client import open_store
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.local import LocalEtcd
 from felixpy.datastore.mailbox import Batch
-from felixpy.datastore.model import DatastoreError, Store
+from felixpy.datastore.model import DatastoreError, Expect, Store
 from felixpy.datastore.remembered import ClusterMemory
 from felixpy.datastore.settings import EtcdSettings
 from felixpy.datastore.syncer import Phase, Syncer, SyncState
@@ -154,6 +154,8 @@ class _Process:
             figures = AllocatorFigures()
             self._sources.append(figures.families)
             self._group.create_task(serve_controllers(self._store, self._settings.node, told=figures.take))
+            if self._settings.kubernetes:
+                self._import_from_kubernetes()
         if self._agent is not None:
             from felixpy.agent.flow_followers import FlowFollowers
 
@@ -171,6 +173,19 @@ class _Process:
             if batch.in_sync and not self._named:
                 await self._claim_name()
             self._take(batch)
+
+    def _import_from_kubernetes(self) -> None:
+        """Raises  AccessError."""
+        from felixpy.controllers.leader import lead
+        from felixpy.kube.access import read_access
+        from felixpy.kube.importer import LEADER_KEY, serve_importer
+
+        access = read_access(self._settings.kubernetes, os.environ)
+
+        async def work(fence: Expect) -> None:
+            await serve_importer(access, self._store, fence)
+
+        self._group.create_task(lead(self._store, LEADER_KEY, self._settings.node, work))
 
     async def _claim_name(self) -> None:
         """Before anything is written anywhere: this host alone runs a node of this name.

@@ -54,6 +54,7 @@ class Settings:
     backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
     metrics: Listener | None = None
+    kubernetes: str = ""
 
 
 _FLAGS: Mapping[str, str] = {
@@ -68,6 +69,7 @@ _FLAGS: Mapping[str, str] = {
     "node-port-addresses": "CIDR[,CIDR]: node ports are those of the node's own addresses in these (all but loopback)",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
+    "kubernetes": "import from the Kubernetes API: `in-cluster`, or the path of a kubeconfig (controllers role)",
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
     "log-level": "debug, info, warning or error (info)",
     "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
@@ -114,6 +116,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=value("log-level", "info").upper(),
         metrics=_listener(value("metrics")),
+        kubernetes=value("kubernetes"),
     )
 
 

@@ -1,0 +1,116 @@
+"""The importer: what the Kubernetes API has, in the datastore, while this node leads; a Service's addresses back.
+
+In: an Access, a Store and the condition of our leadership; out: resources in etcd (mirror.py decides), labels of Nodes,
+and the status of Services in the API. Ends when the datastore fails or somebody else leads; a server that is away only
+delays it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import NoReturn
+
+from felixpy.controllers.leader import check_fence
+from felixpy.datastore.model import Expect, Store
+from felixpy.kube.access import Access
+from felixpy.kube.client import Api, Json
+from felixpy.kube.convert import IMPORTED, api_path, convert, key_of
+from felixpy.kube.mirror import Mirror, as_objects
+from felixpy.kube.node_labels import NodeLabels
+from felixpy.kube.reflector import Reader, reflect
+from felixpy.kube.service_addresses import ServiceAddresses
+from felixpy.resources.kinds import KindInfo
+
+LEADER_KEY = b"/felixpy/leaders/kubernetes"
+GATHER_S = 0.01
+"""Changes so close together are one transaction."""
+NODES_PATH = "/api/v1/nodes"
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_importer(access: Access, store: Store, fence: Expect) -> NoReturn:
+    """Imports until cancelled.
+
+    Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
+    """
+    copy = _Copy(store, fence)
+    await copy.read()
+    labels = NodeLabels(store, fence)
+    try:
+        async with Api(access) as api, asyncio.TaskGroup() as group:
+            addresses = ServiceAddresses(api, store)
+            for info in IMPORTED:
+                readers: list[Reader] = [_KindReader(info, copy)]
+                if info.kind == "Service":
+                    readers.append(addresses)
+                group.create_task(reflect(api, api_path(info), *readers))
+            group.create_task(reflect(api, NODES_PATH, labels))
+            group.create_task(copy.write())
+            group.create_task(labels.serve())
+            group.create_task(addresses.serve())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    raise AssertionError("importing never ends")
+
+
+class _Copy:
+    """The mirror, and the writes that it asks for."""
+
+    def __init__(self, store: Store, fence: Expect) -> None:
+        self.mirror = Mirror()
+        self.changed = asyncio.Event()
+        self._store = store
+        self._fence = fence
+
+    async def read(self) -> None:
+        """Takes in what the datastore holds."""
+        prefixes = [info.prefix.encode() for info in IMPORTED]
+        async with aclosing(self._store.pages(prefixes)) as pages:
+            async for page in pages:
+                for pair in page.items:
+                    self.mirror.holds(pair.key, pair)
+
+    async def write(self) -> NoReturn:
+        """Writes what is due, a batch after the other."""
+        while True:
+            await self.changed.wait()
+            await asyncio.sleep(GATHER_S)
+            self.changed.clear()
+            while (batch := self.mirror.next_batch()) is not None:
+                result = await self._store.transact([self._fence, *batch.expect], batch.writes)
+                if result.succeeded:
+                    self.mirror.settle(batch, result.revision)
+                else:
+                    fence, *current = result.current
+                    check_fence(self._fence, fence)
+                    self.mirror.refuse(batch, current)
+                self._tell()
+
+    def _tell(self) -> None:
+        for key in self.mirror.take_refused():
+            _log.warning("not imported: %s was written by somebody else, and stays", key.decode())
+
+
+class _KindReader:
+    """What the API says of one kind."""
+
+    def __init__(self, info: KindInfo, copy: _Copy) -> None:
+        self._info = info
+        self._copy = copy
+
+    def listed(self, objects: list[Json]) -> None:
+        kept = as_objects(convert(self._info, body) for body in objects)
+        self._copy.mirror.listed(self._info.prefix.encode(), kept)
+        self._copy.changed.set()
+
+    def changed(self, body: Json) -> None:
+        imported = convert(self._info, body)
+        self._copy.mirror.changed(key_of(self._info, body), imported.value if imported is not None else None)
+        self._copy.changed.set()
+
+    def deleted(self, body: Json) -> None:
+        self._copy.mirror.changed(key_of(self._info, body), None)
+        self._copy.changed.set()

@@ -1,0 +1,82 @@
+"""One kind of the API, followed for ever: listed, then watched, and listed anew when a watch cannot go on.
+
+In: an Api and a path; out: calls of a Reader, in the order of the API's versions. A server that is away is asked again
+after a while; so is a kind that the API does not have yet (a custom resource). Decides nothing.
+Source: client-go/tools/cache (Reflector).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import aclosing
+from typing import NoReturn, Protocol
+
+from felixpy.kube.client import Api, ApiError, Change, Gone, Json
+
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
+ABSENT_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """Is told what the API has."""
+
+    def listed(self, objects: list[Json]) -> None:
+        """All there is."""
+
+    def changed(self, body: Json) -> None:
+        """An object is so now."""
+
+    def deleted(self, body: Json) -> None:
+        """An object is no more."""
+
+
+async def reflect(api: Api, path: str, *readers: Reader) -> NoReturn:
+    """Tells the readers, until cancelled."""
+    said, wait_s = "", RETRY_FIRST_S
+    while True:
+        try:
+            version = await _list(api, path, readers)
+            said, wait_s = "", RETRY_FIRST_S
+            while True:
+                version = await _watch(api, path, version, readers)
+        except Gone as error:
+            _log.info("listed anew: %s", error)
+            await asyncio.sleep(random.uniform(0, RETRY_FIRST_S))
+        except ApiError as error:
+            if error.status == 404:
+                _log.log(logging.DEBUG if said else logging.INFO, "the API has no %s: looked for again", path)
+                for reader in readers:
+                    reader.listed([])
+                wait_s = ABSENT_S
+            elif str(error) != said:
+                _log.warning("asked again later: %s", error)
+            said = str(error)
+            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
+            wait_s = min(wait_s * 2, RETRY_MOST_S)
+
+
+async def _list(api: Api, path: str, readers: tuple[Reader, ...]) -> str:
+    """The version of the list that the readers were told."""
+    objects, version, more = await api.list_page(path)
+    while more:
+        page, version, more = await api.list_page(path, more)
+        objects += page
+    for reader in readers:
+        reader.listed(objects)
+    return version
+
+
+async def _watch(api: Api, path: str, version: str, readers: tuple[Reader, ...]) -> str:
+    """Until the server ends the watch; the version to go on from."""
+    async with aclosing(api.watch(path, version)) as events:
+        async for event in events:
+            version = event.version or version
+            if event.change is Change.BOOKMARK:
+                continue
+            for reader in readers:
+                (reader.deleted if event.change is Change.DELETED else reader.changed)(event.body)
+    return version

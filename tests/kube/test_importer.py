@@ -1,0 +1,219 @@
+"""From the Kubernetes API into etcd, and a Service's address back, by the agent as people start it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.agent.node import CALICO, PROGRAM, resource
+from tests.kube.api_server import ApiServer
+from tests.support.etcd import Etcd, free_port
+from tests.support.process import Daemon
+from tests.support.wait import eventually
+
+PODS, SERVICES, NODES = "/api/v1/pods", "/api/v1/services", "/api/v1/nodes"
+POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+KEPT = "/felixpy/resources/core/v1"
+
+Json = dict[str, Any]
+
+
+class Cluster:
+    """An etcd, an API server, and a controller that imports; not yet started."""
+
+    def __init__(self, directory: Path, etcd: Etcd, api: ApiServer) -> None:
+        self.etcd, self.api = etcd, api
+        self.config = directory / "kubeconfig"
+        self.config.write_text(yaml.safe_dump(kubeconfig(api.url, token=api.token)))
+        argv = [
+            PROGRAM,
+            "--etcd",
+            etcd.url,
+            "--node",
+            "n1",
+            "--roles",
+            "controllers",
+            "--run-dir",
+            str(directory / "run"),
+        ]
+        self.agent = Daemon([*argv, "--kubernetes", str(self.config)], directory / "log")
+
+    def kept(self, path: str) -> Json | None:
+        """What etcd has of an object, by the end of its key."""
+        value = self.etcd.get(path if path.startswith("/") else f"{KEPT}/{path}")
+        return None if value is None else dict(json.loads(value))
+
+
+def kubeconfig(url: str, **user: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
+        "users": [{"name": "u", "user": user}],
+    }
+
+
+def pod(app: str, **spec: Any) -> Json:
+    """A Pod with some of what only a kubelet reads."""
+    meta = {"labels": {"app": app}, "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}]}
+    container = {"name": "c", "image": "nginx", "env": [{"name": "A", "value": "1"}], "ports": [{"containerPort": 80}]}
+    return {
+        "metadata": meta,
+        "spec": {"nodeName": "n1", "containers": [container], **spec},
+        "status": {"phase": "Running"},
+    }
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Etcd() as etcd:
+        etcd.put(
+            f"{CALICO}/clusterinformations/default",
+            resource("ClusterInformation", "default", {"clusterGUID": "f" * 32, "datastoreReady": True}),
+        )
+        api = ApiServer(free_port())
+        cluster = Cluster(tmp_path, etcd, api)
+        try:
+            yield cluster
+        finally:
+            cluster.agent.stop()
+            api.stop()
+
+
+@pytest.fixture
+def running(cluster: Cluster) -> Cluster:
+    """Both run, with one Pod that has been imported."""
+    cluster.api.put(PODS, "first", pod("one"), "default")
+    cluster.api.start()
+    cluster.agent.start()
+    eventually(lambda: cluster.kept("pods/default/first"), 20, what="the first Pod in etcd")
+    return cluster
+
+
+def test_objects_come_change_and_go_with_what_agents_read_of_them(running: Cluster) -> None:
+    kept = running.kept("pods/default/first")
+    assert kept is not None
+    assert kept["spec"] == {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"containerPort": 80}]}]}
+    assert kept["metadata"].keys() == {"name", "namespace", "uid", "labels", "annotations"}
+    running.api.put(PODS, "first", pod("two"), "default")
+    eventually(lambda: (now := running.kept("pods/default/first")) and now["metadata"]["labels"] == {"app": "two"})
+    running.api.delete(PODS, "first", "default")
+    eventually(lambda: running.kept("pods/default/first") is None)
+
+
+def test_a_change_of_what_nobody_reads_writes_nothing(running: Cluster) -> None:
+    before = running.etcd.revision
+    running.api.put(PODS, "first", {**pod("one"), "status": {"phase": "Failed"}}, "default")
+    running.api.put(PODS, "second", pod("two"), "default")
+    eventually(lambda: running.kept("pods/default/second"))
+    assert running.etcd.revision == before + 1
+
+
+def test_every_kind_that_agents_read_is_imported_and_pods_of_the_host_are_not(running: Cluster) -> None:
+    policy = {"spec": {"podSelector": {"matchLabels": {"app": "one"}}, "policyTypes": ["Ingress"]}}
+    running.api.put(POLICIES, "closed", policy, "default")
+    running.api.put("/api/v1/namespaces", "default", {"metadata": {"labels": {"team": "a"}}})
+    running.api.put(
+        "/apis/metallb.io/v1beta1/ipaddresspools", "p", {"spec": {"addresses": ["10.9.0.0/24"]}}, "metallb-system"
+    )
+    running.api.put(PODS, "host", pod("host", hostNetwork=True), "default")
+    running.api.put(PODS, "last", pod("last"), "default")
+    eventually(lambda: running.kept("/felixpy/resources/networking.k8s.io/v1/networkpolicies/default/closed"))
+    eventually(lambda: (kept := running.kept("namespaces/default")) and kept["metadata"]["labels"] == {"team": "a"})
+    eventually(lambda: running.kept("/felixpy/resources/metallb.io/v1beta1/ipaddresspools/metallb-system/p"))
+    eventually(lambda: running.kept("pods/default/last"))
+    assert running.kept("pods/default/host") is None
+
+
+def test_what_happened_while_nobody_watched_is_found_by_a_new_list(running: Cluster) -> None:
+    running.agent.stop()
+    running.api.delete(PODS, "first", "default")
+    for number in range(8):  # more than one page
+        running.api.put(PODS, f"late{number}", pod("late"), "default")
+    running.agent.start()
+    eventually(lambda: running.kept("pods/default/first") is None and running.kept("pods/default/late7"), 30)
+
+
+@pytest.mark.parametrize("how", ["forgets", "stops"])
+def test_a_server_that_forgets_or_stops_is_listed_anew(running: Cluster, how: str) -> None:
+    if how == "stops":
+        running.api.stop()
+    running.api.delete(PODS, "first", "default")
+    running.api.put(PODS, "second", pod("two"), "default")
+    running.api.forget()
+    if how == "stops":
+        eventually(lambda: "asked again later" in running.agent.tail(200), 10)
+        running.api.start()
+    eventually(lambda: running.kept("pods/default/first") is None and running.kept("pods/default/second"), 40)
+
+
+def test_what_a_person_wrote_stays_and_is_named(running: Cluster) -> None:
+    mine = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mine", "labels": {"by": "hand"}}}
+    running.etcd.put(f"{KEPT}/namespaces/mine", mine)
+    running.api.put("/api/v1/namespaces", "mine", {"metadata": {"labels": {"by": "api"}}})
+    eventually(lambda: f"not imported: {KEPT}/namespaces/mine" in running.agent.tail(200))
+    assert running.kept("namespaces/mine") == mine
+    running.api.delete("/api/v1/namespaces", "mine")
+    running.api.put(PODS, "last", pod("last"), "default")
+    eventually(lambda: running.kept("pods/default/last"))
+    assert running.kept("namespaces/mine") == mine
+
+
+def test_a_service_s_address_is_told_to_the_api(running: Cluster) -> None:
+    pool = {"spec": {"addresses": ["203.0.113.7/32"]}}
+    running.api.put("/apis/metallb.io/v1beta1/ipaddresspools", "p", pool, "metallb-system")
+    spec = {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}  # fmt: skip
+    running.api.put(SERVICES, "web", {"spec": spec}, "default")
+    eventually(lambda: ingress(running) == [{"ip": "203.0.113.7"}], 20)
+    running.api.put(SERVICES, "web", {"spec": {**spec, "type": "ClusterIP"}, "status": {}}, "default")
+    running.api.put(PODS, "last", pod("last"), "default")
+    eventually(lambda: running.kept("pods/default/last") and not ingress(running))
+
+
+def ingress(cluster: Cluster) -> list[Json] | None:
+    status = cluster.api.get(SERVICES, "web", "default").get("status", {})
+    found: list[Json] | None = status.get("loadBalancer", {}).get("ingress")
+    return found
+
+
+def test_nodes_have_the_labels_of_both_and_a_node_that_is_gone_goes(running: Cluster) -> None:
+    def labels() -> Json | None:
+        node = running.kept(f"{CALICO}/nodes/n2")
+        return None if node is None else dict(node["metadata"].get("labels", {}))
+
+    node = resource("Node", "n2", {"bgp": {"ipv4Address": "10.0.0.2/24"}}, {"own": "1"})
+    running.etcd.put(f"{CALICO}/nodes/n2", node)
+    running.api.put(NODES, "n2", {"metadata": {"labels": {"zone": "a", "rack": "r1"}}})
+    eventually(lambda: labels() == {"own": "1", "zone": "a", "rack": "r1"})
+    running.api.put(NODES, "n2", {"metadata": {"labels": {"zone": "b"}}})
+    eventually(lambda: labels() == {"own": "1", "zone": "b"})
+    kept = running.kept(f"{CALICO}/nodes/n2")
+    assert kept is not None
+    assert kept["spec"] == node["spec"]
+    running.api.delete(NODES, "n2")
+    eventually(lambda: labels() is None)
+
+
+def test_a_custom_resource_that_is_not_there_stops_nothing(cluster: Cluster) -> None:
+    cluster.api.absent.add("/apis/metallb.io/v1beta2/bgppeers")
+    cluster.api.put(PODS, "first", pod("one"), "default")
+    cluster.api.start()
+    cluster.agent.start()
+    eventually(lambda: cluster.kept("pods/default/first"), 20)
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_said_at_the_start(cluster: Cluster) -> None:
+    cluster.config.write_text(
+        yaml.safe_dump({**kubeconfig("https://x"), "users": [{"name": "u", "user": {"exec": {}}}]})
+    )
+    cluster.agent.start()
+    eventually(lambda: not cluster.agent.running)
+    assert "exec is not supported" in cluster.agent.tail()
