@@ -5,6 +5,7 @@ Source  k8s.io/api (fields); kubernetes/pkg/apis/{core,discovery,networking}/val
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from felixpy.ctl.validate.fields import Address, Cidr, DnsLabel, Labels, PortNum
 from felixpy.ctl.validate.metadata import LabelSelector, Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 from felixpy.ctl.yaml_text import describe
+from felixpy.resources.services import ANNOTATION_PREFIXES, CALICO_ADDRESSES, CALICO_ANNOTATIONS
 
 AFFINITY_LIMIT_S = 86_400
 SLICE_ADDRESS_LIMIT = 100
@@ -227,6 +229,37 @@ class Service(Resource):
     anything_else = True
 
     spec: ServiceSpec
+
+    def faults(self) -> Iterator[Fault]:
+        """What its annotations ask for has to be possible, beside what the fields say."""
+        annotations = self.metadata.annotations
+        asked = [
+            prefix + "loadBalancerIPs" for prefix in ANNOTATION_PREFIXES if prefix + "loadBalancerIPs" in annotations
+        ]
+        if asked and self.spec.loadBalancerIP:
+            yield Fault(("spec", "loadBalancerIP"), f"cannot stand beside the annotation {asked[0]}")
+        for word in asked:
+            yield from _addresses_in(("metadata", "annotations", word), annotations[word])
+        for word in CALICO_ANNOTATIONS:
+            if word in annotations:
+                yield from _listed_in(("metadata", "annotations", word), annotations[word], word == CALICO_ADDRESSES)
+
+
+def _listed_in(path: Path, text: str, addresses: bool) -> Iterator[Fault]:
+    """Calico's annotations are lists in JSON; of addresses there is one of a family at most."""
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        listed = None
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        yield Fault(path, f'{text!r} is no list in JSON, as in ["one"]')
+        return
+    if not addresses:
+        return
+    wrong = [fault for one in listed for fault in _addresses_in(path, one)]
+    yield from wrong
+    if not wrong and len({is_v6(one) for one in listed}) != len(listed):
+        yield Fault(path, "has more than one address of a family")
 
 
 class SlicePort(Shape):

@@ -5,16 +5,18 @@ Source  metallb api/v1beta1, api/v1beta2 (fields), internal/config/{config,valid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from felixpy.addresses import parse_address, parse_prefix
+from felixpy.ctl.manifests import Path
 from felixpy.ctl.validate.fields import Address, Duration, PortNumber, Text, check_community
 from felixpy.ctl.validate.metadata import LabelSelector, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 from felixpy.resources.bgp import read_seconds
+from felixpy.resources.services import DRAINING_ANNOTATION
 
 Span = tuple[int, int, int]
 """IP version, first and last address as numbers."""
@@ -54,6 +56,19 @@ def check_speaker_community(text: str) -> str:
     return check_community(text)
 
 
+def check_any_community(text: str) -> str:
+    """A community, or the name that a Community gives one."""
+    return check_speaker_community(text) if ":" in text else text
+
+
+def twice(path: Path, entries: Sequence[object]) -> Iterator[Fault]:
+    """What a list says that it has said before."""
+    for index, entry in enumerate(entries):
+        if entry in entries[:index]:
+            yield Fault((*path, index), "is given twice")
+
+
+AnyCommunity = Annotated[Text, AfterValidator(check_any_community)]
 SpeakerCommunity = Annotated[str, AfterValidator(check_speaker_community)]
 AddressSpan = Annotated[str, AfterValidator(check_span)]
 
@@ -67,6 +82,8 @@ class ServiceAllocation(Shape):
     def faults(self) -> Iterator[Fault]:
         if len(set(self.namespaces)) != len(self.namespaces):
             yield Fault(("namespaces",), "names a namespace twice")
+        yield from twice(("namespaceSelectors",), self.namespaceSelectors)
+        yield from twice(("serviceSelectors",), self.serviceSelectors)
 
 
 class AddressPoolSpec(Shape):
@@ -89,6 +106,11 @@ class IPAddressPool(Resource):
 
     spec: AddressPoolSpec
 
+    def faults(self) -> Iterator[Fault]:
+        word = self.metadata.annotations.get(DRAINING_ANNOTATION, "false")
+        if word not in ("true", "false"):
+            yield Fault(("metadata", "annotations", DRAINING_ANNOTATION), f"is {word!r}, neither 'true' nor 'false'")
+
 
 class AdvertisementSpec(Shape):
     ipAddressPools: list[Text] = []
@@ -99,12 +121,23 @@ class AdvertisementSpec(Shape):
     def faults(self) -> Iterator[Fault]:
         if len(set(self.ipAddressPools)) != len(self.ipAddressPools):
             yield Fault(("ipAddressPools",), "names a pool twice")
+        yield from twice(("ipAddressPoolSelectors",), self.ipAddressPoolSelectors)
+        yield from twice(("nodeSelectors",), self.nodeSelectors)
+        yield from twice(("serviceSelectors",), self.serviceSelectors)
+
+
+class Preference(Shape):
+    weight: Annotated[int, Field(ge=1, le=100)]
+    preference: LabelSelector
 
 
 class L2Spec(AdvertisementSpec):
-    anything_else = True
-
     interfaces: list[Text] = []
+    preferredNodeSelectors: list[Preference] = []
+
+    def faults(self) -> Iterator[Fault]:
+        yield from super().faults()
+        yield from twice(("interfaces",), self.interfaces)
 
 
 class L2Advertisement(Resource):
@@ -115,11 +148,13 @@ class BgpAdvertisementSpec(AdvertisementSpec):
     aggregationLength: Annotated[int, Field(ge=1, le=32)] = 32
     aggregationLengthV6: Annotated[int, Field(ge=1, le=128)] = 128
     localPref: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
-    communities: list[Text] = []
+    communities: list[AnyCommunity] = []
     peers: list[Text] = []
 
     def faults(self) -> Iterator[Fault]:
         yield from super().faults()
+        yield from twice(("communities",), self.communities)
+        yield from twice(("peers",), self.peers)
         if self.serviceSelectors and (self.aggregationLength != 32 or self.aggregationLengthV6 != 128):
             yield Fault(("serviceSelectors",), "cannot stand beside an aggregation length")
 
