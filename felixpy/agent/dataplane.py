@@ -37,6 +37,7 @@ from felixpy.dataplane.objects import (
     Set,
     Sysctl,
 )
+from felixpy.dataplane.order import NETFILTER
 from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.dataplane.translate import Translator, endpoint_owner
@@ -147,6 +148,11 @@ class Dataplane:
     def frontends(self) -> Mapping[Frontend, FrontendIntent]:
         """What the kernel is to serve."""
         return self._services.intents
+
+    @property
+    def fails_to_serve(self) -> bool:
+        """Whether something failed that frontends may need."""
+        return any(key.kind in NETFILTER for key in self.reconciler.failed)
 
     def holds_frontend(self, frontend: Frontend) -> bool | None:
         """Whether the kernel serves a frontend as it was last asked to; None when it is not known."""

@@ -90,7 +90,7 @@ class Serving:
         """Tells those who announce what the kernel holds now; not before it was first read."""
         if self.agent is not None and not self.agent.dataplane.started:
             return
-        failing = self.agent is not None and bool(self.agent.dataplane.reconciler.failed)
+        failing = self.agent is not None and self.agent.dataplane.fails_to_serve
         admitted = self._gate.admit(self._holds, everything=failing or self._failing)
         self._failing = failing
         if always or admitted:

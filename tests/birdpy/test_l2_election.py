@@ -128,6 +128,14 @@ def test_it_is_announced_again_every_minute() -> None:
     assert len(announcements(wire, since, 0)) == 1
 
 
+def test_ten_minutes_with_nothing_told_move_nothing_and_fail_over_works_then() -> None:
+    """What the agent would tell, and so whether etcd is there, makes no difference."""
+    wire = Wire(3).start().run(600)
+    assert [node.counters.turns for node in wire.nodes.values()] == [1, 0, 0]
+    wire.silent = {0}
+    assert wire.run(1.5).owners() == [1]
+
+
 def test_an_owner_that_was_only_silent_yields_and_has_it_back_later() -> None:
     wire = Wire(2).start().run(2)
     wire.silent = {0}
