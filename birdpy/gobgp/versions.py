@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from birdpy.intent import BgpIntent, Policy, Statement
+from birdpy.intent import BgpIntent, Neighbor, Policy, Statement
 
 NO_BFD = "GoBGP 3 has no BFD"
 NO_LOCAL_PREF = "GoBGP 3 cannot match local_pref, which a filter's priority is"
@@ -25,7 +25,7 @@ def find_impossible(wanted: BgpIntent, generation: Literal[3, 4]) -> Mapping[byt
     for address, neighbor in wanted.neighbors.items():
         if neighbor.bfd is not None:
             found[address] = NO_BFD
-        elif any(_names(one, address) for one in statements):
+        elif any(_concerns(one, neighbor) for one in statements):
             found[address] = NO_LOCAL_PREF
     return found
 
@@ -48,6 +48,8 @@ def _is_beyond(statement: Statement) -> bool:
     return statement.match.local_pref is not None
 
 
-def _names(statement: Statement, address: bytes) -> bool:
-    named = statement.match.neighbors
-    return named is None or (address in named) is not statement.match.neighbors_negated
+def _concerns(statement: Statement, neighbor: Neighbor) -> bool:
+    """Whether it may judge a path of the neighbour, whose session carries some families only."""
+    match = statement.match
+    named = match.neighbors is None or (neighbor.address in match.neighbors) is not match.neighbors_negated
+    return named and (match.version is None or match.version in neighbor.families)

@@ -53,6 +53,7 @@ class Rack:
     node: Node
     tor: Namespace
     directory: Path
+    generation: int
 
     def configure(self, password: str) -> None:
         text = BIRD.format(wanted=WANTED, unwanted=UNWANTED, wanted6=WANTED6, unwanted6=UNWANTED6, password=password)
@@ -113,7 +114,7 @@ def rack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 node.namespace, "eth0", tor, "eth0",
                 left_addresses=["10.97.0.1/24", "fd97::1/64"], right_addresses=["10.97.0.2/24", "fd97::2/64"],
             )  # fmt: skip
-            made = Rack(node, tor, directory)
+            made = Rack(node, tor, directory, request.param)
             made.configure(PASSWORD)
             argv = ["bird", "-f", "-c", str(directory / "bird.conf"), "-s", str(directory / "bird.ctl")]
             bird = Daemon([*argv, "-P", str(directory / "pid")], directory / "bird.log", netns=tor.name).start()
@@ -231,6 +232,17 @@ def test_ranges_of_service_addresses_and_what_goes_with_a_prefix(rack: Rack) -> 
     eventually(lambda: "172.31.0.7/32" in rack.birdc("show", "route"), within_s=20)
     rack.node.drop("bgpconfigurations", "default")
     eventually(lambda: "172.3" not in rack.birdc("show", "route"), within_s=20)
+
+
+def test_what_gobgp_3_cannot_do_is_refused_by_name(rack: Rack) -> None:
+    eventually(lambda: rack.learned(WANTED), within_s=40)
+    rack.filter(importV4=[{"action": "Reject", "priority": 512}])
+    refused = {"the session with 10.97.0.2"} if rack.generation == 3 else set()
+    eventually(lambda: set(rack.refusals()) == refused, within_s=20)
+    assert all("cannot match local_pref" in why for why in rack.refusals().values())
+    eventually(lambda: bool(rack.learned(WANTED)) is (rack.generation == 4), within_s=20)
+    rack.filter()
+    eventually(lambda: rack.learned(WANTED) and not rack.refusals(), within_s=40)
 
 
 def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
