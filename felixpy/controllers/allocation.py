@@ -11,18 +11,17 @@ Nothing may be planned before the whole datastore has been observed; nothing is 
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
-
-import msgspec
+from collections.abc import Callable, Iterable, Mapping
 
 from felixpy.addresses import Address, format_address, parse_address
 from felixpy.controllers.batch import MOST_OPERATIONS, Batch, IpamChange, Step, changes_of, join_steps, size_of
 from felixpy.controllers.calico_holdings import CalicoHoldings, make_attributes, make_handle
 from felixpy.controllers.events import EventReason, make_event
+from felixpy.controllers.grants import GRANTED_ADDRESSES, derive_grant_writes, is_grant
 from felixpy.controllers.pool_status import POOLS, PoolCount, PoolStatus
 from felixpy.controllers.resting import RESTING, make_rest, parse_rest
 from felixpy.controllers.service_status import read_refusal, render_status
+from felixpy.controllers.turns import Turns
 from felixpy.controllers.vips import CALICO_POOL, for_services, make_pools, make_service, make_sharer, wants_address
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.model import Expect, Write
@@ -37,7 +36,6 @@ from ipam.model import BLOCKS_PREFIX
 SERVICES = BY_TYPE["v1", "Service"]
 _STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
 IP_POOLS = BY_TYPE["projectcalico.org/v3", "IPPool"]
-_GRANTED_ADDRESSES = f"{GRANTS_PREFIX}addresses/"
 WATCHED = (
     CLUSTER_INFORMATION_KEY,
     SERVICES.prefix.encode(),
@@ -45,7 +43,7 @@ WATCHED = (
     POOLS.prefix.encode(),
     IP_POOLS.prefix.encode(),
     BLOCKS_PREFIX.encode(),
-    _GRANTED_ADDRESSES.encode(),
+    GRANTED_ADDRESSES.encode(),
     RESTING.encode(),
     _STATUS_OF_SERVICES.encode(),
     POOLS.status_key(Name("", "")).encode(),
@@ -79,8 +77,7 @@ class Allocation:
         self._sharers: dict[Name, Sharer] = {}
         self._waiting: set[Name] = set()
         self._refused: set[Name] = set()
-        self._dirty: set[Name] = set()
-        self._queue: list[tuple[bool, str, Name]] = []
+        self._turns = Turns()
         self._obeyed = False
         self._pool_status = PoolStatus()
         self._ip_pools: dict[Name, IpPool] = {}
@@ -259,11 +256,9 @@ class Allocation:
 
     def _touch(self, *names: Name) -> None:
         for name in names:
-            if name.namespace and name not in self._dirty:
-                self._dirty.add(name)
+            if name.namespace:
                 service = self._services.get(name)
-                created = service.created if service else ""
-                heapq.heappush(self._queue, (name not in self._held, created, name))
+                self._turns.add(name, service.created if service else "", name in self._held)
 
     def _touch_all(self, namespace: str = "") -> None:
         """The pools look different now: to all Services, or to those of one namespace."""
@@ -295,13 +290,10 @@ class Allocation:
         return join_steps(steps) if steps else None
 
     def _next_step(self, now: str) -> Step | None:
-        while self._queue and self._obeyed:
-            _, _, name = heapq.heappop(self._queue)
-            if name in self._dirty:
-                self._dirty.discard(name)
-                step = self._plan(name, now)
-                if step is not None:
-                    return step
+        while self._obeyed and (name := self._turns.take()) is not None:
+            step = self._plan(name, now)
+            if step is not None:
+                return step
         return None
 
     def _assume(self, step: Step) -> None:
@@ -311,7 +303,7 @@ class Allocation:
                 self._undo.append(self._inverse(key))
                 self._apply(key, value, _NOT_YET)
         if step.service is not None:
-            self._dirty.discard(step.service)
+            self._turns.withdraw((step.service,))
 
     def _inverse(self, key: bytes) -> Callable[[], None]:
         """What makes what is known of a key as it is now; of a resting address the time is kept as well."""
@@ -320,8 +312,8 @@ class Allocation:
             address = ipam_addresses.Address(parse_address(text.removeprefix(RESTING)))
             rested = self._ledger.rest_of(address)
             return lambda: self._ledger.rest(address, *rested) if rested is not None else self._ledger.wake(address)
-        if text.startswith(_GRANTED_ADDRESSES):
-            granted = parse_address(text.removeprefix(_GRANTED_ADDRESSES))
+        if text.startswith(GRANTED_ADDRESSES):
+            granted = parse_address(text.removeprefix(GRANTED_ADDRESSES))
             grant = self._grants.get(granted)
             return lambda: self._set_grant(granted, grant)
         name = _name_of_status(text)
@@ -365,7 +357,7 @@ class Allocation:
             self._undo.pop()()
         self._steps_at_once = 1
         self._refused.update(step.service for step in batch.steps if step.service is not None)
-        self._dirty -= self._refused
+        self._turns.withdraw(self._refused)
 
     def resume(self) -> None:
         """The watch has brought something: those that were refused are planned anew."""
@@ -428,13 +420,13 @@ class Allocation:
         now: str,
         event: tuple[EventReason, str] | None = None,
     ) -> Step | None:
-        writes = list(self._grant_writes(name, wanted))
+        writes = list(derive_grant_writes(name, self._held.get(name, ()), wanted, self._grants))
         if self._statuses.get(name) != status:
             writes.append(Write(SERVICES.status_key(name).encode(), status))
         ipam = self._ipam_change(name, wanted, now)
         if not writes and ipam is None:
             return None
-        rests = [make_rest(one.key, str(name)) for one in writes if one.value is None and _is_grant(one.key)]
+        rests = [make_rest(one.key, str(name)) for one in writes if one.value is None and is_grant(one.key)]
         relied_on = {
             CLUSTER_INFORMATION_KEY,
             SERVICES.key(name).encode(),
@@ -448,28 +440,7 @@ class Allocation:
         passing = (*rests, *((make_event(name, *event, now),) if event is not None else ()))
         return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing, ipam)
 
-    def _grant_writes(self, name: Name, wanted: Mapping[Address, str]) -> Iterator[Write]:
-        for address in sorted(self._held.get(name, set()) - wanted.keys()):
-            others = tuple(one for one in self._grants[address].services if one != name)
-            yield _write_grant(address, others, self._grants[address].pool)
-        for address, pool in wanted.items():
-            grant = self._grants.get(address)
-            if grant is None:
-                yield _write_grant(address, (name,), pool)
-            elif name not in grant.services or grant.pool != pool:
-                yield _write_grant(address, tuple(sorted({*grant.services, name})), pool)
-
-
-def _is_grant(key: bytes) -> bool:
-    return key.startswith(_GRANTED_ADDRESSES.encode())
-
 
 def _name_of_status(key: str) -> Name:
     namespace, _, last = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
     return Name(namespace, last)
-
-
-def _write_grant(address: Address, services: tuple[Name, ...], pool: str) -> Write:
-    text = format_address(address)
-    body = {"address": text, "services": [str(name) for name in services], "pool": pool}
-    return Write(grant_key(text).encode(), msgspec.json.encode(body) if services else None)
