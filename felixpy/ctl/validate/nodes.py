@@ -157,6 +157,8 @@ class FelixSpec(Shape):
     natOutgoingExclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
     iptablesNATOutgoingInterfaceFilter: Annotated[str, AfterValidator(check_interface_filter)] | None = None
     serviceLoopPrevention: Literal["Drop", "Reject", "Disabled"] | None = None
+    flowLogsFileEnabledForDenied: bool | None = None
+    flowLogsFileEnabledForAllowed: bool | None = None
 
 
 class FelixConfiguration(Resource):
