@@ -116,7 +116,14 @@ def test_a_floating_address_is_told_to_the_other_nodes_while_its_workload_is_her
     eventually(lambda: not learned(cluster, floating), within_s=30)
 
 
-def advertise(cluster: Cluster, **spec: list[str]) -> None:
+def test_the_local_pref_of_an_advertisement_reaches_other_nodes(cluster: Cluster) -> None:
+    """A node takes the metric from a local_pref that comes before the normal one."""
+    eventually(lambda: learned(cluster, VIP), within_s=30)
+    advertise(cluster, peers=["to-n1"], localPref=2**31 - 1 - 500)
+    eventually(lambda: "metric 500" in learned(cluster, VIP), within_s=30)
+
+
+def advertise(cluster: Cluster, **spec: object) -> None:
     """Writes the one BGPAdvertisement."""
     body = {"metadata": {"name": "one", "namespace": "m"}, "spec": spec}
     cluster.etcd.put(f"{METALLB}/bgpadvertisements/m/one", body)

@@ -23,6 +23,24 @@ NODES = {4: {"172.26.0.11", "172.26.0.12"}, 6: {"2001:db8:26::11", "2001:db8:26:
 EXCLUDE = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 
+WIDE = """
+apiVersion: metallb.io/v1beta1
+kind: BGPAdvertisement
+metadata: {name: wide, namespace: metallb-system}
+spec:
+  ipAddressPools: [services]
+  aggregationLength: 24
+  aggregationLengthV6: 120
+  communities: [here, "large:64513:1:2"]
+  nodeSelectors: [{matchLabels: {edge: "yes"}}]
+---
+apiVersion: metallb.io/v1beta1
+kind: Community
+metadata: {name: names, namespace: metallb-system}
+spec: {communities: [{name: here, value: "64513:7"}]}
+"""
+
+
 @pytest.fixture(scope="module")
 def topology() -> Topology:
     return load_topology(REPOSITORY / "containerlab/ingress.clab.yml")
@@ -105,6 +123,20 @@ def test_connections_go_to_the_pods_as_the_weights_say(world: World) -> None:
     assert len(seen) == 3, "each of the three pods had its share"
 
 
+def test_several_advertisements_of_a_pool_reach_the_router_each_with_its_own(world: World) -> None:
+    address = vip(world, "ingress")
+    world.felixctl("apply", "-f", "-", stdin=WIDE)
+    try:
+        shown = eventually(lambda: "64513:7" in (text := paths(world, "172.26.100.0/24")) and text, 20, 0.2)
+        assert len(json.loads(shown)["paths"]) == 1, "of the selected node"
+        eventually(lambda: "64513:1:2" in paths(world, "2001:db8:100::/120"), 20, 0.2)
+        alone = json.loads(paths(world, address))["paths"]
+        assert [one.get("community", {}).get("string") for one in alone] == [None, None]
+    finally:
+        world.felixctl("delete", "-f", "-", stdin=WIDE)
+    eventually(lambda: "paths" not in paths(world, "172.26.100.0/24"), 20, 0.2)
+
+
 def test_a_drained_node_asks_first_and_then_withdraws_and_nobody_notices(world: World) -> None:
     address = vip(world, "ingress")
     eventually(lambda: len(weights(world, address)) == 2, 20, 0.2)
@@ -138,6 +170,7 @@ def label(world: World, excluded: bool) -> None:
 
 
 def paths(world: World, address: str) -> str:
-    """The router's BGP paths to the address."""
-    command = f"show bgp ipv4 unicast {address}/32 json"
+    """The router's BGP paths to the address, or the prefix."""
+    family, prefix = "ipv6" if ":" in address else "ipv4", address if "/" in address else f"{address}/32"
+    command = f"show bgp {family} unicast {prefix} json"
     return world.lab.run(world.router, "vtysh", "--vty_socket", "/run/frr", "-c", command)
