@@ -31,7 +31,7 @@ class Station:
             "eth0",
             right_addresses=[f"10.9.0.{number}/24", f"fd09::{number}/64"],
         )
-        self.namespace.sysctl(ipv4__neigh__eth0__delay_first_probe_time=1)
+        self.namespace.sysctl(ipv4__neigh__eth0__delay_first_probe_time=1, ipv4__ip_forward=0)
 
     @property
     def mac(self) -> str:
