@@ -328,7 +328,8 @@ class Allocator:
     async def _look_again(self, outdated: _Outdated) -> None:
         if outdated.scan:
             self._scanned_at = self._now()
-            self._cache.forget_others()
+            if not self._cache.complete:
+                self._cache.forget_others()
         for key in outdated.keys:
             self._cache.forget(key)
         await self.load()

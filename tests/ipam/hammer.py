@@ -83,16 +83,31 @@ class Book:
 class Hammer:
     """`step` calls what accesses the datastore for a Calico node; `pause` lets the others run; `values` reads all.
 
-    `again` is how often a handle is given one more address, maybe while it is being released.
+    `begin` is called with each new allocator; `again` is how often a handle is given one more address, maybe while it
+    is being released.
     """
 
     def __init__(
-        self, seed, *, store, keys, clock, step, pause, values, deaths=0.0, forgets="\0", again=0.0, strict=False
+        self,
+        seed,
+        *,
+        store,
+        keys,
+        clock,
+        step,
+        pause,
+        values,
+        begin=None,
+        deaths=0.0,
+        forgets="\0",
+        again=0.0,
+        strict=False,
     ):
         self.rng = random.Random(seed)
         self.store = Mortal(store, random.Random(seed + 1), deaths, forgets)
         self.keys, self.clock, self.step, self.pause, self.values = keys, clock, step, pause, values
         self.deaths, self.again, self.strict = deaths, again, strict
+        self.begin = begin
         self.book = Book()
         self.nodes = {}
         self.deceased = 0
@@ -102,6 +117,8 @@ class Hammer:
             self.nodes[name] = Allocator(
                 self.store, node_owner(name), now=self.clock, rng=random.Random(1), sleep=self.nap
             )
+            if self.begin:
+                self.begin(self.nodes[name])
         return self.nodes[name]
 
     async def nap(self, _seconds):

@@ -46,8 +46,14 @@ def twin(seed, strict=False, cooldown_s=0, **options):
     async def values():
         return {key: found.value for key, found in cluster.store.values.items()}
 
+    def follow(node):
+        for key, found in cluster.store.values.items():
+            node.observe(key, found.value, found.mod_revision)
+        node.follow()
+
     hammer = Hammer(
         seed,
+        begin=follow if seed % 2 else None,
         store=cluster.store,
         keys=TwinKeys(cluster.store),
         clock=lambda: cluster.now,
