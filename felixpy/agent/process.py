@@ -24,6 +24,7 @@ from felixpy.agent.identity import Holder, Identity, read_host
 from felixpy.agent.node_resource import ensure_node
 from felixpy.agent.serving import Serving
 from felixpy.agent.settings import Role, Settings
+from felixpy.calc.announcements import Why
 from felixpy.calc.options import Options
 from felixpy.calc.services import ServiceCalc
 from felixpy.datastore.client import open_store
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from felixpy.agent.node_status import NodeStatusWriter
     from felixpy.agent.observed import Observed, Source
     from felixpy.agent.routing import RoutingRole
+    from felixpy.metrics import Family
 
 _log = logging.getLogger(__name__)
 
@@ -145,6 +147,7 @@ class _Process:
             from felixpy.agent.routing import RoutingRole
 
             self._routing = RoutingRole(self._settings, self._group, self._host_changed, self._serving.look)
+            self._sources.append(self._announced_families)
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
         if Role.CONTROLLERS in self._settings.roles:
@@ -240,6 +243,14 @@ class _Process:
             gc.collect()
             gc.freeze()
             gc.enable()
+
+    def _announced_families(self) -> list[Family]:
+        from felixpy.agent.service_figures import announced_family
+
+        routing = self._routing
+        made = routing.announce.announcements.values() if routing is not None else ()
+        prefixes = [one.prefix for one in made if one.why is Why.SERVICE]
+        return [announced_family(self._settings.node, self._services.grants, prefixes)]
 
     def _open_pages(self) -> None:
         """Listens for those who watch over this node, where that is wanted; nothing of it is loaded before."""

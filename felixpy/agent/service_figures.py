@@ -5,10 +5,12 @@ In: what the controller and the roles know; out: Families. Source: metallb inter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from felixpy.addresses import Prefix, format_address
 from felixpy.controllers.pool_status import PoolCount
 from felixpy.metrics import Family
+from felixpy.resources.types import Grant
 
 _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
     ("addresses_in_use_total", "Addresses of a pool that are held", lambda one: one.held4 + one.held6),
@@ -18,6 +20,18 @@ _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
     ("ipv6_addresses_in_use_total", "IPv6 addresses of a pool that are held", lambda one: one.held6),
     ("ipv6_addresses_total", "IPv6 addresses that a pool can give out", lambda one: one.size6),
 )
+
+
+def announced_family(node: str, grants: Collection[Grant], announced: Collection[Prefix]) -> Family:
+    """`metallb_speaker_announced`: which addresses of which Services this node announces by BGP."""
+    rows: dict[tuple[str, ...], float] = {
+        (str(service), "bgp", node, format_address(grant.address)): 1.0
+        for grant in grants
+        if any(prefix.contains(grant.address) for prefix in announced)
+        for service in grant.services
+    }
+    words = "Addresses of Services that this node announces"
+    return Family("metallb_speaker_announced", words, labels=("service", "protocol", "node", "ip"), rows=rows)
 
 
 class AllocatorFigures:

@@ -10,7 +10,7 @@ address (announce.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -94,6 +94,11 @@ class ServiceCalc:
     def frontends(self) -> Mapping[Frontend, FrontendIntent]:
         """All frontends as of the last flush."""
         return self._published
+
+    @property
+    def grants(self) -> Collection[Grant]:
+        """The addresses that were granted, as of the last update."""
+        return self._grants.values()
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes in one resource (None: it is gone); those of other tables are passed over."""

@@ -126,3 +126,21 @@ def test_a_bad_request_gets_its_error(watched: Node, path: str, flags: tuple[str
     page = fetch(watched, path, *flags)
     assert page is not None
     assert page.status == status
+
+
+def test_how_full_the_pools_are_in_metallb_s_names() -> None:
+    ours = "/felixpy/resources"
+    with Node("agent,controllers") as node:
+        node.agent = node.make_agent("--metrics", ":9091")
+        node.agent.start()
+        pool = {"metadata": {"name": "vips"}, "spec": {"addresses": ["203.0.113.0/30", "2001:db8::/127"]}}
+        node.etcd.put(f"{ours}/metallb.io/v1beta1/ipaddresspools/metallb-system/vips", pool)
+        service = {"metadata": {"name": "web"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}
+        node.etcd.put(f"{ours}/core/v1/services/default/web", service)
+        wanted = {
+            'metallb_allocator_addresses_in_use_total{pool="vips"} 1.0',
+            'metallb_allocator_addresses_total{pool="vips"} 6.0',
+            'metallb_allocator_ipv4_addresses_in_use_total{pool="vips"} 1.0',
+            'metallb_allocator_ipv6_addresses_total{pool="vips"} 2.0',
+        }
+        eventually(lambda: (page := fetch(node, "/metrics")) and wanted <= set(page.body.splitlines()), within_s=20)
