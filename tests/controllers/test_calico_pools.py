@@ -12,9 +12,11 @@ import pytest
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.controllers.calico_holdings import make_handle
 from felixpy.controllers.loadbalancer import serve_load_balancer, settle_all
+from felixpy.datastore.client import open_store
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import Expect, Store
+from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 from felixpy.resources.kinds import Name
 from ipam import addresses as ipam_addresses
 from ipam.codec import parse_block, parse_handle
@@ -22,6 +24,7 @@ from ipam.engine import Allocator
 from ipam.model import LOAD_BALANCER, Use, affinity_key, block_key, handle_key
 from ipam.request import Request
 from tests.controllers.world import GRANTS, POOLS, Cluster, observe_all, run_once, take_leadership
+from tests.support.etcd import Etcd
 from tests.support.wait import eventually_async
 
 IP_POOLS = "/calico/resources/v3/projectcalico.org/ippools/"
@@ -205,3 +208,29 @@ async def test_a_service_that_changed_meanwhile_gets_nothing(
     await cluster.delete_service("a/1")
     await settle_all(store, fence, allocation)
     assert (await cluster.grants(), await store.get(block_key(BLOCK).encode())) == ({}, None)
+
+
+async def test_a_real_etcd_takes_it_in_one_transaction(etcd: Etcd) -> None:
+    etcd.delete_prefix("/")
+    store = open_store(EtcdSettings(parse_endpoints(etcd.url)))
+    running: asyncio.Task[None] | None = None
+    try:
+        cluster = Cluster(store)
+        await cluster.initialise()
+        await put_ip_pool(cluster, "lb", "203.0.113.0/28")
+        running = asyncio.create_task(serve_load_balancer(store, await take_leadership(store)))
+        await cluster.put_service("default/web", uid="uid-1")
+        await eventually_async(lambda: holds(store, {"203.0.113.0": f"default/web {HANDLE}"}))
+        keys = (block_key(BLOCK), handle_key(HANDLE), f"{GRANTS}203.0.113.0")
+        pairs = [await store.get(key.encode()) for key in keys]
+        assert len({pair.mod_revision for pair in pairs if pair is not None}) == 1, "all at one revision"
+        await cluster.put_service("default/web", uid="uid-1", loadBalancerIP="203.0.113.3")
+        await eventually_async(lambda: holds(store, {"203.0.113.3": f"default/web {HANDLE}"}))
+        await cluster.delete_service("default/web")
+        await eventually_async(lambda: holds(store, {}))
+        assert await cluster.grants() == {}
+    finally:
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        await store.close()
