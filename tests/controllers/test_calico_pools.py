@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 import pytest
 
 from felixpy.addresses import parse_address, parse_prefix
+from felixpy.controllers.allocation import WATCHED
 from felixpy.controllers.calico_holdings import make_handle
 from felixpy.controllers.loadbalancer import serve_load_balancer, settle_all
+from felixpy.ctl.moves import derive_moves
 from felixpy.datastore.client import open_store
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore
@@ -234,3 +236,19 @@ async def test_a_real_etcd_takes_it_in_one_transaction(etcd: Etcd) -> None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         await store.close()
+
+
+async def test_what_a_change_of_such_a_pool_would_move_is_said_before(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/1")
+    await run_once(store, fence)
+    pairs = (await store.snapshot(WATCHED)).items
+    spec = {"cidr": "198.51.100.0/28", "blockSize": 28, "allowedUses": ["LoadBalancer"]}
+    body = json.dumps({"metadata": {"name": "lb"}, "spec": spec}).encode()
+    (move,) = derive_moves(pairs, {IP_POOLS + "lb": body})
+    assert str(move) == "Service a/1: 203.0.113.0 → 198.51.100.0"
+    await put_ip_pool(cluster, "lb", "198.51.100.0/28")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/1": ["198.51.100.0"]}
+    assert await recorded(store) == {}, "the old block has nobody any more"

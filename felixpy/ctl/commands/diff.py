@@ -98,7 +98,7 @@ def command(
 
 def _may_move(change: Change) -> bool:
     """Whether the load balancer controller looks at the object."""
-    kinds = ("IPAddressPool", "Service", "Namespace")
+    kinds = ("IPAddressPool", "IPPool", "Service", "Namespace")
     return change.outcome in (Outcome.CREATED, Outcome.CONFIGURED) and change.manifest.info.kind in kinds
 
 
