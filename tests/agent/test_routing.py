@@ -67,6 +67,7 @@ def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, re
     cluster.n2.drop("nodes", "n2")
     if restart:
         assert learned(cluster)
+        cluster.n2.agent = cluster.n2.make_agent("--node-address", "cidr=192.0.2.0/24")  # so that it makes no Node
         cluster.n2.agent.start()
     eventually(lambda: not learned(cluster), within_s=15, what="n2 is silent")
     cluster.n2.put("nodes", resource("Node", "n2", {"bgp": {"ipv4Address": f"{ADDRESSES['n2']}/24"}}))
