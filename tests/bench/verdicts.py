@@ -101,8 +101,7 @@ def main() -> None:
     with Etcd() as etcd:
         for endpoints, policies in SIZES:
             etcd.delete_prefix("/")
-            for key, value in cluster(endpoints, policies):
-                etcd.put(key.decode(), value.decode())
+            etcd.put_all(list(cluster(endpoints, policies)))
             one, busy, pairs = min(ask(etcd.url, some) for _ in range(3))
             other, more_busy, more = min(ask(etcd.url, everything) for _ in range(3))
             row = f"{one:11.2f} {busy:6.2f} {pairs:6} {other:11.2f} {more_busy:6.2f} {more:6}"

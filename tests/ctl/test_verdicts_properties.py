@@ -22,7 +22,7 @@ from felixpy.dataplane.verdict import verdict
 from felixpy.resources.codec import Decoded, Decoder
 from tests.ctl.verdict_world import PODS, Keys, Maker, addresses, device, items
 
-CASES = 40
+CASES = 30
 SAMPLE = 250
 OUTSIDE = (("192.0.2.7", "2001:db8::7"), ("192.0.2.1", "2001:db8::8"), ("198.51.100.1", "2001:db8::9"))
 TRAFFIC: tuple[tuple[int, int, tuple[int, int] | None], ...] = (
