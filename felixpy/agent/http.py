@@ -83,8 +83,9 @@ class HttpServer:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_MOST_BYTES)
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                page = await self._answer(listener, await _read_request(connection, reader))
-                writer.write(_render(connection, page))
+                request = await _read_request(connection, reader)
+                page = await self._answer(listener, request)
+                writer.write(_render(connection, page, whole=request.method != b"HEAD"))
                 await writer.drain()
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
@@ -117,7 +118,8 @@ async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader
         connection.receive_data(await reader.read(REQUEST_MOST_BYTES))
 
 
-def _render(connection: h11.Connection, page: Page) -> bytes:
+def _render(connection: h11.Connection, page: Page, whole: bool = True) -> bytes:
+    """The answer; without its body where that is not `whole`."""
     headers = [
         ("Content-Type", page.content_type),
         ("Content-Length", str(len(page.body))),
@@ -125,5 +127,6 @@ def _render(connection: h11.Connection, page: Page) -> bytes:
         *page.headers,
     ]
     head = h11.Response(status_code=page.status, headers=headers, reason=page.status.phrase.encode())
-    sent = (connection.send(event) or b"" for event in (head, h11.Data(data=page.body), h11.EndOfMessage()))
+    body = (h11.Data(data=page.body),) if whole else ()
+    sent = (connection.send(event) or b"" for event in (head, *body, h11.EndOfMessage()))
     return b"".join(sent)

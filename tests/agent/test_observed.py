@@ -117,12 +117,14 @@ def test_a_port_that_is_taken_is_tried_again(node: Node) -> None:
     ("path", "flags", "status"),
     [
         ("/nowhere", (), 404),
+        ("/nowhere", ("-I",), 404),
+        ("/readiness", ("-I",), 200),
         ("/metrics", ("-X", "POST", "-d", "x=1"), 405),
         ("/metrics", ("-H", f"X: {'y' * 40_000}"), 431),
         ("/metrics", ("-H", "Transfer-Encoding: nonsense"), 501),
     ],
 )
-def test_a_bad_request_gets_its_error(watched: Node, path: str, flags: tuple[str, ...], status: int) -> None:
+def test_each_request_gets_the_status_of_its_answer(watched: Node, path: str, flags: tuple[str, ...], status: int) -> None:
     page = fetch(watched, path, *flags)
     assert page is not None
     assert page.status == status
