@@ -30,7 +30,7 @@ SERVICES = BY_TYPE["v1", "Service"]
 _GRANTS = f"{GRANTS_PREFIX}ports/"
 WATCHED = (CLUSTER_INFORMATION_KEY, SERVICES.prefix.encode(), _GRANTS.encode())
 _LEAST_ROOM = 40
-"""Operations that a Service of many ports may need."""
+"""Operations that a Service is planned with at least: one of more ports gets them in several turns."""
 
 Uses = frozenset[PortUse]
 
@@ -111,7 +111,7 @@ class PortAllocation:
         while self._obeyed and self._dirty and room > _LEAST_ROOM:
             name = next(iter(self._dirty))
             del self._dirty[name]
-            step = self._plan(name)
+            step = self._plan(name, room)
             if step is not None:
                 room -= size_of(step)
                 steps.append(step)
@@ -125,7 +125,7 @@ class PortAllocation:
             else:
                 self._revisions[write.key] = revision
 
-    def _plan(self, name: Name) -> Step | None:
+    def _plan(self, name: Name, room: int) -> Step | None:
         self._waiting.discard(name)
         if name in self._unreadable:
             return None
@@ -145,7 +145,7 @@ class PortAllocation:
                 self._waiting.add(name)
             else:
                 after[free] = uses
-        return self._step(name, after)
+        return self._step(name, after, most=room - 1)
 
     def _find_free(self, name: Name, uses: Uses, mine: Mapping[int, Uses]) -> int | None:
         start = int.from_bytes(blake2b(f"{name} {min(uses).port}".encode(), digest_size=4).digest(), "big")
@@ -155,14 +155,22 @@ class PortAllocation:
                 return port
         return None
 
-    def _step(self, name: Name, after: Mapping[int, Uses]) -> Step | None:
-        writes = []
+    def _step(self, name: Name, after: Mapping[int, Uses], most: int) -> Step | None:
+        """At most so many writes; what is left is the Service's next turn."""
+        writes: list[Write] = []
+        left = False
         for port in sorted({*self._of.get(name, ()), *after}):
             grant = PortGrant(port, name, tuple(sorted(after[port]))) if port in after else None
-            if self._grants.get(port) != grant:
-                writes.append(Write(port_grant_key(port).encode(), _render(grant) if grant is not None else None))
-                self._put_grant(port, grant)
+            if self._grants.get(port) == grant:
+                continue
+            if len(writes) == most:
+                left = True
+                break
+            writes.append(Write(port_grant_key(port).encode(), _render(grant) if grant is not None else None))
+            self._put_grant(port, grant)
         self._dirty.pop(name, None)
+        if left:
+            self._dirty[name] = None
         if not writes:
             return None
         relied_on = {CLUSTER_INFORMATION_KEY, SERVICES.key(name).encode(), *(write.key for write in writes)}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from felixpy.controllers.batch import MOST_OPERATIONS
 from felixpy.controllers.nodeports import LEADER_KEY, serve_node_ports, settle_ports
 from felixpy.controllers.ports import RANGE, WATCHED, PortAllocation
 from felixpy.datastore.memory import MemoryStore
@@ -119,6 +120,22 @@ async def test_a_port_that_is_named_is_given_to_nobody_and_a_full_range_serves_t
     running.observe((SERVICES + other).encode(), None, store.revision)
     assert await settle_ports(store, fence, running)
     assert str(late) in await granted(cluster)
+
+
+async def test_a_service_of_any_number_of_ports_fits_in_transactions_and_so_does_its_end() -> None:
+    store, cluster, fence = await made()
+    many = [port(number) for number in range(1, 301)]
+    for name in (*(f"a/{number}" for number in range(80)), "b/many", "c/last"):
+        await cluster.put_service(name, type="NodePort", **({"ports": many} if name == "b/many" else {}))
+    for left in (381, 81):
+        ports = await observe_all(store)
+        while (batch := ports.next_batch()) is not None:
+            assert max(len(batch.expect) + 1, len(batch.writes)) <= MOST_OPERATIONS
+            done = await store.transact([fence, *batch.expect], batch.writes)
+            assert done.succeeded
+            ports.settle(batch, done.revision)
+        assert len(await cluster.read(PORTS)) == left
+        await cluster.delete_service("b/many")
 
 
 async def test_the_running_controller_follows_and_outlives_a_refusal() -> None:
