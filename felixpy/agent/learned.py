@@ -98,15 +98,19 @@ class LearnedTable:
         self._applier.apply("ways to BGP peers")
 
     def take(self, delta: RouteDelta) -> None:
-        """Makes the kernel what the delta asks for."""
+        """Makes the kernel what the delta asks for.
+
+        Next hops are left once all are taken: one that some routes leave and others take keeps its object and its way.
+        """
         changes = Changes()
+        left: list[HopSet] = []
         self._hops.lose(delta.lost, changes)
         self._find_ways({route.next_hops for route in delta.put.values()}, changes)
         for prefix, route in delta.put.items():
             old = self._routes.get(prefix)
             number = self._hops.take(route.next_hops, changes)
             if old is not None:
-                self._hops.leave(old.next_hops, changes)
+                left.append(old.next_hops)
                 if old.metric != route.metric:
                     changes.objects[route_key(prefix, old)] = None
             self._routes[prefix] = route
@@ -115,8 +119,10 @@ class LearnedTable:
         for prefix in delta.drop:
             gone = self._routes.pop(prefix, None)
             if gone is not None:
-                self._hops.leave(gone.next_hops, changes)
+                left.append(gone.next_hops)
                 changes.objects[route_key(prefix, gone)] = None
+        for next_hops in left:
+            self._hops.leave(next_hops, changes)
         self.reconciler.want(changes)
         if not self._adopted:
             self.reconciler.distrust(prune=delta.complete)

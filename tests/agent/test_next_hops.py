@@ -112,6 +112,8 @@ def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached
         far = parse_address("198.51.100.9")
         take(put={PREFIXES[7]: LearnedRoute((far,))})
         assert "via 192.0.2.3 dev eth0" in route()
+        take(put={PREFIXES[7]: LearnedRoute((A,)), PREFIXES[6]: LearnedRoute((far,))})
+        assert "via 192.0.2.3 dev eth0" in route("10.80.0.6"), "a hop that one route leaves and another takes at once"
         six, hops6 = parse_prefix("fd80::/122"), tuple(parse_address(f"2001:db8::{number}") for number in (2, 3))
         take(put={six: LearnedRoute(hops6), PREFIXES[8]: LearnedRoute(hops6[:1])})
         seen6 = here.ip("-6", "route", "show", "fd80::/122")
