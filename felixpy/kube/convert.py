@@ -17,7 +17,8 @@ Json = dict[str, Any]
 
 MARK = "felixpy.io/imported-from"
 MARKED = "kubernetes"
-_GROUPS = ("v1", "discovery.k8s.io/v1", "networking.k8s.io/v1", ADMIN_V1, ADMIN_V2)
+_BUILT_IN = ("v1", "discovery.k8s.io/v1", "networking.k8s.io/v1")
+_GROUPS = (*_BUILT_IN, ADMIN_V1, ADMIN_V2)
 _NOT = frozenset({"Endpoints", "Secret", "Event"})
 
 IMPORTED: tuple[KindInfo, ...] = tuple(
@@ -35,6 +36,11 @@ class Imported(NamedTuple):
 
     key: bytes
     value: bytes
+
+
+def is_custom(info: KindInfo) -> bool:
+    """Whether an API may well be without this kind."""
+    return info.api_version not in _BUILT_IN
 
 
 def api_path(info: KindInfo) -> str:

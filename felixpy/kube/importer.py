@@ -16,7 +16,7 @@ from felixpy.controllers.leader import check_fence
 from felixpy.datastore.model import Expect, Store
 from felixpy.kube.access import Access
 from felixpy.kube.client import Api, Json
-from felixpy.kube.convert import IMPORTED, api_path, convert, key_of
+from felixpy.kube.convert import IMPORTED, api_path, convert, is_custom, key_of
 from felixpy.kube.mirror import Mirror, as_objects
 from felixpy.kube.node_labels import NodeLabels
 from felixpy.kube.reflector import Reader, reflect
@@ -46,7 +46,7 @@ async def serve_importer(access: Access, store: Store, fence: Expect) -> NoRetur
                 readers: list[Reader] = [_KindReader(info, copy)]
                 if info.kind == "Service":
                     readers.append(addresses)
-                group.create_task(reflect(api, api_path(info), *readers))
+                group.create_task(reflect(api, api_path(info), *readers, optional=is_custom(info)))
             group.create_task(reflect(api, NODES_PATH, labels))
             group.create_task(copy.write())
             group.create_task(labels.serve())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from contextlib import aclosing
 from typing import NoReturn, Protocol
 
@@ -17,6 +18,8 @@ from felixpy.kube.client import Api, ApiError, Change, Gone, Json
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
 ABSENT_S = 60.0
+WATCH_LEAST_S = 1.0
+"""A watch that ends earlier is one that something in between cuts off: it is not begun again at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,20 +37,26 @@ class Reader(Protocol):
         """An object is no more."""
 
 
-async def reflect(api: Api, path: str, *readers: Reader) -> NoReturn:
-    """Tells the readers, until cancelled."""
+async def reflect(api: Api, path: str, *readers: Reader, optional: bool = False) -> NoReturn:
+    """Tells the readers, until cancelled.
+
+    A kind that is not `optional` is always there: who denies it is no API server, or none yet, and says nothing of it.
+    """
     said, wait_s = "", RETRY_FIRST_S
     while True:
         try:
             version = await _list(api, path, readers)
             said, wait_s = "", RETRY_FIRST_S
             while True:
+                began = time.monotonic()
                 version = await _watch(api, path, version, readers)
+                if time.monotonic() - began < WATCH_LEAST_S:
+                    await asyncio.sleep(random.uniform(RETRY_FIRST_S, 2 * RETRY_FIRST_S))
         except Gone as error:
             _log.info("listed anew: %s", error)
             await asyncio.sleep(random.uniform(0, RETRY_FIRST_S))
         except ApiError as error:
-            if error.status == 404:
+            if error.status == 404 and optional:
                 _log.log(logging.DEBUG if said else logging.INFO, "the API has no %s: looked for again", path)
                 for reader in readers:
                     reader.listed([])

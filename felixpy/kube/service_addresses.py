@@ -59,8 +59,8 @@ class ServiceAddresses:
         self._note(name_of(body))
 
     def deleted(self, body: Json) -> None:
+        """What we have given stays known: one of the same name that comes at once has it without a new status."""
         self._told.pop(name_of(body), None)
-        self._given.pop(name_of(body), None)
 
     def _note(self, *names: Name) -> None:
         self._due.update(names)
@@ -96,8 +96,10 @@ class ServiceAddresses:
         service = Name(namespace, name)
         if value is not None:
             self._given[service] = _read(value)
-        elif service in self._given:
+        elif service in self._told and service in self._given:
             self._given[service] = ()
+        else:
+            self._given.pop(service, None)
         self._note(service)
 
     async def _patch(self) -> NoReturn:

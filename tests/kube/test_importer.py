@@ -210,6 +210,30 @@ def test_a_custom_resource_that_is_not_there_stops_nothing(cluster: Cluster) -> 
     eventually(lambda: cluster.kept("pods/default/first"), 20)
 
 
+def test_a_server_that_denies_a_kind_which_every_api_has_takes_nothing_away(running: Cluster) -> None:
+    running.api.put(SERVICES, "web", {"spec": {"type": "ClusterIP", "clusterIP": "10.96.0.1"}}, "default")
+    eventually(lambda: running.kept("services/default/web"))
+    running.api.absent.add(PODS)
+    running.api.stop()
+    running.api.start()
+    eventually(lambda: f"GET {PODS}: 404" in running.agent.tail(200), 20)
+    running.api.delete(SERVICES, "web", "default")
+    eventually(lambda: running.kept("services/default/web") is None, 40)
+    assert running.kept("pods/default/first"), "what is denied is not known to be gone"
+
+
+def test_a_service_that_is_made_anew_at_once_has_its_address_in_the_api(running: Cluster) -> None:
+    pool = {"spec": {"addresses": ["203.0.113.7/32"]}}
+    running.api.put("/apis/metallb.io/v1beta1/ipaddresspools", "p", pool, "metallb-system")
+    spec = {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}  # fmt: skip
+    running.api.put(SERVICES, "web", {"spec": spec}, "default")
+    eventually(lambda: ingress(running) == [{"ip": "203.0.113.7"}], 20)
+    running.api.delete(SERVICES, "web", "default")
+    running.api.put(SERVICES, "web", {"spec": spec}, "default")
+    eventually(lambda: ingress(running) == [{"ip": "203.0.113.7"}], 20)
+
+
 def test_a_kubeconfig_that_cannot_be_used_is_said_at_the_start(cluster: Cluster) -> None:
     cluster.config.write_text(
         yaml.safe_dump({**kubeconfig("https://x"), "users": [{"name": "u", "user": {"exec": {}}}]})
