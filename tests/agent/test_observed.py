@@ -124,7 +124,7 @@ def test_a_port_that_is_taken_is_tried_again(node: Node) -> None:
         ("/metrics", ("-H", "Transfer-Encoding: nonsense"), 501),
     ],
 )
-def test_each_request_gets_the_status_of_its_answer(watched: Node, path: str, flags: tuple[str, ...], status: int) -> None:
+def test_each_request_gets_its_status(watched: Node, path: str, flags: tuple[str, ...], status: int) -> None:
     page = fetch(watched, path, *flags)
     assert page is not None
     assert page.status == status
