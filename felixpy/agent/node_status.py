@@ -71,7 +71,9 @@ class NodeStatusWriter:
                 await self._fulfil(name)
 
     async def _fulfil(self, name: Name) -> None:
-        wish = self._wishes[name]
+        wish = self._wishes.get(name)
+        if wish is None:  # gone while another was fulfilled
+            return
         try:
             done = await self._write(name, wish)
         except (DatastoreError, msgspec.MsgspecError) as error:
