@@ -1,8 +1,8 @@
 """Labels of the API's Nodes on Calico's Nodes, so that selectors of pools, peers and policies find them.
 
 In: Nodes of the API and of the datastore; out: Calico's Node with the labels of both, every other field as it was, and
-an annotation that tells which labels came from here. A Node that had such labels goes when the API's goes, unless its
-agent lives. Source: kube-controllers/pkg/controllers/node (labels.go: the annotation's name).
+an annotation that tells which labels came from here. A Node that had such labels goes when the API's goes, once its
+agent does not live. Source: kube-controllers/pkg/controllers/node (labels.go: the annotation's name).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import Any, NoReturn
 import msgspec
 
 from felixpy.controllers.leader import check_fence
-from felixpy.datastore.model import Compacted, Expect, FutureRevision, KeyValue, Store, Write
+from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, KeyValue, Store, Write
 from felixpy.kube.client import Json
 from felixpy.resources.kinds import CALICO, HOLDERS_PREFIX, KINDS, Name
 
 ANNOTATION = "projectcalico.org/kube-labels"
 _NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+_HOLDERS = HOLDERS_PREFIX.encode()
+_ROLES = ("agent", "bgp")
+"""Those of a process that runs a node."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,16 +75,24 @@ class NodeLabels:
                 snapshot = await self._store.snapshot([prefix])
                 self._nodes = {_name(pair.key): pair for pair in snapshot.items}
                 self._note(*self._nodes)
-                async with aclosing(self._store.watch([prefix], snapshot.revision + 1)) as batches:
+                async with aclosing(self._store.watch([prefix, _HOLDERS], snapshot.revision + 1)) as batches:
                     async for events in batches:
                         for event in events:
-                            name = _name(event.key)
-                            self._nodes.pop(name, None)
-                            if event.value is not None:
-                                self._nodes[name] = KeyValue(event.key, event.value, event.mod_revision)
-                            self._note(name)
+                            self._take(event)
             except (Compacted, FutureRevision) as error:
                 _log.info("nodes are read anew: %s", error)
+
+    def _take(self, event: Event) -> None:
+        """A Node is so now, or an agent is gone."""
+        if event.key.startswith(_HOLDERS):
+            if event.value is None:
+                self._note(event.key.removeprefix(_HOLDERS).partition(b"/")[0].decode("utf-8", "replace"))
+            return
+        name = _name(event.key)
+        self._nodes.pop(name, None)
+        if event.value is not None:
+            self._nodes[name] = KeyValue(event.key, event.value, event.mod_revision)
+        self._note(name)
 
     async def _write(self) -> NoReturn:
         while True:
@@ -101,6 +112,8 @@ class NodeLabels:
         if labelled == pair.value:
             return
         conditions = [self._fence, Expect(pair.key, pair.mod_revision)]
+        if labelled is None:
+            conditions += [Expect(f"{HOLDERS_PREFIX}{name}/{role}".encode(), 0) for role in _ROLES]
         result = await self._store.transact(conditions, [Write(pair.key, labelled)])
         if not result.succeeded:
             check_fence(self._fence, result.current[0])

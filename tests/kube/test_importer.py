@@ -202,6 +202,18 @@ def test_nodes_have_the_labels_of_both_and_a_node_that_is_gone_goes(running: Clu
     eventually(lambda: labels() is None)
 
 
+def test_a_node_that_is_gone_stays_while_its_agent_lives(running: Cluster) -> None:
+    holder, kept = "/felixpy/holders/n3/agent", f"{CALICO}/nodes/n3"
+    running.etcd.put(holder, {"host": "h3"})
+    running.etcd.put(kept, resource("Node", "n3", {}, {"own": "1"}))
+    running.api.put(NODES, "n3", {"metadata": {"labels": {"zone": "a"}}})
+    eventually(lambda: (node := running.kept(kept)) and "zone" in node["metadata"]["labels"])
+    running.api.delete(NODES, "n3")
+    eventually(lambda: (node := running.kept(kept)) and node["metadata"]["labels"] == {"own": "1"})
+    running.etcd.delete(holder)
+    eventually(lambda: running.kept(kept) is None)
+
+
 def test_a_custom_resource_that_is_not_there_stops_nothing(cluster: Cluster) -> None:
     cluster.api.absent.add("/apis/metallb.io/v1beta2/bgppeers")
     cluster.api.put(PODS, "first", pod("one"), "default")
