@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -162,10 +163,9 @@ class StatusReader:
             failures=(*told, *_failures(failed.values()))[:FAILURES_SHOWN],
             refused=len(refusals := routing.refusals),
             refusals=tuple(Failure(one.what, one.why) for one in islice(refusals, FAILURES_SHOWN)),
-            announcements=tuple(_announced(one) for _, one in islice(sorted(announcements.items()), shown)),
+            announcements=tuple(_announced(announcements[prefix]) for prefix in nsmallest(shown, announcements)),
             silences=tuple(
-                SilentPrefix(str(prefix), str(silent.reason))
-                for prefix, silent in islice(sorted(silences.items(), key=lambda item: item[0]), shown)
+                SilentPrefix(str(prefix), str(silences[prefix].reason)) for prefix in nsmallest(shown, silences)
             ),
             routes=_learned(routing) if Want.LEARNED in want else (),
             installed=routing.learned.installed,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from felixpy.addresses import Prefix, format_address
+from felixpy.addresses import Prefix, format_address, mask_address
 from felixpy.controllers.pool_status import PoolCount
 from felixpy.metrics import Family
 from felixpy.resources.types import Grant
@@ -23,11 +23,19 @@ _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
 
 
 def announced_family(node: str, grants: Collection[Grant], announced: Collection[Prefix]) -> Family:
-    """`metallb_speaker_announced`: which addresses of which Services this node announces by BGP."""
+    """`metallb_speaker_announced`: which addresses of which Services this node announces by BGP.
+
+    Cost    a look a grant for each length of the prefixes, however many these are.
+    """
+    held = frozenset(announced)
+    shapes = {(len(prefix.address), prefix.length) for prefix in held}
     rows: dict[tuple[str, ...], float] = {
         (str(service), "bgp", node, format_address(grant.address)): 1.0
         for grant in grants
-        if any(prefix.contains(grant.address) for prefix in announced)
+        if any(
+            size == len(grant.address) and Prefix(mask_address(grant.address, length), length) in held
+            for size, length in shapes
+        )
         for service in grant.services
     }
     words = "Addresses of Services that this node announces"

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from felixpy.addresses import parse_address, parse_prefix
+from felixpy.agent.service_figures import announced_family
+from felixpy.resources.kinds import Name
+from felixpy.resources.types import Grant
 from tests.agent.node import Node, resource
 from tests.agent.sandbox import call_plugin
 from tests.support.netns import Namespace
@@ -146,3 +150,13 @@ def test_how_full_the_pools_are_in_metallb_s_names() -> None:
             'metallb_allocator_ipv6_addresses_total{pool="vips"} 2.0',
         }
         eventually(lambda: (page := fetch(node, "/metrics")) and wanted <= set(page.body.splitlines()), within_s=20)
+
+
+def test_an_address_is_announced_by_any_prefix_of_its_family_around_it() -> None:
+    announced = [parse_prefix(one) for one in ("203.0.113.0/24", "198.51.100.7", "::/0", "198.0.0.0/9")]
+    grants = [
+        Grant(parse_address(one), (Name("a", one),), "p")
+        for one in ("203.0.113.9", "203.0.114.9", "198.51.100.7", "198.128.0.1", "2001:db8::1")
+    ]
+    family = announced_family("n1", grants, announced)
+    assert {row[0] for row in family.rows} == {"a/203.0.113.9", "a/198.51.100.7", "a/2001:db8::1"}
