@@ -36,6 +36,8 @@ from birdpy.l2.packets import (
 
 ANEW_AFTER_S = SILENCES * PROBE_INTERVAL_S
 """A node that was silent so long may have missed who took over from it."""
+NODES_HEARD_MOST = 4096
+"""Of how many nodes it is kept when they were heard: whoever can send on the segment can claim to be many."""
 LINGER_S = 3.0
 """How long an address that is no longer ours is answered for, unless another node takes it before."""
 
@@ -172,8 +174,10 @@ class Segment:
         if heard.stamp is None or not heard.stamp.owns:
             return []
         mac = heard.mac if isinstance(heard, Assertion) else heard.asker_mac
-        last = self._heard_at.get(mac)
+        last = self._heard_at.pop(mac, None)
         self._heard_at[mac] = now
+        if len(self._heard_at) > NODES_HEARD_MOST:
+            del self._heard_at[next(iter(self._heard_at))]
         if last is not None and now - last < ANEW_AFTER_S:
             return []
         return [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from birdpy.l2.election import CHECK_S, DRAIN_S, PREEMPT_AFTER_S, PROBE_INTERVAL_S, REFRESH_S, Standing
 from birdpy.l2.packets import BROADCAST, Assertion, Claim, Question, Stamp, parse_frame, render_probe
-from birdpy.l2.segment import LINGER_S, Interface, Segment
+from birdpy.l2.segment import LINGER_S, NODES_HEARD_MOST, Interface, Segment
 
 VIP = bytes((10, 9, 0, 100))
 STEP_S = 0.05
@@ -169,6 +169,20 @@ def test_a_frame_lost_when_they_meet_is_made_up_for() -> None:
     wire = Wire(2).start().run(10, lambda sender, receiver: True)
     wire.run(PROBE_INTERVAL_S, lambda sender, receiver: sender == 0)
     assert len(wire.run(CHECK_S + 0.5).owners()) == 1
+
+
+def test_who_claims_to_be_many_nodes_is_not_remembered_as_all_of_them() -> None:
+    wire = Wire(1).start().run(2)
+
+    def meet(number: int) -> int:
+        mac = (number + 100).to_bytes(6, "big")
+        stranger = Question(VIP[:3] + b"\1", mac, b"", True, Stamp(True, Claim(1, 1)))
+        return len(wire.nodes[0].hear(stranger, wire.now))
+
+    assert [meet(number) for number in (0, 0)] == [1, 0], "one that is heard anew is asked for what we own"
+    for number in range(1, NODES_HEARD_MOST + 1):
+        meet(number)
+    assert meet(0) == 1
 
 
 def test_deputies_ask_the_owner_and_nobody_else() -> None:
