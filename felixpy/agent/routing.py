@@ -207,11 +207,15 @@ class RoutingRole:
 
     def _look_again(self) -> None:
         self._poll = None
+        self._read_facts()
+        self._look_again_later()
+
+    def _read_facts(self) -> None:
+        """Reads the host again; what differs is told at once, unless the View is half way to its next state."""
         if self._facts.read():
             self._dirty = True
             if not self._unflushed:
                 self._tell_changes()
-        self._look_again_later()
 
     async def _follow_routes(self) -> None:
         async for delta in self.role.routes():
@@ -222,13 +226,9 @@ class RoutingRole:
         async for event in events:
             if isinstance(event, AddressChanged):
                 self._host_changed()
-            if isinstance(event, AddressChanged | LinkChanged | Overrun):
-                self._follow_links()
+            if isinstance(event, AddressChanged | LinkChanged | Overrun) and self._facts.wants_links:
+                self._read_facts()
             self.learned.notice(event)
-
-    def _follow_links(self) -> None:
-        if self._facts.wants_links and self._facts.read():
-            self._tell()
 
 
 def _gobgpd(settings: Settings) -> GobgpdSettings | None:

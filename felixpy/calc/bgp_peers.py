@@ -7,7 +7,7 @@ BGP. Pure. Source: Calico's BGPPeer (api/pkg/apis/projectcalico/v3), metallb api
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from birdpy import topology
 from birdpy.addresses import format_address
@@ -47,7 +47,7 @@ class Passwords:
     """Where passwords come from: Secrets in the datastore, and files for those that are not there."""
 
     secrets: Mapping[Name, Resource]
-    files: Mapping[SecretKey, str]
+    files: Mapping[SecretKey, str] = field(repr=False)
 
     def find(self, key: SecretKey) -> str | None:
         """The password; None where there is none."""
