@@ -97,7 +97,7 @@ class AnnounceCalc:
         self._drained = True
         self._dirty: set[Source] = set()
         self._made: dict[Source, tuple[Announcement, ...]] = {}
-        self._silent: dict[Source, Silent] = {}
+        self._silent: dict[Source, tuple[Prefix, Silent]] = {}
         self._hidden: dict[Source, tuple[Announcement, ...]] = {}
         self._sources: dict[Prefix, dict[Source, tuple[Announcement, ...]]] = {}
         self._published: dict[Prefix, Announcement] = {}
@@ -123,7 +123,7 @@ class AnnounceCalc:
     @property
     def silences(self) -> Mapping[Prefix, Silent]:
         """Why a block of ours, or a granted address, is not announced; as of the last flush."""
-        return _silences((self._prefix_of(source), silent) for source, silent in self._silent.items())
+        return _silences(self._silent.values())
 
     @property
     def hidden(self) -> tuple[Announcement, ...]:
@@ -276,7 +276,7 @@ class AnnounceCalc:
         self._hidden.pop(source, None)
         new: tuple[Announcement, ...] = ()
         if isinstance(made, Silent):
-            self._silent[source] = made
+            self._silent[source] = self._prefix_of(source), made
             if source[0] is Table.BLOCK and made.reason is Reason.EXPORT_DISABLED:
                 exported = self._derive_block(source[1], exported=True)
                 self._hidden[source] = () if isinstance(exported, Silent) else exported

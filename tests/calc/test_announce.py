@@ -109,6 +109,18 @@ def served(**policy: object) -> tuple[Change, ...]:
     )
 
 
+def test_what_is_silent_is_as_of_the_last_flush() -> None:
+    """A status may be asked for while half of a new state has come."""
+    world = World(grant("203.0.113.1", "a/x"), block("10.0.0.0-26", ME), affinity("10.0.0.0-26", "pending"))
+    before = world.silent()
+    assert before.keys() == {"203.0.113.1/32", "10.0.0.0/26"}
+    for ref, _ in (grant("203.0.113.1", "a/x"), block("10.0.0.0-26", ME)):
+        world.announce.update(ref, None)
+    assert world.silent() == before
+    world.announce.flush()
+    assert world.silent() == {}
+
+
 def test_blocks_of_this_node_are_announced_and_those_of_others_are_not() -> None:
     assert World(block("10.0.0.0-26", ME), block("10.0.0.64-26", OTHER)).announced() == {"10.0.0.0/26": Why.BLOCK}
 
