@@ -10,7 +10,9 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 
+from felixpy.ctl.aggregates import ADVERTISEMENTS, too_wide
 from felixpy.ctl.manifests import Body, Manifest, Problem
 from felixpy.ctl.metallb import CONFIG_LABEL
 from felixpy.ctl.overlaps import CLAIMING_KINDS, REFUSED_KINDS, overlaps
@@ -84,14 +86,14 @@ def _config_label(body: Body) -> str:
 
 
 async def _clashes(store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found]) -> list[Change]:
-    """The objects that would have addresses that are another's, refused."""
-    if not any(manifest.info in REFUSED_KINDS for manifest in manifests):
+    """The objects that would have addresses, or draw traffic to addresses, that are not theirs: refused."""
+    if not any(manifest.info in (*REFUSED_KINDS, ADVERTISEMENTS) for manifest in manifests):
         return []
     gone = {one.key for one in leaving}
-    objects = (await select(store, CLAIMING_KINDS, None)).objects
+    objects = (await select(store, (*CLAIMING_KINDS, ADVERTISEMENTS), None)).objects
     existing = {one.key: (one.info, one.body) for one in objects if one.key not in gone}
     refused: dict[str, Change] = {}
-    for manifest, problem in overlaps(manifests, existing):
+    for manifest, problem in chain(overlaps(manifests, existing), too_wide(manifests, existing)):
         key = manifest.info.key(manifest.name)
         before = refused.get(key, Change(manifest, Outcome.REFUSED, manifest.name))
         refused[key] = replace(before, problems=(*before.problems, problem))

@@ -428,3 +428,32 @@ def test_ranges_that_come_after_a_pool_are_refused_and_nodes_are_not(felixctl: F
         "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: n1}, spec: {bgp: {ipv4Address: 192.0.2.7/24}}}"
     )
     assert felixctl("apply", "-f", "-", stdin=node).code == 0
+
+
+@pytest.mark.parametrize(("spec", "fits"), [
+    ("{aggregationLength: 24}", True),
+    ("{aggregationLength: 23}", False),
+    ("{ipAddressPools: [vips], aggregationLength: 16}", False),
+    ("{ipAddressPools: [others], aggregationLength: 16}", True),
+    ("{ipAddressPoolSelectors: [{matchLabels: {tier: public}}], aggregationLength: 16}", True),
+    ("{aggregationLengthV6: 64}", True),
+])  # fmt: skip
+def test_no_aggregate_is_wider_than_its_pool(felixctl: Felixctl, store: Etcd, spec: str, fits: bool) -> None:
+    done = felixctl("apply", "-f", "-", stdin=f"{widened(spec)}\n---\n{VIPS}")
+    assert (done.code == 0, TOO_WIDE in done.err) == (fits, not fits)
+
+
+@pytest.mark.parametrize("pool_first", [True, False])
+def test_the_later_of_an_aggregate_and_its_pool_is_refused(felixctl: Felixctl, store: Etcd, pool_first: bool) -> None:
+    first, then = (VIPS, widened("{aggregationLength: 8}")) if pool_first else (widened("{aggregationLength: 8}"), VIPS)
+    assert felixctl("apply", "-f", "-", stdin=first).code == 0
+    refused = felixctl("apply", "-f", "-", stdin=then)
+    assert (refused.code, TOO_WIDE in refused.err) == (1, True)
+
+
+TOO_WIDE = "BGPAdvertisement metallb-system/wide aggregates to /"
+
+
+def widened(spec: str) -> str:
+    meta = "{name: wide, namespace: metallb-system}"
+    return f"{{apiVersion: metallb.io/v1beta1, kind: BGPAdvertisement, metadata: {meta}, spec: {spec}}}"
