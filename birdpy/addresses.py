@@ -1,7 +1,8 @@
 """Addresses and prefixes of this package: network-order bytes, 4 long for IPv4 and 16 for IPv6.
 
 The same shape as the values that the node agent uses, so that they pass over without conversion. Strings are parsed at
-the edges only (a gRPC message, a configuration), by `parse_*`, which raise ValueError.
+the edges only (a gRPC message, a configuration), by `parse_*`, which raise ValueError. An IPv6 address that means
+something on one link only carries that link's device behind its 16 bytes (RFC 4007's zone, `fe80::1%eth0`).
 """
 
 from __future__ import annotations
@@ -33,17 +34,42 @@ def version_of(address: bytes) -> Version:
     return 4 if len(address) == 4 else 6
 
 
+def on_link(address: bytes, device: str) -> bytes:
+    """An IPv6 address of one link."""
+    return address + device.encode()
+
+
+def device_of(address: bytes) -> str:
+    """The device whose link an address is of; "" where it means the same everywhere."""
+    return address[16:].decode()
+
+
+def bare(address: bytes) -> bytes:
+    """An address without its link."""
+    return address[:16]
+
+
+def is_link_local(address: bytes) -> bool:
+    """RFC 4291 §2.5.6."""
+    return len(address) >= 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80
+
+
 def parse_address(text: str) -> bytes:
-    """Raises ValueError when `text` is not an IPv4 or IPv6 address; an IPv6 zone (`%eth0`) is left out."""
+    """Raises ValueError when `text` is not an IPv4 or IPv6 address, or one of IPv6 with a link's device (`%eth0`)."""
     try:
-        return inet_pton(AF_INET6, text.partition("%")[0]) if ":" in text else inet_pton(AF_INET, text)
+        if ":" not in text:
+            return inet_pton(AF_INET, text)
+        address, _, device = text.partition("%")
+        return on_link(inet_pton(AF_INET6, address), device)
     except OSError:
         raise ValueError(f"{text!r} is not an IP address") from None
 
 
 def format_address(address: bytes) -> str:
-    """The usual text form (RFC 5952 for IPv6)."""
-    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+    """The usual text form (RFC 5952 for IPv6, RFC 4007 §11 with a link)."""
+    if len(address) <= 16:
+        return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+    return f"{inet_ntop(AF_INET6, bare(address))}%{device_of(address)}"
 
 
 def parse_prefix(text: str) -> Prefix:
@@ -52,7 +78,7 @@ def parse_prefix(text: str) -> Prefix:
     Raises  ValueError when either part is wrong.
     """
     head, slash, tail = text.partition("/")
-    address = parse_address(head)
+    address = bare(parse_address(head))
     bits = len(address) * 8
     if not slash:
         return Prefix(address, bits)

@@ -52,8 +52,10 @@ def parse_address(text: str) -> Address:
 
 
 def format_address(address: bytes) -> str:
-    """The usual text form (RFC 5952 for IPv6)."""
-    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+    """The usual text form (RFC 5952 for IPv6); the device of birdpy's addresses of one link stands behind it."""
+    if len(address) <= 16:
+        return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+    return f"{inet_ntop(AF_INET6, address[:16])}%{address[16:].decode()}"
 
 
 def version_of(address: bytes) -> int:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from birdpy.addresses import Prefix, format_address, parse_address, version_of
+from birdpy.addresses import (
+    Prefix,
+    device_of,
+    format_address,
+    is_link_local,
+    on_link,
+    parse_address,
+    version_of,
+)
 from birdpy.fib import DEFAULT_LOCAL_PREF, Path, PathEvent, PathGone, PathPut, PathSet, Source
 from birdpy.gobgp.wire import Message, Wire, family_message
 from birdpy.intent import Advertisement
@@ -155,6 +163,8 @@ def _path_of(wire: Wire, message: Message) -> Path:
         next_hop = parse_address(text)
     except ValueError:
         next_hop = bytes(4)
+    if is_link_local(next_hop) and not device_of(next_hop):
+        next_hop = on_link(next_hop, message.neighbor.partition("%")[2])
     local_pref = found["local_pref"].local_pref if "local_pref" in found else DEFAULT_LOCAL_PREF
     stale = "communities" in found and LLGR_STALE in found["communities"].communities
     return Path(next_hop, local_pref, stale)

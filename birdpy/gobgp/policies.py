@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from birdpy.addresses import format_address, format_prefix, version_of
+from birdpy.addresses import bare, format_address, format_prefix, version_of
 from birdpy.gobgp.wire import Message, Wire, family_message
 from birdpy.intent import (
     Change,
@@ -149,7 +149,7 @@ def _conditions(wire: Wire, match: Match, stem: str, conditions: Message) -> Ite
     version = match.version
     if match.neighbors:
         kind = _INVERT if match.neighbors_negated else _ANY
-        hosts = [format_prefix((address, len(address) * 8)) for address in match.neighbors]
+        hosts = [format_prefix((address, len(address) * 8)) for address in map(bare, match.neighbors)]
         conditions.neighbors.CopyFrom(matched(type=wire.enum(kind), name=f"{stem}.neighbors"))
         yield defined(type=wire.enum(_NEIGHBOR_SET), name=f"{stem}.neighbors", list=hosts)
     if match.prefixes:
@@ -173,7 +173,7 @@ def _conditions(wire: Wire, match: Match, stem: str, conditions: Message) -> Ite
         conditions.as_path.CopyFrom(matched(type=wire.enum(_ANY), name=f"{stem}.as-path"))
         yield defined(type=wire.enum(_AS_PATH_SET), name=f"{stem}.as-path", list=match.as_path)
     if match.next_hops:
-        conditions.next_hops.extend(format_address(address) for address in match.next_hops)
+        conditions.next_hops.extend(format_address(bare(address)) for address in match.next_hops)
     if match.origin is not None:
         conditions.route_type = _ORIGINS[match.origin]
     if version is not None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from birdpy.addresses import device_of
 from birdpy.intent import BgpIntent, Neighbor, Policy, Statement
 
 NO_BFD = "GoBGP 3 has no BFD"
+NO_LINK = "GoBGP 3 has no sessions over a link without addresses (unnumbered)"
 NO_LOCAL_PREF = "GoBGP 3 cannot match local_pref, which a filter's priority is"
 
 
@@ -23,7 +25,9 @@ def find_impossible(wanted: BgpIntent, generation: Literal[3, 4]) -> Mapping[byt
     statements = [one for one in (*wanted.policy.imports, *wanted.policy.exports) if _is_beyond(one)]
     found: dict[bytes, str] = {}
     for address, neighbor in wanted.neighbors.items():
-        if neighbor.bfd is not None:
+        if device_of(address):
+            found[address] = NO_LINK
+        elif neighbor.bfd is not None:
             found[address] = NO_BFD
         elif any(_concerns(one, neighbor) for one in statements):
             found[address] = NO_LOCAL_PREF

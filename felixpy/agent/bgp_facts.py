@@ -1,4 +1,4 @@
-"""What BGP needs to know of this host: passwords in files, and the subnets of its devices. Both only where asked for.
+"""What BGP needs to know of this host: passwords in files, its devices' subnets and routers. Each only where asked for.
 
 In: the keys of passwords that no Secret has; a directory with a folder per Secret and a file per key, as Kubernetes
 mounts Secrets; the kernel's addresses. Out: HostFacts. Never logs what is in a file.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.link_routers import LinkRouters
 from felixpy.addresses import Prefix, mask_address
 from felixpy.calc.bgp import BgpPlan, HostFacts
 from felixpy.drivers.netlink.socket import NetlinkError
@@ -28,9 +29,10 @@ ReadSubnets = Callable[[], Mapping[str, frozenset[Prefix]]]
 class HostReader:
     """The facts that the last plan asked for."""
 
-    def __init__(self, directory: Path, read_subnets: ReadSubnets) -> None:
+    def __init__(self, directory: Path, read_subnets: ReadSubnets, routers: LinkRouters) -> None:
         self._directory = directory
         self._read_subnets = read_subnets
+        self._routers = routers
         self._files: frozenset[SecretKey] = frozenset()
         self._links = False
         self.facts = HostFacts()
@@ -48,12 +50,13 @@ class HostReader:
     def serve(self, plan: BgpPlan) -> bool:
         """Reads what a plan asks for; whether that is other than what it was made with."""
         self._files, self._links = plan.password_files, plan.needs_links
+        self._routers.want(plan.listens_on)
         return self.read()
 
     def read(self) -> bool:
         """Reads everything asked for again; whether anything is different."""
         texts = {key: text for key in self._files if (text := _read_password(self._directory, key)) is not None}
-        found = HostFacts(texts, self._subnets() if self._links else {})
+        found = HostFacts(texts, self._subnets() if self._links else {}, self._routers.routers)
         if found == self.facts:
             return False
         self.facts = found

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.addresses import bare, device_of
 from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
 from felixpy.addresses import Address, Prefix
 from felixpy.agent.applier import Applier
@@ -27,7 +28,7 @@ from felixpy.dataplane.objects import (
     Route,
     Seen,
 )
-from felixpy.drivers.netlink.lookup import find_outlets
+from felixpy.drivers.netlink.lookup import Outlet, find_outlets
 from felixpy.drivers.netlink.monitor import (
     AddressChanged,
     KernelEvent,
@@ -137,8 +138,9 @@ class LearnedTable:
         wanted = {*self._hops.hops, *self._hops.unknown(sets)} if again else self._hops.unknown(sets)
         if not wanted:
             return set()
+        told = {hop: Outlet(device, Address(bare(hop))) for hop in wanted if (device := device_of(hop))}
         try:
-            outlets = find_outlets(wanted, but_by=ROUTE_PROTOCOL_LEARNED)
+            outlets = {**find_outlets(wanted - told.keys(), but_by=ROUTE_PROTOCOL_LEARNED), **told}
         except OSError as error:
             _log.warning("the ways to next hops cannot be read: %s", error)
             return set()

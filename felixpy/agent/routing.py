@@ -16,6 +16,7 @@ from pathlib import Path
 
 from birdpy.gobgp.program import GobgpdSettings
 from birdpy.intent import BgpIntent
+from birdpy.link_routers import LinkRouters
 from birdpy.speaker import BgpRole, RoleSettings
 from felixpy.addresses import format_address
 from felixpy.agent.bgp_facts import POLL_S, HostReader
@@ -76,7 +77,8 @@ class RoutingRole:
         self._unflushed = False
         self._excluded: bool | None = None
         self._draining: asyncio.TimerHandle | None = None
-        self._facts = HostReader(settings.secrets_dir, self.learned.driver.read_subnets)
+        self._routers = LinkRouters(self._read_facts)
+        self._facts = HostReader(settings.secrets_dir, self.learned.driver.read_subnets, self._routers)
         self._scene: Scene | NoSpeaker | None = None
         self._poll: asyncio.TimerHandle | None = None
         self.role = BgpRole(
@@ -228,6 +230,8 @@ class RoutingRole:
                 self._host_changed()
             if isinstance(event, AddressChanged | LinkChanged | Overrun) and self._facts.wants_links:
                 self._read_facts()
+            if isinstance(event, LinkChanged | Overrun):
+                self._routers.look()
             self.learned.notice(event)
 
 

@@ -65,10 +65,11 @@ class NoSpeaker(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What is not in the datastore: password files, and the subnets of this node's devices."""
+    """What is not in the datastore: password files, its devices' subnets, and the routers heard on them."""
 
     password_files: Mapping[SecretKey, str] = field(default_factory=dict, repr=False)
     links: Mapping[str, tuple[BgpPrefix, ...]] = field(default_factory=dict)
+    routers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class BgpPlan:
 
     `asked_by`: names of BGPPeers by the neighbour's address, none where it is the mesh.
     `gateways` are routes that peers need to be reached at all. `password_files`: passwords that no Secret has.
-    `needs_links`: some filter asks for devices.
+    `needs_links`: some filter asks for devices. `listens_on`: devices whose routers are to be found.
     """
 
     intent: BgpIntent
@@ -87,6 +88,7 @@ class BgpPlan:
     gateways: Mapping[BgpPrefix, bytes] = field(default_factory=dict)
     password_files: frozenset[SecretKey] = frozenset()
     needs_links: bool = False
+    listens_on: frozenset[str] = frozenset()
     rest: _Rest | None = field(default=None, repr=False, compare=False)
 
 
@@ -177,7 +179,7 @@ def derive_scene(tables: Tables, node: str, facts: HostFacts) -> Scene | NoSpeak
         for name, value in tables[Table.NODE].items()
         if isinstance(value, Node)
     }
-    asked = derive_asked(tables, node, passwords)
+    asked = derive_asked(tables, node, passwords, facts.routers)
     mesh, refusals = _mesh(settings.default, passwords)
     sessions = topology.derive_sessions(nodes[node], nodes.values(), asked.peers, mesh)
     told = topology.find_peer_addresses(nodes[node], nodes.values(), asked.peers)
@@ -213,6 +215,7 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
         gateways=gateways,
         password_files=_wanted_files(scene),
         needs_links=needs_links(used),
+        listens_on=scene.asked.links,
         rest=rest,
     )
 

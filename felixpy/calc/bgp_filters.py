@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Literal
 
 from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.addresses import bare, device_of
 from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.intent import (
     Advertisement,
@@ -173,7 +174,7 @@ def within(prefix: BgpPrefix, given: PrefixRange) -> bool:
 
 
 def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[bytes, ...] | None:
-    """A path of others leads to the device in whose subnet its next hop is."""
+    """A path of others leads to the device in whose subnet its next hop is, or that its next hop names."""
     if not rule.interface:
         return None
     subnets = [
@@ -183,8 +184,9 @@ def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[by
         for subnet in some
         if (len(subnet.address) == 4) is (version == 4)
     ]
-    hosts = (BgpPrefix(address, len(address) * 8) for address in around.routers)
-    return tuple(sorted(host.address for host in hosts if any(within(host, subnet) for subnet in subnets)))
+    named = {bare(one) for one in around.routers if (device := device_of(one)) and fnmatchcase(device, rule.interface)}
+    hosts = (BgpPrefix(address, len(address) * 8) for address in around.routers if not device_of(address))
+    return tuple(sorted(named | {host.address for host in hosts if any(within(host, one) for one in subnets)}))
 
 
 def _with_operations(rule: FilterRule, match: Match, audience: Audience, exporting: bool) -> Iterator[Statement]:

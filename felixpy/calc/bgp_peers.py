@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from birdpy import topology
-from birdpy.addresses import format_address
+from birdpy.addresses import bare, format_address
 from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, RESTART_TIME_S_MAX, Bfd, GracefulRestart
 from birdpy.topology import KERNELS_CHOICE, Wish
 from felixpy.resources.bgp_types import (
@@ -73,10 +73,14 @@ class Passwords:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The peers of all nodes, and why some of them get no session: by the names that `peers` have."""
+    """The peers of all nodes, and why some of them get no session: by the names that `peers` have.
+
+    `links`: this node's devices that stand for whoever is at their other end.
+    """
 
     peers: tuple[topology.Peer, ...]
     refused: Mapping[str, str]
+    links: frozenset[str] = frozenset()
 
 
 def object_of(name: str) -> str:
@@ -84,8 +88,10 @@ def object_of(name: str) -> str:
     return f"BGPPeer.metallb.io {name}" if "/" in name else f"BGPPeer {name}"
 
 
-def derive_asked(tables: Tables, node: str, passwords: Passwords) -> Asked:
-    """All peers; `node` is this node, whose labels say which of MetalLB's are for it."""
+def derive_asked(tables: Tables, node: str, passwords: Passwords, routers: Mapping[str, bytes]) -> Asked:
+    """All peers; `node` is this node, whose labels say which of MetalLB's are for it. `routers`: who was heard on the
+    devices that some of those name in place of an address.
+    """
     peers: list[topology.Peer] = []
     refused: dict[str, str] = {}
     for name, peer in tables[Table.BGP_PEER].items():
@@ -94,15 +100,18 @@ def derive_asked(tables: Tables, node: str, passwords: Passwords) -> Asked:
             peers.append(replace(_calico_peer(name.name, peer, tables, passwords), refused=bool(why)))
             if why:
                 refused[name.name] = why
-    me = tables[Table.NODE].get(Name("", node))
-    labels = dict(me.labels) if isinstance(me, Node) else {}
-    for name, speaker_peer in tables[Table.SPEAKER_PEER].items():
-        if isinstance(speaker_peer, SpeakerPeer) and _selects(speaker_peer.node_selectors, labels):
-            why = _why_not_speaker(speaker_peer, name.namespace, tables, passwords)
-            peers.append(replace(_speaker_peer(str(name), speaker_peer, node, tables, passwords), refused=bool(why)))
-            if why:
-                refused[str(name)] = why
-    return Asked(tuple(peers), refused)
+    links: set[str] = set()
+    for name, speaker_peer in _speaker_peers(tables, node):
+        why = _why_not_speaker(speaker_peer, name.namespace, tables, passwords)
+        made = _speaker_peer(str(name), speaker_peer, node, tables, passwords)
+        if speaker_peer.interface:
+            links.add(speaker_peer.interface)
+            made = replace(made, address=routers.get(speaker_peer.interface))
+            why = why or _why_nobody(speaker_peer.interface, routers)
+        peers.append(replace(made, refused=bool(why)))
+        if why:
+            refused[str(name)] = why
+    return Asked(tuple(peers), refused, frozenset(links))
 
 
 def restart_within(limit_s: int | None) -> GracefulRestart | None:
@@ -124,11 +133,9 @@ def select_nodes(selector: Selector, tables: Tables) -> frozenset[str]:
 
 def find_router_id(tables: Tables, node: str) -> tuple[bytes | None, tuple[Refusal, ...]]:
     """The router id that MetalLB's peers of this node ask for, where they agree."""
-    me = tables[Table.NODE].get(Name("", node))
-    labels = dict(me.labels) if isinstance(me, Node) else {}
     asked: dict[bytes, list[Name]] = {}
-    for name, peer in sorted(tables[Table.SPEAKER_PEER].items()):
-        if isinstance(peer, SpeakerPeer) and peer.router_id is not None and _selects(peer.node_selectors, labels):
+    for name, peer in sorted(_speaker_peers(tables, node), key=lambda found: found[0]):
+        if peer.router_id is not None:
             asked.setdefault(peer.router_id, []).append(name)
     if len(asked) <= 1:
         return next(iter(asked), None), ()
@@ -136,8 +143,26 @@ def find_router_id(tables: Tables, node: str) -> tuple[bytes | None, tuple[Refus
     return None, tuple(Refusal(object_of(str(name)), f"routerID: {why}") for names in asked.values() for name in names)
 
 
-def _selects(selectors: tuple[Selector, ...], labels: Mapping[str, str]) -> bool:
-    return not selectors or any(compile_selector(one)(labels) for one in selectors)
+def _speaker_peers(tables: Tables, node: str) -> Iterator[tuple[Name, SpeakerPeer]]:
+    """MetalLB's that are for this node."""
+    me = tables[Table.NODE].get(Name("", node))
+    labels = dict(me.labels) if isinstance(me, Node) else {}
+    for name, peer in tables[Table.SPEAKER_PEER].items():
+        if isinstance(peer, SpeakerPeer):
+            selectors = peer.node_selectors
+            if not selectors or any(compile_selector(one)(labels) for one in selectors):
+                yield name, peer
+
+
+def _why_nobody(device: str, routers: Mapping[str, bytes]) -> str:
+    """Why a device gives no neighbour. Policies name neighbours by address: two alike would be taken for one."""
+    router = routers.get(device)
+    if router is None:
+        return f"no router is heard on {device} (it has to send router advertisements there)"
+    alike = [one for one, other in sorted(routers.items()) if bare(other) == bare(router)]
+    if alike[0] != device:
+        return f"the routers on {alike[0]} and {device} have one address, {format_address(bare(router))}"
+    return ""
 
 
 def _why_not(peer: BgpPeer, tables: Tables, passwords: Passwords) -> str:
@@ -181,11 +206,10 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
 
 
 def _why_not_speaker(peer: SpeakerPeer, namespace: str, tables: Tables, passwords: Passwords) -> str:
-    unsupported = list(peer.unsupported)
-    if peer.interface:
-        unsupported.append("interface")
-    if unsupported:
-        return f"{', '.join(unsupported)}: not to be had with GoBGP"
+    if peer.unsupported:
+        return f"{', '.join(peer.unsupported)}: not to be had with GoBGP"
+    if peer.interface and (peer.source is not None or peer.multihop):
+        return f"{'sourceAddress' if peer.source is not None else 'ebgpMultiHop'}: not with interface"
     if peer.password_secret is not None:
         if why := passwords.why_unusable(peer.password_secret):
             return why
@@ -224,7 +248,7 @@ def _speaker_peer(name: str, peer: SpeakerPeer, node: str, tables: Tables, passw
             keepalive_s=peer.keepalive_s,
             connect_retry_s=peer.connect_retry_s,
             multihop_ttl=MULTIHOP_TTL_MAX if peer.multihop else None,
-            versions=(4, 6) if peer.both_families else None,
+            versions=(4, 6) if peer.both_families or peer.interface else None,
             graceful_restart=restart if peer.graceful_restart else None,
             bfd=bfd,
         ),

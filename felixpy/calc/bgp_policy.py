@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
-from birdpy.addresses import version_of
+from birdpy.addresses import device_of, version_of
 from birdpy.intent import (
     Change,
     Direction,
@@ -117,7 +117,7 @@ def _next_hops(circle: Circle) -> Iterator[Statement]:
         crossing = [
             address
             for address, neighbor in circle.neighbors.items()
-            if version in neighbor.families and version_of(address) != version
+            if version in neighbor.families and version_of(address) != version and not device_of(address)
         ]
         if crossing:
             match = Match(tuple(sorted(crossing)), version=version, origin=RouteOrigin.LOCAL)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
 from birdpy.addresses import format_address, parse_address
 from birdpy.addresses import parse_prefix as parse_prefix_of_bgp
 from birdpy.fib import LOCAL_PREF_TOP
+from birdpy.gobgp.versions import find_impossible
 from birdpy.intent import ANY_AS, Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
 from felixpy.calc.announcements import Announcement, Why
@@ -280,6 +282,52 @@ def test_what_metallbs_peer_cannot_have_is_said(peer: dict[str, object], why: st
     assert world.addresses == []
     ((what, said),) = world.refused
     assert (what, why in said) == ("BGPPeer.metallb.io m/tor", True)
+
+
+HEARD = parse_address("fe80::1%eth0")
+LINK: dict[str, object] = {"peerAddress": None, "peerASN": None, "dynamicASN": "external", "interface": "eth0"}
+
+
+def on_link(*heard: str) -> World:
+    """A world in which these routers are heard."""
+    return World(HostFacts(routers={format_address(one).partition("%")[2]: one for one in map(parse_address, heard)}))
+
+
+def test_a_link_is_a_session_of_both_families_with_whoever_is_heard_there() -> None:
+    world = on_link("fe80::1%eth0").metallb(**LINK)
+    assert world.plan.listens_on == {"eth0"}
+    neighbor = world.intent.neighbors[HEARD]
+    assert (neighbor.families, neighbor.asn, neighbor.source) == ((4, 6), ANY_AS, None)
+    assert exports(world) == [], "each family goes with the address that the session has"
+    assert world.refused == []
+    assert set(find_impossible(world.intent, 3)) == {HEARD}
+
+
+@pytest.mark.parametrize(
+    ("heard", "peer", "why"),
+    [
+        ((), {}, "no router is heard on eth0"),
+        (("fe80::1%eth1",), {}, "no router is heard on eth0"),
+        (("fe80::1%bond0", "fe80::1%eth0"), {}, "the routers on bond0 and eth0 have one address, fe80::1"),
+        (("fe80::1%eth0",), {"sourceAddress": "192.0.2.1"}, "sourceAddress: not with interface"),
+        (("fe80::1%eth0",), {"ebgpMultiHop": True}, "ebgpMultiHop: not with interface"),
+    ],
+)
+def test_a_link_without_its_own_router_gives_no_session(
+    heard: tuple[str, ...], peer: dict[str, object], why: str
+) -> None:
+    world = on_link(*heard).metallb(**{**LINK, **peer})
+    assert world.addresses == []
+    ((what, said),) = world.refused
+    assert (what, why in said) == ("BGPPeer.metallb.io m/tor", True)
+
+
+def test_what_is_for_some_peers_is_kept_from_a_link_and_goes_to_it_where_it_is_named() -> None:
+    vip = Announcement(parse_prefix("203.0.113.1"), Why.SERVICE, peers=("tor",))
+    world = on_link("fe80::1%eth0").metallb().metallb("m/link", **LINK)
+    for announced, kept_from in ((vip, HEARD), (replace(vip, peers=("link",)), parse_address(TOR))):
+        (restricted,) = [one for one in world.derive(announced).intent.policy.exports if one.match.prefixes]
+        assert restricted.match.neighbors == (kept_from,)
 
 
 def test_what_another_node_cannot_have_is_none_of_our_concern() -> None:

@@ -202,8 +202,10 @@ class SpeakerPeerSpec(Shape):
             yield Fault(("passwordSecret",), "cannot stand beside password")
         if self.vrf:
             yield Fault(("vrf",), "is not supported")
-        if self.interface:
-            yield Fault(("interface",), "is not supported: write the peer's address")
+        if self.interface and self.sourceAddress is not None:
+            yield Fault(("sourceAddress",), "cannot stand beside interface")
+        if self.interface and self.ebgpMultiHop:
+            yield Fault(("ebgpMultiHop",), "cannot stand beside interface")
         hold_s, keepalive_s = (read_seconds("", text) for text in (self.holdTime, self.keepaliveTime))
         if hold_s is not None and 0 < hold_s < 3:
             yield Fault(("holdTime",), "is 0, or 3s and more")

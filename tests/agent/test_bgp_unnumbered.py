@@ -1,0 +1,195 @@
+"""A session that names a link and no address, with FRR at the other end: no address of either family on the link.
+
+The whole agent with gobgpd 4, fed through etcd; both families over one session, packets of pods both ways.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from birdpy.process import listener_pid
+from tests.agent.cluster import FELIXCTL
+from tests.agent.node import Node, resource
+from tests.birdpy.conftest import GOBGPD
+from tests.support.netns import Namespace, link_namespaces, unique_name
+from tests.support.process import Daemon
+from tests.support.wait import eventually
+
+BLOCKS = {"ipv4": "10.64.9.0/26", "ipv6": "fd64:9::/122"}
+POD = ("10.64.9.1", "fd64:9::1")
+OUTSIDE = ("192.0.2.1", "2001:db8:2::1")
+PEERS = "/felixpy/resources/metallb.io/v1beta2/bgppeers/m"
+
+FRR = """
+router bgp 65000
+ bgp router-id 192.0.2.1
+ no bgp ebgp-requires-policy
+ neighbor eth0 interface remote-as external
+ address-family ipv4 unicast
+  network 192.0.2.1/32
+ exit-address-family
+ address-family ipv6 unicast
+  network 2001:db8:2::1/128
+  neighbor eth0 activate
+ exit-address-family
+"""
+
+
+@dataclass
+class Rack:
+    """The node n1, whose eth0 has link-local addresses alone, and its ToR."""
+
+    node: Node
+    tor: Namespace
+    vty: Path
+
+    def peer(self, name: str = "tor", **spec: Any) -> None:
+        given = {"myASN": 64512, "dynamicASN": "external", "interface": "eth0", **spec}
+        self.node.etcd.put(f"{PEERS}/{name}", {"metadata": {"name": name, "namespace": "m"}, "spec": given})
+
+    def bgp(self) -> Any:
+        env = {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
+        shown = self.node.namespace.run(FELIXCTL, "bgp", "-o", "json", timeout_s=50, check=False, env=env)
+        (status,) = json.loads(shown)["nodes"]
+        return status["bgp"]
+
+    def refusals(self) -> dict[str, str]:
+        return {one["operation"]: one["error"] for one in self.bgp()["refusals"]}
+
+    def told(self) -> set[str]:
+        """What the ToR has heard of the node."""
+        found: set[str] = set()
+        for family in ("ipv4", "ipv6"):
+            argv = ("vtysh", "--vty_socket", self.vty, "-c", f"show bgp {family} unicast json")
+            routes = json.loads(self.tor.run(*argv, timeout_s=10))["routes"]
+            found |= {prefix for prefix, paths in routes.items() if paths[0]["path"] == "64512"}
+        return found
+
+    def routes(self) -> list[str]:
+        """The node's learned routes."""
+        shown = [self.node.namespace.ip(family, "route", "show", "proto", "177") for family in ("-4", "-6")]
+        return [line for text in shown for line in text.splitlines()]
+
+    def has_routes(self) -> bool:
+        return len(self.routes()) == 2
+
+    def pings(self) -> bool:
+        """Whether packets pass both ways in both families, between an address behind the ToR and the pod."""
+        ways = zip(POD, OUTSIDE, strict=True)
+        return all(self.tor.succeeds("ping", "-c1", "-W1", "-I", outside, pod) for pod, outside in ways)
+
+
+@pytest.fixture(scope="module")
+def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+    vty = Path("/tmp") / unique_name("frr")
+    tor = Namespace.create("tor")
+    daemons: list[Daemon] = []
+    try:
+        vty.mkdir()
+        shutil.chown(vty, "frr", "frr")
+        with Node("agent,bgp") as node:
+            link_namespaces(node.namespace, "eth0", tor, "eth0")
+            tor.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+            tor.add_address("lo", "192.0.2.1/32", "2001:db8:2::1/128")
+            node.namespace.add_address("lo", "10.97.0.1/32", "fd97::1/128")
+            (vty / "bgpd.conf").write_text(FRR)
+            for argv in (["zebra"], ["bgpd", "-f", str(vty / "bgpd.conf")]):
+                given = [f"/usr/lib/frr/{argv[0]}", *argv[1:], "-P", "0", "-i", str(vty / f"{argv[0]}.pid")]
+                given += ["-z", str(vty / "zserv.api"), "--vty_socket", str(vty)]
+                daemons.append(Daemon(given, vty / f"{argv[0]}.log", netns=tor.name).start())
+                daemons[-1].wait_ready(lambda name=argv[0]: (vty / f"{name}.vty").exists())
+            bgp = {"ipv4Address": "10.97.0.1/32", "ipv6Address": "fd97::1/128"}
+            node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
+            for family, cidr in BLOCKS.items():
+                block: dict[str, Any] = {
+                    "cidr": cidr,
+                    "affinity": "host:n1",
+                    "allocations": [None, 0, *[None] * 62],
+                    "attributes": [{}],
+                }
+                node.etcd.put(f"/calico/ipam/v2/assignment/{family}/block/{cidr.replace('/', '-')}", block)
+            node.pod("web", *POD).write()
+            node.agent = node.make_agent("--gobgpd", GOBGPD[4])
+            node.agent.start()
+            yield Rack(node, tor, vty)
+    finally:
+        for daemon in daemons:
+            daemon.kill()
+        tor.delete()
+        shutil.rmtree(vty, ignore_errors=True)
+
+
+def test_one_session_over_a_bare_link_carries_both_families(rack: Rack) -> None:
+    rack.peer()
+    eventually(rack.has_routes, within_s=30)
+    assert all("via" in one and "fe80::" in one and "dev eth0" in one for one in map(resolved(rack), rack.routes()))
+    eventually(lambda: rack.told() == set(BLOCKS.values()), within_s=10)
+    eventually(rack.pings, within_s=10)
+    (session,) = rack.bgp()["sessions"]
+    assert session["address"].startswith("fe80::")
+    assert session["address"].endswith("%eth0")
+    assert rack.refusals() == {}
+
+
+def test_a_link_that_loses_its_carrier_ends_the_session_at_once_and_gets_it_back(rack: Rack) -> None:
+    rack.tor.ip("link", "set", "eth0", "down")
+    eventually(lambda: rack.routes() == [], within_s=15)
+    assert "no router is heard on eth0" in eventually(lambda: rack.refusals().get("BGPPeer.metallb.io m/tor"))
+    rack.tor.ip("link", "set", "eth0", "up")
+    eventually(rack.pings, within_s=40)
+
+
+def test_a_neighbour_with_another_address_is_found_anew(rack: Rack) -> None:
+    before = rack.bgp()["sessions"][0]["address"]
+    rack.tor.ip("link", "set", "eth0", "down")
+    rack.tor.ip("link", "set", "eth0", "address", "02:00:00:00:00:77")
+    rack.tor.ip("link", "set", "eth0", "up")
+    eventually(rack.pings, within_s=40)
+    (session,) = rack.bgp()["sessions"]
+    assert session["address"] == "fe80::ff:fe00:77%eth0" != before
+
+
+def test_what_does_not_go_with_a_link_is_named(rack: Rack) -> None:
+    rack.peer(ebgpMultiHop=True)
+    eventually(lambda: rack.refusals() == {"BGPPeer.metallb.io m/tor": "ebgpMultiHop: not with interface"})
+    eventually(lambda: rack.routes() == [], within_s=15)
+    rack.peer()
+    eventually(rack.has_routes, within_s=30)
+
+
+def test_the_session_ends_with_its_peer(rack: Rack) -> None:
+    eventually(rack.has_routes, within_s=30)
+    rack.node.etcd.delete(f"{PEERS}/tor")
+    eventually(lambda: rack.routes() == [] and rack.told() == set(), within_s=15)
+    assert rack.bgp()["sessions"] == []
+
+
+def test_gobgp_3_refuses_it_by_name(rack: Rack) -> None:
+    rack.node.agent.stop()
+    os.kill(listener_pid(rack.node.run_dir / "gobgp.sock") or 0, signal.SIGKILL)
+    rack.node.agent = rack.node.make_agent("--gobgpd", GOBGPD[3])
+    rack.node.agent.start()
+    rack.peer()
+    eventually(
+        lambda: any("GoBGP 3 has no sessions over a link" in why for why in rack.refusals().values()), within_s=30
+    )
+
+
+def resolved(rack: Rack) -> Any:
+    """A route with what its nexthop object says."""
+
+    def resolve(route: str) -> str:
+        words = route.split()
+        number = words[words.index("nhid") + 1]
+        return rack.node.namespace.ip("nexthop", "show", "id", number)
+
+    return resolve
