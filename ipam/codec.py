@@ -39,7 +39,7 @@ class Malformed(ValueError):
     """A value is not what its key promises: it counts as unusable, and its `field` is to be reported."""
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
+        super().__init__(f"{field}: {problem}" if field else problem)
         self.field = field
 
 

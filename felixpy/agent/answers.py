@@ -67,6 +67,8 @@ _log = logging.getLogger(__name__)
 
 COUNTERS_TIMEOUT_S = 1.0
 """How long gobgpd may take to tell its counters before the last known ones are given."""
+LEADER_TIMEOUT_S = 1.0
+"""How long etcd may take to tell who leads: one that hangs must not keep the rest of the answer back."""
 
 
 class StatusReader:
@@ -87,13 +89,12 @@ class StatusReader:
     ) -> NodeStatus:
         """How the process stands now, with the details asked for."""
         state = self._syncer.state
-        detail = " ".join(filter(None, (str(state.reason or ""), state.detail)))
         return NodeStatus(
             node=self._settings.node,
             roles=tuple(sorted(self._settings.roles)),
             version=_own_version(),
             revision=self.revision,
-            datastore=f"{state.phase}: {detail}" if detail else str(state.phase),
+            datastore=f"{state.phase}: {state.why}" if state.why else str(state.phase),
             in_sync=state.phase is Phase.IN_SYNC,
             expected_roles=_known_roles(self._settings.run_dir),
             broken=len(self._broken),
@@ -181,9 +182,10 @@ class StatusReader:
         if self._syncer.state.phase is not Phase.IN_SYNC:
             return False
         try:
-            pair = await self._store.get(LEADER_KEY)
+            async with asyncio.timeout(LEADER_TIMEOUT_S):
+                pair = await self._store.get(LEADER_KEY)
             return pair is not None and msgspec.json.decode(pair.value, type=Leader).node == self._settings.node
-        except (DatastoreError, msgspec.MsgspecError):
+        except (TimeoutError, DatastoreError, msgspec.MsgspecError):
             return False
 
 

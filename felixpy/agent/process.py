@@ -275,7 +275,7 @@ class _Process:
         return Decoded(ref, None) if ref is not None else None
 
     def _state_changed(self, state: SyncState) -> None:
-        detail = f": {state.reason or ''} {state.detail}".rstrip(": ") if state.reason or state.detail else ""
+        detail = f": {state.why}" if state.why else ""
         level = logging.WARNING if state.phase in (Phase.FROZEN, Phase.UNAVAILABLE) else logging.INFO
         _log.log(level, "datastore: %s%s", state.phase, detail)
         if self._agent is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -38,6 +39,7 @@ from felixpy.cni.plan import (
     parse_call,
     parse_owner,
 )
+from felixpy.cni.repeats import Repeats
 from felixpy.cni.result import AddResult, render_result
 from felixpy.cni.timing import Stage, Timing, Timings
 from felixpy.cni.wire import Answer, Request
@@ -80,6 +82,7 @@ class Verbs:
         self._locks = NamedLocks()
         self._wirer = Wirer()
         self._kept = asyncio.Event()
+        self._repeats = Repeats()
         self.timings = Timings()
 
     async def answer(self, request: Request, netns: int | None) -> Answer:
@@ -92,7 +95,8 @@ class Verbs:
             failure = as_cni_error(error)
             self.timings.note(request.command if request.command in tuple(Verb) else "", timing, failure.code)
             subject = f"{request.command} {request.container_id} {request.ifname}".strip()
-            log.warning("%r: code %d: %s", subject, failure.code, failure)
+            news = self._repeats.is_news(subject, str(failure), time.monotonic())
+            log.log(logging.WARNING if news else logging.DEBUG, "%r: code %d: %s", subject, failure.code, failure)
             return Answer(1, render_error(failure, find_version(request.config)))
         self.timings.note(call.verb, timing)
         return Answer(0, output)

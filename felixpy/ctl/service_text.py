@@ -7,13 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from felixpy.addresses import format_address
 from felixpy.ctl.cells import align_rows, list_some
 from felixpy.ctl.manifests import Body, Json
-from felixpy.ctl.service_view import EVERY_NODE, Facts, FrontendView, derive_frontends, derive_reaches, list_backends
+from felixpy.ctl.service_view import (
+    EVERY_NODE,
+    PROTOCOLS,
+    Facts,
+    FrontendView,
+    derive_frontends,
+    derive_reaches,
+    list_backends,
+)
 from felixpy.ctl.vips import Reach
 from felixpy.resources.types import PortUse, ServicePort
 from felixpy.status import NodeStatus
 
 NOTHING = "-"
-_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 Nodes = Mapping[str, NodeStatus | None]
 
 
@@ -45,7 +52,7 @@ def _port(facts: Facts, port: ServicePort) -> str:
 
 
 def _protocol(number: int) -> str:
-    return _PROTOCOLS.get(number, str(number))
+    return PROTOCOLS.get(number, str(number))
 
 
 def render_service(facts: Facts, nodes: Nodes) -> Iterator[str]:

@@ -5,13 +5,15 @@ In: what the datastore holds of it, and what the nodes said; out: values to show
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from felixpy.addresses import Address, format_address
-from felixpy.calc.frontends import effective_slices, is_forwarded
+from felixpy.calc.frontends import Claim, Frontend, Held, Here, derive_claims, effective_slices, is_forwarded
+from felixpy.calc.topology import Locality
 from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import wants_address
+from felixpy.ctl.cells import list_some
 from felixpy.ctl.vips import Reach, derive_reach
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref
@@ -26,6 +28,7 @@ PREFIXES = tuple(
     prefix.encode() for prefix in (SERVICES.prefix, *(info.prefix for info in _SLICES), GRANTS_PREFIX, _STATUS)
 )
 EVERY_NODE = ("0.0.0.0", "::")
+PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Facts:
     grants: tuple[Grant, ...] = ()
     ports: tuple[PortGrant, ...] = ()
     refusal: str = ""
+    lost: tuple[str, ...] = ()
+    """What another Service has of what it asks for, in words."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -62,6 +67,8 @@ class Facts:
             return f"no address: {self.refusal}" if not self.grants else f"not as it wants: {self.refusal}"
         if service.type == "LoadBalancer" and not self.grants:
             return "no address yet" if wants_address(service) else f"left to class {service.class_name}"
+        if self.lost:
+            return list_some(self.lost)
         if not self.backends:
             return "no endpoint"
         return "" if self.ready else "no endpoint is ready"
@@ -96,7 +103,7 @@ def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
                 ports.setdefault(granted.service, []).append(granted)
             case _:
                 pass
-    return {
+    facts = {
         name: Facts(
             name,
             service,
@@ -107,6 +114,33 @@ def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
         )
         for name, service in sorted(services.items())
     }
+    lost = _find_lost(facts.values())
+    return {name: replace(one, lost=tuple(lost.get(name, ()))) for name, one in facts.items()}
+
+
+def _find_lost(services: Iterable[Facts]) -> Mapping[Name, Sequence[str]]:
+    """By Service the frontends that it asks for and another has, as every node decides it.
+
+    Missing external addresses: which of them count is for BGPConfiguration to say.
+    """
+    holders: dict[Frontend, Claim] = {}
+    claimed: list[tuple[Frontend, Claim]] = []
+    for one in services:
+        given = {use: port.port for port in one.ports for use in port.uses}
+        held = Held((), tuple(grant.address for grant in one.grants), given)
+        for frontend, (claim, _) in derive_claims(one.name, one.service, held, _ANYWHERE).items():
+            claimed.append((frontend, claim))
+            holders[frontend] = min(claim, holders.get(frontend, claim))
+    lost: dict[Name, list[str]] = {}
+    for frontend, claim in claimed:
+        if holders[frontend] != claim:
+            where = "every node" if frontend.is_node_port else format_address(frontend.address)
+            port = f"{PROTOCOLS.get(frontend.protocol, frontend.protocol)}/{frontend.port}"
+            lost.setdefault(claim.service, []).append(f"{where} {port}: Service {holders[frontend].service} has it")
+    return lost
+
+
+_ANYWHERE = Here(Locality(""), lambda backend: False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,12 @@ class SyncState:
     reason: FreezeReason | ConnectReason | None = None
     detail: str = ""
 
+    @property
+    def why(self) -> str:
+        """Reason and detail in words, each once; "" where nothing is to be said."""
+        reason = str(self.reason or "")
+        return self.detail if self.detail.startswith(reason) else f"{reason} {self.detail}".rstrip()
+
 
 @dataclass(frozen=True, slots=True)
 class SyncSettings:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,33 @@ def test_who_tells_which_peers_of_a_service(both: Cluster, tmp_path: Path) -> No
     ]
 
 
+def test_a_service_is_told_of_what_another_has(both: Cluster, tmp_path: Path) -> None:
+    rivals = "".join(
+        f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{type: NodePort, clusterIP: 10.97.0.9, ports: [{{port: 80, nodePort: 30999}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{port: 8080, protocol: TCP}}]
+endpoints: [{{addresses: [10.65.0.3], nodeName: n1}}]
+"""
+        for name in ("first", "second")
+    )
+    (tmp_path / "rivals.yaml").write_text(rivals)
+    both.felixctl("apply", "-f", str(tmp_path / "rivals.yaml"))
+    said = both.felixctl("svc", "second")
+    assert said.code == 1
+    assert "10.97.0.9 tcp/80: Service default/first has it" in said.out.splitlines()[0]
+    assert "every node tcp/30999: Service default/first has it" in said.out.splitlines()[0]
+    assert both.felixctl("svc", "first").out.startswith("Service default/first: ok")
+    both.felixctl("delete", "-f", str(tmp_path / "rivals.yaml"))
+
+
 def _in_kernels(cluster: Cluster) -> str:
     said = cluster.felixctl("svc", "web").out
     return said if "announced by BGP from n1" in said else ""
@@ -278,6 +307,16 @@ def test_a_killed_agent_does_not_answer(lone: Cluster) -> None:
     local = lone.felixctl("status", "--local", node=lone.n2)
     assert local.code == 1
     assert "no process of felixpy answers" in local.err
+
+
+def test_a_process_tells_of_itself_while_etcd_hangs(both: Cluster) -> None:
+    os.kill(both.etcd.daemon.pid, signal.SIGSTOP)
+    try:
+        local = both.felixctl("status", "--local", node=both.n1)
+        assert local.out.startswith("node:"), local.err
+    finally:
+        os.kill(both.etcd.daemon.pid, signal.SIGCONT)
+    eventually(lambda: both.felixctl("status").code == 0, within_s=30, every_s=0.5, what="all is well again")
 
 
 def test_a_role_that_died_beside_another_is_missed(lone: Cluster) -> None:

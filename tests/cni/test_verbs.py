@@ -7,8 +7,11 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.plan import PodFacts
+from felixpy.cni.repeats import MOST, PAUSE_S, Repeats
 from felixpy.cni.verbs import Limits
 from felixpy.drivers.netlink.pod import RETIRED_GROUP
 from tests.cni.conftest import NETWORK, Node, k8s_args, texts
@@ -197,6 +200,27 @@ def test_status_tells_why_not(node: Node) -> None:
     node.backend.unready = CniError(Code.NOT_AVAILABLE, "the datastore is not in sync")
     shown = node.call("STATUS", container="", cniVersion="1.1.0")
     assert (shown.code, shown.json["msg"]) == (Code.NOT_AVAILABLE, "the datastore is not in sync")
+
+
+def test_a_runtime_that_asks_again_and_again_fills_no_log(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    node.backend.unready = CniError(Code.NOT_AVAILABLE, "the datastore is not in sync")
+    asked = [node.call("STATUS", container="", cniVersion="1.1.0").code for _ in range(4)]
+    node.backend.unready = CniError(Code.NOT_AVAILABLE, "the agent does not obey the datastore")
+    asked += [node.call("STATUS", container="", cniVersion="1.1.0").code for _ in range(2)]
+    assert asked == [Code.NOT_AVAILABLE] * 6
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.rpartition(": ")[2] for line in told] == [
+        "the datastore is not in sync",
+        "the agent does not obey the datastore",
+    ]
+
+
+def test_what_failed_is_told_again_after_a_pause() -> None:
+    repeats = Repeats()
+    told = [repeats.is_news("STATUS", "no", now) for now in (0, 1, PAUSE_S - 1, PAUSE_S, PAUSE_S + 1)]
+    assert told == [True, False, False, True, False]
+    assert all(repeats.is_news(f"ADD {number}", "no", PAUSE_S) for number in range(MOST))
+    assert repeats.is_news("STATUS", "no", PAUSE_S + 1), "the oldest is forgotten"
 
 
 def test_add_is_refused_while_the_agent_is_not_ready(node: Node, pod: Namespace) -> None:

@@ -112,3 +112,25 @@ def test_rules_have_calicos_limit(direction: str) -> None:
 
 def test_a_kind_without_rules_is_taken_as_it_is() -> None:
     assert problems("Secret", "data: {a: b}\nwhatever: [1]") == []
+
+
+def test_settings_that_no_agent_reads_are_named() -> None:
+    found = problems(
+        "FelixConfiguration",
+        """\
+metadata: {name: default}
+spec:
+  bpfEnabled: true
+  bpfLogLevel: Debug
+  chainInsertMode: Append
+  floatingIPs: Disabled
+  ipv6Support: false
+  logSeverityScreen: Info
+  vxlanEnabled: true
+  wireguardEnabled: false
+  wireguardListeningPort: 51820
+""",
+    )
+
+    unread = ("bpfEnabled", "bpfLogLevel", "chainInsertMode", "ipv6Support")
+    assert found == [f"warning: spec.{field}: is kept, and not acted on yet" for field in unread]

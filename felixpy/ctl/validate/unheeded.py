@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from felixpy.ctl.manifests import Manifest, Problem, Severity
+from felixpy.ctl.manifests import Json, Manifest, Problem, Severity
 
+NOT_YET = "is kept, and not acted on yet"
 KINDS = frozenset(
     {
         ("projectcalico.org", "KubeControllersConfiguration"),
@@ -43,22 +44,59 @@ DEFAULTS: Mapping[tuple[str, str], Mapping[str, str]] = {
 }
 """Fields that no agent reads, whose usual value is what happens anyway."""
 
+FELIX_SETTINGS = frozenset(
+    {
+        *("allowIPIPPacketsFromWorkloads", "allowVXLANPacketsFromWorkloads", "defaultEndpointToHostAction"),
+        *("disableConntrackInvalidCheck", "failsafeInboundHostPorts", "failsafeOutboundHostPorts", "floatingIPs"),
+        *("flowLogsFileEnabledForAllowed", "flowLogsFileEnabledForDenied", "healthEnabled", "healthHost"),
+        *("healthPort", "interfacePrefix", "ipipMTU", "iptablesNATOutgoingInterfaceFilter", "logPrefix"),
+        *("mtuIfacePattern", "natOutgoingAddress", "natOutgoingExclusions", "prometheusMetricsEnabled"),
+        *("prometheusMetricsHost", "prometheusMetricsPort", "serviceLoopPrevention", "vxlanMTU", "vxlanMTUV6"),
+        *("vxlanPort", "vxlanVNI"),
+    }
+)
+"""The fields of FelixConfiguration that an agent reads."""
+FELIX_USUAL: Mapping[str, Json] = {
+    "ipv6Support": True,
+    "logSeverityScreen": "Info",
+    "reportingInterval": "0s",
+    "useInternalDataplaneDriver": True,
+    "xdpEnabled": True,
+}
+"""Those that no agent reads, whose usual value is what happens anyway; of others it is that they are not on."""
+FELIX_ELSEWHERE = frozenset({"ipipEnabled", "vxlanEnabled"})
+"""Those that say once more what the pools say, and pools count."""
+FELIX_ENGINES = ("bpf", "wireguard")
+FELIX_SWITCHES = ("Enabled", "EnabledV6")
+"""Beginnings of names, and what turns such an engine on: while it is off, its other fields mean nothing."""
+
 
 def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
     """A warning for each thing that will have no effect."""
     kind = (manifest.info.group, manifest.info.kind)
     if kind in KINDS:
-        yield Problem((), "is kept, and not acted on yet", Severity.WARNING)
+        yield Problem((), NOT_YET, Severity.WARNING)
     spec = manifest.body.get("spec")
     if not isinstance(spec, dict):
         return
     for field in FIELDS.get(kind, ()):
         if spec.get(field):
-            yield Problem(("spec", field), "is kept, and not acted on yet", Severity.WARNING)
+            yield Problem(("spec", field), NOT_YET, Severity.WARNING)
+    if kind == ("projectcalico.org", "FelixConfiguration"):
+        yield from (Problem(("spec", field), NOT_YET, Severity.WARNING) for field in _unread_settings(spec))
     for field, usual in DEFAULTS.get(kind, {}).items():
         if spec.get(field) not in (None, "", usual):
-            yield Problem(("spec", field), "is kept, and not acted on yet", Severity.WARNING)
+            yield Problem(("spec", field), NOT_YET, Severity.WARNING)
     for field in CLOSED_FIELDS.get(kind, ()):
         if spec.get(field):
             said = "cannot be had, so that nobody gets a session by this object"
             yield Problem(("spec", field), said, Severity.WARNING)
+
+
+def _unread_settings(spec: Mapping[str, Json]) -> Iterator[str]:
+    asked = tuple(one for one in FELIX_ENGINES if any(spec.get(f"{one}{switch}") for switch in FELIX_SWITCHES))
+    for field, value in spec.items():
+        if field in FELIX_SETTINGS | FELIX_ELSEWHERE or value == FELIX_USUAL.get(field, False):
+            continue
+        if not field.startswith(FELIX_ENGINES) or field.startswith(asked):
+            yield field
