@@ -1,7 +1,8 @@
 """Tells those who follow this node's flows, through the datastore, as long as their question stands there.
 
 In: questions, and the flows as they change; out: one put a second and question at the most, under the asker's lease,
-and none while nothing changes. A question that is withdrawn, or whose lease is gone, is followed no more.
+and none while nothing changes. A question that is withdrawn, or whose lease is gone, is followed no more; what a
+datastore that is away does not take is told with what comes next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 from typing import NoReturn
 
 from felixpy.agent.flow_watch import FlowWatch
-from felixpy.datastore.model import DatastoreError, Store
+from felixpy.datastore.model import DatastoreError, Store, Unavailable
 from felixpy.flows.records import FlowsQuestion
 from felixpy.status import Ask, answer_key, render
 
@@ -63,6 +64,10 @@ class FlowFollowers:
                 return
         try:
             await self._store.put(answer_key(name, self._node, ("agent",)), render(answer), ask.lease)
+        except Unavailable as error:
+            if name in self._asked:
+                self._told[name] = after
+            _log.debug("flows are told later: %s", error)
         except DatastoreError as error:
             self.drop(name)
             _log.debug("nobody waits for flows any more: %s", error)
