@@ -1,7 +1,8 @@
 """Advertisements to GoBGP's paths, and its table events to path events.
 
 A next hop of 0.0.0.0 or :: lets GoBGP put each session's own local address in its place. Source: RFC 4271 §5,
-RFC 4760 (IPv6 next hops travel in MP_REACH_NLRI), RFC 9494 §4.4 (the LLGR_STALE community).
+RFC 4760 (IPv6 next hops travel in MP_REACH_NLRI), RFC 9494 §4.4 (the LLGR_STALE community). What the neighbour on a
+bare link taught leads to it, whichever address of its own it names: that one need not be reachable by any other way.
 """
 
 from __future__ import annotations
@@ -9,15 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from birdpy.addresses import (
-    Prefix,
-    device_of,
-    format_address,
-    is_link_local,
-    on_link,
-    parse_address,
-    version_of,
-)
+from birdpy.addresses import Prefix, format_address, parse_address, version_of
 from birdpy.fib import DEFAULT_LOCAL_PREF, Path, PathEvent, PathGone, PathPut, PathSet, Source
 from birdpy.gobgp.wire import Message, Wire, family_message
 from birdpy.intent import Advertisement
@@ -100,13 +93,13 @@ def withdraw_message(wire: Wire, prefix: Prefix) -> Message:
 def read_table_event(wire: Wire, paths: Iterable[Message]) -> TableChange:
     """The changes that one table event tells; prefixes of other families and unreadable ones are left out.
 
-    Paths that follow each other mostly have the same attributes: those are read once.
+    Paths of one neighbour that follow each other mostly have the same attributes: those are read once.
     """
     if wire.generation == 3:
         return _read_sets(wire, paths)
     events: list[PathEvent] = []
     own: list[Prefix] = []
-    last: tuple[object, Path] | None = None
+    last: tuple[object, str, Path] | None = None
     for message in paths:
         prefix = _prefix_of(wire, message)
         if prefix is None:
@@ -116,9 +109,9 @@ def read_table_event(wire: Wire, paths: Iterable[Message]) -> TableChange:
             events.append(PathGone(prefix, source))
         else:
             attributes = message.attributes
-            if last is None or last[0] != attributes:
-                last = attributes, _path_of(wire, message)
-            events.append(PathPut(prefix, source, last[1]))
+            if last is None or last[0] != attributes or last[1] != source.neighbor:
+                last = attributes, source.neighbor, _path_of(wire, message)
+            events.append(PathPut(prefix, source, last[2]))
             if not source.neighbor:
                 own.append(prefix)
     return TableChange(tuple(events), tuple(own))
@@ -155,7 +148,9 @@ def _source_of(message: Message) -> Source:
 def _path_of(wire: Wire, message: Message) -> Path:
     found: Mapping[str, Message] = wire.read_attributes(message)
     text = ""
-    if "mp_reach" in found and found["mp_reach"].next_hops:
+    if "%" in message.neighbor:
+        text = message.neighbor
+    elif "mp_reach" in found and found["mp_reach"].next_hops:
         text = found["mp_reach"].next_hops[0]
     elif "next_hop" in found:
         text = found["next_hop"].next_hop
@@ -163,8 +158,6 @@ def _path_of(wire: Wire, message: Message) -> Path:
         next_hop = parse_address(text)
     except ValueError:
         next_hop = bytes(4)
-    if is_link_local(next_hop) and not device_of(next_hop):
-        next_hop = on_link(next_hop, message.neighbor.partition("%")[2])
     local_pref = found["local_pref"].local_pref if "local_pref" in found else DEFAULT_LOCAL_PREF
     stale = "communities" in found and LLGR_STALE in found["communities"].communities
     return Path(next_hop, local_pref, stale)

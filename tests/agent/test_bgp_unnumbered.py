@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +18,8 @@ from birdpy.process import listener_pid
 from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, resource
 from tests.birdpy.conftest import GOBGPD
-from tests.support.netns import Namespace, link_namespaces, unique_name
-from tests.support.process import Daemon
+from tests.support.frr import Frr, running_frr
+from tests.support.netns import Namespace, link_namespaces
 from tests.support.wait import eventually
 
 BLOCKS = {"ipv4": "10.64.9.0/26", "ipv6": "fd64:9::/122"}
@@ -50,7 +48,7 @@ class Rack:
 
     node: Node
     tor: Namespace
-    vty: Path
+    frr: Frr
 
     def peer(self, name: str = "tor", **spec: Any) -> None:
         given = {"myASN": 64512, "dynamicASN": "external", "interface": "eth0", **spec}
@@ -67,12 +65,7 @@ class Rack:
 
     def told(self) -> set[str]:
         """What the ToR has heard of the node."""
-        found: set[str] = set()
-        for family in ("ipv4", "ipv6"):
-            argv = ("vtysh", "--vty_socket", self.vty, "-c", f"show bgp {family} unicast json")
-            routes = json.loads(self.tor.run(*argv, timeout_s=10))["routes"]
-            found |= {prefix for prefix, paths in routes.items() if paths[0]["path"] == "64512"}
-        return found
+        return self.frr.told_by(64512)
 
     def routes(self) -> list[str]:
         """The node's learned routes."""
@@ -89,43 +82,27 @@ class Rack:
 
 
 @pytest.fixture(scope="module")
-def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
-    vty = Path("/tmp") / unique_name("frr")
+def rack() -> Iterator[Rack]:
     tor = Namespace.create("tor")
-    daemons: list[Daemon] = []
     try:
-        vty.mkdir()
-        shutil.chown(vty, "frr", "frr")
         with Node("agent,bgp") as node:
             link_namespaces(node.namespace, "eth0", tor, "eth0")
             tor.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
             tor.add_address("lo", "192.0.2.1/32", "2001:db8:2::1/128")
             node.namespace.add_address("lo", "10.97.0.1/32", "fd97::1/128")
-            (vty / "bgpd.conf").write_text(FRR)
-            for argv in (["zebra"], ["bgpd", "-f", str(vty / "bgpd.conf")]):
-                given = [f"/usr/lib/frr/{argv[0]}", *argv[1:], "-P", "0", "-i", str(vty / f"{argv[0]}.pid")]
-                given += ["-z", str(vty / "zserv.api"), "--vty_socket", str(vty)]
-                daemons.append(Daemon(given, vty / f"{argv[0]}.log", netns=tor.name).start())
-                daemons[-1].wait_ready(lambda name=argv[0]: (vty / f"{name}.vty").exists())
             bgp = {"ipv4Address": "10.97.0.1/32", "ipv6Address": "fd97::1/128"}
             node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
             for family, cidr in BLOCKS.items():
-                block: dict[str, Any] = {
-                    "cidr": cidr,
-                    "affinity": "host:n1",
-                    "allocations": [None, 0, *[None] * 62],
-                    "attributes": [{}],
-                }
+                allocations = [None, 0, *[None] * 62]
+                block = {"cidr": cidr, "affinity": "host:n1", "allocations": allocations, "attributes": [{}]}
                 node.etcd.put(f"/calico/ipam/v2/assignment/{family}/block/{cidr.replace('/', '-')}", block)
             node.pod("web", *POD).write()
             node.agent = node.make_agent("--gobgpd", GOBGPD[4])
             node.agent.start()
-            yield Rack(node, tor, vty)
+            with running_frr(tor, FRR) as frr:
+                yield Rack(node, tor, frr)
     finally:
-        for daemon in daemons:
-            daemon.kill()
         tor.delete()
-        shutil.rmtree(vty, ignore_errors=True)
 
 
 def test_one_session_over_a_bare_link_carries_both_families(rack: Rack) -> None:

@@ -1,0 +1,49 @@
+"""FRR's zebra and bgpd in a namespace, as a router that sends advertisements has them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.netns import Namespace, unique_name
+from tests.support.process import Daemon
+
+
+class Frr:
+    """Asked with vtysh; `directory` holds the sockets, which FRR's own user has to reach."""
+
+    def __init__(self, namespace: Namespace, directory: Path) -> None:
+        self.namespace, self.directory = namespace, directory
+
+    def told_by(self, asn: int) -> set[str]:
+        """The prefixes whose AS path is this AS alone."""
+        found: set[str] = set()
+        for family in ("ipv4", "ipv6"):
+            argv = ("vtysh", "--vty_socket", self.directory, "-c", f"show bgp {family} unicast json")
+            routes = json.loads(self.namespace.run(*argv, timeout_s=10))["routes"]
+            found |= {prefix for prefix, paths in routes.items() if paths[0]["path"] == str(asn)}
+        return found
+
+
+@contextmanager
+def running_frr(namespace: Namespace, bgpd_conf: str) -> Iterator[Frr]:
+    """FRR with this configuration of bgpd."""
+    directory = Path("/tmp") / unique_name("frr")
+    daemons: list[Daemon] = []
+    try:
+        directory.mkdir()
+        shutil.chown(directory, "frr", "frr")
+        (directory / "bgpd.conf").write_text(bgpd_conf)
+        for name, rest in {"zebra": [], "bgpd": ["-f", str(directory / "bgpd.conf")]}.items():
+            argv = [f"/usr/lib/frr/{name}", *rest, "-P", "0", "-i", str(directory / f"{name}.pid")]
+            argv += ["-z", str(directory / "zserv.api"), "--vty_socket", str(directory)]
+            daemons.append(Daemon(argv, directory / f"{name}.log", netns=namespace.name).start())
+            daemons[-1].wait_ready((directory / f"{name}.vty").exists)
+        yield Frr(namespace, directory)
+    finally:
+        for daemon in daemons:
+            daemon.kill()
+        shutil.rmtree(directory, ignore_errors=True)
