@@ -27,6 +27,7 @@ LEADER_KEY = b"/felixpy/leaders/kubernetes"
 GATHER_S = 0.01
 """Changes so close together are one transaction."""
 NODES_PATH = "/api/v1/nodes"
+_PREFIXES = tuple(info.prefix.encode() for info in IMPORTED)
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ async def serve_importer(access: Access, store: Store, fence: Expect) -> NoRetur
     Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
     """
     copy = _Copy(store, fence)
-    await copy.read()
+    revision = await copy.read()
     labels = NodeLabels(store, fence)
     try:
         async with Api(access) as api, asyncio.TaskGroup() as group:
@@ -48,6 +49,7 @@ async def serve_importer(access: Access, store: Store, fence: Expect) -> NoRetur
                     readers.append(addresses)
                 group.create_task(reflect(api, api_path(info), *readers, optional=is_custom(info)))
             group.create_task(reflect(api, NODES_PATH, labels))
+            group.create_task(copy.follow(revision))
             group.create_task(copy.write())
             group.create_task(labels.serve())
             group.create_task(addresses.serve())
@@ -65,13 +67,27 @@ class _Copy:
         self._store = store
         self._fence = fence
 
-    async def read(self) -> None:
-        """Takes in what the datastore holds."""
-        prefixes = [info.prefix.encode() for info in IMPORTED]
-        async with aclosing(self._store.pages(prefixes)) as pages:
+    async def read(self) -> int:
+        """Takes in what the datastore holds; as of which revision."""
+        revision = 0
+        async with aclosing(self._store.pages(_PREFIXES)) as pages:
             async for page in pages:
+                revision = page.revision
                 for pair in page.items:
-                    self.mirror.holds(pair.key, pair)
+                    self.mirror.holds(pair.key, pair.value, pair.mod_revision)
+        return revision
+
+    async def follow(self, revision: int) -> NoReturn:
+        """Takes in what anybody changes after `revision`.
+
+        Raises  DatastoreError when that can no longer be told: the term ends, and the next one reads anew.
+        """
+        async with aclosing(self._store.watch(_PREFIXES, revision + 1)) as batches:
+            async for events in batches:
+                for event in events:
+                    self.mirror.holds(event.key, event.value, event.mod_revision)
+                self.changed.set()
+        raise AssertionError("a watch ends with an error only")
 
     async def write(self) -> NoReturn:
         """Writes what is due, a batch after the other."""
@@ -87,11 +103,11 @@ class _Copy:
                     fence, *current = result.current
                     check_fence(self._fence, fence)
                     self.mirror.refuse(batch, current)
-                self._tell()
+            self._tell()
 
     def _tell(self) -> None:
-        for key in self.mirror.take_refused():
-            _log.warning("not imported: %s was written by somebody else, and stays", key.decode())
+        for key, why in self.mirror.take_refused().items():
+            _log.warning("not imported: %s: %s", key.decode(), why)
 
 
 class _KindReader:

@@ -21,6 +21,8 @@ ABSENT_S = 60.0
 WATCH_LEAST_S = 1.0
 """A watch that ends earlier is one that something in between cuts off: it is not begun again at once."""
 
+ALWAYS_THERE = "/api/v1/namespaces"
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +43,7 @@ async def reflect(api: Api, path: str, *readers: Reader, optional: bool = False)
     """Tells the readers, until cancelled.
 
     A kind that is not `optional` is always there: who denies it is no API server, or none yet, and says nothing of it.
+    Nor is one that denies an optional kind and what is always there as well.
     """
     said, wait_s = "", RETRY_FIRST_S
     while True:
@@ -56,7 +59,7 @@ async def reflect(api: Api, path: str, *readers: Reader, optional: bool = False)
             _log.info("listed anew: %s", error)
             await asyncio.sleep(random.uniform(0, RETRY_FIRST_S))
         except ApiError as error:
-            if error.status == 404 and optional:
+            if error.status == 404 and optional and await _is_api(api):
                 _log.log(logging.DEBUG if said else logging.INFO, "the API has no %s: looked for again", path)
                 for reader in readers:
                     reader.listed([])
@@ -66,6 +69,15 @@ async def reflect(api: Api, path: str, *readers: Reader, optional: bool = False)
             said = str(error)
             await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
             wait_s = min(wait_s * 2, RETRY_MOST_S)
+
+
+async def _is_api(api: Api) -> bool:
+    """Whether the one who answers has what every API server has: others deny whatever they are asked for."""
+    try:
+        await api.list_page(ALWAYS_THERE)
+    except ApiError:
+        return False
+    return True
 
 
 async def _list(api: Api, path: str, readers: tuple[Reader, ...]) -> str:

@@ -166,6 +166,13 @@ def test_what_a_person_wrote_stays_and_is_named(running: Cluster) -> None:
     assert running.kept("namespaces/mine") == mine
 
 
+def test_what_somebody_deletes_from_the_datastore_comes_back(running: Cluster) -> None:
+    running.etcd.delete(f"{KEPT}/pods/default/first")
+    eventually(lambda: running.kept("pods/default/first"))
+    running.etcd.put(f"{KEPT}/pods/default/first", {**(running.kept("pods/default/first") or {}), "spec": {}})
+    eventually(lambda: (kept := running.kept("pods/default/first")) and kept["spec"])
+
+
 def test_a_service_s_address_is_told_to_the_api(running: Cluster) -> None:
     pool = {"spec": {"addresses": ["203.0.113.7/32"]}}
     running.api.put("/apis/metallb.io/v1beta1/ipaddresspools", "p", pool, "metallb-system")
