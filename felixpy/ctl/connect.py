@@ -80,6 +80,8 @@ def with_store(url: str | None, work: Callable[[Store], Awaitable[Result]]) -> R
 
     try:
         return asyncio.run(run())
+    except BrokenPipeError:
+        raise
     except DatastoreError as error:
         _end(str(error))
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 
 from felixpy.ctl.asking import list_nodes, usual_timeout_s
@@ -21,7 +21,7 @@ NO_ANSWER = "no answer"
 
 async def ask_flows(
     store: Store, names: Collection[str], question: FlowsQuestion, timeout_s: float | None = None
-) -> AsyncIterator[FlowsAnswer]:
+) -> AsyncGenerator[FlowsAnswer, None]:
     """Answers of the named nodes, or of all; a node that does not answer in time is `unread`.
 
     Without `follow` it ends when all have answered, or the time is over.

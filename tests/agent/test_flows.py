@@ -268,6 +268,22 @@ def test_one_who_follows_is_told_what_is_new_and_leaves_nothing_behind(scene: Sc
     eventually(lambda: not node.etcd.get_prefix("/felixpy/answers/") and not node.etcd.get_prefix("/felixpy/ask/"))
 
 
+def test_who_stops_reading_flows_is_told_nothing_more(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
+    eventually(lambda: a.asks(b.addresses[0]) is None)
+    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "flows", "-f", "--denied", "--node", "n1"]
+    with node.namespace.popen(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        following.stdout.readline()
+        following.stdout.close()
+        a.asks(b.addresses[1])
+        assert following.stderr.read() == ""
+    assert following.returncode == 1
+    eventually(lambda: not node.etcd.get_prefix("/felixpy/answers/") and not node.etcd.get_prefix("/felixpy/ask/"))
+
+
 def test_flows_without_etcd(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])

@@ -457,3 +457,17 @@ TOO_WIDE = "BGPAdvertisement metallb-system/wide aggregates to /"
 def widened(spec: str) -> str:
     meta = "{name: wide, namespace: metallb-system}"
     return f"{{apiVersion: metallb.io/v1beta1, kind: BGPAdvertisement, metadata: {meta}, spec: {spec}}}"
+
+
+def test_diff_tells_of_a_change_that_it_does_not_show(felixctl: Callable[..., Answer]) -> None:
+    peer = """\
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: tor, namespace: metallb-system}
+spec: {myASN: 64512, peerASN: 64513, peerAddress: 10.0.0.1, password: PASSWORD}
+"""
+    assert felixctl("apply", "-f", "-", stdin=peer.replace("PASSWORD", "first")).code == 0
+    said = felixctl("diff", "-f", "-", stdin=peer.replace("PASSWORD", "second"))
+    assert said.code == 1
+    assert said.lines == ["BGPPeer metallb-system/tor: what is not shown of it would be another"]
+    assert felixctl("diff", "-f", "-", stdin=peer.replace("PASSWORD", "first")).out == ""

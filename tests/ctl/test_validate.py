@@ -134,3 +134,32 @@ spec:
 
     unread = ("bpfEnabled", "bpfLogLevel", "chainInsertMode", "ipv6Support")
     assert found == [f"warning: spec.{field}: is kept, and not acted on yet" for field in unread]
+
+
+def test_settings_that_would_be_passed_over_are_refused() -> None:
+    found = problems(
+        "FelixConfiguration",
+        """\
+metadata: {name: default}
+spec:
+  interfacePrefix: cali,eth
+  logPrefix: 5
+  prometheusMetricsEnabled: 'true'
+  prometheusMetricsPort: 99999
+  vxlanPort: nine
+""",
+    )
+
+    assert [line.partition(": ")[0] for line in found] == [
+        "spec.interfacePrefix",
+        "spec.logPrefix",
+        "spec.prometheusMetricsEnabled",
+        "spec.prometheusMetricsPort",
+        "spec.vxlanPort",
+    ]
+    assert "'eth' begins the name of interfaces of the node itself (eth0)" in found[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "cali", "cali,tap", "eni", "azv", "gke"])
+def test_prefixes_of_pods_interfaces_are_taken(prefix: str) -> None:
+    assert problems("FelixConfiguration", f"metadata: {{name: default}}\nspec: {{interfacePrefix: '{prefix}'}}") == []

@@ -169,7 +169,8 @@ def unified_diff(change: Change) -> Iterator[str]:
         "/dev/null" if change.before is None else f"now: {change.manifest}",
         "/dev/null" if change.after is None else f"applied: {change.manifest}",
     )
-    yield from difflib.unified_diff(before, after, *names, lineterm="")
+    lines = list(difflib.unified_diff(before, after, *names, lineterm=""))
+    yield from lines or (f"{change.manifest}: what is not shown of it would be another",)
 
 
 def _lines(change: Change, body: Body, side: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,15 +77,16 @@ def command(
         judge = StagedJudge(store)
         told: list[Told] = []
         notes: list[str] = []
-        async for answer in ask_flows(store, nodes, question, timeout):
-            judged = zip(answer.flows, await judge.judge(answer), strict=True)
-            told += [(answer.node, flow, other) for flow, other in judged if other is not None or not staged]
-            notes += render_notes(answer)
-            if answer.unread:
-                silent.append(answer.node)
-            if follow:
-                _show(told, notes, output)
-                told, notes = [], []
+        async with aclosing(ask_flows(store, nodes, question, timeout)) as answers:
+            async for answer in answers:
+                judged = zip(answer.flows, await judge.judge(answer), strict=True)
+                told += [(answer.node, flow, other) for flow, other in judged if other is not None or not staged]
+                notes += render_notes(answer)
+                if answer.unread:
+                    silent.append(answer.node)
+                if follow:
+                    _show(told, notes, output)
+                    told, notes = [], []
         _show(sorted(told, key=lambda one: one[1].last_s), notes, output)
 
     try:

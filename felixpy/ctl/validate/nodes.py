@@ -41,6 +41,24 @@ def check_pattern(text: str) -> str:
     return text
 
 
+def check_interface_prefixes(text: str) -> str:
+    """Beginnings of the names of workloads' interfaces, with commas between: what begins so and is none is closed."""
+    for word in filter(None, map(str.strip, text.split(","))):
+        check_interface(word)
+        taken = next((one for one in NODE_INTERFACES if one.startswith(word)), None)
+        if taken is not None:
+            raise ValueError(
+                f"{word!r} begins the name of interfaces of the node itself ({taken}), which it would close"
+            )
+    return text
+
+
+NODE_INTERFACES = (
+    *("eth0", "ens3", "eno1", "enp0s3", "enx0", "enP1", "em1", "bond0", "team0", "br0", "ib0", "wlan0", "wlp2s0", "lo"),
+    *("vlan1", "vxlan.calico", "vxlan-v6.calico", "tunl0"),
+)
+"""How interfaces are called that carry a node's own traffic."""
+
 InterfaceName = Annotated[str, AfterValidator(check_interface)]
 MtuBytes = Annotated[int, Field(ge=0, le=65535)]
 
@@ -148,6 +166,22 @@ class WorkloadEndpoint(Resource):
 class FelixSpec(Shape):
     anything_else = True
 
+    interfacePrefix: Annotated[str, AfterValidator(check_interface_prefixes)] | None = None
+    defaultEndpointToHostAction: Literal["Drop", "Accept", "Return", "DROP", "ACCEPT", "RETURN"] | None = None
+    allowIPIPPacketsFromWorkloads: bool | None = None
+    allowVXLANPacketsFromWorkloads: bool | None = None
+    disableConntrackInvalidCheck: bool | None = None
+    flowLogsFileEnabledForAllowed: bool | None = None
+    flowLogsFileEnabledForDenied: bool | None = None
+    healthEnabled: bool | None = None
+    healthHost: str | None = None
+    healthPort: PortNumber | None = None
+    logPrefix: str | None = None
+    prometheusMetricsEnabled: bool | None = None
+    prometheusMetricsHost: str | None = None
+    prometheusMetricsPort: PortNumber | None = None
+    vxlanPort: PortNumber | None = None
+    vxlanVNI: Annotated[int, Field(ge=1, le=(1 << 24) - 1)] | None = None
     floatingIPs: Literal["Enabled", "Disabled"] | None = None
     ipipMTU: MtuBytes | None = None
     vxlanMTU: MtuBytes | None = None
@@ -157,8 +191,6 @@ class FelixSpec(Shape):
     natOutgoingExclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
     iptablesNATOutgoingInterfaceFilter: Annotated[str, AfterValidator(check_interface_filter)] | None = None
     serviceLoopPrevention: Literal["Drop", "Reject", "Disabled"] | None = None
-    flowLogsFileEnabledForDenied: bool | None = None
-    flowLogsFileEnabledForAllowed: bool | None = None
 
 
 class FelixConfiguration(Resource):
