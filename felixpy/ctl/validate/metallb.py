@@ -14,6 +14,7 @@ from felixpy.addresses import parse_address, parse_prefix
 from felixpy.ctl.manifests import Path
 from felixpy.ctl.validate.fields import Address, Duration, PortNumber, Text, check_community
 from felixpy.ctl.validate.metadata import LabelSelector, Resource
+from felixpy.ctl.validate.nodes import InterfaceName
 from felixpy.ctl.validate.shape import Fault, Shape
 from felixpy.resources.bgp import read_seconds
 from felixpy.resources.services import DRAINING_ANNOTATION
@@ -174,7 +175,7 @@ class SpeakerPeerSpec(Shape):
     dynamicASN: Literal["internal", "external"] | None = None
     localASN: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
     peerAddress: Address | None = None
-    interface: str = ""
+    interface: InterfaceName | None = None
     sourceAddress: Address | None = None
     peerPort: PortNumber = 179
     holdTime: Duration | None = None
