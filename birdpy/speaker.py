@@ -116,7 +116,10 @@ class BgpRole:
 
     @property
     def settled(self) -> bool:
-        """Whether gobgpd was told all of the last intent; so it is where there is no gobgpd."""
+        """Whether gobgpd has heard of every withdrawal of the last intent; so it is where there is no gobgpd.
+
+        What it refuses otherwise withdraws nothing, and may be refused for ever.
+        """
         return self._driver is None or self._done >= self._asked
 
     async def routes(self) -> AsyncIterator[RouteDelta]:
@@ -262,7 +265,9 @@ class BgpRole:
             _log_batch(outcomes, time.monotonic() - started)
         self._failed = [outcome for outcome in outcomes if outcome.error]
         if not self._failed:
-            self._done, self._agreed = asked, Agreed(intent, driver.actual)
+            self._agreed = Agreed(intent, driver.actual)
+        if not any(isinstance(outcome.operation, Withdraw) for outcome in self._failed):
+            self._done = asked
             self._carried_out()
 
     async def _apply(self, driver: GobgpDriver, operations: Sequence[Operation], restarting: bool) -> Sequence[Outcome]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from birdpy.addresses import Prefix, parse_prefix
 from birdpy.fib import LearnedRoute, Phase
 from birdpy.gobgp.program import GobgpdSettings
-from birdpy.intent import Advertisement, BgpIntent
+from birdpy.intent import Advertisement, BgpIntent, Match, Policy, Statement
 from birdpy.process import listener_pid
 from birdpy.session import DownReason
 from birdpy.speaker import BgpRole, RoleSettings
@@ -294,3 +294,16 @@ async def test_status_says_why_a_session_went_down(routers4: list[Router]) -> No
             await until(lambda: role.status().sessions[b.address].why_down is DownReason.NO_CONNECTION)
     finally:
         end_gobgpd(a)
+
+
+async def test_what_gobgpd_refuses_for_ever_holds_up_no_withdrawal(routers: list[Router]) -> None:
+    (a, b), unreadable = routers[:2], Policy(exports=(Statement(Match(as_path=("(",)), False),))
+    good = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK, VIP))
+    async with running(a, good) as (role, _):
+        await until(lambda: role.status().advertised == 2)
+        role.set_intent(replace(good, advertisements=announcing(BLOCK), policy=unreadable))
+        assert not role.settled
+        await until(lambda: role.status().errors)
+        await until(lambda: role.settled)
+        assert role.status().advertised == 1
+    end_gobgpd(a)
