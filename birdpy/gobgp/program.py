@@ -9,6 +9,9 @@ from pathlib import Path
 
 from birdpy.supervisor import Program
 
+HELP_WITHIN_S = 10.0
+"""How long a program may take to say which options it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class GobgpdSettings:
@@ -42,5 +45,13 @@ async def _serves_metrics(binary: str) -> bool:
     Raises  OSError when the binary cannot be run.
     """
     process = await asyncio.create_subprocess_exec(binary, "--help", stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(HELP_WITHIN_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        raise OSError(f"{binary} --help does not end within {HELP_WITHIN_S:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return b"--metrics-path" in output

@@ -70,6 +70,7 @@ class AgentRole:
         programmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host_changed = host_changed
+        self._devices_again: asyncio.TimerHandle | None = None
         self._mtu_may_change = True
         driver = KernelDriver(backend=settings.backend)
         self._dataplane = Dataplane(
@@ -153,10 +154,15 @@ class AgentRole:
         try:
             devices = self._backend.underlay.devices()
         except OSError as error:
-            _log.warning("the host's devices cannot be read, which is tried again: %s", error)
-            asyncio.get_running_loop().call_later(READ_AGAIN_S, self._put_devices)
+            if self._devices_again is None:
+                _log.warning("the host's devices cannot be read, which is tried again: %s", error)
+                self._devices_again = asyncio.get_running_loop().call_later(READ_AGAIN_S, self._read_devices_again)
         else:
             self._dataplane.put_devices(devices)
+
+    def _read_devices_again(self) -> None:
+        self._devices_again = None
+        self._put_devices()
 
     def datastore_state(self, state: SyncState) -> None:
         """The datastore can be used, or not."""

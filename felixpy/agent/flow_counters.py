@@ -27,10 +27,16 @@ class FlowCounters:
         self._one_at_a_time = asyncio.Lock()
 
     async def count(self, chains: Iterable[str]) -> Mapping[str, Counts]:
-        """What the kernel counted in chains, those that are there; nothing where it does not answer."""
+        """What the kernel counted in chains, those that are there; nothing where it does not answer.
+
+        One who no longer waits leaves the reading to its end: the socket is one, and the thread cannot be cancelled.
+        """
+        return await asyncio.shield(self._count(tuple(chains)))
+
+    async def _count(self, chains: tuple[str, ...]) -> Mapping[str, Counts]:
         async with self._one_at_a_time:
             try:
-                return await asyncio.to_thread(self._read_counts, tuple(chains))
+                return await asyncio.to_thread(self._read_counts, chains)
             except OSError as error:
                 _log.warning("the rules' counters cannot be read: %s", error)
                 return {}

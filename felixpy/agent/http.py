@@ -2,7 +2,7 @@
 
 In: listeners that should be, each with what answers there; out: sockets that are so. A port that is taken is tried
 again until it is free or unwanted, and said once. A peer gets REQUEST_TIMEOUT_S, and at most CONNECTIONS_MOST are
-served at once. Never reads a body.
+served at once, others closed. Never reads a body.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ class HttpServer:
 
     async def _listen(self, listener: Listener) -> NoReturn:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._places.locked():
+                writer.close()
+                return
             async with self._places:
                 await self._serve_one(listener, reader, writer)
 
