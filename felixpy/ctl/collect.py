@@ -26,7 +26,8 @@ def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
             try:
                 documents.extend(parse_documents(text, file))
             except YamlError as error:
-                broken.append(Report("", Source(error.place), Problem((), error.why)))
+                why = f"{error.why}: it is read no further"
+                broken.append(Report("", Source(error.place), Problem((), why)))
     except OSError as error:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
     except NoText as error:

@@ -70,7 +70,7 @@ def test_a_broken_file_does_not_hold_up_the_others(felixctl: Felixctl, store: Et
 
     assert flat.code == 1
     assert flat.lines == ["NetworkPolicy default/web created", "Service default/svc created"]
-    assert flat.err == f"error: {tmp_path}/a.yaml:8:1: did not find expected ',' or ']'\n"
+    assert flat.err == f"error: {tmp_path}/a.yaml:8:1: did not find expected ',' or ']': it is read no further\n"
     assert deep.lines[-1] == "Namespace x created"
 
 
@@ -471,3 +471,10 @@ spec: {myASN: 64512, peerASN: 64513, peerAddress: 10.0.0.1, password: PASSWORD}
     assert said.code == 1
     assert said.lines == ["BGPPeer metallb-system/tor: what is not shown of it would be another"]
     assert felixctl("diff", "-f", "-", stdin=peer.replace("PASSWORD", "first")).out == ""
+
+
+def test_a_file_that_breaks_off_says_that_the_rest_of_it_is_not_read(felixctl: Callable[..., Answer]) -> None:
+    one = "apiVersion: v1\nkind: Namespace\nmetadata: {name: NAME}\n---\n"
+    said = felixctl("apply", "-f", "-", stdin=f"{one.replace('NAME', 'a')}: : :\n---\n{one.replace('NAME', 'b')}")
+    assert (said.code, said.lines) == (1, ["Namespace a created"])
+    assert said.err.endswith(": it is read no further\n")
