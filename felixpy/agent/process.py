@@ -7,6 +7,7 @@ wants it. Decides nothing about the node's state; that is what the roles are for
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import gc
 import logging
@@ -52,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 CHORE_FIRST_S, CHORE_MOST_S = 1.0, 30.0
 """Between two attempts at what this node has to write for itself."""
+NAMESPACE_LOCK = "\0felixpy/agent"
 HOST_SETTLES_S = 1.0
 """From a change of the host's addresses to a look at them: a renewed lease takes one away and puts it back."""
 
@@ -69,6 +71,8 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         for role in sorted(settings.roles):
             stack.enter_context(_hold_lock(settings.run_dir / f"{role}.lock"))
+        if Role.AGENT in settings.roles:
+            stack.enter_context(_hold_namespace())
         async with asyncio.TaskGroup() as group:
             etcd = settings.etcd
             if etcd is None:
@@ -99,6 +103,19 @@ def _hold_lock(path: Path) -> _Lock:
         os.close(file)
         raise AlreadyRunning(f"{path} is held: another process runs this role here") from None
     return _Lock(file)
+
+
+def _hold_namespace() -> socket.socket:
+    """One agent a network namespace: two would undo each other's rules for ever. Abstract names are the namespace's."""
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        held.bind(NAMESPACE_LOCK)
+    except OSError as error:
+        held.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise AlreadyRunning("another agent runs in this network namespace") from None
+    return held
 
 
 class _Process:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.agent.node import CALICO, Node, resource
+from tests.agent.node import CALICO, PROGRAM, Node, resource
 from tests.support.netns import Namespace, link_namespaces
+from tests.support.process import Daemon
 from tests.support.wait import eventually
 
 FOUND = "felixpy.io/found-ipv4-address"
@@ -57,6 +59,21 @@ def test_the_second_host_of_a_name_is_refused_and_a_restart_is_not(node: Node) -
         node.agent.kill()
         other.agent.start()
         eventually(lambda: "felixpy" in other.nft("list", "tables"), within_s=25, what="the dead one gives way")
+
+
+def test_a_second_agent_in_one_network_namespace_is_refused(node: Node, tmp_path: Path) -> None:
+    node.agent.start()
+    eventually(lambda: "felixpy" in node.nft("list", "tables"), what="the first one works")
+    argv = [PROGRAM, "--etcd", "http://127.0.0.1:2379", "--node", "n2", "--roles", "agent", "--run-dir", str(tmp_path)]
+    second = Daemon(argv, tmp_path / "log", netns=node.namespace.name).start()
+    eventually(lambda: not second.running, what="it ends")
+    assert "another agent runs in this network namespace" in second.tail()
+    node.agent.kill()
+    second.start()
+    try:
+        eventually(lambda: "in sync" in second.tail(200), what="once the first is gone it may")
+    finally:
+        second.stop()
 
 
 def test_an_address_that_was_found_follows_the_host(node: Node) -> None:
