@@ -40,6 +40,12 @@ class Machine:
     containerd: Containerd
     outside: Namespace
 
+    def put_pod(self, name: str, **annotations: str) -> None:
+        """Writes the Pod, as it comes from the API."""
+        meta = {"name": name, "namespace": "web", "annotations": annotations}
+        body = {"kind": "Pod", "apiVersion": "v1", "metadata": meta, "spec": {"nodeName": "n1"}}
+        self.node.etcd.put(f"{PODS}/{name}", body)
+
     def endpoints(self) -> list[dict[str, object]]:
         return [json.loads(value) for value in self.node.etcd.get_prefix(f"{CALICO}/workloadendpoints/").values()]
 
@@ -99,15 +105,15 @@ def test_a_host_port_and_bandwidth(machine: Machine) -> None:
 
 
 def test_an_annotated_pod(machine: Machine) -> None:
-    meta = {"name": "asked", "namespace": "web", "annotations": {"cni.projectcalico.org/ipAddrs": '["10.64.0.99"]'}}
-    body = {"kind": "Pod", "apiVersion": "v1", "metadata": meta, "spec": {"nodeName": "n1"}}
-    machine.node.etcd.put(f"{PODS}/asked", body)
+    machine.put_pod("asked", **{"cni.projectcalico.org/ipAddrs": '["10.64.0.99"]'})
     pod = machine.containerd.run_pod("asked", "web")
     assert machine.containerd.find(pod)[1] == ["10.64.0.99"]
     machine.containerd.remove(pod)
 
 
 def test_the_agent_is_away(machine: Machine) -> None:
+    machine.put_pod("stays")
+    machine.put_pod("none")
     pod = machine.containerd.run_pod("stays", "web")
     machine.node.agent.kill()
     try:

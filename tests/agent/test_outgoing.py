@@ -53,11 +53,11 @@ def configure(node: Node, **spec: object) -> None:
 
 def test_nat_outgoing_its_address_and_its_exclusions(pod: Pod) -> None:
     node = pod.node
-    assert source(pod, OUTSIDE6) == NODE6
+    eventually(lambda: source(pod, OUTSIDE6) == NODE6, what="of both families")
     configure(node, natOutgoingAddress="192.0.2.77")
     node.namespace.ip("address", "add", "192.0.2.77/32", "dev", "lo")
     eventually(lambda: source(pod) == "192.0.2.77", what="the address that is set")
-    assert source(pod, OUTSIDE6) == NODE6, "the other family has none set"
+    eventually(lambda: source(pod, OUTSIDE6) == NODE6, what="the other family has none set")
     configure(node, natOutgoingExclusions="IPPoolsAndHostIPs")
     eventually(lambda: source(pod) == NODE)
     bgp = {"bgp": {"ipv4Address": f"{OUTSIDE}/24", "ipv6Address": f"{OUTSIDE6}/64"}}
