@@ -46,7 +46,7 @@ async def test_eventually_async() -> None:
 def test_a_deleted_namespace_takes_its_processes_along(make_namespace: Make) -> None:
     namespace = make_namespace()
     process = namespace.popen("sleep", "60")
-    assert namespace.pids() == [process.pid]
+    eventually(lambda: namespace.pids() == [process.pid], what="it has entered")
     namespace.delete()
     assert process.wait(5) == -9
     assert not namespace.exists
