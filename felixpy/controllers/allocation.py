@@ -34,7 +34,6 @@ from ipam.loadbalancer import Refused, VipPool, VipService, choose_addresses, ex
 from ipam.model import BLOCKS_PREFIX
 
 SERVICES = BY_TYPE["v1", "Service"]
-_STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
 IP_POOLS = BY_TYPE["projectcalico.org/v3", "IPPool"]
 WATCHED = (
     CLUSTER_INFORMATION_KEY,
@@ -45,7 +44,7 @@ WATCHED = (
     BLOCKS_PREFIX.encode(),
     GRANTED_ADDRESSES.encode(),
     RESTING.encode(),
-    _STATUS_OF_SERVICES.encode(),
+    SERVICES.status_prefix.encode(),
     POOLS.status_key(Name("", "")).encode(),
 )
 _OURS = (GRANTS_PREFIX.encode(), STATUS_PREFIX.encode())
@@ -121,7 +120,7 @@ class Allocation:
     def _apply(self, key: bytes, value: bytes | None, mod_revision: int) -> None:
         """Takes over what a key holds."""
         text = key.decode("utf-8", "replace")
-        if text.startswith(_STATUS_OF_SERVICES):
+        if text.startswith(SERVICES.status_prefix):
             self._observe_status(text, value)
             return
         if text.startswith(RESTING):
@@ -442,5 +441,5 @@ class Allocation:
 
 
 def _name_of_status(key: str) -> Name:
-    namespace, _, last = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
+    namespace, _, last = key.removeprefix(SERVICES.status_prefix).partition("/")
     return Name(namespace, last)

@@ -17,15 +17,15 @@ from felixpy.ctl.cells import list_some
 from felixpy.ctl.vips import Reach, derive_reach
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref
-from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
+from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
 from felixpy.status import NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 _SLICES = BY_TYPE["discovery.k8s.io/v1", "EndpointSlice"], BY_TYPE["v1", "Endpoints"]
-_STATUS = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
 PREFIXES = tuple(
-    prefix.encode() for prefix in (SERVICES.prefix, *(info.prefix for info in _SLICES), GRANTS_PREFIX, _STATUS)
+    prefix.encode()
+    for prefix in (SERVICES.prefix, *(info.prefix for info in _SLICES), GRANTS_PREFIX, SERVICES.status_prefix)
 )
 EVERY_NODE = ("0.0.0.0", "::")
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -84,9 +84,9 @@ def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
     refusals: dict[Name, str] = {}
     for pair in pairs:
         key = pair.key.decode("utf-8", "replace")
-        if key.startswith(_STATUS):
-            namespace, _, last = key.removeprefix(_STATUS).partition("/")
-            refusals[Name(namespace, last)] = read_refusal(pair.value)
+        told_of = SERVICES.parse_status_name(key)
+        if told_of is not None:
+            refusals[told_of] = read_refusal(pair.value)
             continue
         decoded = decoder.decode(pair.key, pair.value)
         if not isinstance(decoded, Decoded):

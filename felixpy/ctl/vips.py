@@ -16,17 +16,17 @@ from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import CALICO_POOL, for_services, wants_address
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Table
-from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
+from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.services import last_address
 from felixpy.resources.types import AddressPool, AddressRange, Grant, IpPool, Service
 from felixpy.status import BgpStatus, NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
-_STATUS_OF_SERVICES = f"{STATUS_PREFIX}{SERVICES.group}/{SERVICES.version}/{SERVICES.plural}/"
 IP_POOLS = BY_TYPE["projectcalico.org/v3", "IPPool"]
 PREFIXES = tuple(
-    prefix.encode() for prefix in (POOLS.prefix, IP_POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, _STATUS_OF_SERVICES)
+    prefix.encode()
+    for prefix in (POOLS.prefix, IP_POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, SERVICES.status_prefix)
 )
 NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
 NO_SESSION = "no session up"
@@ -84,9 +84,9 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
     refusals: dict[Name, str] = {}
     for pair in pairs:
         key = pair.key.decode("utf-8", "replace")
-        if key.startswith(_STATUS_OF_SERVICES):
-            namespace, _, name = key.removeprefix(_STATUS_OF_SERVICES).partition("/")
-            refusals[Name(namespace, name)] = read_refusal(pair.value)
+        told_of = SERVICES.parse_status_name(key)
+        if told_of is not None:
+            refusals[told_of] = read_refusal(pair.value)
             continue
         decoded = decoder.decode(pair.key, pair.value)
         if not isinstance(decoded, Decoded):

@@ -308,14 +308,13 @@ class Balance:
     any_address: bool = False
 
 
-Action = (
+Done = (
     Accept
     | Drop
     | Reject
     | Return
     | Jump
     | Goto
-    | Dispatch
     | SetMark
     | Log
     | Report
@@ -326,6 +325,8 @@ Action = (
     | MapSource
     | Balance
 )
+"""What can be done to a packet: every action but the lookup of one."""
+Action = Done | Dispatch
 
 
 @dataclass(frozen=True, slots=True)

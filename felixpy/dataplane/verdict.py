@@ -22,6 +22,7 @@ from felixpy.dataplane.rules import (
     Balance,
     CtState,
     Dispatch,
+    Done,
     Drop,
     Goto,
     Jump,
@@ -42,24 +43,6 @@ from felixpy.dataplane.sets import PORT_KEY_BYTES
 
 CONNTRACK_PRIORITY = -200
 """Chains before it see no connection (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h)."""
-Done = (
-    Accept
-    | Drop
-    | Reject
-    | Return
-    | Jump
-    | Goto
-    | SetMark
-    | Log
-    | Report
-    | NoTrack
-    | Masquerade
-    | SourceNat
-    | MapDestination
-    | MapSource
-    | Balance
-)
-"""What can be done to a packet: every action but the lookup of one."""
 _MASK = 0xFFFFFFFF
 _BALANCED = (6, 17)
 

@@ -20,7 +20,6 @@ from felixpy.resources.kinds import BY_TYPE, Name
 
 AGAIN_S = 5.0
 _SERVICES = BY_TYPE["v1", "Service"]
-_STATUSES = _SERVICES.status_key(Name("", ""))
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class ServiceAddresses:
         raise AssertionError("following never ends")
 
     async def _follow(self) -> NoReturn:
-        prefix = _STATUSES.encode()
+        prefix = _SERVICES.status_prefix.encode()
         while True:
             try:
                 snapshot = await self._store.snapshot([prefix])
@@ -92,8 +91,9 @@ class ServiceAddresses:
                 _log.info("the status of Services is read anew: %s", error)
 
     def _take(self, key: bytes, value: bytes | None) -> None:
-        namespace, _, name = key.decode("utf-8", "replace").removeprefix(_STATUSES).partition("/")
-        service = Name(namespace, name)
+        service = _SERVICES.parse_status_name(key.decode("utf-8", "replace"))
+        if service is None:
+            return
         if value is not None:
             self._given[service] = _read(value)
         elif service in self._told and service in self._given:

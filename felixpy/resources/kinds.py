@@ -76,11 +76,23 @@ class KindInfo:
 
     def status_key(self, name: Name) -> str:
         """Where our status of one resource is."""
-        return f"{STATUS_PREFIX}{self.group}/{self.version}/{self.plural}/{name}"
+        return f"{self.status_prefix}{name}"
+
+    @property
+    def status_prefix(self) -> str:
+        """What every key of our status of this kind begins with."""
+        return f"{STATUS_PREFIX}{self.group}/{self.version}/{self.plural}/"
+
+    def parse_status_name(self, key: str) -> Name | None:
+        """The resource whose status a key holds; None when the key is no such key."""
+        return self._parse(key, self.status_prefix) if key.startswith(self.status_prefix) else None
 
     def parse_name(self, key: str) -> Name | None:
         """The name in a key of this kind; None when the key has another shape."""
-        parts = key.removeprefix(self.prefix).split("/")
+        return self._parse(key, self.prefix)
+
+    def _parse(self, key: str, prefix: str) -> Name | None:
+        parts = key.removeprefix(prefix).split("/")
         if len(parts) != 1 + self.namespaced or not all(parts) or "'" in key or '"' in key:
             return None
         return Name(parts[0], parts[1]) if self.namespaced else Name("", parts[0])
