@@ -10,19 +10,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import assert_never
 
 from felixpy.agent.clock import utc_now
-from felixpy.agent.cni_backend import AgentBackend
-from felixpy.agent.dataplane import READ_AGAIN_S, Dataplane
-from felixpy.agent.flow_counters import FlowCounters
-from felixpy.agent.flow_watch import NO_REPORTS, FlowWatch
-from felixpy.agent.health_checks import HealthChecks
-from felixpy.agent.http import HttpServer
-from felixpy.agent.node_facts import NodeFacts
-from felixpy.agent.pod_mtu import PodMtus
+from felixpy.agent.doors.http import HttpServer
+from felixpy.agent.flows.counters import FlowCounters
+from felixpy.agent.flows.watch import NO_REPORTS, FlowWatch
+from felixpy.agent.kernel.dataplane import READ_AGAIN_S, Dataplane
+from felixpy.agent.node.facts import NodeFacts
+from felixpy.agent.pods.cni_backend import AgentBackend
+from felixpy.agent.pods.mtu import PodMtus
+from felixpy.agent.pods.sweeper import Sweeper
 from felixpy.agent.reserved import find_reserved
+from felixpy.agent.routing.tunnels import TunnelAddresses
+from felixpy.agent.services.health_checks import HealthChecks
 from felixpy.agent.settings import Settings
-from felixpy.agent.sweeper import Sweeper
-from felixpy.agent.tunnels import TunnelAddresses
-from felixpy.calc.services import ServiceDelta
+from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.cni.plan import INTERFACE_PREFIX
 from felixpy.cni.server import CniServer
 from felixpy.dataplane.objects import DeviceAddress

@@ -17,17 +17,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from felixpy.agent.answers import Answers, StatusReader
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
 from felixpy.agent.clock import utc_now
-from felixpy.agent.control import ControlServer
-from felixpy.agent.identity import Holder, Identity, read_host
-from felixpy.agent.node_resource import ensure_node
-from felixpy.agent.serving import Serving
+from felixpy.agent.doors.answers import Answers, StatusReader
+from felixpy.agent.doors.control import ControlServer
+from felixpy.agent.node.identity import Holder, Identity, read_host
+from felixpy.agent.node.resource import ensure_node
+from felixpy.agent.services.serving import Serving
 from felixpy.agent.settings import Role, Settings
-from felixpy.calc.announcements import Why
+from felixpy.calc.announcing.announcements import Why
 from felixpy.calc.options import Options
-from felixpy.calc.services import ServiceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.datastore.client import open_store
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.local import LocalEtcd
@@ -42,10 +42,10 @@ from felixpy.resources.types import Broken
 
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole
-    from felixpy.agent.layer2 import Layer2Role
-    from felixpy.agent.node_status import NodeStatusWriter
-    from felixpy.agent.observed import Observed, Source
-    from felixpy.agent.routing import RoutingRole
+    from felixpy.agent.doors.observed import Observed, Source
+    from felixpy.agent.node.bgp_status import NodeStatusWriter
+    from felixpy.agent.routing.role import RoutingRole
+    from felixpy.agent.services.layer2 import Layer2Role
     from felixpy.metrics import Family
 
 _log = logging.getLogger(__name__)
@@ -151,8 +151,8 @@ class _Process:
         """
         if Role.AGENT in self._settings.roles:
             from felixpy.agent.agent import AgentRole
-            from felixpy.agent.answering import Answering
-            from felixpy.agent.layer2 import Layer2Role
+            from felixpy.agent.services.answering import Answering
+            from felixpy.agent.services.layer2 import Layer2Role
 
             look = self._serving.look
             self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed, look)
@@ -160,15 +160,15 @@ class _Process:
             say = Answering(self._store, self._settings.node)
             self._layer2 = Layer2Role(self._settings, self._group, say, self._agent.read_subnets, look)
         if Role.BGP in self._settings.roles:
-            from felixpy.agent.node_status import NodeStatusWriter
-            from felixpy.agent.routing import RoutingRole
+            from felixpy.agent.node.bgp_status import NodeStatusWriter
+            from felixpy.agent.routing.role import RoutingRole
 
             self._routing = RoutingRole(self._settings, self._group, self._host_changed, self._serving.look)
             self._sources.append(self._announced_families)
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
         if Role.CONTROLLERS in self._settings.roles:
-            from felixpy.agent.service_figures import AllocatorFigures
+            from felixpy.agent.services.figures import AllocatorFigures
             from felixpy.controllers import serve_controllers
 
             figures = AllocatorFigures()
@@ -177,7 +177,7 @@ class _Process:
             if self._settings.kubernetes:
                 self._import_from_kubernetes()
         if self._agent is not None:
-            from felixpy.agent.flow_followers import FlowFollowers
+            from felixpy.agent.flows.followers import FlowFollowers
 
             self._answers.followers = FlowFollowers(self._store, self._settings.node, self._agent.flows)
             self._group.create_task(self._answers.followers.serve())
@@ -262,7 +262,7 @@ class _Process:
             gc.enable()
 
     def _announced_families(self) -> list[Family]:
-        from felixpy.agent.service_figures import announced_family
+        from felixpy.agent.services.figures import announced_family
 
         routing = self._routing
         made = routing.announce.announcements.values() if routing is not None else ()
@@ -274,8 +274,8 @@ class _Process:
         options = self._agent.dataplane.graph.options if self._agent is not None else Options()
         wanted = self._settings.metrics or options.metrics_at or options.health_at
         if self._observed is None and wanted is not None:
-            from felixpy.agent.http import HttpServer
-            from felixpy.agent.observed import Observed
+            from felixpy.agent.doors.http import HttpServer
+            from felixpy.agent.doors.observed import Observed
 
             slow = (self._agent.counters.read,) if self._agent is not None else ()
             server = HttpServer(self._group)

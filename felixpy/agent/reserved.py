@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping
 
 from felixpy.addresses import parse_address
-from felixpy.dataplane.host_chains import Reserved
+from felixpy.dataplane.chains.host import Reserved
 from felixpy.datastore.settings import EtcdSettings
 
 _log = logging.getLogger(__name__)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from felixpy.calc.hosts import HostClaims, Interfaces
-from felixpy.calc.ipsets import IpSets, SetsDelta
 from felixpy.calc.options import Options, derive_options
-from felixpy.calc.peers import Peers, PeersIntent
-from felixpy.calc.pods import Workloads
-from felixpy.calc.policy import PolicyCalc, PolicyDelta
+from felixpy.calc.policy.active import PolicyCalc, PolicyDelta
+from felixpy.calc.policy.hosts import HostClaims, Interfaces
+from felixpy.calc.policy.ipsets import IpSets, SetsDelta
+from felixpy.calc.policy.peers import Peers, PeersIntent
+from felixpy.calc.policy.pods import Workloads
 from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
 from felixpy.resources.bgp_types import BgpConfiguration

@@ -2,7 +2,7 @@
 
 In: the datastore's Nodes, holders and IPAM keys, then the endpoints and pods that bear on the candidates; out: what is
 left behind, to be released when it has been so for a while. A node is gone when it has no Node and no agent holds its
-name. A live node gives back what is in its own blocks (agent/sweeper.py) and does not see what it borrowed.
+name. A live node gives back what is in its own blocks (agent/pods/sweeper.py) and does not see what it borrowed.
 Never takes an address that an endpoint of a live node has, or whose pod is still one of its node. Pure.
 Source: kube-controllers/pkg/controllers/node/ipam.go; libcalico-go/lib/clientv3/node.go (what goes with a Node).
 """

@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from felixpy.calc.frontends import NODE_PORT_TYPES, has_health_check, is_forwarded
+from felixpy.calc.services.frontends import NODE_PORT_TYPES, has_health_check, is_forwarded
 from felixpy.controllers.batch import MOST_OPERATIONS, Batch, Step, join_steps, size_of
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.model import Expect, Write

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from felixpy.calc.graph import IntentDelta
-from felixpy.calc.hosts import EVERY_INTERFACE
 from felixpy.calc.intent import HostEndpointIntent
 from felixpy.calc.options import DEFAULTS
-from felixpy.calc.peers import BGP_PORT
+from felixpy.calc.policy.hosts import EVERY_INTERFACE
+from felixpy.calc.policy.peers import BGP_PORT
+from felixpy.dataplane.chains.host import Guards, Place, Reserved, host_chain, host_tier_ends, places_of, render_host
+from felixpy.dataplane.chains.known_causes import KnownCauses
 from felixpy.dataplane.changes import Changes, Ledger
-from felixpy.dataplane.host_chains import Guards, Place, Reserved, host_chain, host_tier_ends, places_of, render_host
-from felixpy.dataplane.known_causes import KnownCauses
 from felixpy.dataplane.objects import Members, Set
 from felixpy.resources.kinds import Name
 

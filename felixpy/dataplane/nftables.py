@@ -13,7 +13,7 @@ from sys import byteorder
 from typing import assert_never
 
 from felixpy.addresses import Prefix, format_address, version_of
-from felixpy.dataplane.causes import TEXT_BYTES
+from felixpy.dataplane.chains.causes import TEXT_BYTES
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Set, SetType
 from felixpy.dataplane.rules import (
     REPORT_GROUP,

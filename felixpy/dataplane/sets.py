@@ -11,7 +11,7 @@ from typing import Literal
 
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.calc.intent import SetSpec
-from felixpy.calc.ipsets import Member
+from felixpy.calc.policy.ipsets import Member
 from felixpy.dataplane.objects import Set, SetType
 
 Version = Literal[4, 6]

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from felixpy.addresses import Address
-from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent
 from felixpy.calc.intent import EndpointIntent
-from felixpy.calc.services import ServiceDelta
+from felixpy.calc.services.arbitration import ServiceDelta
+from felixpy.calc.services.frontends import BackendAddress, Frontend, FrontendIntent
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Object, Route
 from felixpy.resources.kinds import Name
 

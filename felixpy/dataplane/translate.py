@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable
 from felixpy.addresses import Address, Prefix
 from felixpy.calc.graph import IntentDelta
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
-from felixpy.calc.ipsets import Member, SetChange
-from felixpy.calc.rule_terms import sets_of
-from felixpy.dataplane.base_chains import pool_sets
-from felixpy.dataplane.causes import Cause
+from felixpy.calc.policy.ipsets import Member, SetChange
+from felixpy.calc.policy.rule_terms import sets_of
+from felixpy.dataplane.chains.base import pool_sets
+from felixpy.dataplane.chains.causes import Cause
+from felixpy.dataplane.chains.endpoint import render_endpoint, tier_ends
+from felixpy.dataplane.chains.host import Guards, Reserved, peer_members
+from felixpy.dataplane.chains.known_causes import KnownCauses
+from felixpy.dataplane.chains.policy import causes_of, render_policy, render_profile
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.cover import Cover
-from felixpy.dataplane.endpoint_chains import render_endpoint, tier_ends
 from felixpy.dataplane.forwarding import render_forwarding
-from felixpy.dataplane.host_chains import Guards, Reserved, peer_members
 from felixpy.dataplane.hosts import HostTranslator
-from felixpy.dataplane.known_causes import KnownCauses
 from felixpy.dataplane.objects import Members, Set
-from felixpy.dataplane.policy_chains import causes_of, render_policy, render_profile
 from felixpy.dataplane.sets import (
     VERSIONS,
     Version,

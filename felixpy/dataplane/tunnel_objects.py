@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from felixpy.addresses import Prefix, host_prefix
 from felixpy.calc.tunnel_plan import Direct, Encapsulated, Hop, Tunnel, TunnelDevice, Way
 from felixpy.calc.tunnels import BlockRoutes, NextHopIntent, Towards, TunnelDelta
-from felixpy.dataplane.causes import IPIP_OF_STRANGER, VXLAN_OF_STRANGER
+from felixpy.dataplane.chains.causes import IPIP_OF_STRANGER, VXLAN_OF_STRANGER
+from felixpy.dataplane.chains.host import NODES
+from felixpy.dataplane.chains.report import end_in
 from felixpy.dataplane.changes import Changes, Ledger
-from felixpy.dataplane.host_chains import NODES
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
     Chain,
@@ -30,7 +31,6 @@ from felixpy.dataplane.objects import (
     Sysctl,
     VxlanSettings,
 )
-from felixpy.dataplane.report_chains import end_in
 from felixpy.dataplane.rules import PortIn, ProtocolIs, Rule, SetHas
 
 TUNNEL_METRIC = 512

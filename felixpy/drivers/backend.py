@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from felixpy.dataplane.iptables_names import PREFIX
+from felixpy.dataplane.iptables.names import PREFIX
 from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import BaseHook, Chain, Counts, Key, Op, Outcome, Put, Seen
 from felixpy.dataplane.rules import REPORT_GROUP, REPORTS_PER_S, Accept, Report, Rule

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from felixpy.dataplane.iptables import Compiled, Compiler, Fault, World, has_kernel_set, is_expanded
-from felixpy.dataplane.iptables_names import PREFIX, chain_kernel_name, set_kernel_name
-from felixpy.dataplane.iptables_terms import Place, Table
-from felixpy.dataplane.iptables_text import TableSeen, Text, parse_counts, parse_save, render_changes, seen_after
+from felixpy.dataplane.iptables.names import PREFIX, chain_kernel_name, set_kernel_name
+from felixpy.dataplane.iptables.tables import Compiled, Compiler, Fault, World, has_kernel_set, is_expanded
+from felixpy.dataplane.iptables.terms import Place, Table
+from felixpy.dataplane.iptables.text import TableSeen, Text, parse_counts, parse_save, render_changes, seen_after
 from felixpy.dataplane.nftables import chain_digests
 from felixpy.dataplane.objects import (
     Chain,

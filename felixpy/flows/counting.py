@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from felixpy.dataplane.causes import Cause, Effect
+from felixpy.dataplane.chains.causes import Cause, Effect
 from felixpy.dataplane.objects import Counts
 from felixpy.flows.telling import VERDICTS, field_of, subject_of
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from felixpy.addresses import Address, Prefix, format_address, mask_address
-from felixpy.calc.frontends import Frontend, FrontendIntent
-from felixpy.calc.ipsets import Holder
-from felixpy.calc.peers import node_addresses
-from felixpy.calc.pods import workload_of
+from felixpy.calc.policy.ipsets import Holder
+from felixpy.calc.policy.peers import node_addresses
+from felixpy.calc.policy.pods import workload_of
+from felixpy.calc.services.frontends import Frontend, FrontendIntent
 from felixpy.flows.records import FlowEnd
 from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from felixpy.dataplane.causes import Cause
+from felixpy.dataplane.chains.causes import Cause
 from felixpy.flows.records import FlowEnd
 from felixpy.flows.sighting import Sighting, Traffic, parse_head
 

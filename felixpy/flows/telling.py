@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from felixpy.addresses import Address, format_address
-from felixpy.dataplane.causes import Cause, Effect
+from felixpy.dataplane.chains.causes import Cause, Effect
 from felixpy.flows.names import POD
 from felixpy.flows.records import FlowEnd, FlowRecord
 from felixpy.flows.table import About, Flow

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from felixpy.addresses import parse_prefix
-from felixpy.agent import applier
-from felixpy.agent.applier import Applier
+from felixpy.agent.kernel import applier
+from felixpy.agent.kernel.applier import Applier
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Object, Outcome, Put, Route
 from felixpy.reconcile import Reconciler

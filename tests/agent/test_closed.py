@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from felixpy.addresses import parse_address
-from felixpy.agent.dataplane import Dataplane
-from felixpy.calc.services import ServiceDelta
+from felixpy.agent.kernel.dataplane import Dataplane
+from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import WorkloadEndpoint

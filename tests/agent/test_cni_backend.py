@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from felixpy.agent.cni_backend import AgentBackend
-from felixpy.agent.node_facts import NodeFacts
-from felixpy.agent.own_objects import ENDPOINTS, NAMESPACES, PODS
+from felixpy.agent.node.facts import NodeFacts
+from felixpy.agent.pods.cni_backend import AgentBackend
+from felixpy.agent.pods.own_objects import ENDPOINTS, NAMESPACES, PODS
 from felixpy.cni.plan import Attachment
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore

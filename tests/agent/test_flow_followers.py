@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from felixpy.agent.dataplane import Dataplane
-from felixpy.agent.flow_followers import FlowFollowers
-from felixpy.agent.flow_watch import FlowWatch
+from felixpy.agent.flows.followers import FlowFollowers
+from felixpy.agent.flows.watch import FlowWatch
+from felixpy.agent.kernel.dataplane import Dataplane
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import ConnectReason, Unavailable
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 from felixpy.addresses import Address, parse_address
-from felixpy.agent.forgetter import Forgetter
+from felixpy.agent.kernel.forgetter import Forgetter
 from felixpy.dataplane.stale_flows import Forget
 
 FIRST, SECOND, THIRD = (parse_address(text) for text in ("10.65.0.1", "10.65.0.2", "fd00::3"))

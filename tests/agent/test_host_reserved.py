@@ -6,7 +6,7 @@ import pytest
 
 from felixpy.addresses import parse_address
 from felixpy.agent.reserved import find_reserved
-from felixpy.dataplane.host_chains import Reserved
+from felixpy.dataplane.chains.host import Reserved
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 
 API = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from birdpy.addresses import parse_prefix
 from birdpy.fib import LearnedRoute, RouteDelta
 from felixpy.addresses import Address, parse_address
-from felixpy.agent.learned import LearnedTable
-from felixpy.agent.next_hops import HopSet, NextHops
+from felixpy.agent.routing.learned import LearnedTable
+from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Key, Kind, Object
 from felixpy.drivers.netlink.lookup import Outlet

@@ -6,8 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-from felixpy.agent.answers import StatusReader
-from felixpy.agent.node_status import NodeStatusWriter
+from felixpy.agent.doors.answers import StatusReader
+from felixpy.agent.node.bgp_status import NodeStatusWriter
 from felixpy.agent.settings import parse_settings
 from felixpy.datastore.memory import MemoryStore
 from felixpy.resources.codec import Ref, Table

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.agent.service_figures import announced_family
+from felixpy.agent.services.figures import announced_family
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import Grant
 from tests.agent.node import Node, resource

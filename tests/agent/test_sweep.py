@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from felixpy.agent.cni_backend import AgentBackend
-from felixpy.agent.node_facts import NodeFacts
-from felixpy.agent.sweeper import Sweeper, SweepTimes
+from felixpy.agent.node.facts import NodeFacts
+from felixpy.agent.pods.cni_backend import AgentBackend
+from felixpy.agent.pods.sweeper import Sweeper, SweepTimes
 from felixpy.cni.endpoint import PLACE_ANNOTATION
 from felixpy.cni.leaks import Place
 from felixpy.cni.plan import Attachment

@@ -11,7 +11,7 @@ import pytest
 
 from felixpy.addresses import format_address
 from felixpy.agent.clock import utc_now
-from felixpy.agent.tunnels import TunnelAddresses
+from felixpy.agent.routing.tunnels import TunnelAddresses
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import Expect, KeyValue, TxnResult, Write

@@ -25,7 +25,7 @@ from birdpy.gobgp.plan import Announce, Withdraw
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
 from felixpy.addresses import parse_address
-from felixpy.agent.learned import LearnedTable
+from felixpy.agent.routing.learned import LearnedTable
 from felixpy.dataplane.objects import Drop, NextHop, Op, Put, Route
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket, in_namespace

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from felixpy.calc.announce import AnnounceCalc
-from felixpy.calc.services import ServiceCalc
-from felixpy.dataplane.base_chains import HOOKS
+from felixpy.calc.announcing.announce import AnnounceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
+from felixpy.dataplane.chains.base import HOOKS
+from felixpy.dataplane.chains.services import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
-from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.calc.service_world import ME, backend, grant, service, service_of, slice_of

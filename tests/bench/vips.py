@@ -17,9 +17,9 @@ from birdpy.gobgp.plan import Actual, Agreed, plan
 from birdpy.gobgp.policies import policy_mark
 from birdpy.intent import BgpIntent, Direction
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.calc.announce import AnnounceDelta
-from felixpy.calc.announcements import Announcement, Why
-from felixpy.calc.bgp import BgpPlan, derive_bgp, reannounce
+from felixpy.calc.announcing.announce import AnnounceDelta
+from felixpy.calc.announcing.announcements import Announcement, Why
+from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp, reannounce
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import Node, NodeAddress

@@ -29,7 +29,7 @@ from birdpy.intent import (
     RouteOrigin,
     Statement,
 )
-from felixpy.calc.bgp_filters import Audience, OwnPath, Surroundings, derive_statements
+from felixpy.calc.bgp.filters import Audience, OwnPath, Surroundings, derive_statements
 from felixpy.resources.bgp_documents import BgpFilterDoc
 from felixpy.resources.bgp_filters import read_bgp_filter
 from felixpy.resources.bgp_types import BgpFilter

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address, parse_prefix
-from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
-from felixpy.calc.topology import ZONE_LABEL
+from felixpy.calc.services.frontends import ANY_OWN, BackendAddress, Frontend
+from felixpy.calc.services.topology import ZONE_LABEL
 from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.calc.advertisements import EXCLUDE_LABEL
-from felixpy.calc.announce import AnnounceCalc, derive_announcements
-from felixpy.calc.announcements import Announcement, Why
+from felixpy.calc.announcing.advertisements import EXCLUDE_LABEL
+from felixpy.calc.announcing.announce import AnnounceCalc, derive_announcements
+from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.reasons import Reason
-from felixpy.calc.services import ServiceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import (

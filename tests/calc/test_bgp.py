@@ -10,8 +10,8 @@ import pytest
 from birdpy.addresses import Prefix, parse_address, parse_prefix
 from birdpy.intent import BgpIntent, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix as prefix_of
-from felixpy.calc.announcements import Announcement, Why
-from felixpy.calc.bgp import BgpPlan, derive_bgp
+from felixpy.calc.announcing.announcements import Announcement, Why
+from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp
 from felixpy.resources.bgp import read_bgp_peer
 from felixpy.resources.bgp_documents import BgpPeerDoc
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer

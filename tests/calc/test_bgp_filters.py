@@ -16,7 +16,7 @@ from birdpy.addresses import Prefix, parse_address, parse_prefix, version_of
 from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.intent import Advertisement, Direction, RouteOrigin, Statement, parse_community, parse_large_community
 from felixpy.addresses import parse_prefix as read_cidr
-from felixpy.calc.bgp_filters import Audience, OwnPath, Surroundings, derive_statements, within
+from felixpy.calc.bgp.filters import Audience, OwnPath, Surroundings, derive_statements, within
 from felixpy.resources.bgp_documents import BgpFilterDoc
 from felixpy.resources.bgp_filters import read_bgp_filter
 from felixpy.resources.bgp_types import (

@@ -14,8 +14,8 @@ from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.gobgp.versions import find_impossible
 from birdpy.intent import ANY_AS, Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
-from felixpy.calc.announcements import Announcement, Why
-from felixpy.calc.bgp import BgpPlan, HostFacts, Scene, derive_plan, derive_scene
+from felixpy.calc.announcing.announcements import Announcement, Why
+from felixpy.calc.bgp.speaker import BgpPlan, HostFacts, Scene, derive_plan, derive_scene
 from felixpy.resources.bgp_types import SecretKey
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import KINDS, Name

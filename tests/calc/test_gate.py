@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address
-from felixpy.calc.frontends import BackendAddress, Frontend, FrontendIntent, Origin
-from felixpy.calc.gate import Gate
+from felixpy.calc.announcing.gate import Gate
 from felixpy.calc.reasons import Reason
-from felixpy.calc.services import ServiceDelta
+from felixpy.calc.services.arbitration import ServiceDelta
+from felixpy.calc.services.frontends import BackendAddress, Frontend, FrontendIntent, Origin
 from felixpy.resources.kinds import Name
 
 VIP = Frontend(parse_address("203.0.113.1"), 6, 80)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address
-from felixpy.calc.advertisements import EXCLUDE_LABEL
-from felixpy.calc.layer2 import Layer2Calc, Layer2Vip, derive_layer2, score_node
+from felixpy.calc.announcing.advertisements import EXCLUDE_LABEL
+from felixpy.calc.announcing.layer2 import Layer2Calc, Layer2Vip, derive_layer2, score_node
 from felixpy.calc.reasons import Reason
-from felixpy.calc.services import ServiceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table, answering_key
 from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.kinds import Name

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from felixpy.calc.frontends import HealthCheck
 from felixpy.calc.reasons import Reason, Silent
-from felixpy.calc.services import ServiceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
+from felixpy.calc.services.frontends import HealthCheck
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import HEALTH, Distribution, PortUse
 from tests.calc.service_world import (

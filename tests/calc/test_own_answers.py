@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from felixpy.addresses import Address, parse_address
-from felixpy.calc.own_answers import find_own_answers
+from felixpy.calc.announcing.own_answers import find_own_answers
 
 VIP, VIP6, OWN = map(parse_address, ("10.9.0.100", "fd09::100", "10.9.0.1"))
 

@@ -10,9 +10,9 @@ import pytest
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.calc.options import DEFAULTS, HostAction, Options, derive_options
-from felixpy.calc.peers import PeersIntent, derive_peers
-from felixpy.calc.pods import join_pod
-from felixpy.calc.profiles import Profiles
+from felixpy.calc.policy.peers import PeersIntent, derive_peers
+from felixpy.calc.policy.pods import join_pod
+from felixpy.calc.policy.profiles import Profiles
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name

@@ -7,13 +7,13 @@ from typing import Any
 from hypothesis import given, settings
 
 from felixpy.calc.graph import Graph
-from felixpy.calc.hosts import derive_claims
 from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent, SetSpec
-from felixpy.calc.ipsets import Holder, Member, derive_sets
-from felixpy.calc.pods import derive_workloads
-from felixpy.calc.policy import derive_policy
-from felixpy.calc.profiles import derive_profiles
-from felixpy.calc.rule_terms import sets_of
+from felixpy.calc.policy.active import derive_policy
+from felixpy.calc.policy.hosts import derive_claims
+from felixpy.calc.policy.ipsets import Holder, Member, derive_sets
+from felixpy.calc.policy.pods import derive_workloads
+from felixpy.calc.policy.profiles import derive_profiles
+from felixpy.calc.policy.rule_terms import sets_of
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet

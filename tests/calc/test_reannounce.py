@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.calc.announce import AnnounceDelta
-from felixpy.calc.announcements import Announcement, Why
-from felixpy.calc.bgp import BgpPlan, derive_bgp, reannounce
+from felixpy.calc.announcing.announce import AnnounceDelta
+from felixpy.calc.announcing.announcements import Announcement, Why
+from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp, reannounce
 from felixpy.resources.bgp_types import BgpFilter, BgpPeer, FilterRule
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name

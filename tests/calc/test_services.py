@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from felixpy.calc import services
-from felixpy.calc.frontends import Frontend, FrontendIntent, HealthCheck, derive_claims
 from felixpy.calc.reasons import Reason, Silent
-from felixpy.calc.services import ServiceCalc, derive_all
+from felixpy.calc.services import arbitration as services
+from felixpy.calc.services.arbitration import ServiceCalc, derive_all
+from felixpy.calc.services.frontends import Frontend, FrontendIntent, HealthCheck, derive_claims
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.view import View

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from birdpy.addresses import Prefix as BgpPrefix
 from felixpy.addresses import parse_prefix
-from felixpy.calc.bgp import BgpPlan, derive_bgp
+from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp
 from felixpy.resources.view import View
 from tests.calc.tunnel_world import ALWAYS, CROSS, ME, NODES, Change, pool
 

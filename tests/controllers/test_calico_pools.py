@@ -13,7 +13,7 @@ from felixpy.addresses import parse_address, parse_prefix
 from felixpy.controllers.allocation import WATCHED
 from felixpy.controllers.calico_holdings import make_handle
 from felixpy.controllers.loadbalancer import serve_load_balancer, settle_all
-from felixpy.ctl.moves import derive_moves
+from felixpy.ctl.applying.moves import derive_moves
 from felixpy.datastore.client import open_store
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore

@@ -10,7 +10,7 @@ import pytest
 
 from felixpy.addresses import format_address
 from felixpy.controllers.allocation import WATCHED
-from felixpy.ctl.moves import derive_moves
+from felixpy.ctl.applying.moves import derive_moves
 from felixpy.datastore.memory import MemoryStore
 from tests.controllers.world import POOLS, SERVICES, Cluster, run_once, take_leadership
 

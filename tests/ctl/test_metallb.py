@@ -2,8 +2,8 @@
 
 import pytest
 
-from felixpy.ctl.intake import Intake, take_in
-from felixpy.ctl.yaml_text import parse_documents
+from felixpy.ctl.reading.intake import Intake, take_in
+from felixpy.ctl.reading.yaml_text import parse_documents
 
 SNIPPET = """\
 address-pools:

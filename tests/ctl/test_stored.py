@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from felixpy.ctl.intake import take_in
 from felixpy.ctl.manifests import Body, Manifest
+from felixpy.ctl.reading.intake import take_in
+from felixpy.ctl.reading.yaml_text import parse_documents
 from felixpy.ctl.stored import HIDDEN, Stamp, find_hidden, shown_body, stored_body
-from felixpy.ctl.yaml_text import parse_documents
 from felixpy.resources.kinds import Name
 
 PEER = """\

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from felixpy.ctl.intake import take_in
 from felixpy.ctl.manifests import Severity
+from felixpy.ctl.reading.intake import take_in
+from felixpy.ctl.reading.yaml_text import parse_documents
 from felixpy.ctl.validate import check
-from felixpy.ctl.yaml_text import parse_documents
 from felixpy.resources.kinds import KINDS
 
 ANSWERS = Path(__file__).with_name("answers.yaml")

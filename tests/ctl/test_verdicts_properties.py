@@ -16,9 +16,9 @@ from felixpy.ctl.verdicts.cells import Cell
 from felixpy.ctl.verdicts.compare import Difference, compare
 from felixpy.ctl.verdicts.ends import End
 from felixpy.ctl.verdicts.world import World
-from felixpy.dataplane.compiled import CompiledNode, compile_node
-from felixpy.dataplane.packet import PORTED, KernelState, Packet
-from felixpy.dataplane.verdict import verdict
+from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
+from felixpy.dataplane.judging.packet import PORTED, KernelState, Packet
+from felixpy.dataplane.judging.verdict import verdict
 from felixpy.resources.codec import Decoded, Decoder
 from tests.ctl.verdict_world import PODS, Keys, Maker, addresses, device, items
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from felixpy.ctl.intake import take_in
+from felixpy.ctl.applying.plan import Outcome
+from felixpy.ctl.applying.writer import ATTEMPTS, apply_all
 from felixpy.ctl.manifests import Manifest
-from felixpy.ctl.plan import Outcome
-from felixpy.ctl.writer import ATTEMPTS, apply_all
-from felixpy.ctl.yaml_text import parse_documents
+from felixpy.ctl.reading.intake import take_in
+from felixpy.ctl.reading.yaml_text import parse_documents
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import DatastoreError, Expect, TxnResult, Write
 

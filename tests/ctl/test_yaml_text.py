@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from felixpy.ctl.manifests import Source
-from felixpy.ctl.output import render_json, render_yaml
-from felixpy.ctl.yaml_text import YamlError, parse_documents
+from felixpy.ctl.reading.yaml_text import YamlError, parse_documents
+from felixpy.ctl.showing.output import render_json, render_yaml
 
 
 def parsed(text: str) -> list[Any]:

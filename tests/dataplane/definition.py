@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from felixpy.addresses import Address, Prefix
-from felixpy.dataplane.packet import Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import CtState, Side
 from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from struct import pack, unpack
 
 from felixpy.addresses import Address
-from felixpy.dataplane.packet import Packet
+from felixpy.dataplane.judging.packet import Packet
 from tests.support.netns import Namespace
 
 ETHERNET = {4: 0x0800, 6: 0x86DD}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from felixpy.addresses import Address
-from felixpy.dataplane.packet import Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import CtState
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.calc.frontends import BackendAddress, Frontend
 from felixpy.calc.intent import PolicyId
 from felixpy.calc.options import DEFAULTS
-from felixpy.dataplane.base_chains import base_objects
-from felixpy.dataplane.causes import NO_PROFILE, Cause, Effect
-from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS, TO_ENDPOINTS
-from felixpy.dataplane.iptables import Compiler, World
-from felixpy.dataplane.iptables_terms import Place, Table
-from felixpy.dataplane.iptables_text import TableSeen, render_changes
+from felixpy.calc.services.frontends import BackendAddress, Frontend
+from felixpy.dataplane.chains.base import base_objects
+from felixpy.dataplane.chains.causes import NO_PROFILE, Cause, Effect
+from felixpy.dataplane.chains.endpoint import FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.chains.report import cause_chain, end_in, render_cause
+from felixpy.dataplane.chains.service_sets import SETS, encode_backend, encode_slot
+from felixpy.dataplane.chains.services import pick_chain, service_base_rules, service_objects
+from felixpy.dataplane.iptables.tables import Compiler, World
+from felixpy.dataplane.iptables.terms import Place, Table
+from felixpy.dataplane.iptables.text import TableSeen, render_changes
 from felixpy.dataplane.objects import Chain, Members, Object, Put, PutMembers, Set, SetType
-from felixpy.dataplane.report_chains import cause_chain, end_in, render_cause
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_PASS,
@@ -33,8 +35,6 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
 )
-from felixpy.dataplane.service_chains import pick_chain, service_base_rules, service_objects
-from felixpy.dataplane.service_sets import SETS, encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_port_key
 from felixpy.resources.codec import Table as Kept
 from felixpy.resources.kinds import Name

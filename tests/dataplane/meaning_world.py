@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from felixpy.addresses import Address, parse_address, parse_prefix
-from felixpy.dataplane.packet import PORTED, Packet
+from felixpy.dataplane.judging.packet import PORTED, Packet
 from felixpy.dataplane.rules import CtState
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address
-from felixpy.dataplane.compiled import compile_node
-from felixpy.dataplane.packet import Packet
-from felixpy.dataplane.verdict import Verdict, verdict
+from felixpy.dataplane.judging.compiled import compile_node
+from felixpy.dataplane.judging.packet import Packet
+from felixpy.dataplane.judging.verdict import Verdict, verdict
 from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import FailsafePort, FelixConfiguration, HostEndpoint, Policy

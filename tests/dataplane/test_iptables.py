@@ -10,13 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.calc.frontends import BackendAddress, Frontend
-from felixpy.dataplane.endpoint_chains import FROM_ENDPOINTS
-from felixpy.dataplane.iptables import Compiler, World
-from felixpy.dataplane.iptables_names import CHAIN_CHARACTERS, SET_CHARACTERS, chain_kernel_name, set_kernel_name
-from felixpy.dataplane.iptables_rules import render_rule
-from felixpy.dataplane.iptables_terms import Inexpressible, Place, Table
-from felixpy.dataplane.iptables_text import TableSeen, parse_save, render_changes, seen_after
+from felixpy.calc.services.frontends import BackendAddress, Frontend
+from felixpy.dataplane.chains.endpoint import FROM_ENDPOINTS
+from felixpy.dataplane.chains.service_sets import encode_backend, encode_slot
+from felixpy.dataplane.iptables.names import CHAIN_CHARACTERS, SET_CHARACTERS, chain_kernel_name, set_kernel_name
+from felixpy.dataplane.iptables.rules import render_rule
+from felixpy.dataplane.iptables.tables import Compiler, World
+from felixpy.dataplane.iptables.terms import Inexpressible, Place, Table
+from felixpy.dataplane.iptables.text import TableSeen, parse_save, render_changes, seen_after
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Drop, DropMembers, Op, Put, PutMembers, Set, SetType
 from felixpy.dataplane.rules import (
     Accept,
@@ -43,7 +44,6 @@ from felixpy.dataplane.rules import (
     SourceNat,
 )
 from felixpy.dataplane.rules import Drop as DropPacket
-from felixpy.dataplane.service_sets import encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_port_key
 from tests.dataplane.iptables_world import restore_text, small_world
 

@@ -9,15 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_prefix
-from felixpy.calc.frontends import FrontendIntent, Origin
 from felixpy.calc.reasons import Reason
-from felixpy.calc.services import ServiceCalc, ServiceDelta
-from felixpy.dataplane.causes import NO_LOCAL_BACKEND
-from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.objects import Chain, Key, Object, Set
-from felixpy.dataplane.report_chains import cause_chain
-from felixpy.dataplane.rules import Balance, Dispatch, Goto, Jump, NetIn, Return, ServiceKnown
-from felixpy.dataplane.service_chains import (
+from felixpy.calc.services.arbitration import ServiceCalc, ServiceDelta
+from felixpy.calc.services.frontends import FrontendIntent, Origin
+from felixpy.dataplane.chains.causes import NO_LOCAL_BACKEND
+from felixpy.dataplane.chains.report import cause_chain
+from felixpy.dataplane.chains.service_sets import SETS, encode_backend, encode_slot
+from felixpy.dataplane.chains.services import (
     ServiceTables,
     render_frontend,
     render_services,
@@ -25,7 +23,9 @@ from felixpy.dataplane.service_chains import (
     service_objects,
     spread_sticky,
 )
-from felixpy.dataplane.service_sets import SETS, encode_backend, encode_slot
+from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.objects import Chain, Key, Object, Set
+from felixpy.dataplane.rules import Balance, Dispatch, Goto, Jump, NetIn, Return, ServiceKnown
 from felixpy.dataplane.sets import encode_port_key
 from felixpy.resources.kinds import Name
 from tests.calc.service_world import ME, SERVICE_CHANGES, Change, at, backend, grant, service, service_of, slice_of, to

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from felixpy.addresses import Prefix
-from felixpy.calc.services import ServiceCalc
-from felixpy.dataplane.base_chains import HOOKS
+from felixpy.calc.services.arbitration import ServiceCalc
+from felixpy.dataplane.chains.base import HOOKS
+from felixpy.dataplane.chains.services import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
 from felixpy.dataplane.rules import MARK_FROM_WORKLOAD, InterfaceIs, Rule, SetMark
-from felixpy.dataplane.service_chains import ServiceTables, service_base_rules, service_objects
 from felixpy.drivers.iptables import IptablesDriver
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace

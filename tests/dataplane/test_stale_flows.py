@@ -7,7 +7,7 @@ from typing import Any
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.calc.intent import EndpointIntent
-from felixpy.calc.services import ServiceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, ROUTE_PROTOCOL_WORKLOAD, DeviceAddress, Route, RouteType
 from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.resources.kinds import Name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 
 from felixpy.calc.graph import Graph
-from felixpy.dataplane.base_chains import base_objects
+from felixpy.dataplane.chains.base import base_objects
+from felixpy.dataplane.chains.host import Guards
 from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.host_chains import Guards
 from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set, SetType
 from felixpy.dataplane.rules import Dispatch, Goto, Jump, SetHas
 from felixpy.dataplane.translate import Translator

@@ -10,7 +10,8 @@ from felixpy.addresses import parse_address, parse_prefix
 from felixpy.calc.options import DEFAULTS
 from felixpy.calc.tunnel_plan import HostDevices, Tunnel, Way, vxlan_mac
 from felixpy.calc.tunnels import TunnelCalc, TunnelDelta, derive_tunnels
-from felixpy.dataplane.causes import COMMON
+from felixpy.dataplane.chains.causes import COMMON
+from felixpy.dataplane.chains.report import common_chains
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.objects import (
     Chain,
@@ -34,7 +35,6 @@ from felixpy.dataplane.objects import (
     VxlanSettings,
 )
 from felixpy.dataplane.order import kind_of
-from felixpy.dataplane.report_chains import common_chains
 from felixpy.dataplane.tunnel_objects import TunnelTables
 from felixpy.reconcile import Reconciler
 from felixpy.resources.types import Node

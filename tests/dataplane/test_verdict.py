@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.calc.frontends import BackendAddress, Frontend
+from felixpy.calc.services.frontends import BackendAddress, Frontend
+from felixpy.dataplane.chains.service_sets import encode_backend, encode_slot
+from felixpy.dataplane.judging.packet import KernelState, Packet
+from felixpy.dataplane.judging.verdict import Fate, parse_verdict, verdict
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Object, Route, Set, SetType
-from felixpy.dataplane.packet import KernelState, Packet
 from felixpy.dataplane.rules import (
     Accept,
     Action,
@@ -39,9 +41,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
-from felixpy.dataplane.service_sets import encode_backend, encode_slot
 from felixpy.dataplane.sets import encode_prefix
-from felixpy.dataplane.verdict import Fate, parse_verdict, verdict
 
 HERE, POD, VIP, FAR = (parse_address(text) for text in ("192.0.2.1", "10.0.0.2", "203.0.113.1", "198.51.100.9"))
 FORWARD = BaseHook("filter", "forward", 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from felixpy.dataplane.compiled import compile_node
-from felixpy.dataplane.packet import Packet
-from felixpy.dataplane.verdict import Verdict, verdict
+from felixpy.dataplane.judging.compiled import compile_node
+from felixpy.dataplane.judging.packet import Packet
+from felixpy.dataplane.judging.verdict import Verdict, verdict
 from tests.dataplane.definition import Decision, decide
 from tests.dataplane.meaning_world import LOCAL, NODE, Cluster, Maker, resources_of, shrink
 from tests.dataplane.truth import render_case, render_cluster

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from felixpy.addresses import format_address, parse_address
-from felixpy.dataplane.compiled import CompiledNode, compile_node
+from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
+from felixpy.dataplane.judging.packet import KernelState, Packet
+from felixpy.dataplane.judging.verdict import verdict
 from felixpy.dataplane.objects import Put, PutMembers
-from felixpy.dataplane.packet import KernelState, Packet
 from felixpy.dataplane.rules import CtState
-from felixpy.dataplane.verdict import verdict
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from felixpy.resources.codec import Table

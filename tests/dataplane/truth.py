@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from felixpy.addresses import format_address
-from felixpy.dataplane.packet import Packet
-from felixpy.dataplane.verdict import Verdict
+from felixpy.dataplane.judging.packet import Packet
+from felixpy.dataplane.judging.verdict import Verdict
 from tests.dataplane.definition import Decision
 from tests.dataplane.meaning_world import Cluster, resources_of
 

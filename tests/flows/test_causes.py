@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from felixpy.calc.intent import PolicyId
 from felixpy.calc.options import DEFAULTS
-from felixpy.dataplane.causes import COMMON, OF_SERVICES, SHORT_NAMES, TEXT_BYTES, Cause, Effect, parse_cause
+from felixpy.dataplane.chains.causes import COMMON, OF_SERVICES, SHORT_NAMES, TEXT_BYTES, Cause, Effect, parse_cause
+from felixpy.dataplane.chains.report import cause_chain, effect_of, render_cause
 from felixpy.dataplane.nftables import report_text
-from felixpy.dataplane.report_chains import cause_chain, effect_of, render_cause
 from felixpy.dataplane.rules import Report
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from felixpy.calc.intent import PolicyId
-from felixpy.dataplane.causes import NO_PROFILE, UNSERVED, Cause, Effect
+from felixpy.dataplane.chains.causes import NO_PROFILE, UNSERVED, Cause, Effect
 from felixpy.dataplane.objects import Counts
 from felixpy.flows.counting import ToldCauses
 from felixpy.resources.codec import Table

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from felixpy.ctl.explain.flow import Passage
 from felixpy.ctl.explain.reading import Said, Statement, read_passage
-from felixpy.dataplane.causes import Cause, Effect, parse_cause
-from felixpy.dataplane.compiled import compile_node
+from felixpy.dataplane.chains.causes import Cause, Effect, parse_cause
+from felixpy.dataplane.judging.compiled import compile_node
+from felixpy.dataplane.judging.verdict import Verdict, verdict
 from felixpy.dataplane.rules import Report
-from felixpy.dataplane.verdict import Verdict, verdict
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import FelixConfiguration

@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from felixpy.calc.announce import AnnounceCalc
-from felixpy.calc.bgp import derive_bgp
+from felixpy.calc.announcing.announce import AnnounceCalc
+from felixpy.calc.announcing.layer2 import Layer2Calc
+from felixpy.calc.bgp.speaker import derive_bgp
 from felixpy.calc.graph import Graph
-from felixpy.calc.layer2 import Layer2Calc
-from felixpy.calc.services import ServiceCalc
+from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.translate import Translator
 from felixpy.resources import documents

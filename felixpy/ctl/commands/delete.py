@@ -10,9 +10,9 @@ import click
 
 from felixpy.ctl.cells import count_words
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warning, with_store
-from felixpy.ctl.intake import DEFAULT_NAMESPACE, Skipped
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
-from felixpy.ctl.selection import Found, kinds_named, select
+from felixpy.ctl.reading.intake import DEFAULT_NAMESPACE, Skipped
+from felixpy.ctl.showing.selection import Found, kinds_named, select
 from felixpy.datastore.model import Store
 from felixpy.resources.kinds import KINDS, KindInfo, Name
 
@@ -68,7 +68,7 @@ def command(
 def _from_files(
     files: Sequence[str], recursive: bool, namespace: str
 ) -> tuple[list[_Target], tuple[Skipped, ...], int]:
-    from felixpy.ctl.collect import collect, print_reports
+    from felixpy.ctl.reading.collect import collect, print_reports
 
     intake = collect(files, recursive, namespace)
     failed = print_reports(intake.reports)
@@ -111,7 +111,7 @@ async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
 
 
 async def _release_blocks(store: Store, pool: Found) -> None:
-    from felixpy.ctl.pool_blocks import release_blocks
+    from felixpy.ctl.ipam.pool_blocks import release_blocks
     from ipam.addresses import parse_prefix
 
     spec = pool.body.get("spec")

@@ -52,11 +52,11 @@ def _judge_host(conf_dir: Path, bin_dir: Path, run_dir: Path) -> Iterator[Findin
 
 
 def _judge_cluster(etcd: str | None) -> Iterator[Finding]:
+    from felixpy.ctl.applying.overlaps import CLAIMING_KINDS, Claimed, claims_of
     from felixpy.ctl.asking import Survey, survey
     from felixpy.ctl.doctor.cluster import judge_cluster, judge_etcd
     from felixpy.ctl.doctor.facts import read_member
-    from felixpy.ctl.overlaps import CLAIMING_KINDS, Claimed, claims_of
-    from felixpy.ctl.selection import select
+    from felixpy.ctl.showing.selection import select
     from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
     from felixpy.datastore.model import Store
 

@@ -90,7 +90,7 @@ def command(
     chains = counting_chains(flows) if live else {}
     counted = _count(etcd, chains) if live else {}
     if output:
-        from felixpy.ctl.output import render_json, render_yaml
+        from felixpy.ctl.showing.output import render_json, render_yaml
 
         tree = flows_tree(
             cluster, flows, snapshot.revision, [one.tree() if one is not None else None for one in otherwise]
@@ -126,8 +126,8 @@ def _count(etcd: str | None, chains: Mapping[str, frozenset[str]]) -> Mapping[st
 def _explain_address(etcd: str | None, word: str, namespace: str) -> None:
     """Who has a Service address (or the addresses of a Service), and who announces it."""
     from felixpy.addresses import Address, parse_address
-    from felixpy.ctl.address_view import PREFIXES, AddressView
     from felixpy.ctl.asking import Survey, survey
+    from felixpy.ctl.services.address import PREFIXES, AddressView
     from felixpy.resources.kinds import Name
     from felixpy.status import Want
 

@@ -67,9 +67,9 @@ def command(
             raise click.UsageError("--local is about this machine, now: no --follow, no --node and no --staged")
         _show_local(run_dir, question, output)
         return
-    from felixpy.ctl.flow_asking import ask_flows
-    from felixpy.ctl.flow_staging import StagedJudge
-    from felixpy.ctl.flow_text import render_notes
+    from felixpy.ctl.flows.asking import ask_flows
+    from felixpy.ctl.flows.staging import StagedJudge
+    from felixpy.ctl.flows.text import render_notes
 
     silent: list[str] = []
 
@@ -109,7 +109,7 @@ def _canonical(address: str) -> str:
 
 
 def _show_local(run_dir: Path, question: FlowsQuestion, output: str | None) -> None:
-    from felixpy.ctl.flow_text import render_notes
+    from felixpy.ctl.flows.text import render_notes
 
     answers = ask_processes(run_dir, ControlRequest("flows", flows=question))
     told = [answer.flows for answer in answers.values() if answer.flows is not None]
@@ -122,7 +122,7 @@ def _show_local(run_dir: Path, question: FlowsQuestion, output: str | None) -> N
 
 
 def _show(told: Iterable[Told], notes: Iterable[str], output: str | None) -> None:
-    from felixpy.ctl.flow_text import COLORS, flow_tree, render_flow_record
+    from felixpy.ctl.flows.text import COLORS, flow_tree, render_flow_record
 
     for node, flow, other in told:
         if output:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from felixpy.ctl.columns import columns_of, render_table
-from felixpy.ctl.computed import compute, computed_named
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
-from felixpy.ctl.intake import DEFAULT_NAMESPACE
 from felixpy.ctl.manifests import Body, Json
-from felixpy.ctl.selection import EVERYTHING, Found, kinds_named, select
+from felixpy.ctl.reading.intake import DEFAULT_NAMESPACE
+from felixpy.ctl.showing.columns import columns_of, render_table
+from felixpy.ctl.showing.computed import compute, computed_named
+from felixpy.ctl.showing.selection import EVERYTHING, Found, kinds_named, select
 from felixpy.resources.kinds import CALICO, KindInfo
 
 
@@ -69,11 +69,11 @@ def _usual_namespace(kinds: Sequence[KindInfo]) -> str | None:
 def _print(found: Sequence[Found], output: str | None, *, single: bool, with_namespace: bool) -> None:
     match output:
         case "yaml":
-            from felixpy.ctl.output import render_yaml
+            from felixpy.ctl.showing.output import render_yaml
 
             click.echo(render_yaml(_whole(found, single=single)), nl=False)
         case "json":
-            from felixpy.ctl.output import render_json
+            from felixpy.ctl.showing.output import render_json
 
             click.echo(render_json(_whole(found, single=single)))
         case "name":

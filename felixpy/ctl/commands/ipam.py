@@ -13,14 +13,14 @@ from felixpy.ctl.cells import align_rows, list_some, render_bar
 from felixpy.ctl.commands.ipam_release import AddressType, Values, read_all, release
 from felixpy.ctl.commands.ipam_settings import configure, load_settings, print_settings, split
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
-from felixpy.ctl.ipam_audit import (
+from felixpy.ctl.ipam.audit import (
     AuditReport,
     derive_alive,
     make_report,
     run_audit,
 )
-from felixpy.ctl.ipam_settings import Refused
-from felixpy.ctl.ipam_view import PoolView, count_used, derive_pools, find_address, find_borrowed, owner_name
+from felixpy.ctl.ipam.settings import Refused
+from felixpy.ctl.ipam.view import PoolView, count_used, derive_pools, find_address, find_borrowed, owner_name
 from felixpy.ctl.manifests import Json
 from ipam.addresses import Address, format_address
 from ipam.audit import GRACE
@@ -167,7 +167,7 @@ def _report_lines(report: AuditReport) -> Iterator[str]:
 
 
 def _dump(rows: Rows, output: str) -> None:
-    from felixpy.ctl.output import render_json, render_yaml
+    from felixpy.ctl.showing.output import render_json, render_yaml
 
     heads = [_camel(head) for head in rows[0]]
     items: list[Json] = [dict(zip(heads, row, strict=True)) for row in rows[1:]]

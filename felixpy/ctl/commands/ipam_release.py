@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
-from felixpy.ctl.ipam_audit import (
+from felixpy.ctl.ipam.audit import (
     PREFIXES,
     AuditReport,
     derive_alive,
@@ -22,9 +22,9 @@ from felixpy.ctl.ipam_audit import (
     run_audit,
     suspects_of,
 )
-from felixpy.ctl.ipam_settings import Refused
-from felixpy.ctl.ipam_view import find_address
-from felixpy.ctl.pool_blocks import RELEASER
+from felixpy.ctl.ipam.pool_blocks import RELEASER
+from felixpy.ctl.ipam.settings import Refused
+from felixpy.ctl.ipam.view import find_address
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Store
 from ipam.addresses import Address, format_address, parse_address

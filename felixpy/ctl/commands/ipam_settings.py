@@ -12,7 +12,7 @@ import msgspec
 
 from felixpy.ctl.cells import align_rows
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
-from felixpy.ctl.ipam_settings import (
+from felixpy.ctl.ipam.settings import (
     PERSISTENCE,
     Part,
     Refused,
@@ -56,7 +56,7 @@ async def load_settings(store: Store) -> tuple[Settings, KeyValue | None]:
 def print_settings(values: Mapping[str, Json], output: str | None) -> None:
     """Settings by name."""
     if output == "yaml":
-        from felixpy.ctl.output import render_yaml
+        from felixpy.ctl.showing.output import render_yaml
 
         click.echo(render_yaml(dict(values)).rstrip("\n"))
     elif output:

@@ -10,7 +10,7 @@ from felixpy.ctl.cells import align_rows, list_some, render_bar
 from felixpy.ctl.connect import print_error, with_store
 from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.node_text import NO_ANSWER, NOTHING
-from felixpy.ctl.vips import PREFIXES, Balance, Reach, ServiceAddress, derive_balance
+from felixpy.ctl.services.vips import PREFIXES, Balance, Reach, ServiceAddress, derive_balance
 from felixpy.datastore.model import Snapshot, Store
 from felixpy.status import Want
 
@@ -28,7 +28,7 @@ def command(etcd: str | None, timeout: float | None, output: str | None) -> None
     found, snapshot = with_store(etcd, work)
     balance = derive_balance(snapshot.items, found.nodes)
     if output:
-        from felixpy.ctl.output import render_json, render_yaml
+        from felixpy.ctl.showing.output import render_json, render_yaml
 
         body = _tree(balance, found)
         click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))

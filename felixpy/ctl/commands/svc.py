@@ -10,8 +10,8 @@ from felixpy.ctl.asking import TIMEOUT_S, Survey, survey
 from felixpy.ctl.cells import list_some
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.node_text import NO_ANSWER
-from felixpy.ctl.service_text import render_service, render_services, services_tree
-from felixpy.ctl.service_view import PREFIXES, Facts, read_facts
+from felixpy.ctl.services.text import render_service, render_services, services_tree
+from felixpy.ctl.services.view import PREFIXES, Facts, read_facts
 from felixpy.datastore.model import Snapshot, Store
 from felixpy.resources.kinds import Name
 from felixpy.status import Want
@@ -76,6 +76,6 @@ def _show_one(facts: Facts, found: Survey, output: str | None) -> None:
 
 
 def _dump(body: object, output: str) -> None:
-    from felixpy.ctl.output import render_json, render_yaml
+    from felixpy.ctl.showing.output import render_json, render_yaml
 
     click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))  # type: ignore[arg-type]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from felixpy.ctl.applying.overlaps import Claimed, overlapping
 from felixpy.ctl.doctor.finding import Finding, Level
 from felixpy.ctl.node_text import NO_ANSWER, find_disagreements
-from felixpy.ctl.overlaps import Claimed, overlapping
 from felixpy.status import NodeStatus, find_problems
 
 SLOW_MS = 50.0

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from felixpy.addresses import Address, format_address
-from felixpy.calc.floating import is_enabled
-from felixpy.calc.peers import node_addresses
-from felixpy.calc.pods import pod_of
+from felixpy.calc.announcing.floating import is_enabled
+from felixpy.calc.policy.peers import node_addresses
+from felixpy.calc.policy.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from felixpy.ctl.explain.flow import Flow
 from felixpy.ctl.manifests import Json
-from felixpy.dataplane.report_chains import effect_of
+from felixpy.dataplane.chains.report import effect_of
 from felixpy.status import NodeStatus
 
 

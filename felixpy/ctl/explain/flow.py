@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from felixpy.addresses import Address
-from felixpy.calc.frontends import ANY_OWN, Frontend
+from felixpy.calc.services.frontends import ANY_OWN, Frontend
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.ctl.explain.parties import Party, party_at
-from felixpy.dataplane.compiled import CompiledNode, compile_node
-from felixpy.dataplane.packet import PORTED, Packet
+from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
+from felixpy.dataplane.judging.packet import PORTED, Packet
+from felixpy.dataplane.judging.verdict import Fate, Verdict, verdict
 from felixpy.dataplane.rules import Balance, CtState
-from felixpy.dataplane.verdict import Fate, Verdict, verdict
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import EndpointSlice, Node, WorkloadEndpoint

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, parse_address
-from felixpy.calc.peers import node_addresses
-from felixpy.calc.pods import workload_of
+from felixpy.calc.policy.peers import node_addresses
+from felixpy.calc.policy.pods import workload_of
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name

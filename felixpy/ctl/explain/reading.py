@@ -14,18 +14,19 @@ from felixpy.addresses import format_address
 from felixpy.calc.intent import HostEndpointIntent, PolicyId, TierIntent
 from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
-from felixpy.dataplane.causes import NO_LOCAL_BACKEND, Effect
-from felixpy.dataplane.compiled import CompiledNode
-from felixpy.dataplane.endpoint_chains import Direction, judgement_chain
-from felixpy.dataplane.host_chains import host_chain, places_of
-from felixpy.dataplane.policy_chains import (
+from felixpy.dataplane.chains.causes import NO_LOCAL_BACKEND, Effect
+from felixpy.dataplane.chains.endpoint import Direction, judgement_chain
+from felixpy.dataplane.chains.host import host_chain, places_of
+from felixpy.dataplane.chains.policy import (
     PASS_CHAIN,
     Origin,
     policy_chain,
     profile_chain,
     rendered_from,
 )
-from felixpy.dataplane.report_chains import cause_chain, effect_of
+from felixpy.dataplane.chains.report import cause_chain, effect_of
+from felixpy.dataplane.judging.compiled import CompiledNode
+from felixpy.dataplane.judging.verdict import Step
 from felixpy.dataplane.rules import (
     Accept,
     Balance,
@@ -36,7 +37,6 @@ from felixpy.dataplane.rules import (
     Masquerade,
     SourceNat,
 )
-from felixpy.dataplane.verdict import Step
 
 FIELDS: Mapping[Direction, str] = {"in": "ingress", "out": "egress"}
 

@@ -20,9 +20,9 @@ from felixpy.ctl.explain.reading import Said, Statement, read_passage
 from felixpy.ctl.explain.staged_kinds import STAGED_PREFIXES, STANDS_FOR
 from felixpy.ctl.explain.text import describe_statement, written_text
 from felixpy.ctl.manifests import Json
-from felixpy.dataplane.compiled import CompiledNode, compile_node
-from felixpy.dataplane.packet import Packet
-from felixpy.dataplane.verdict import Fate, verdict
+from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
+from felixpy.dataplane.judging.packet import Packet
+from felixpy.dataplane.judging.verdict import Fate, verdict
 from felixpy.datastore.model import KeyValue
 from felixpy.flows.records import FlowRecord
 from felixpy.resources.codec import Decoder

@@ -16,9 +16,9 @@ from felixpy.ctl.explain.reading import FIELDS, Said, Statement, read_passage
 from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.policy_names import typed_name
 from felixpy.ctl.stored import parse_body
+from felixpy.dataplane.judging.packet import PORTED, Packet
+from felixpy.dataplane.judging.verdict import Fate
 from felixpy.dataplane.nftables import render_rule
-from felixpy.dataplane.packet import PORTED, Packet
-from felixpy.dataplane.verdict import Fate
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from felixpy.ctl.explain.flow import ICMP, ICMP6, SOURCE_PORT, Traffic
-from felixpy.dataplane.packet import PORTED
+from felixpy.dataplane.judging.packet import PORTED
 from felixpy.resources.scalars import PROTOCOLS
 
 TCP = PROTOCOLS["tcp"]

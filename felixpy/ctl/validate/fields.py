@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.ctl.yaml_text import describe
+from felixpy.ctl.reading.yaml_text import describe
 from felixpy.selector import parse_selector
 
 LABEL_VALUE_LIMIT = 63

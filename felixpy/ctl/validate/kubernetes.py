@@ -15,10 +15,10 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.ctl.manifests import Path
+from felixpy.ctl.reading.yaml_text import describe
 from felixpy.ctl.validate.fields import Address, Cidr, DnsLabel, Labels, PortNumber, Prefix, Text, is_v6
 from felixpy.ctl.validate.metadata import LabelSelector, Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
-from felixpy.ctl.yaml_text import describe
 from felixpy.resources.services import ANNOTATION_PREFIXES, CALICO_ADDRESSES, CALICO_ANNOTATIONS
 
 AFFINITY_LIMIT_S = 86_400

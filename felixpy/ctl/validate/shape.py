@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from felixpy.ctl.manifests import Json, Path, Problem, Severity
-from felixpy.ctl.yaml_text import describe
+from felixpy.ctl.reading.yaml_text import describe
 
 
 class Fault(NamedTuple):

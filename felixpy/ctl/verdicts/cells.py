@@ -12,7 +12,7 @@ from typing import NamedTuple
 from felixpy.addresses import Address
 from felixpy.ctl.explain.text import PROTOCOL_NAMES
 from felixpy.ctl.verdicts.judge import Left, Serves
-from felixpy.dataplane.packet import PORTED, Packet
+from felixpy.dataplane.judging.packet import PORTED, Packet
 from felixpy.dataplane.rules import IcmpIs, PortIn, ProtocolIs, Side
 
 LAST_PORT = 65535

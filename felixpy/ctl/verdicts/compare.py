@@ -20,7 +20,7 @@ from felixpy.ctl.verdicts.cells import Asked, Cell
 from felixpy.ctl.verdicts.ends import End, endpoints_of, regions_of
 from felixpy.ctl.verdicts.judge import Clause, allows, clauses_between, decide
 from felixpy.ctl.verdicts.world import Held, Judge, World
-from felixpy.dataplane.packet import Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import NetIn, SetHas, Side
 from felixpy.resources.codec import Table
 from felixpy.selector import compile_selector, parse_selector

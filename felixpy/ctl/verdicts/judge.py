@@ -15,11 +15,11 @@ from felixpy.addresses import Address
 from felixpy.calc.intent import PolicyId
 from felixpy.ctl.explain.reading import Said, Statement
 from felixpy.ctl.verdicts.world import Judge, Line, World
-from felixpy.dataplane.causes import Effect
-from felixpy.dataplane.matching import satisfies
-from felixpy.dataplane.packet import KernelState, Packet
-from felixpy.dataplane.policy_chains import ALLOW_CHAIN, PASS_CHAIN
-from felixpy.dataplane.report_chains import effect_of
+from felixpy.dataplane.chains.causes import Effect
+from felixpy.dataplane.chains.policy import ALLOW_CHAIN, PASS_CHAIN
+from felixpy.dataplane.chains.report import effect_of
+from felixpy.dataplane.judging.matching import satisfies
+from felixpy.dataplane.judging.packet import KernelState, Packet
 from felixpy.dataplane.rules import FamilyIs, Goto, Match, NetIn, Rule, SetHas, Side
 from felixpy.resources.types import TierDefault
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from felixpy.addresses import Prefix
-from felixpy.calc.pods import workload_of
+from felixpy.calc.policy.pods import workload_of
 from felixpy.ctl.explain.reading import Statement
 from felixpy.ctl.explain.text import Line, describe_statement, statement_tree, written_text
 from felixpy.ctl.manifests import Json

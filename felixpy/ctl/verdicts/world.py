@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 from felixpy.addresses import Address, Prefix, mask_address
 from felixpy.calc.intent import PolicyId, RulesIntent, SetSpec, TierIntent
-from felixpy.calc.ipsets import Holder, Member, effective_labels, members_of
-from felixpy.calc.labels import LabelIndex
 from felixpy.calc.options import derive_options
-from felixpy.calc.pods import derive_workloads
-from felixpy.calc.profiles import derive_profiles
-from felixpy.calc.rule_terms import compile_rules
-from felixpy.calc.service_sets import derive_service_members
-from felixpy.calc.tiers import for_workloads, sort_policies, sort_stages
+from felixpy.calc.policy.ipsets import Holder, Member, effective_labels, members_of
+from felixpy.calc.policy.labels import LabelIndex
+from felixpy.calc.policy.pods import derive_workloads
+from felixpy.calc.policy.profiles import derive_profiles
+from felixpy.calc.policy.rule_terms import compile_rules
+from felixpy.calc.policy.service_sets import derive_service_members
+from felixpy.calc.policy.tiers import for_workloads, sort_policies, sort_stages
 from felixpy.ctl.explain.cluster import Cluster
-from felixpy.dataplane.endpoint_chains import Direction, encapsulation_rules
-from felixpy.dataplane.policy_chains import render_policy, render_profile, rendered_from
+from felixpy.dataplane.chains.endpoint import Direction, encapsulation_rules
+from felixpy.dataplane.chains.policy import render_policy, render_profile, rendered_from
 from felixpy.dataplane.rules import Rule
 from felixpy.dataplane.sets import Version, describe_set
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table

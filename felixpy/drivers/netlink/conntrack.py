@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from felixpy.addresses import Address
-from felixpy.calc.frontends import ANY_OWN, BackendAddress, Frontend
+from felixpy.calc.services.frontends import ANY_OWN, BackendAddress, Frontend
 from felixpy.dataplane.stale_flows import Forget
 from felixpy.drivers.netlink.codec import attribute, nested, parse_attributes, pick_attributes
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket

@@ -1,0 +1,1 @@
+"""Where people and machines ask a process how it stands: datastore, control socket, HTTP."""

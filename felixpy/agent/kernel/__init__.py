@@ -1,0 +1,1 @@
+"""The node's kernel, made what the Intent says: one applier per kind of thing, and who listens for others' changes."""

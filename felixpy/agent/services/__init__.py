@@ -1,0 +1,1 @@
+"""Services through the roles of one process: served, announced, answered for, in that order."""

@@ -1,0 +1,1 @@
+"""Which addresses this node announces or answers for, to whom, and why not."""

@@ -1,0 +1,1 @@
+"""Which policies decide about this node's endpoints, and what their selectors select."""

@@ -1,0 +1,1 @@
+"""What Services ask of this node's kernel: frontends and their backends."""

@@ -1,0 +1,1 @@
+"""From resources to writes: what would change, what it would move, and what is refused."""

@@ -1,0 +1,1 @@
+"""`felixctl flows`: asked of the nodes, shown a line each."""

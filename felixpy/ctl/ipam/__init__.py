@@ -1,0 +1,1 @@
+"""`felixctl ipam`: what people ask and change of pod addresses."""

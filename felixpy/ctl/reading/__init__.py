@@ -1,0 +1,1 @@
+"""From what `-f` names to documents, and from documents to resources."""

@@ -1,0 +1,1 @@
+"""`felixctl get`: which objects are meant, in which columns, in which form."""

@@ -1,0 +1,96 @@
+"""Causes → their chains: what becomes of a packet there, and what is told of it. Pure.
+
+Every packet that dies passes one of these, whatever rule sent it there, so that rules that do not match cost nothing,
+a cause has one count and one limit, and both outlive a change of the policy around it. A report is a copy of the
+packet's head: never more than the limit, and none where nobody listens. Connections that were allowed pass before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from felixpy.calc.options import Options
+from felixpy.dataplane.chains.causes import Cause, Effect
+from felixpy.dataplane.chains.naming import chain_name
+from felixpy.dataplane.objects import Chain
+from felixpy.dataplane.rules import (
+    MARK_ACCEPT,
+    CtState,
+    CtStateIn,
+    Drop,
+    Goto,
+    Log,
+    Match,
+    ProtocolIs,
+    Reject,
+    Report,
+    Rule,
+    SetMark,
+)
+
+_INVALID = CtStateIn(frozenset({CtState.INVALID}))
+_TCP = 6
+
+
+def cause_chain(cause: Cause) -> str:
+    """The name of a cause's chain."""
+    index = "" if cause.index is None else f"-{cause.index}"
+    way = f"{cause.way}-" if cause.way else ""
+    return chain_name(cause.effect, f"{way}{cause.subject.replace(' ', '-')}{index}")
+
+
+def effect_of(chain: str) -> Effect | None:
+    """What the chain of a cause does, by its name; None for any other chain."""
+    word = chain.partition("-")[0]
+    return Effect(word) if word in set(Effect) and word != chain else None
+
+
+def render_cause(cause: Cause, options: Options) -> Chain:
+    """The chain of a cause.
+
+    A refusal is a reset for TCP and an ICMP error for the rest, but not for what conntrack finds invalid: a reset for
+    a stray segment would end the connection that it strayed from.
+    """
+    words = str(cause)
+    report = (Rule(Report(cause.text)),) if _is_reported(cause, options) else ()
+    rules: tuple[Rule, ...]
+    match cause.effect:
+        case Effect.DENY:
+            rules = (*report, Rule(Drop(), (), words, counter=True))
+        case Effect.REFUSE:
+            rules = (
+                Rule(Drop(), (_INVALID,), words),
+                *report,
+                Rule(Reject(tcp_reset=True), (ProtocolIs(_TCP),), words, counter=True),
+                Rule(Reject(), (), words, counter=True),
+            )
+        case Effect.ADMIT:
+            rules = (*report, Rule(SetMark(MARK_ACCEPT, MARK_ACCEPT), (), words, counter=True))
+        case Effect.LOG:
+            rules = (*report, Rule(Log(f"{options.log_prefix}: "), (), words))
+        case _:
+            assert_never(cause.effect)
+    return Chain(cause_chain(cause), rules)
+
+
+def _is_reported(cause: Cause, options: Options) -> bool:
+    match cause.effect:
+        case Effect.DENY | Effect.REFUSE:
+            return options.report_denied
+        case Effect.ADMIT:
+            return options.report_allowed
+        case Effect.LOG:
+            return options.report_logged
+        case _:
+            assert_never(cause.effect)
+
+
+def common_chains(causes: Iterable[Cause], options: Options) -> tuple[Chain, ...]:
+    """The chains of causes that are always there."""
+    return tuple(render_cause(cause, options) for cause in causes)
+
+
+def end_in(cause: Cause, *matches: Match) -> Rule:
+    """A rule that leads what satisfies the matches to the chain of a cause, from which nothing comes back."""
+    return Rule(Goto(cause_chain(cause)), matches, str(cause))
