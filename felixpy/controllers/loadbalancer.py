@@ -1,7 +1,7 @@
 """The load balancer controller: gives Services of type LoadBalancer their addresses, while this node leads.
 
 In: a Store and the condition of our leadership; out: grants and status in the datastore. Decides nothing: what to
-write is `allocation.py`'s. One snapshot, then one watch; each transaction carries the leadership. What goes by itself
+write is `allocation.py`'s. Each transaction carries the leadership. What goes by itself
 is written under leases that nobody keeps, one for all of a round.
 """
 
@@ -17,7 +17,8 @@ from felixpy.controllers.batch import Batch
 from felixpy.controllers.calico_writer import CalicoWriter, IpamError, Overtaken
 from felixpy.controllers.leader import check_fence
 from felixpy.controllers.pool_status import PoolCount
-from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, Store, Write
+from felixpy.datastore.follow import follow
+from felixpy.datastore.model import Event, Expect, Store, Write
 
 LEADER_KEY = b"/felixpy/leaders/loadbalancer"
 
@@ -33,28 +34,15 @@ async def serve_load_balancer(store: Store, fence: Expect, told: Told = lambda _
 
     Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
     """
-    while True:
-        try:
-            await _serve_from_snapshot(store, fence, told)
-        except (Compacted, FutureRevision) as error:
-            _log.info("load balancer reads anew: %s", error)
-
-
-async def _serve_from_snapshot(store: Store, fence: Expect, told: Told) -> None:
     allocation = Allocation()
-    revision = 0
-    async with aclosing(store.pages(WATCHED)) as pages:
-        async for page in pages:
-            revision = page.revision
-            for pair in page.items:
-                allocation.observe(pair.key, pair.value, pair.mod_revision)
-    await settle_all(store, fence, allocation)
-    told(allocation.pool_counts())
-    async with aclosing(store.watch(WATCHED, revision + 1)) as batches:
-        async for events in batches:
-            observe_events(allocation, events)
-            await settle_all(store, fence, allocation)
-            told(allocation.pool_counts())
+    async with aclosing(follow(store, WATCHED, "load balancer")) as turns:
+        async for turn in turns:
+            if turn.anew:
+                allocation = Allocation()
+            observe_events(allocation, turn.events)
+            if turn.whole:
+                await settle_all(store, fence, allocation)
+                told(allocation.pool_counts())
 
 
 def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:

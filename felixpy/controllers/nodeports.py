@@ -1,7 +1,7 @@
 """The node port controller: gives Services ports of every node, where nobody else does, while this node leads.
 
 In: a Store and the condition of our leadership; out: port grants in the datastore. Decides nothing: what to write is
-ports.py's. One snapshot, then one watch; after a refusal everything is read anew.
+ports.py's. After a refusal everything is read anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import aclosing
 
 from felixpy.controllers.leader import check_fence
 from felixpy.controllers.ports import WATCHED, PortAllocation
-from felixpy.datastore.model import Compacted, Expect, FutureRevision, Store
+from felixpy.datastore.follow import follow
+from felixpy.datastore.model import Expect, Store
 
 LEADER_KEY = b"/felixpy/leaders/nodeports"
 
@@ -24,27 +25,18 @@ async def serve_node_ports(store: Store, fence: Expect) -> None:
     Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
     """
     while True:
-        try:
-            await _serve_from_snapshot(store, fence)
-        except (Compacted, FutureRevision) as error:
-            _log.info("node ports: read anew: %s", error)
+        await _serve_until_refused(store, fence)
 
 
-async def _serve_from_snapshot(store: Store, fence: Expect) -> None:
-    """Until a transaction is refused."""
-    ports, revision = PortAllocation(), 0
-    async with aclosing(store.pages(WATCHED)) as pages:
-        async for page in pages:
-            revision = page.revision
-            for pair in page.items:
-                ports.observe(pair.key, pair.value, pair.mod_revision)
-    if not await settle_ports(store, fence, ports):
-        return
-    async with aclosing(store.watch(WATCHED, revision + 1)) as batches:
-        async for events in batches:
-            for event in events:
+async def _serve_until_refused(store: Store, fence: Expect) -> None:
+    ports = PortAllocation()
+    async with aclosing(follow(store, WATCHED, "node ports")) as turns:
+        async for turn in turns:
+            if turn.anew:
+                ports = PortAllocation()
+            for event in turn.events:
                 ports.observe(event.key, event.value, event.mod_revision)
-            if not await settle_ports(store, fence, ports):
+            if turn.whole and not await settle_ports(store, fence, ports):
                 return
 
 

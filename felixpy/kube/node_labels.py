@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from felixpy.controllers.leader import check_fence
-from felixpy.datastore.model import Compacted, Event, Expect, FutureRevision, KeyValue, Store, Write
+from felixpy.datastore.follow import follow
+from felixpy.datastore.model import Event, Expect, KeyValue, Store, Write
 from felixpy.kube.client import Json
 from felixpy.resources.kinds import CALICO, HOLDERS_PREFIX, KINDS, Name
 
@@ -69,18 +70,13 @@ class NodeLabels:
         raise AssertionError("following never ends")
 
     async def _follow(self) -> NoReturn:
-        prefix = _NODES.prefix.encode()
-        while True:
-            try:
-                snapshot = await self._store.snapshot([prefix])
-                self._nodes = {_name(pair.key): pair for pair in snapshot.items}
-                self._note(*self._nodes)
-                async with aclosing(self._store.watch([prefix, _HOLDERS], snapshot.revision + 1)) as batches:
-                    async for events in batches:
-                        for event in events:
-                            self._take(event)
-            except (Compacted, FutureRevision) as error:
-                _log.info("nodes are read anew: %s", error)
+        async with aclosing(follow(self._store, [_NODES.prefix.encode(), _HOLDERS], "labels of nodes")) as turns:
+            async for turn in turns:
+                if turn.anew:
+                    self._nodes.clear()
+                for event in turn.events:
+                    self._take(event)
+        raise AssertionError("following never ends")
 
     def _take(self, event: Event) -> None:
         """A Node is so now, or an agent is gone."""

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import msgspec
 
-from felixpy.datastore.model import Compacted, FutureRevision, Store
+from felixpy.datastore.follow import follow
+from felixpy.datastore.model import Store
 from felixpy.kube.client import Api, ApiError, Json
 from felixpy.kube.convert import api_path, name_of
 from felixpy.resources.kinds import BY_TYPE, Name
@@ -76,19 +77,13 @@ class ServiceAddresses:
         raise AssertionError("following never ends")
 
     async def _follow(self) -> NoReturn:
-        prefix = _SERVICES.status_prefix.encode()
-        while True:
-            try:
-                snapshot = await self._store.snapshot([prefix])
-                self._given = {}
-                for pair in snapshot.items:
-                    self._take(pair.key, pair.value)
-                async with aclosing(self._store.watch([prefix], snapshot.revision + 1)) as batches:
-                    async for events in batches:
-                        for event in events:
-                            self._take(event.key, event.value)
-            except (Compacted, FutureRevision) as error:
-                _log.info("the status of Services is read anew: %s", error)
+        async with aclosing(follow(self._store, [_SERVICES.status_prefix.encode()], "status of Services")) as turns:
+            async for turn in turns:
+                if turn.anew:
+                    self._given.clear()
+                for event in turn.events:
+                    self._take(event.key, event.value)
+        raise AssertionError("following never ends")
 
     def _take(self, key: bytes, value: bytes | None) -> None:
         service = _SERVICES.parse_status_name(key.decode("utf-8", "replace"))

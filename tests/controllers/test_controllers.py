@@ -103,10 +103,10 @@ async def test_whose_key_goes_stops_and_its_transactions_fail(store: Store, star
     await store.put(KEY, b'{"node":"usurper"}')
     assert not (await store.transact([fence], [])).succeeded
 
-    async def nobody_leads() -> bool:
-        return not office.leaders
+    async def its_term_has_ended() -> bool:
+        return not office.leaders or office.fences["n1"] != fence
 
-    await eventually_async(nobody_leads)
+    await eventually_async(its_term_has_ended)
 
 
 async def test_a_failing_datastore_is_waited_for(start: Start) -> None:
