@@ -18,6 +18,7 @@ from felixpy.agent.doors.listener import Listener
 from felixpy.calc.node_address import AddressRule, parse_rule
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 from felixpy.drivers.backend import BackendSetting
+from felixpy.resources.kinds import NAME_LIMIT, is_object_name
 
 DEFAULT_RUN_DIR = Path("/run/felixpy")
 DEFAULT_STATE_DIR = Path("/var/lib/felixpy")
@@ -99,6 +100,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
     node = value("node")
     if not node:
         raise ConfigError("--node is not given: the node's name in the cluster")
+    if not is_object_name(node):
+        raise ConfigError(f"--node: {node!r} is no name: lower-case letters, digits, '-' and '.', at most {NAME_LIMIT}")
     run_dir = Path(value("run-dir", str(DEFAULT_RUN_DIR)))
     return Settings(
         node=node,

@@ -49,7 +49,7 @@ async def probe(endpoint: Endpoint, settings: EtcdSettings) -> Finding | None:
             async with asyncio.timeout(PROBE_STEP_S):
                 found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=1)
         except OSError as error:
-            return Finding(ConnectReason.DNS, f"{endpoint}: {error.strerror or error}")
+            return Finding(ConnectReason.DNS, f"{endpoint}: {error.strerror or repr(error)}")
         findings = [await _probe_http(endpoint, settings, str(info[4][0])) for info in found[:4]]
         return None if None in findings else findings[-1]
     except TimeoutError:

@@ -6,8 +6,13 @@ Source: libcalico-go/lib/backend/model (keys), ../../docs/architecture.md (ours)
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
+
+NAME_LIMIT = 253
+_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = re.compile(rf"{_DNS_LABEL}(\.{_DNS_LABEL})*")
 
 CALICO = "projectcalico.org/v3"
 ADMIN_V1 = "policy.networking.k8s.io/v1alpha1"
@@ -42,6 +47,11 @@ class Name(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def is_object_name(text: str) -> bool:
+    """Whether an object may be called so: a DNS-1123 subdomain."""
+    return len(text) <= NAME_LIMIT and _SUBDOMAIN.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def test_what_is_not_said_has_its_default() -> None:
     [
         (["--node", "n1"], "--etcd"),
         (["--etcd", "http://10.0.0.1:2379"], "--node"),
+        (["--etcd", "http://10.0.0.1:2379", "--node", "Bad Name!"], "--node: 'Bad Name!'"),
         (["--etcd", "ftp://x", "--node", "n1"], "--etcd"),
         ([*BASE, "--roles", "agent,cook"], "--roles: 'cook'"),
         ([*BASE, "--backend", "pf"], "--backend: 'pf'"),

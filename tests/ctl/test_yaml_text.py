@@ -84,6 +84,16 @@ def test_what_is_no_yaml_is_named_by_its_place(text: str, said: str) -> None:
     assert str(error.value).startswith(said)
 
 
+def test_json_values_may_follow_one_another() -> None:
+    """As `jq -c` and a concatenation of files write them; each knows its line."""
+    text = '{"a": 1}\n\n{"b":\n 2} {"c": 3}\n'
+    documents = list(parse_documents(text, "f.json"))
+    assert [document.body for document in documents] == [{"a": 1}, {"b": 2}, {"c": 3}]
+    assert [str(document.source) for document in documents] == [
+        "f.json:1 (document 1)", "f.json:3 (document 2)", "f.json:4 (document 3)",
+    ]  # fmt: skip
+
+
 VALUES = st.recursive(
     st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3),

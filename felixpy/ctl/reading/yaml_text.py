@@ -18,6 +18,8 @@ import yaml
 
 from felixpy.ctl.manifests import Document, Json, Path, Source
 
+_NO_SPACE = re.compile(r"\S")
+
 MAX_NODES = 2_000_000
 """Values in one document after its aliases are spelled out; far above what etcd takes (1.5 MB a key)."""
 
@@ -54,8 +56,9 @@ def parse_documents(text: str, file: str) -> Iterator[Document]:
 
     Raises  YamlError where the text stops making sense; the documents before it have been given.
     """
-    if text.lstrip().startswith(("{", "[")) and (whole := _try_json(text, file)) is not None:
-        yield from _document(whole, Source(file, 1, 1), None)
+    if text.lstrip().startswith(("{", "[")) and (stream := _try_json(text, file)) is not None:
+        for number, (value, line) in enumerate(stream, 1):
+            yield from _document(value, Source(file, number, line), None)
         return
     loader = _Loader12(text)
     try:
@@ -87,12 +90,20 @@ def _document(value: Json, source: Source, node: yaml.Node | None) -> Iterator[D
     yield Document(value, source, partial(_line_of, node))
 
 
-def _try_json(text: str, file: str) -> Json:
-    """The value, or None for what may still be YAML in braces."""
+def _try_json(text: str, file: str) -> list[tuple[Json, int]] | None:
+    """Values one after the other, as jq and kubectl write them, each with its line; None: it may be YAML in braces."""
+    decoder = json.JSONDecoder(object_pairs_hook=partial(_unique, file))
+    values: list[tuple[Json, int]] = []
+    end, line = 0, 1
     try:
-        return _without_null(json.loads(text, object_pairs_hook=partial(_unique, file)))
+        while (start := _NO_SPACE.search(text, end)) is not None:
+            line += text.count("\n", end, start.start())
+            value, end = decoder.raw_decode(text, start.start())
+            values.append((_without_null(value), line))
+            line += text.count("\n", start.start(), end)
     except (json.JSONDecodeError, RecursionError):
         return None
+    return values
 
 
 def _unique(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

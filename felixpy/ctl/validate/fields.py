@@ -12,16 +12,15 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.ctl.reading.yaml_text import describe
+from felixpy.resources.kinds import NAME_LIMIT, is_object_name
 from felixpy.selector import parse_selector
 
 LABEL_VALUE_LIMIT = 63
-NAME_LIMIT = 253
 PROTOCOLS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 WITH_PORTS = frozenset({6, 17, 132})
 """Protocols whose ports a Calico rule may name."""
 
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN = re.compile(rf"{_DNS_LABEL}(\.{_DNS_LABEL})*")
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+|0")
@@ -31,7 +30,7 @@ _COMMUNITY = re.compile(r"[0-9]+:[0-9]+(:[0-9]+)?")
 
 def check_name(text: str) -> str:
     """A DNS-1123 subdomain."""
-    if len(text) > NAME_LIMIT or not _SUBDOMAIN.fullmatch(text):
+    if not is_object_name(text):
         raise ValueError(f"{text!r} is no name: lower-case letters, digits, '-' and '.', at most {NAME_LIMIT}")
     return text
 
@@ -46,7 +45,7 @@ def check_dns_label(text: str) -> str:
 def check_label_key(text: str) -> str:
     """`[prefix/]name`."""
     prefix, slash, name = text.rpartition("/")
-    if slash and (len(prefix) > NAME_LIMIT or not _SUBDOMAIN.fullmatch(prefix)):
+    if slash and not is_object_name(prefix):
         raise ValueError(f"{text!r} has a prefix that is no DNS name")
     if len(name) > LABEL_VALUE_LIMIT or not _LABEL_PART.fullmatch(name):
         raise ValueError(f"{text!r} is no label name: letters, digits, '-', '_' and '.', at most {LABEL_VALUE_LIMIT}")
