@@ -244,7 +244,9 @@ def test_who_asked_for_a_session_and_what_the_other_side_says(both: Cluster) -> 
     eventually(lambda: " own " not in both.felixctl("bgp").out and both.felixctl("bgp").code == 0, 30, 0.5)
 
 
-def test_a_node_status_is_written_as_calico_writes_it(both: Cluster) -> None:
+def test_a_node_status_is_written_as_calico_writes_it(both: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
     key = f"{CALICO}/caliconodestatuses/of-n2"
     spec = {"node": "n2", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 1}
     written = resource("CalicoNodeStatus", "of-n2", spec)
