@@ -44,7 +44,7 @@ from felixpy.drivers.netlink.monitor import (
 )
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import IPAM_PREFIX
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 from ipam.engine import Allocator
 from ipam.model import CONFIGURATION_KEY, POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
 

@@ -38,7 +38,7 @@ from felixpy.datastore.settings import EtcdSettings
 from felixpy.datastore.syncer import Phase, Syncer, SyncState
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import WATCHED_PREFIXES
-from felixpy.resources.types import Broken
+from felixpy.resources.resource import Broken
 
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole

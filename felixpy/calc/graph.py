@@ -16,17 +16,10 @@ from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
 from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    EndpointSlice,
-    FelixConfiguration,
-    HostEndpoint,
-    IpPool,
-    NetworkSet,
-    Node,
-    Pod,
-    Resource,
-    WorkloadEndpoint,
-)
+from felixpy.resources.policy_types import NetworkSet
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.types import FelixConfiguration, HostEndpoint, IpPool, Node, Pod, WorkloadEndpoint
 
 
 @dataclass(frozen=True, slots=True)

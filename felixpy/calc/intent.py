@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 from felixpy.addresses import Address, Prefix
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import FloatingAddress, IcmpMatch, RuleAction, TierDefault
+from felixpy.resources.policy_types import IcmpMatch, RuleAction, TierDefault
+from felixpy.resources.types import FloatingAddress
 from felixpy.selector import Selector, render_selector
 
 

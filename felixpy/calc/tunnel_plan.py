@@ -14,7 +14,15 @@ from hashlib import blake2b, sha1
 from typing import Literal, NamedTuple
 
 from felixpy.addresses import Address, Prefix, host_prefix
-from felixpy.resources.types import Block, EncapMode, FelixConfiguration, IpPool, LabelPairs, Node, NodeAddress
+from felixpy.resources.types import (
+    Block,
+    EncapMode,
+    FelixConfiguration,
+    IpPool,
+    LabelPairs,
+    Node,
+    NodeAddress,
+)
 from felixpy.selector import compile_selector
 
 

@@ -30,7 +30,8 @@ from felixpy.calc.tunnel_plan import (
 )
 from felixpy.resources.codec import Ref, Table, parse_block_name
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Block, FelixConfiguration, IpPool, Node, Resource
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import Block, FelixConfiguration, IpPool, Node
 
 Tables = Mapping[Table, Mapping[Name, Resource]]
 

@@ -27,7 +27,9 @@ from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_inf
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.codec import Decoded, Decoder, Table, grant_key
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
-from felixpy.resources.types import AddressPool, Broken, Grant, IpPool, Namespace, Resource, Service
+from felixpy.resources.resource import Broken, Resource
+from felixpy.resources.service_types import AddressPool, Grant, Service
+from felixpy.resources.types import IpPool, Namespace
 from ipam import addresses as ipam_addresses
 from ipam.ledger import Ledger, Sharer
 from ipam.loadbalancer import Refused, VipPool, VipService, choose_addresses, explain_sharing

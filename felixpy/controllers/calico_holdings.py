@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from felixpy.addresses import Address
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Service
+from felixpy.resources.service_types import Service
 from ipam.codec import Malformed, parse_block
 from ipam.model import BLOCKS_PREFIX, LOAD_BALANCER
 

@@ -17,7 +17,7 @@ from felixpy.addresses import Address
 from felixpy.controllers.batch import Step
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.kinds import BY_TYPE, STATUS_PREFIX, Name
-from felixpy.resources.types import AddressPool, AddressRange, Grant
+from felixpy.resources.service_types import AddressPool, AddressRange, Grant
 
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
 _PREFIX = f"{STATUS_PREFIX}{POOLS.group}/{POOLS.version}/{POOLS.plural}/"

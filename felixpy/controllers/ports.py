@@ -21,8 +21,9 @@ from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_inf
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.codec import Decoded, Decoder, Table, port_grant_key
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
+from felixpy.resources.resource import Broken
+from felixpy.resources.service_types import HEALTH, PortGrant, PortUse, Service
 from felixpy.resources.services import format_port_use
-from felixpy.resources.types import HEALTH, Broken, PortGrant, PortUse, Service
 
 RANGE = range(30000, 32768)
 """--service-node-port-range of an API server."""

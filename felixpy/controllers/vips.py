@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from felixpy.resources.kinds import Name
+from felixpy.resources.service_types import AddressPool, Service, TrafficPolicy
 from felixpy.resources.services import last_address
-from felixpy.resources.types import AddressPool, IpPool, Namespace, Service, TrafficPolicy
+from felixpy.resources.types import IpPool, Namespace
 from felixpy.selector import compile_selector
 from ipam.addresses import Address
 from ipam.ledger import Port, Range, Sharer

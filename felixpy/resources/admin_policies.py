@@ -16,8 +16,8 @@ from felixpy.addresses import Prefix
 from felixpy.resources import admin_documents as docs
 from felixpy.resources.kube_documents import LabelExpression, LabelSelector
 from felixpy.resources.policies import NAMESPACE_PREFIX, ORCHESTRATOR_LABEL
+from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, RuleAction
 from felixpy.resources.scalars import FieldError, read_label_selector, read_prefixes, read_protocol
-from felixpy.resources.types import EntityMatch, Policy, PolicyRule, RuleAction
 from felixpy.selector import NAMESPACE_LABEL, All, Compare, Has, Operator, Selector, conjunction
 
 ADMIN_TIER = "kube-admin"

@@ -30,6 +30,7 @@ from felixpy.resources import (
 from felixpy.resources import documents as docs
 from felixpy.resources import kube_documents as kube
 from felixpy.resources.kinds import ANSWERING_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
+from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.scalars import (
     FieldError,
     read_interface,
@@ -40,11 +41,9 @@ from felixpy.resources.scalars import (
 )
 from felixpy.resources.types import (
     BlockAffinity,
-    Broken,
     LabelPairs,
     Namespace,
     Pod,
-    Resource,
     ServiceAccount,
     WorkloadEndpoint,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from felixpy.resources.documents import HostEndpointDoc, NetworkSetDoc, Port
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import PodDoc
+from felixpy.resources.policy_types import NetworkSet
 from felixpy.resources.scalars import (
     FieldError,
     read_address,
@@ -17,7 +18,7 @@ from felixpy.resources.scalars import (
     read_named_ports,
     read_prefixes,
 )
-from felixpy.resources.types import HostEndpoint, NetworkSet, Pod
+from felixpy.resources.types import HostEndpoint, Pod
 
 
 def read_host(doc: HostEndpointDoc, name: Name) -> HostEndpoint:

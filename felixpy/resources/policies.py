@@ -16,6 +16,16 @@ from felixpy.addresses import Prefix
 from felixpy.resources.documents import Entity, Icmp, PolicyDoc, ProfileDoc, Rule, ServiceRef, TierDoc
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import KubePeer, KubePolicyDoc, KubePolicyPort
+from felixpy.resources.policy_types import (
+    EntityMatch,
+    IcmpMatch,
+    Policy,
+    PolicyRule,
+    Profile,
+    RuleAction,
+    Tier,
+    TierDefault,
+)
 from felixpy.resources.scalars import (
     FieldError,
     read_label_selector,
@@ -25,16 +35,6 @@ from felixpy.resources.scalars import (
     read_protocol,
     read_quotable,
     read_selector,
-)
-from felixpy.resources.types import (
-    EntityMatch,
-    IcmpMatch,
-    Policy,
-    PolicyRule,
-    Profile,
-    RuleAction,
-    Tier,
-    TierDefault,
 )
 from felixpy.selector import (
     NAMESPACE_LABEL,

@@ -31,7 +31,7 @@ from felixpy.resources.scalars import (
     read_prefixes,
     read_protocol,
 )
-from felixpy.resources.types import (
+from felixpy.resources.service_types import (
     HEALTH,
     AddressPool,
     AddressRange,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 
 
 class View:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.agent.services.figures import announced_family
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Grant
+from felixpy.resources.service_types import Grant
 from tests.agent.node import Node, resource
 from tests.agent.sandbox import call_plugin
 from tests.support.netns import Namespace

@@ -20,7 +20,8 @@ from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.netlink.socket import in_namespace
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Block, EncapMode, IpPool, Node, NodeAddress, Resource
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import Block, EncapMode, IpPool, Node, NodeAddress
 from tests.support.netns import Namespace, link_namespaces
 
 BLOCKS = 4

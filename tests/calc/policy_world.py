@@ -10,27 +10,26 @@ from hypothesis import strategies as st
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    Backend,
-    BackendGroup,
-    BackendPort,
-    EndpointSlice,
+from felixpy.resources.policy_types import (
     EntityMatch,
+    NetworkSet,
+    Policy,
+    PolicyRule,
+    Profile,
+    RuleAction,
+    Tier,
+    TierDefault,
+)
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import Backend, BackendGroup, BackendPort, EndpointSlice
+from felixpy.resources.types import (
     FailsafePort,
     FelixConfiguration,
     HostEndpoint,
     NamedPort,
     Namespace,
-    NetworkSet,
     Pod,
-    Policy,
-    PolicyRule,
-    Profile,
-    Resource,
-    RuleAction,
     ServiceAccount,
-    Tier,
-    TierDefault,
     WorkloadEndpoint,
 )
 from felixpy.selector import parse_selector

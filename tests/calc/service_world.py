@@ -10,31 +10,33 @@ from felixpy.calc.services.topology import ZONE_LABEL
 from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import (
     HEALTH,
     AddressPool,
     Backend,
     BackendGroup,
     BackendPort,
     BgpAdvertisement,
-    Block,
-    BlockAffinity,
     CommunityAliases,
     Distribution,
     EndpointSlice,
-    FelixConfiguration,
-    FloatingAddress,
     Grant,
     Hints,
-    IpPool,
     L2Advertisement,
-    Node,
     PortGrant,
     PortUse,
-    Resource,
     Service,
     ServicePort,
     TrafficPolicy,
+)
+from felixpy.resources.types import (
+    Block,
+    BlockAffinity,
+    FelixConfiguration,
+    FloatingAddress,
+    IpPool,
+    Node,
     WorkloadEndpoint,
 )
 from felixpy.selector import parse_selector

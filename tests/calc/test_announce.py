@@ -17,17 +17,14 @@ from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.resource import Broken
+from felixpy.resources.service_types import AddressPool, BgpAdvertisement, CommunityAliases, L2Advertisement
 from felixpy.resources.types import (
-    AddressPool,
-    BgpAdvertisement,
     Block,
     BlockAffinity,
-    Broken,
-    CommunityAliases,
     FelixConfiguration,
     FloatingAddress,
     IpPool,
-    L2Advertisement,
     Node,
     WorkloadEndpoint,
 )

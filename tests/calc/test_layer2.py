@@ -17,15 +17,9 @@ from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table, answering_key
 from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    AddressPool,
-    Answering,
-    AnsweringClaim,
-    Broken,
-    L2Advertisement,
-    Node,
-    Preference,
-)
+from felixpy.resources.resource import Broken
+from felixpy.resources.service_types import AddressPool, Answering, AnsweringClaim, L2Advertisement, Preference
+from felixpy.resources.types import Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
 from tests.calc.service_world import (

@@ -8,7 +8,7 @@ from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.calc.services.frontends import HealthCheck
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import HEALTH, Distribution, PortUse
+from felixpy.resources.service_types import HEALTH, Distribution, PortUse
 from tests.calc.service_world import (
     LOCAL,
     ME,

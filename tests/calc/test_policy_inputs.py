@@ -16,8 +16,9 @@ from felixpy.calc.policy.profiles import Profiles
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.policy_types import Profile
+from felixpy.resources.resource import Broken
 from felixpy.resources.types import (
-    Broken,
     FailsafePort,
     FelixConfiguration,
     NamedPort,
@@ -25,7 +26,6 @@ from felixpy.resources.types import (
     Node,
     NodeAddress,
     Pod,
-    Profile,
     ServiceAccount,
     WorkloadEndpoint,
 )

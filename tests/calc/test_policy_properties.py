@@ -16,7 +16,9 @@ from felixpy.calc.policy.profiles import derive_profiles
 from felixpy.calc.policy.rule_terms import sets_of
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import EndpointSlice, HostEndpoint, NetworkSet
+from felixpy.resources.policy_types import NetworkSet
+from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.types import HostEndpoint
 from felixpy.resources.view import View
 from tests.calc.policy_world import INTERFACES, NODE, History, histories
 

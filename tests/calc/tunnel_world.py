@@ -8,7 +8,8 @@ from felixpy.addresses import Address, parse_address, parse_prefix
 from felixpy.calc.tunnel_plan import HostDevice, HostDevices
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Block, EncapMode, FelixConfiguration, IpPool, Node, NodeAddress, Resource
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import Block, EncapMode, FelixConfiguration, IpPool, Node, NodeAddress
 
 ME, NEAR, FAR = "n1", "n2", "n3"
 """This node, one in its subnet, and one behind a router."""

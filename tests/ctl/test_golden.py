@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from felixpy.resources.codec import Decoder
-from felixpy.resources.types import Broken
+from felixpy.resources.resource import Broken
 from tests.ctl.conftest import Answer
 from tests.support.etcd import Etcd
 

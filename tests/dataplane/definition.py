@@ -16,25 +16,20 @@ from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import CtState, Side
 from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    Backend,
-    BackendPort,
-    EndpointSlice,
+from felixpy.resources.policy_types import (
     EntityMatch,
-    HostEndpoint,
     IcmpMatch,
-    LabelPairs,
-    Namespace,
     NetworkSet,
     Policy,
     PolicyRule,
     Profile,
-    Resource,
     RuleAction,
     Tier,
     TierDefault,
-    WorkloadEndpoint,
 )
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import Backend, BackendPort, EndpointSlice
+from felixpy.resources.types import HostEndpoint, LabelPairs, Namespace, WorkloadEndpoint
 from felixpy.selector import Selector, compile_selector
 
 Cluster = Mapping[Table, Mapping[Name, Resource]]

@@ -17,27 +17,20 @@ from felixpy.dataplane.judging.packet import PORTED, Packet
 from felixpy.dataplane.rules import CtState
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    Backend,
-    BackendGroup,
-    BackendPort,
-    EndpointSlice,
+from felixpy.resources.policy_types import (
     EntityMatch,
-    HostEndpoint,
     IcmpMatch,
-    LabelPairs,
-    NamedPort,
-    Namespace,
     NetworkSet,
     Policy,
     PolicyRule,
     Profile,
-    Resource,
     RuleAction,
     Tier,
     TierDefault,
-    WorkloadEndpoint,
 )
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import Backend, BackendGroup, BackendPort, EndpointSlice
+from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, Namespace, WorkloadEndpoint
 from felixpy.selector import parse_selector
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import Verdict, verdict
 from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import FailsafePort, FelixConfiguration, HostEndpoint, Policy
+from felixpy.resources.policy_types import Policy
+from felixpy.resources.types import FailsafePort, FelixConfiguration, HostEndpoint
 from tests.dataplane.definition import Decision
 from tests.dataplane.host_definition import OPEN_IN, OPEN_OUT, UPLINK, passes
 from tests.dataplane.meaning_world import LOCAL, NODE, PROFILES, Cluster, Maker, resources_of, shrink

@@ -18,7 +18,7 @@ from felixpy.dataplane.rules import MARK_FROM_WORKLOAD, InterfaceIs, Rule, SetMa
 from felixpy.drivers.iptables import IptablesDriver
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
-from felixpy.resources.types import Service
+from felixpy.resources.service_types import Service
 from tests.calc.service_world import (
     LOCAL,
     ME,

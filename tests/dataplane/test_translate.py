@@ -12,7 +12,7 @@ from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set, SetType
 from felixpy.dataplane.rules import Dispatch, Goto, Jump, SetHas
 from felixpy.dataplane.translate import Translator
 from felixpy.resources.codec import Ref
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 from tests.calc.policy_world import INTERFACES, NODE, History, histories
 
 

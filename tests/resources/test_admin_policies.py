@@ -9,7 +9,8 @@ import pytest
 
 from felixpy.addresses import parse_prefix
 from felixpy.resources.codec import Decoded, Decoder, Table
-from felixpy.resources.types import Broken, EntityMatch, Policy, PolicyRule, RuleAction
+from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, RuleAction
+from felixpy.resources.resource import Broken
 from felixpy.selector import render_selector
 
 KEYS = {

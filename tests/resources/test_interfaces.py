@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from felixpy.resources.codec import Decoded, Decoder
-from felixpy.resources.types import Broken
+from felixpy.resources.resource import Broken
 
 CALICO = "/calico/resources/v3/projectcalico.org"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from felixpy.resources.codec import Decoder
-from felixpy.resources.types import Broken
+from felixpy.resources.resource import Broken
 
 KUBERNETES = "/felixpy/resources/networking.k8s.io/v1/networkpolicies/ns/p"
 CALICO = "/calico/resources/v3/projectcalico.org/networkpolicies"

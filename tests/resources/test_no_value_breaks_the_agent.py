@@ -26,7 +26,7 @@ from felixpy.dataplane.translate import Translator
 from felixpy.resources import documents
 from felixpy.resources.codec import _READERS, Decoded, Decoder
 from felixpy.resources.kinds import KINDS, Name
-from felixpy.resources.types import Broken
+from felixpy.resources.resource import Broken
 from felixpy.resources.view import View
 
 ROUNDS = 150

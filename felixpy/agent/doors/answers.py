@@ -29,7 +29,7 @@ from felixpy.dataplane.objects import Outcome, Route
 from felixpy.datastore.model import DatastoreError, Event, Store
 from felixpy.datastore.syncer import Phase, Syncer
 from felixpy.drivers.netlink.lookup import Outlet, find_outlets
-from felixpy.resources.types import Broken
+from felixpy.resources.resource import Broken
 from felixpy.status import (
     DETAILS_SHOWN,
     FAILURES_SHOWN,

@@ -45,7 +45,7 @@ from felixpy.dataplane.tunnel_objects import carriers
 from felixpy.reconcile import Driver, Reconciler
 from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 
 REPAIR_PAUSE_S = 0.05
 """From the first sign of someone else's change to its repair: a flush of many objects is one repair."""

@@ -34,7 +34,7 @@ from felixpy.drivers.netlink.monitor import (
     watch_kernel,
 )
 from felixpy.resources.codec import Ref, Table
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 from felixpy.resources.view import View
 
 _log = logging.getLogger(__name__)

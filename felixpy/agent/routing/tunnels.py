@@ -20,7 +20,8 @@ from felixpy.calc.tunnel_plan import Tunnel, derive_address_pools, tunnel_addres
 from felixpy.datastore.model import DatastoreError, KeyValue, Store
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import CALICO, KINDS, Name
-from felixpy.resources.types import IpPool, Node, Resource
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import IpPool, Node
 from ipam.engine import Allocator
 from ipam.model import Assignment
 from ipam.request import ExpectationFailed, IpamError, Request, Write, tunnel_request

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from felixpy.addresses import Prefix, format_address, mask_address
 from felixpy.controllers.pool_status import PoolCount
 from felixpy.metrics import Family
-from felixpy.resources.types import Grant
+from felixpy.resources.service_types import Grant
 
 _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
     ("addresses_in_use_total", "Addresses of a pool that are held", lambda one: one.held4 + one.held6),

@@ -39,7 +39,7 @@ from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.resources.codec import Ref
 from felixpy.resources.documents import AnsweringDoc
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpAdvertisement, CommunityAliases, Grant, LabelPairs, Service
+from felixpy.resources.service_types import BgpAdvertisement, CommunityAliases, Grant, Service
+from felixpy.resources.types import LabelPairs
 from felixpy.selector import Selector, compile_selector
 
 EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"

@@ -32,20 +32,9 @@ from felixpy.calc.services.arbitration import ServiceDelta, Tables, derive_servi
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
 from felixpy.resources.codec import Ref, Table, parse_block_name
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    AddressPool,
-    BgpAdvertisement,
-    Block,
-    BlockAffinity,
-    CommunityAliases,
-    Grant,
-    IpPool,
-    LabelPairs,
-    Node,
-    Resource,
-    Service,
-    WorkloadEndpoint,
-)
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import AddressPool, BgpAdvertisement, CommunityAliases, Grant, Service
+from felixpy.resources.types import Block, BlockAffinity, IpPool, LabelPairs, Node, WorkloadEndpoint
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

@@ -20,7 +20,8 @@ from felixpy.calc.announcing.service_ranges import ServiceRanges, judge_address
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, Origin
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import BgpAdvertisement, Block, Grant, IpPool, Service
+from felixpy.resources.service_types import BgpAdvertisement, Grant, Service
+from felixpy.resources.types import Block, IpPool
 
 PENDING, ENDING = "pending", "pendingDeletion"
 GRACEFUL_SHUTDOWN = "65535:0"

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Set
 from felixpy.addresses import Address
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Answering, Resource
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import Answering
 
 
 class Elsewhere:

@@ -15,7 +15,8 @@ from felixpy.calc.options import derive_options
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import FelixConfiguration, IpPool, Resource, WorkloadEndpoint
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import FelixConfiguration, IpPool, WorkloadEndpoint
 
 
 def floating_of(value: Resource | None, node: str) -> tuple[Address, ...]:

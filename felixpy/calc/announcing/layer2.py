@@ -26,18 +26,17 @@ from felixpy.calc.services.arbitration import ServiceDelta, Tables, derive_servi
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, effective_slices
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import (
     AddressPool,
     Answering,
     EndpointSlice,
     Grant,
     L2Advertisement,
-    LabelPairs,
-    Node,
-    Resource,
     Service,
     TrafficPolicy,
 )
+from felixpy.resources.types import LabelPairs, Node
 from felixpy.selector import Selector, compile_selector
 
 _R = TypeVar("_R")

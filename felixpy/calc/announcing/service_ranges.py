@@ -18,7 +18,8 @@ from felixpy.calc.services.frontends import Frontend, FrontendIntent, Origin
 from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Resource, Service, TrafficPolicy
+from felixpy.resources.resource import Resource
+from felixpy.resources.service_types import Service, TrafficPolicy
 
 ROUTED = (Origin.CLUSTER, Origin.EXTERNAL)
 """Addresses that nobody granted: what is announced of them the ranges alone say."""

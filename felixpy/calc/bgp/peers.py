@@ -23,7 +23,8 @@ from felixpy.resources.bgp_types import (
 )
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Node, Resource
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import Node
 from felixpy.selector import Selector, compile_selector
 
 Tables = Mapping[Table, Mapping[Name, Resource]]

@@ -22,7 +22,9 @@ from felixpy.calc.policy.tiers import Matched, for_workloads, sort_policies, sor
 from felixpy.calc.policy.usage import Users
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import HostEndpoint, Policy, Profile, Resource, Tier, WorkloadEndpoint
+from felixpy.resources.policy_types import Policy, Profile, Tier
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import HostEndpoint, WorkloadEndpoint
 from felixpy.selector import compile_selector
 
 Endpoint = WorkloadEndpoint | HostEndpoint

@@ -17,7 +17,8 @@ from felixpy.calc.policy.profiles import NAMESPACE_PROFILE, SERVICE_ACCOUNT_PROF
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policies import SERVICE_ACCOUNT_LABEL
-from felixpy.resources.types import Pod, Resource, WorkloadEndpoint
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import Pod, WorkloadEndpoint
 
 KUBERNETES = "k8s"
 """The orchestrator of endpoints that have a Pod."""

@@ -12,15 +12,9 @@ from dataclasses import replace
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policies import NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX
-from felixpy.resources.types import (
-    LabelPairs,
-    Namespace,
-    PolicyRule,
-    Profile,
-    Resource,
-    RuleAction,
-    ServiceAccount,
-)
+from felixpy.resources.policy_types import PolicyRule, Profile, RuleAction
+from felixpy.resources.resource import Resource
+from felixpy.resources.types import LabelPairs, Namespace, ServiceAccount
 
 NAMESPACE_PROFILE = "kns."
 SERVICE_ACCOUNT_PROFILE = "ksa."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from felixpy.calc.intent import EntityTerms, RulesIntent, RuleTerms, SetSpec, service_set, set_of
-from felixpy.resources.types import EntityMatch, Policy, PolicyRule, Profile
+from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, Profile
 from felixpy.selector import All, Selector
 
 

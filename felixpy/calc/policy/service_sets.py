@@ -14,7 +14,7 @@ from felixpy.calc.intent import ServiceMembers
 from felixpy.calc.services.frontends import effective_slices
 from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import EndpointSlice
+from felixpy.resources.service_types import EndpointSlice
 
 ServiceMember = Address | tuple[Address, int, int]
 """An address; or address, protocol and port."""

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from felixpy.calc.intent import PolicyId, Stage, TierIntent
 from felixpy.resources.admin_policies import ADMIN_TIER, BASELINE_TIER
-from felixpy.resources.types import Policy, Tier, TierDefault
+from felixpy.resources.policy_types import Policy, Tier, TierDefault
 
 BUILT_IN = {
     ADMIN_TIER: Tier(1_000, TierDefault.PASS),

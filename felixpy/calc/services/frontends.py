@@ -19,7 +19,7 @@ from felixpy.calc.reasons import Reason
 from felixpy.calc.services.topology import Locality, choose_near, hints_of
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
+from felixpy.resources.service_types import (
     HEALTH,
     Backend,
     EndpointSlice,

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from felixpy.resources.types import Backend, Distribution, Hints, LabelPairs
+from felixpy.resources.service_types import Backend, Distribution, Hints
+from felixpy.resources.types import LabelPairs
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 

@@ -16,7 +16,7 @@ from felixpy.ctl.manifests import Body, Manifest, Path, Problem
 from felixpy.ctl.stored import encode_body
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import BY_TYPE, KindInfo
-from felixpy.resources.types import AddressPool, AddressRange, BgpAdvertisement
+from felixpy.resources.service_types import AddressPool, AddressRange, BgpAdvertisement
 
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
 ADVERTISEMENTS = BY_TYPE["metallb.io/v1beta1", "BGPAdvertisement"]

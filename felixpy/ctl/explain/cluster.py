@@ -18,7 +18,9 @@ from felixpy.calc.policy.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref, Table
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
-from felixpy.resources.types import Broken, Grant, HostEndpoint, Node, PortGrant, Resource, Service, WorkloadEndpoint
+from felixpy.resources.resource import Broken, Resource
+from felixpy.resources.service_types import Grant, PortGrant, Service
+from felixpy.resources.types import HostEndpoint, Node, WorkloadEndpoint
 
 PREFIXES = tuple(prefix.encode() for prefix in (CALICO_PREFIX, OURS_PREFIX, GRANTS_PREFIX))
 """What an explanation reads."""

@@ -20,7 +20,8 @@ from felixpy.dataplane.judging.verdict import Fate, Verdict, verdict
 from felixpy.dataplane.rules import Balance, CtState
 from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import EndpointSlice, Node, WorkloadEndpoint
+from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.types import Node, WorkloadEndpoint
 
 MOST_NODES = 4
 """A packet passes its source's node, that of a Service's address, and its backend's."""

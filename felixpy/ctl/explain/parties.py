@@ -17,7 +17,8 @@ from felixpy.calc.policy.pods import workload_of
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Grant, Node, Service, WorkloadEndpoint
+from felixpy.resources.service_types import Grant, Service
+from felixpy.resources.types import Node, WorkloadEndpoint
 
 DEFAULT_NAMESPACE = "default"
 MOST_NAMED = 5

@@ -17,7 +17,7 @@ from felixpy.ctl.services.vips import POOLS, derive_reach
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import AddressPool
+from felixpy.resources.service_types import AddressPool
 from felixpy.status import NodeStatus
 
 PREFIXES = (*SERVICE_PREFIXES, POOLS.prefix.encode())

@@ -17,7 +17,7 @@ from felixpy.ctl.services.view import (
     list_backends,
 )
 from felixpy.ctl.services.vips import Reach
-from felixpy.resources.types import PortUse, ServicePort
+from felixpy.resources.service_types import PortUse, ServicePort
 from felixpy.status import NodeStatus
 
 NOTHING = "-"

@@ -18,7 +18,7 @@ from felixpy.ctl.services.vips import Reach, derive_reach
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Ref
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
-from felixpy.resources.types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
+from felixpy.resources.service_types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
 from felixpy.status import NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]

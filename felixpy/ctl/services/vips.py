@@ -17,8 +17,9 @@ from felixpy.controllers.vips import CALICO_POOL, for_services, wants_address
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoded, Decoder, Table
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
+from felixpy.resources.service_types import AddressPool, AddressRange, Grant, Service
 from felixpy.resources.services import last_address
-from felixpy.resources.types import AddressPool, AddressRange, Grant, IpPool, Service
+from felixpy.resources.types import IpPool
 from felixpy.status import BgpStatus, NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]

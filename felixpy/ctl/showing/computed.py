@@ -16,7 +16,7 @@ from felixpy.ctl.showing.selection import Found
 from felixpy.datastore.model import KeyValue, Store
 from felixpy.resources.codec import Decoded, Decoder
 from felixpy.resources.kinds import GRANTS_PREFIX, KindInfo, Name
-from felixpy.resources.types import Grant
+from felixpy.resources.service_types import Grant
 from felixpy.status import BgpStatus, NodeStatus, Want
 
 L2_STATUS = KindInfo("ServiceL2Status", "metallb.io/v1beta1", "servicel2statuses", True, ("servicel2status",))

@@ -21,7 +21,7 @@ from felixpy.dataplane.chains.report import effect_of
 from felixpy.dataplane.judging.matching import satisfies
 from felixpy.dataplane.judging.packet import KernelState, Packet
 from felixpy.dataplane.rules import FamilyIs, Goto, Match, NetIn, Rule, SetHas, Side
-from felixpy.resources.types import TierDefault
+from felixpy.resources.policy_types import TierDefault
 
 
 class Verb(StrEnum):

@@ -27,16 +27,9 @@ from felixpy.dataplane.rules import Rule
 from felixpy.dataplane.sets import Version, describe_set
 from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import (
-    EndpointSlice,
-    FelixConfiguration,
-    HostEndpoint,
-    LabelPairs,
-    NetworkSet,
-    Pod,
-    Policy,
-    Tier,
-)
+from felixpy.resources.policy_types import NetworkSet, Policy, Tier
+from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.types import FelixConfiguration, HostEndpoint, LabelPairs, Pod
 from felixpy.selector import parse_selector
 
 _HOLDERS = (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)

@@ -55,7 +55,7 @@ from felixpy.dataplane.rules import (
     Rule,
     SetMark,
 )
-from felixpy.resources.types import TierDefault
+from felixpy.resources.policy_types import TierDefault
 
 Direction = Literal["in", "out"]
 FROM_ENDPOINTS = Set("from-endpoint", SetType.INTERFACE, DataType.VERDICT)

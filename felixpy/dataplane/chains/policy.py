@@ -33,7 +33,7 @@ from felixpy.dataplane.rules import (
     Side,
 )
 from felixpy.dataplane.sets import VERSIONS, Version
-from felixpy.resources.types import RuleAction
+from felixpy.resources.policy_types import RuleAction
 
 ALLOW_CHAIN = "allow"
 PASS_CHAIN = "pass"

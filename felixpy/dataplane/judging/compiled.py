@@ -21,7 +21,7 @@ from felixpy.dataplane.judging.packet import KernelState
 from felixpy.dataplane.translate import Translator
 from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Resource
+from felixpy.resources.resource import Resource
 
 K = TypeVar("K")
 V = TypeVar("V")

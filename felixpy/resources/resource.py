@@ -1,0 +1,91 @@
+"""Every resource that is read, as one closed union, and what stands for one that cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from felixpy.resources.bgp_types import (
+    BfdProfile,
+    BgpConfiguration,
+    BgpFilter,
+    BgpPeer,
+    Secret,
+    SpeakerPeer,
+)
+from felixpy.resources.policy_types import (
+    NetworkSet,
+    Policy,
+    Profile,
+    Tier,
+)
+from felixpy.resources.service_types import (
+    AddressPool,
+    Answering,
+    BgpAdvertisement,
+    CommunityAliases,
+    EndpointSlice,
+    Grant,
+    L2Advertisement,
+    PortGrant,
+    Service,
+)
+from felixpy.resources.types import (
+    Block,
+    BlockAffinity,
+    ClusterInformation,
+    FelixConfiguration,
+    HostEndpoint,
+    IpPool,
+    Namespace,
+    Node,
+    NodeStatusWish,
+    Pod,
+    ServiceAccount,
+    WorkloadEndpoint,
+)
+
+Resource = (
+    WorkloadEndpoint
+    | HostEndpoint
+    | Policy
+    | Tier
+    | Profile
+    | NetworkSet
+    | IpPool
+    | Node
+    | BgpConfiguration
+    | BgpPeer
+    | BgpFilter
+    | FelixConfiguration
+    | ClusterInformation
+    | NodeStatusWish
+    | Block
+    | BlockAffinity
+    | Namespace
+    | ServiceAccount
+    | Pod
+    | Service
+    | EndpointSlice
+    | AddressPool
+    | BgpAdvertisement
+    | CommunityAliases
+    | L2Advertisement
+    | SpeakerPeer
+    | BfdProfile
+    | Secret
+    | Grant
+    | PortGrant
+    | Answering
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A value that is not what its key says it is: counts as missing, and is reported once."""
+
+    key: str
+    field: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.field}: {self.why}" if self.field else f"{self.key}: {self.why}"
