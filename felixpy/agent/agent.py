@@ -42,9 +42,9 @@ from felixpy.drivers.netlink.monitor import (
     RouteChanged,
     watch_kernel,
 )
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import IPAM_PREFIX
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from ipam.engine import Allocator
 from ipam.model import CONFIGURATION_KEY, POOLS_PREFIX, RESERVATIONS_PREFIX, node_owner
 

@@ -36,9 +36,10 @@ from felixpy.datastore.model import DatastoreError, Expect, Store
 from felixpy.datastore.remembered import ClusterMemory
 from felixpy.datastore.settings import EtcdSettings
 from felixpy.datastore.syncer import Phase, Syncer, SyncState
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import WATCHED_PREFIXES
 from felixpy.resources.resource import Broken
+from felixpy.resources.tables import Decoded
 
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole

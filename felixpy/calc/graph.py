@@ -14,11 +14,11 @@ from felixpy.calc.policy.pods import Workloads
 from felixpy.calc.pools import PoolsIntent, derive_pools
 from felixpy.calc.tunnels import TunnelCalc, TunnelDelta
 from felixpy.resources.bgp_types import BgpConfiguration
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import FelixConfiguration, HostEndpoint, IpPool, Node, Pod, WorkloadEndpoint
 
 

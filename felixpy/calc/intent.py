@@ -13,9 +13,9 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 from felixpy.addresses import Address, Prefix
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import IcmpMatch, RuleAction, TierDefault
+from felixpy.resources.tables import Table
 from felixpy.resources.types import FloatingAddress
 from felixpy.selector import Selector, render_selector
 

@@ -28,9 +28,10 @@ from felixpy.calc.tunnel_plan import (
     pool_of,
     tunnel_of,
 )
-from felixpy.resources.codec import Ref, Table, parse_block_name
+from felixpy.resources.codec import parse_block_name
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Block, FelixConfiguration, IpPool, Node
 
 Tables = Mapping[Table, Mapping[Name, Resource]]

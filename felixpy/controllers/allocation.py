@@ -25,10 +25,11 @@ from felixpy.controllers.turns import Turns
 from felixpy.controllers.vips import CALICO_POOL, for_services, make_pools, make_service, make_sharer, wants_address
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.model import Expect, Write
-from felixpy.resources.codec import Decoded, Decoder, Table, grant_key
-from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name
+from felixpy.resources.codec import Decoder
+from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, STATUS_PREFIX, Name, grant_key
 from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.service_types import AddressPool, Grant, Service
+from felixpy.resources.tables import Decoded, Table
 from felixpy.resources.types import IpPool, Namespace
 from ipam import addresses as ipam_addresses
 from ipam.ledger import Ledger, Sharer

@@ -8,8 +8,7 @@ import msgspec
 
 from felixpy.addresses import Address, format_address
 from felixpy.datastore.model import Write
-from felixpy.resources.codec import grant_key
-from felixpy.resources.kinds import GRANTS_PREFIX, Name
+from felixpy.resources.kinds import GRANTS_PREFIX, Name, grant_key
 from felixpy.resources.service_types import Grant
 
 GRANTED_ADDRESSES = f"{GRANTS_PREFIX}addresses/"

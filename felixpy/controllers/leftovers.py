@@ -16,8 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from felixpy.addresses import Address
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, CALICO, HOLDERS_PREFIX, IPAM_PREFIX, Name
+from felixpy.resources.tables import Decoded
 from felixpy.resources.types import WorkloadEndpoint
 from ipam.addresses import Prefix
 from ipam.audit import Suspect

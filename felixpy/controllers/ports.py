@@ -19,11 +19,12 @@ from felixpy.calc.services.frontends import NODE_PORT_TYPES, has_health_check, i
 from felixpy.controllers.batch import MOST_OPERATIONS, Batch, Step, join_steps, size_of
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.model import Expect, Write
-from felixpy.resources.codec import Decoded, Decoder, Table, port_grant_key
-from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
+from felixpy.resources.codec import Decoder
+from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name, port_grant_key
 from felixpy.resources.resource import Broken
 from felixpy.resources.service_types import HEALTH, PortGrant, PortUse, Service
 from felixpy.resources.services import format_port_use
+from felixpy.resources.tables import Decoded, Table
 
 RANGE = range(30000, 32768)
 """--service-node-port-range of an API server."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from felixpy.addresses import format_address
 from felixpy.datastore.model import Store
 from felixpy.resources.bgp_types import BgpPeer, SpeakerPeer
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import CALICO, KINDS
+from felixpy.resources.tables import Decoded
 from felixpy.resources.types import Node
 
 _PREFIXES = [

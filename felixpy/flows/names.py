@@ -14,9 +14,9 @@ from felixpy.calc.policy.peers import node_addresses
 from felixpy.calc.policy.pods import workload_of
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
 from felixpy.flows.records import FlowEnd
-from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet
+from felixpy.resources.tables import Ref
 from felixpy.resources.types import HostEndpoint, Node, WorkloadEndpoint
 
 POD, HOST_ENDPOINT, NODE, SERVICE, NETWORK_SET = "pod", "host endpoint", "node", "Service", "network set"

@@ -9,27 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
+from felixpy.resources import documents as docs
 from felixpy.resources import (
-    admin_documents,
-    admin_policies,
-    bgp,
-    bgp_documents,
-    bgp_filters,
-    endpoints,
-    policies,
     routing,
     services,
-    settings,
 )
-from felixpy.resources import documents as docs
-from felixpy.resources import kube_documents as kube
 from felixpy.resources.kinds import ANSWERING_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
+from felixpy.resources.readers import READERS, Reader
 from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.scalars import (
     FieldError,
@@ -39,210 +30,16 @@ from felixpy.resources.scalars import (
     read_named_ports,
     read_nats,
 )
+from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import (
     BlockAffinity,
     LabelPairs,
-    Namespace,
     Pod,
-    ServiceAccount,
     WorkloadEndpoint,
 )
 
-
-class Table(StrEnum):
-    """Where a resource belongs in the View."""
-
-    WORKLOAD = "WorkloadEndpoint"
-    HOST = "HostEndpoint"
-    GLOBAL_POLICY = "GlobalNetworkPolicy"
-    NAMESPACED_POLICY = "NetworkPolicy"
-    KUBERNETES_POLICY = "KubernetesNetworkPolicy"
-    CLUSTER_POLICY = "ClusterNetworkPolicy"
-    ADMIN_POLICY = "AdminNetworkPolicy"
-    BASELINE_POLICY = "BaselineAdminNetworkPolicy"
-    TIER = "Tier"
-    PROFILE = "Profile"
-    GLOBAL_NETWORK_SET = "GlobalNetworkSet"
-    NETWORK_SET = "NetworkSet"
-    POOL = "IPPool"
-    NODE = "Node"
-    BGP_CONFIGURATION = "BGPConfiguration"
-    BGP_PEER = "BGPPeer"
-    BGP_FILTER = "BGPFilter"
-    FELIX_CONFIGURATION = "FelixConfiguration"
-    CLUSTER = "ClusterInformation"
-    NODE_STATUS = "CalicoNodeStatus"
-    BLOCK = "IPAMBlock"
-    AFFINITY = "BlockAffinity"
-    NAMESPACE = "Namespace"
-    SERVICE_ACCOUNT = "ServiceAccount"
-    POD = "Pod"
-    SERVICE = "Service"
-    SLICE = "EndpointSlice"
-    ENDPOINTS = "Endpoints"
-    ADDRESS_POOL = "IPAddressPool"
-    BGP_ADVERTISEMENT = "BGPAdvertisement"
-    L2_ADVERTISEMENT = "L2Advertisement"
-    COMMUNITY = "Community"
-    SPEAKER_PEER = "BGPPeer.metallb.io"
-    BFD_PROFILE = "BFDProfile"
-    SECRET = "Secret"
-    GRANT = "Grant"
-    PORT_GRANT = "PortGrant"
-    ANSWERING = "Answering"
-
-
-POLICY_TABLES = (
-    Table.GLOBAL_POLICY,
-    Table.NAMESPACED_POLICY,
-    Table.KUBERNETES_POLICY,
-    Table.CLUSTER_POLICY,
-    Table.ADMIN_POLICY,
-    Table.BASELINE_POLICY,
-)
-
-
-class Ref(NamedTuple):
-    """Identity of a resource in the View."""
-
-    table: Table
-    name: Name
-
-    def __str__(self) -> str:
-        return f"{self.table} {self.name}"
-
-
-class Decoded(NamedTuple):
-    """A change of one resource; value None means that there is none (now)."""
-
-    ref: Ref
-    value: Resource | None
-
-
-Reader = Callable[[Any, Name], Resource | None]
-
 INTERN_LIMIT = 200_000
 """Label sets remembered for sharing; past it the memory is started anew, so that churn cannot fill it."""
-
-
-_READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
-    ("projectcalico.org", "HostEndpoint"): (Table.HOST, docs.HostEndpointDoc, endpoints.read_host),
-    ("projectcalico.org", "GlobalNetworkPolicy"): (
-        Table.GLOBAL_POLICY,
-        docs.PolicyDoc,
-        lambda doc, name: policies.read_policy(doc, ""),
-    ),
-    ("projectcalico.org", "NetworkPolicy"): (
-        Table.NAMESPACED_POLICY,
-        docs.PolicyDoc,
-        lambda doc, name: policies.read_policy(doc, name.namespace),
-    ),
-    ("networking.k8s.io", "NetworkPolicy"): (
-        Table.KUBERNETES_POLICY,
-        kube.KubePolicyDoc,
-        lambda doc, name: policies.read_kubernetes_policy(doc, name.namespace),
-    ),
-    ("policy.networking.k8s.io", "ClusterNetworkPolicy"): (
-        Table.CLUSTER_POLICY,
-        admin_documents.AdminPolicyDoc,
-        lambda doc, name: admin_policies.read_cluster_policy(doc),
-    ),
-    ("policy.networking.k8s.io", "AdminNetworkPolicy"): (
-        Table.ADMIN_POLICY,
-        admin_documents.AdminPolicyDoc,
-        lambda doc, name: admin_policies.read_admin_policy(doc),
-    ),
-    ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"): (
-        Table.BASELINE_POLICY,
-        admin_documents.AdminPolicyDoc,
-        lambda doc, name: admin_policies.read_baseline_policy(doc, name.name),
-    ),
-    ("projectcalico.org", "Tier"): (Table.TIER, docs.TierDoc, lambda doc, name: policies.read_tier(doc)),
-    ("projectcalico.org", "Profile"): (Table.PROFILE, docs.ProfileDoc, lambda doc, name: policies.read_profile(doc)),
-    ("projectcalico.org", "GlobalNetworkSet"): (
-        Table.GLOBAL_NETWORK_SET,
-        docs.NetworkSetDoc,
-        endpoints.read_network_set,
-    ),
-    ("projectcalico.org", "NetworkSet"): (Table.NETWORK_SET, docs.NetworkSetDoc, endpoints.read_network_set),
-    ("projectcalico.org", "IPPool"): (Table.POOL, docs.IpPoolDoc, lambda doc, name: routing.read_pool(doc)),
-    ("projectcalico.org", "Node"): (Table.NODE, docs.NodeDoc, lambda doc, name: routing.read_node(doc)),
-    ("projectcalico.org", "BGPConfiguration"): (
-        Table.BGP_CONFIGURATION,
-        bgp_documents.BgpConfigurationDoc,
-        lambda doc, name: bgp.read_bgp_configuration(doc),
-    ),
-    ("projectcalico.org", "BGPPeer"): (
-        Table.BGP_PEER,
-        bgp_documents.BgpPeerDoc,
-        lambda doc, name: bgp.read_bgp_peer(doc),
-    ),
-    ("projectcalico.org", "BGPFilter"): (
-        Table.BGP_FILTER,
-        bgp_documents.BgpFilterDoc,
-        lambda doc, name: bgp_filters.read_bgp_filter(doc),
-    ),
-    ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, settings.read_felix),
-    ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, settings.read_cluster),
-    ("projectcalico.org", "CalicoNodeStatus"): (
-        Table.NODE_STATUS,
-        docs.NodeStatusDoc,
-        settings.read_node_status,
-    ),
-    ("core", "Namespace"): (
-        Table.NAMESPACE,
-        kube.NamespaceDoc,
-        lambda doc, name: Namespace(read_labels(doc.metadata.labels)),
-    ),
-    ("core", "ServiceAccount"): (
-        Table.SERVICE_ACCOUNT,
-        kube.ServiceAccountDoc,
-        lambda doc, name: ServiceAccount(read_labels(doc.metadata.labels)),
-    ),
-    ("core", "Pod"): (Table.POD, kube.PodDoc, lambda doc, name: endpoints.read_pod(doc)),
-    ("core", "Service"): (Table.SERVICE, kube.ServiceDoc, lambda doc, name: services.read_service(doc)),
-    ("core", "Endpoints"): (
-        Table.ENDPOINTS,
-        kube.EndpointsDoc,
-        lambda doc, name: services.read_endpoints(doc, name.name),
-    ),
-    ("discovery.k8s.io", "EndpointSlice"): (
-        Table.SLICE,
-        kube.EndpointSliceDoc,
-        lambda doc, name: services.read_slice(doc),
-    ),
-    ("metallb.io", "IPAddressPool"): (
-        Table.ADDRESS_POOL,
-        kube.AddressPoolDoc,
-        lambda doc, name: services.read_address_pool(doc),
-    ),
-    ("metallb.io", "BGPAdvertisement"): (
-        Table.BGP_ADVERTISEMENT,
-        kube.BgpAdvertisementDoc,
-        lambda doc, name: services.read_bgp_advertisement(doc),
-    ),
-    ("metallb.io", "L2Advertisement"): (
-        Table.L2_ADVERTISEMENT,
-        kube.L2AdvertisementDoc,
-        lambda doc, name: services.read_l2_advertisement(doc),
-    ),
-    ("metallb.io", "Community"): (
-        Table.COMMUNITY,
-        kube.CommunityDoc,
-        lambda doc, name: services.read_communities(doc),
-    ),
-    ("metallb.io", "BGPPeer"): (
-        Table.SPEAKER_PEER,
-        bgp_documents.SpeakerPeerDoc,
-        lambda doc, name: bgp.read_speaker_peer(doc, name.namespace),
-    ),
-    ("metallb.io", "BFDProfile"): (
-        Table.BFD_PROFILE,
-        bgp_documents.BfdProfileDoc,
-        lambda doc, name: bgp.read_bfd_profile(doc),
-    ),
-    ("core", "Secret"): (Table.SECRET, bgp_documents.SecretDoc, lambda doc, name: bgp.read_secret(doc)),
-}
 
 
 class _Route(NamedTuple):
@@ -269,7 +66,7 @@ class Decoder:
         self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
         self._routes: dict[str, _Route] = {}
         for info in KINDS:
-            entry = _READERS.get((info.group, info.kind))
+            entry = READERS.get((info.group, info.kind))
             if entry is not None:
                 table, shape, reader = entry
                 self._routes[info.prefix] = _Route(table, info, msgspec.json.Decoder(shape), reader)
@@ -430,21 +227,6 @@ def _misshapen(key: str, said: str) -> Broken:
 
 def _read_affinity(doc: docs.AffinityDoc) -> BlockAffinity | None:
     return None if doc.deleted else BlockAffinity(doc.state)
-
-
-def grant_key(address: str) -> str:
-    """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
-    return f"{GRANTS_PREFIX}addresses/{address}"
-
-
-def answering_key(node: str) -> str:
-    """Where a node says what it answers for at layer 2."""
-    return f"{ANSWERING_PREFIX}{node}"
-
-
-def port_grant_key(port: int) -> str:
-    """Where the grant of one port of every node lies."""
-    return f"{GRANTS_PREFIX}ports/{port}"
 
 
 def parse_block_name(text: str) -> Prefix:

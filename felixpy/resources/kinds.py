@@ -167,3 +167,18 @@ def find_kind(word: str) -> tuple[KindInfo, ...]:
 def kind_of_key(key: str) -> KindInfo | None:
     """The kind whose keys begin like `key`; None for keys that are no resource."""
     return next((info for info in KINDS if key.startswith(info.prefix)), None)
+
+
+def grant_key(address: str) -> str:
+    """Where the grant of one LoadBalancer address lies; `address` in its canonical text."""
+    return f"{GRANTS_PREFIX}addresses/{address}"
+
+
+def answering_key(node: str) -> str:
+    """Where a node says what it answers for at layer 2."""
+    return f"{ANSWERING_PREFIX}{node}"
+
+
+def port_grant_key(port: int) -> str:
+    """Where the grant of one port of every node lies."""
+    return f"{GRANTS_PREFIX}ports/{port}"

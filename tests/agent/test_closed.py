@@ -5,8 +5,8 @@ from __future__ import annotations
 from felixpy.addresses import parse_address
 from felixpy.agent.kernel.dataplane import Dataplane
 from felixpy.calc.services.arbitration import ServiceDelta
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import WorkloadEndpoint
 from tests.agent.conftest import Scene
 from tests.agent.test_applier import until

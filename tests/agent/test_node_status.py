@@ -10,8 +10,8 @@ from felixpy.agent.doors.answers import StatusReader
 from felixpy.agent.node.bgp_status import NodeStatusWriter
 from felixpy.agent.settings import parse_settings
 from felixpy.datastore.memory import MemoryStore
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import NodeStatusWish
 from tests.agent.node import CALICO
 from tests.datastore.world import copied, initialise, is_true

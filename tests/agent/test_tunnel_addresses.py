@@ -15,7 +15,8 @@ from felixpy.agent.routing.tunnels import TunnelAddresses
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import Expect, KeyValue, TxnResult, Write
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
+from felixpy.resources.tables import Decoded
 from ipam.codec import parse_block
 from ipam.engine import Allocator
 from ipam.model import node_owner

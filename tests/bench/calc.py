@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from felixpy.calc.graph import Graph
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.translate import Translator
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
+from felixpy.resources.tables import Decoded
 
 CALICO = "/calico/resources/v3/projectcalico.org"
 NODE = "n1"

@@ -18,9 +18,9 @@ from felixpy.dataplane.objects import DeviceAddress, NextHop, Put, Route
 from felixpy.dataplane.tunnel_objects import TunnelTables
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.netlink.socket import in_namespace
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Block, EncapMode, IpPool, Node, NodeAddress
 from tests.support.netns import Namespace, link_namespaces
 

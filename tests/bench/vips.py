@@ -20,8 +20,8 @@ from felixpy.addresses import Prefix, parse_address, parse_prefix
 from felixpy.calc.announcing.announce import AnnounceDelta
 from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp, reannounce
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node, NodeAddress
 from felixpy.resources.view import View
 

@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import (
     EntityMatch,
@@ -22,6 +21,7 @@ from felixpy.resources.policy_types import (
 )
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Backend, BackendGroup, BackendPort, EndpointSlice
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import (
     FailsafePort,
     FelixConfiguration,

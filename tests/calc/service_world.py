@@ -8,7 +8,6 @@ from felixpy.addresses import Address, parse_address, parse_prefix
 from felixpy.calc.services.frontends import ANY_OWN, BackendAddress, Frontend
 from felixpy.calc.services.topology import ZONE_LABEL
 from felixpy.resources.bgp_types import BgpConfiguration
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import (
@@ -30,6 +29,7 @@ from felixpy.resources.service_types import (
     ServicePort,
     TrafficPolicy,
 )
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import (
     Block,
     BlockAffinity,

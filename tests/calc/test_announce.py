@@ -15,10 +15,11 @@ from felixpy.calc.announcing.announce import AnnounceCalc, derive_announcements
 from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceCalc
-from felixpy.resources.codec import Decoded, Decoder, Ref, Table
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Broken
 from felixpy.resources.service_types import AddressPool, BgpAdvertisement, CommunityAliases, L2Advertisement
+from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import (
     Block,
     BlockAffinity,

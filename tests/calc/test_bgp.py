@@ -15,8 +15,8 @@ from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp
 from felixpy.resources.bgp import read_bgp_peer
 from felixpy.resources.bgp_documents import BgpPeerDoc
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector

@@ -17,8 +17,9 @@ from felixpy.addresses import parse_prefix
 from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.bgp.speaker import BgpPlan, HostFacts, Scene, derive_plan, derive_scene
 from felixpy.resources.bgp_types import SecretKey
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import KINDS, Name
+from felixpy.resources.tables import Decoded
 from felixpy.resources.view import View
 from tests.calc.test_bgp import tells
 

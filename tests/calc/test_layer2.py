@@ -14,11 +14,12 @@ from felixpy.calc.announcing.advertisements import EXCLUDE_LABEL
 from felixpy.calc.announcing.layer2 import Layer2Calc, Layer2Vip, derive_layer2, score_node
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceCalc
-from felixpy.resources.codec import Decoded, Decoder, Ref, Table, answering_key
+from felixpy.resources.codec import Decoder
 from felixpy.resources.documents import AnsweringDoc
-from felixpy.resources.kinds import Name
+from felixpy.resources.kinds import Name, answering_key
 from felixpy.resources.resource import Broken
 from felixpy.resources.service_types import AddressPool, Answering, AnsweringClaim, L2Advertisement, Preference
+from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector

@@ -14,10 +14,11 @@ from felixpy.calc.policy.peers import PeersIntent, derive_peers
 from felixpy.calc.policy.pods import join_pod
 from felixpy.calc.policy.profiles import Profiles
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
-from felixpy.resources.codec import Decoded, Decoder, Ref, Table
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import Profile
 from felixpy.resources.resource import Broken
+from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import (
     FailsafePort,
     FelixConfiguration,

@@ -14,10 +14,10 @@ from felixpy.calc.policy.ipsets import Holder, Member, derive_sets
 from felixpy.calc.policy.pods import derive_workloads
 from felixpy.calc.policy.profiles import derive_profiles
 from felixpy.calc.policy.rule_terms import sets_of
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet
 from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import HostEndpoint
 from felixpy.resources.view import View
 from tests.calc.policy_world import INTERFACES, NODE, History, histories

@@ -11,8 +11,8 @@ from felixpy.calc.announcing.announce import AnnounceDelta
 from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp, reannounce
 from felixpy.resources.bgp_types import BgpFilter, BgpPeer, FilterRule
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.view import View
 from tests.calc.tunnel_world import ME, NODES
 

@@ -12,8 +12,8 @@ from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import arbitration as services
 from felixpy.calc.services.arbitration import ServiceCalc, derive_all
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, HealthCheck, derive_claims
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table
 from felixpy.resources.view import View
 from tests.calc.service_world import (
     LOCAL,

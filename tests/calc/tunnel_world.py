@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address, parse_prefix
 from felixpy.calc.tunnel_plan import HostDevice, HostDevices
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Block, EncapMode, FelixConfiguration, IpPool, Node, NodeAddress
 
 ME, NEAR, FAR = "n1", "n2", "n3"

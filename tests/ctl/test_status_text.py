@@ -13,7 +13,7 @@ from felixpy.ctl.cells import align_rows, format_duration, list_some, render_bar
 from felixpy.ctl.node_text import NO_ANSWER, render_nodes, render_problems, survey_tree
 from felixpy.ctl.services.vips import NOT_DECIDED, derive_balance, derive_reach
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import grant_key
+from felixpy.resources.kinds import grant_key
 from felixpy.status import (
     AnnouncedPrefix,
     Ask,

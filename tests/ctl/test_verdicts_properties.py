@@ -19,7 +19,8 @@ from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
 from felixpy.dataplane.judging.packet import PORTED, KernelState, Packet
 from felixpy.dataplane.judging.verdict import verdict
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
+from felixpy.resources.tables import Decoded
 from tests.ctl.verdict_world import PODS, Keys, Maker, addresses, device, items
 
 CASES = 30

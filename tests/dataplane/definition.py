@@ -14,7 +14,6 @@ from math import inf
 from felixpy.addresses import Address, Prefix
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import CtState, Side
-from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import (
     EntityMatch,
@@ -29,6 +28,7 @@ from felixpy.resources.policy_types import (
 )
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Backend, BackendPort, EndpointSlice
+from felixpy.resources.tables import POLICY_TABLES, Table
 from felixpy.resources.types import HostEndpoint, LabelPairs, Namespace, WorkloadEndpoint
 from felixpy.selector import Selector, compile_selector
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from felixpy.calc.graph import Graph
 from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set
-from felixpy.resources.codec import Decoded, Decoder, Ref
+from felixpy.resources.codec import Decoder
 from felixpy.resources.resource import Broken
+from felixpy.resources.tables import Decoded, Ref
 from tests.ctl.verdict_world import CALICO, KEYS, OURS, Json, Maker
 from tests.dataplane.test_translate import NODE, Kernel
 

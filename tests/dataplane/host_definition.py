@@ -13,9 +13,9 @@ from enum import StrEnum
 from felixpy.addresses import Address
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import CtState
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import Policy, RuleAction, TierDefault
+from felixpy.resources.tables import Table
 from felixpy.resources.types import HostEndpoint
 from tests.dataplane.definition import Cluster, decide, find_profile, first_action, labels_of, rules_of, tiers_of
 

@@ -36,8 +36,8 @@ from felixpy.dataplane.rules import (
     SetMark,
 )
 from felixpy.dataplane.sets import encode_port_key
-from felixpy.resources.codec import Table as Kept
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table as Kept
 
 WEB = Frontend(parse_address("10.96.0.1"), 6, 80)
 RED = Set("s4-red", SetType.IPV4)

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from felixpy.addresses import Address, parse_address, parse_prefix
 from felixpy.dataplane.judging.packet import PORTED, Packet
 from felixpy.dataplane.rules import CtState
-from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import (
     EntityMatch,
@@ -30,6 +29,7 @@ from felixpy.resources.policy_types import (
 )
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Backend, BackendGroup, BackendPort, EndpointSlice
+from felixpy.resources.tables import POLICY_TABLES, Ref, Table
 from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, Namespace, WorkloadEndpoint
 from felixpy.selector import parse_selector
 

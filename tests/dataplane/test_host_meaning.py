@@ -11,9 +11,9 @@ from felixpy.addresses import parse_address
 from felixpy.dataplane.judging.compiled import compile_node
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import Verdict, verdict
-from felixpy.resources.codec import POLICY_TABLES, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import Policy
+from felixpy.resources.tables import POLICY_TABLES, Table
 from felixpy.resources.types import FailsafePort, FelixConfiguration, HostEndpoint
 from tests.dataplane.definition import Decision
 from tests.dataplane.host_definition import OPEN_IN, OPEN_OUT, UPLINK, passes

@@ -11,8 +11,8 @@ from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set, SetType
 from felixpy.dataplane.rules import Dispatch, Goto, Jump, SetHas
 from felixpy.dataplane.translate import Translator
-from felixpy.resources.codec import Ref
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref
 from tests.calc.policy_world import INTERFACES, NODE, History, histories
 
 

@@ -15,8 +15,8 @@ from felixpy.dataplane.objects import Put, PutMembers
 from felixpy.dataplane.rules import CtState
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table
 from felixpy.resources.types import WorkloadEndpoint
 from tests.dataplane.frames import ICMP, ICMP6, TCP, UDP, Wires, build_bell, build_frame, on_one_processor
 from tests.dataplane.meaning_world import DEVICES, IPIP, NODE, OTHER, Cluster, Maker, resources_of

@@ -11,8 +11,8 @@ from felixpy.dataplane.chains.causes import COMMON, OF_SERVICES, SHORT_NAMES, TE
 from felixpy.dataplane.chains.report import cause_chain, effect_of, render_cause
 from felixpy.dataplane.nftables import report_text
 from felixpy.dataplane.rules import Report
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table
 
 _NAMES = st.text("abcdefghij0123456789.-", min_size=1, max_size=80)
 _POLICIES = st.builds(PolicyId, st.sampled_from(sorted(SHORT_NAMES)), st.builds(Name, st.just("") | _NAMES, _NAMES))

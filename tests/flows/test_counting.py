@@ -6,8 +6,8 @@ from felixpy.calc.intent import PolicyId
 from felixpy.dataplane.chains.causes import NO_PROFILE, UNSERVED, Cause, Effect
 from felixpy.dataplane.objects import Counts
 from felixpy.flows.counting import ToldCauses
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table
 
 
 def rule(number: int, index: int = 0, effect: Effect = Effect.DENY) -> Cause:

@@ -11,8 +11,8 @@ from felixpy.dataplane.chains.causes import Cause, Effect, parse_cause
 from felixpy.dataplane.judging.compiled import compile_node
 from felixpy.dataplane.judging.verdict import Verdict, verdict
 from felixpy.dataplane.rules import Report
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import FelixConfiguration
 from tests.dataplane.meaning_world import LOCAL, NODE, Maker, resources_of
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from felixpy.addresses import parse_prefix
-from felixpy.resources.codec import Decoded, Decoder, Table
+from felixpy.resources.codec import Decoder
 from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, RuleAction
 from felixpy.resources.resource import Broken
+from felixpy.resources.tables import Decoded, Table
 from felixpy.selector import render_selector
 
 KEYS = {

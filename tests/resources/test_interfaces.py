@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.resource import Broken
+from felixpy.resources.tables import Decoded
 
 CALICO = "/calico/resources/v3/projectcalico.org"
 

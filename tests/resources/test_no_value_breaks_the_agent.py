@@ -24,9 +24,11 @@ from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.translate import Translator
 from felixpy.resources import documents
-from felixpy.resources.codec import _READERS, Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import KINDS, Name
+from felixpy.resources.readers import READERS
 from felixpy.resources.resource import Broken
+from felixpy.resources.tables import Decoded
 from felixpy.resources.view import View
 
 ROUNDS = 150
@@ -78,9 +80,9 @@ def make(shape: Any, rng: random.Random) -> Any:
 
 
 SOURCES: dict[str, Any] = {
-    info.key(Name("ns", "p.x") if info.namespaced else Name("", "n1")): _READERS[info.group, info.kind][1]
+    info.key(Name("ns", "p.x") if info.namespaced else Name("", "n1")): READERS[info.group, info.kind][1]
     for info in KINDS
-    if (info.group, info.kind) in _READERS
+    if (info.group, info.kind) in READERS
 }
 SOURCES["/calico/resources/v3/projectcalico.org/workloadendpoints/ns/n1-k8s-p-eth0"] = documents.EndpointDoc
 SOURCES["/calico/ipam/v2/assignment/ipv4/block/255.255.255.192-26"] = documents.BlockDoc

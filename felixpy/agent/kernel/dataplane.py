@@ -43,9 +43,9 @@ from felixpy.dataplane.stale_flows import Forget, StaleFlows
 from felixpy.dataplane.translate import Translator, endpoint_owner
 from felixpy.dataplane.tunnel_objects import carriers
 from felixpy.reconcile import Driver, Reconciler
-from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref
 
 REPAIR_PAUSE_S = 0.05
 """From the first sign of someone else's change to its repair: a flush of many objects is one repair."""

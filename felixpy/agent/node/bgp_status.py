@@ -18,9 +18,9 @@ import msgspec
 
 from felixpy.agent.doors.answers import StatusReader
 from felixpy.datastore.model import DatastoreError, Expect, Store, Write
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import CALICO, KINDS, Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import NodeStatusWish
 from felixpy.status import BgpStatus, LearnedPrefix, NodeStatus, SessionStatus, Want
 

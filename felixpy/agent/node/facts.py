@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from felixpy.addresses import Address
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import EncapMode, FelixConfiguration, IpPool, Node
 from felixpy.selector import Predicate, compile_selector, parse_selector
 from ipam.model import Pool

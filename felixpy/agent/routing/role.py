@@ -33,8 +33,8 @@ from felixpy.drivers.netlink.monitor import (
     Overrun,
     watch_kernel,
 )
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.view import View
 
 _log = logging.getLogger(__name__)

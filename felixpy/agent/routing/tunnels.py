@@ -18,9 +18,9 @@ import msgspec
 from felixpy.addresses import Address, Prefix, format_address
 from felixpy.calc.tunnel_plan import Tunnel, derive_address_pools, tunnel_address, vxlan_mac
 from felixpy.datastore.model import DatastoreError, KeyValue, Store
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import CALICO, KINDS, Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import IpPool, Node
 from ipam.engine import Allocator
 from ipam.model import Assignment

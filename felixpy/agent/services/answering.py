@@ -15,8 +15,8 @@ import msgspec
 
 from felixpy.addresses import Prefix, mask_address
 from felixpy.datastore.model import DatastoreError, Lease, Store
-from felixpy.resources.codec import answering_key
 from felixpy.resources.documents import AnsweringDoc
+from felixpy.resources.kinds import answering_key
 
 _log = logging.getLogger(__name__)
 

@@ -37,9 +37,9 @@ from felixpy.agent.settings import Settings
 from felixpy.calc.announcing.layer2 import Layer2Calc, Layer2Delta, Layer2Vip
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceDelta
-from felixpy.resources.codec import Ref
 from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref
 
 _log = logging.getLogger(__name__)
 

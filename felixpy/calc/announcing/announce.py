@@ -30,10 +30,11 @@ from felixpy.calc.announcing.service_ranges import RoutedAddresses, read_ranges,
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services.arbitration import ServiceDelta, Tables, derive_services
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
-from felixpy.resources.codec import Ref, Table, parse_block_name
+from felixpy.resources.codec import parse_block_name
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import AddressPool, BgpAdvertisement, CommunityAliases, Grant, Service
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Block, BlockAffinity, IpPool, LabelPairs, Node, WorkloadEndpoint
 
 _K = TypeVar("_K")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 
 from felixpy.addresses import Address
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Answering
+from felixpy.resources.tables import Table
 
 
 class Elsewhere:

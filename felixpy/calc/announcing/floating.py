@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from felixpy.addresses import Address, format_address
 from felixpy.calc.options import derive_options
 from felixpy.calc.reasons import Reason, Silent
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import FelixConfiguration, IpPool, WorkloadEndpoint
 
 

@@ -24,7 +24,6 @@ from felixpy.calc.announcing.elsewhere import Elsewhere, derive_elsewhere
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services.arbitration import ServiceDelta, Tables, derive_services
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, effective_slices
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import (
@@ -36,6 +35,7 @@ from felixpy.resources.service_types import (
     Service,
     TrafficPolicy,
 )
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import LabelPairs, Node
 from felixpy.selector import Selector, compile_selector
 

@@ -16,10 +16,10 @@ from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, Origin
 from felixpy.resources.bgp_types import BgpConfiguration
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Service, TrafficPolicy
+from felixpy.resources.tables import Ref, Table
 
 ROUTED = (Origin.CLUSTER, Origin.EXTERNAL)
 """Addresses that nobody granted: what is announced of them the ranges alone say."""

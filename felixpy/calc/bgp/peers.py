@@ -21,9 +21,9 @@ from felixpy.resources.bgp_types import (
     SecretKey,
     SpeakerPeer,
 )
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Table
 from felixpy.resources.types import Node
 from felixpy.selector import Selector, compile_selector
 

@@ -44,8 +44,8 @@ from felixpy.calc.bgp.peers import (
 from felixpy.calc.bgp.policy import Circle, derive_policy
 from felixpy.calc.tunnel_plan import tunnel_of
 from felixpy.resources.bgp_types import BgpConfiguration, BgpFilter, BgpPeer, PrefixCommunities, SecretKey
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table
 from felixpy.resources.types import IpPool, Node
 
 DEFAULT_AS = 64512

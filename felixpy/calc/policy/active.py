@@ -20,10 +20,10 @@ from felixpy.calc.policy.profiles import PROFILE_TABLES, Profiles, derive_profil
 from felixpy.calc.policy.rule_terms import compile_rules, sets_of
 from felixpy.calc.policy.tiers import Matched, for_workloads, sort_policies, sort_stages
 from felixpy.calc.policy.usage import Users
-from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import Policy, Profile, Tier
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import POLICY_TABLES, Ref, Table
 from felixpy.resources.types import HostEndpoint, WorkloadEndpoint
 from felixpy.selector import compile_selector
 

@@ -14,10 +14,10 @@ from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.calc.intent import SetSpec
 from felixpy.calc.policy.labels import LabelIndex, Shift
 from felixpy.calc.policy.service_sets import ServiceSlices, derive_service_members
-from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet
 from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.tables import Ref
 from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, WorkloadEndpoint
 from felixpy.selector import compile_selector, parse_selector
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from felixpy.addresses import Address
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node
 
 BGP_PORT = 179

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from felixpy.calc.policy.profiles import NAMESPACE_PROFILE, SERVICE_ACCOUNT_PROFILE
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policies import SERVICE_ACCOUNT_LABEL
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Table
 from felixpy.resources.types import Pod, WorkloadEndpoint
 
 KUBERNETES = "k8s"

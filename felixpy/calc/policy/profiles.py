@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policies import NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX
 from felixpy.resources.policy_types import PolicyRule, Profile, RuleAction
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import LabelPairs, Namespace, ServiceAccount
 
 NAMESPACE_PROFILE = "kns."

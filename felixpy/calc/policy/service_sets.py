@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from felixpy.addresses import Address
 from felixpy.calc.intent import ServiceMembers
 from felixpy.calc.services.frontends import effective_slices
-from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.tables import Ref
 
 ServiceMember = Address | tuple[Address, int, int]
 """An address; or address, protocol and port."""

@@ -30,10 +30,10 @@ from felixpy.calc.services.frontends import (
 )
 from felixpy.calc.services.topology import Locality, zone_of
 from felixpy.resources.bgp_types import BgpConfiguration
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Backend, EndpointSlice, Grant, PortGrant, PortUse, Service
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node, WorkloadEndpoint
 
 Tables = Mapping[Table, Mapping[Name, Resource]]

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from felixpy.addresses import Address, Prefix
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.topology import Locality, choose_near, hints_of
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import (
     HEALTH,
@@ -29,6 +28,7 @@ from felixpy.resources.service_types import (
     ServicePort,
     TrafficPolicy,
 )
+from felixpy.resources.tables import Ref, Table
 
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 """A Service with this label belongs to another proxy, whatever the value."""

@@ -14,9 +14,10 @@ from felixpy.addresses import format_address
 from felixpy.calc.announcing.advertisements import selects
 from felixpy.ctl.manifests import Body, Manifest, Path, Problem
 from felixpy.ctl.stored import encode_body
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, KindInfo
 from felixpy.resources.service_types import AddressPool, AddressRange, BgpAdvertisement
+from felixpy.resources.tables import Decoded
 
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
 ADVERTISEMENTS = BY_TYPE["metallb.io/v1beta1", "BGPAdvertisement"]

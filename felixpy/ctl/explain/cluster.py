@@ -16,10 +16,11 @@ from felixpy.calc.announcing.floating import is_enabled
 from felixpy.calc.policy.peers import node_addresses
 from felixpy.calc.policy.pods import pod_of
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import Decoded, Decoder, Ref, Table
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
 from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.service_types import Grant, PortGrant, Service
+from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import HostEndpoint, Node, WorkloadEndpoint
 
 PREFIXES = tuple(prefix.encode() for prefix in (CALICO_PREFIX, OURS_PREFIX, GRANTS_PREFIX))

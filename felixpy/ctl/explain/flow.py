@@ -18,9 +18,9 @@ from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
 from felixpy.dataplane.judging.packet import PORTED, Packet
 from felixpy.dataplane.judging.verdict import Fate, Verdict, verdict
 from felixpy.dataplane.rules import Balance, CtState
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.tables import Table
 from felixpy.resources.types import Node, WorkloadEndpoint
 
 MOST_NODES = 4

@@ -15,9 +15,9 @@ from felixpy.addresses import Address, format_address, parse_address
 from felixpy.calc.policy.peers import node_addresses
 from felixpy.calc.policy.pods import workload_of
 from felixpy.ctl.explain.cluster import Cluster
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import Grant, Service
+from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node, WorkloadEndpoint
 
 DEFAULT_NAMESPACE = "default"

@@ -19,8 +19,8 @@ from felixpy.ctl.stored import parse_body
 from felixpy.dataplane.judging.packet import PORTED, Packet
 from felixpy.dataplane.judging.verdict import Fate
 from felixpy.dataplane.nftables import render_rule
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 
 PROTOCOL_NAMES = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 _VERDICTS = {Fate.ACCEPTED: "Allowed", Fate.DROPPED: "Denied", Fate.REJECTED: "Refused"}

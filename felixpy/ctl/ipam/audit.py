@@ -13,9 +13,10 @@ from datetime import datetime
 import msgspec
 
 from felixpy.ctl.ipam.view import HeldAddress, derive_pools, iter_held, read_blocks
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import CALICO, GRANTS_PREFIX, IPAM_PREFIX, KINDS, Name
 from felixpy.resources.service_types import Grant
+from felixpy.resources.tables import Decoded
 from felixpy.resources.types import Node, WorkloadEndpoint
 from ipam.addresses import Address, format_address, parse_address
 from ipam.audit import CAUSES, Audit, Finding, Problem, Suspect, audit

@@ -15,9 +15,10 @@ from felixpy.ctl.services.view import PREFIXES as SERVICE_PREFIXES
 from felixpy.ctl.services.view import Facts, derive_frontends, read_facts
 from felixpy.ctl.services.vips import POOLS, derive_reach
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import AddressPool
+from felixpy.resources.tables import Decoded
 from felixpy.status import NodeStatus
 
 PREFIXES = (*SERVICE_PREFIXES, POOLS.prefix.encode())

@@ -16,9 +16,10 @@ from felixpy.controllers.vips import wants_address
 from felixpy.ctl.cells import list_some
 from felixpy.ctl.services.vips import Reach, derive_reach
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import Decoded, Decoder, Ref
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
+from felixpy.resources.tables import Decoded, Ref
 from felixpy.status import NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]

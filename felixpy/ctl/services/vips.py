@@ -15,10 +15,11 @@ from felixpy.controllers.pool_status import count_addresses
 from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import CALICO_POOL, for_services, wants_address
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import Decoded, Decoder, Table
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import AddressPool, AddressRange, Grant, Service
 from felixpy.resources.services import last_address
+from felixpy.resources.tables import Decoded, Table
 from felixpy.resources.types import IpPool
 from felixpy.status import BgpStatus, NodeStatus
 

@@ -14,9 +14,10 @@ from felixpy.ctl.asking import survey
 from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.showing.selection import Found
 from felixpy.datastore.model import KeyValue, Store
-from felixpy.resources.codec import Decoded, Decoder
+from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import GRANTS_PREFIX, KindInfo, Name
 from felixpy.resources.service_types import Grant
+from felixpy.resources.tables import Decoded
 from felixpy.status import BgpStatus, NodeStatus, Want
 
 L2_STATUS = KindInfo("ServiceL2Status", "metallb.io/v1beta1", "servicel2statuses", True, ("servicel2status",))

@@ -22,7 +22,7 @@ from felixpy.ctl.verdicts.judge import Clause, allows, clauses_between, decide
 from felixpy.ctl.verdicts.world import Held, Judge, World
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import NetIn, SetHas, Side
-from felixpy.resources.codec import Table
+from felixpy.resources.tables import Table
 from felixpy.selector import compile_selector, parse_selector
 
 Condition = SetSpec | Prefix

@@ -18,8 +18,8 @@ from felixpy.ctl.verdicts.cells import describe_cells
 from felixpy.ctl.verdicts.compare import Difference, Turn
 from felixpy.ctl.verdicts.ends import WHOLE, End
 from felixpy.ctl.verdicts.world import World
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Ref, Table
 
 MOST_NAMED = 3
 MOST_GROUPS = 40

@@ -25,10 +25,10 @@ from felixpy.dataplane.chains.endpoint import Direction, encapsulation_rules
 from felixpy.dataplane.chains.policy import render_policy, render_profile, rendered_from
 from felixpy.dataplane.rules import Rule
 from felixpy.dataplane.sets import Version, describe_set
-from felixpy.resources.codec import POLICY_TABLES, Ref, Table
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet, Policy, Tier
 from felixpy.resources.service_types import EndpointSlice
+from felixpy.resources.tables import POLICY_TABLES, Ref, Table
 from felixpy.resources.types import FelixConfiguration, HostEndpoint, LabelPairs, Pod
 from felixpy.selector import parse_selector
 

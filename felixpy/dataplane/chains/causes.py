@@ -15,8 +15,8 @@ from hashlib import blake2b
 from typing import Literal
 
 from felixpy.calc.intent import PolicyId
-from felixpy.resources.codec import Table
 from felixpy.resources.kinds import Name
+from felixpy.resources.tables import Table
 
 TEXT_BYTES = 63
 _DIGEST_BYTES = 8

@@ -19,9 +19,9 @@ from felixpy.dataplane.chains.services import ServiceTables, service_base_rules,
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.judging.packet import KernelState
 from felixpy.dataplane.translate import Translator
-from felixpy.resources.codec import Ref
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref
 
 K = TypeVar("K")
 V = TypeVar("V")
