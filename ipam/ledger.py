@@ -7,7 +7,7 @@ Source: metallb/internal/ipam (allocator.go), whose order of addresses this keep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,6 +73,23 @@ def parse_range(text: str) -> Range:
     if len(found.first) != len(found.last) or found.first > found.last:
         raise ValueError(f"{text!r} is not a range from low to high")
     return found
+
+
+def without_ranges(ranges: Iterable[Range], taken: Iterable[Range]) -> Iterator[Range]:
+    """What is left of ranges without others, in order."""
+    holes = sorted(taken)
+    for whole in ranges:
+        width, start = len(whole.first), int.from_bytes(whole.first, "big")
+        last = int.from_bytes(whole.last, "big")
+        for hole in holes:
+            if len(hole.first) != width or hole.last < whole.first or hole.first > whole.last:
+                continue
+            before = int.from_bytes(hole.first, "big") - 1
+            if start <= before:
+                yield Range(Address(start.to_bytes(width, "big")), Address(before.to_bytes(width, "big")))
+            start = max(start, int.from_bytes(hole.last, "big") + 1)
+        if start <= last:
+            yield Range(Address(start.to_bytes(width, "big")), whole.last)
 
 
 def is_buggy(address: bytes) -> bool:

@@ -25,6 +25,8 @@ class VipPool:
     `namespaces` are those it is for, None meaning all; `selects_services` says that it has selectors of Services, whose
     matches are in `VipService.selected_by`. Priority counts down to 1; 0 comes last. A draining pool gives out nothing,
     not even what is asked for; who has an address of it keeps it. Addresses of an exclusive one are shared by nobody.
+    One `on_request` gives only to Services that ask for pools of its kind. `open_ranges` are where an address is looked
+    for, None meaning all of it: the rest is reserved for those who ask for an address by itself.
     """
 
     name: str
@@ -36,6 +38,8 @@ class VipPool:
     selects_services: bool = False
     draining: bool = False
     exclusive: bool = False
+    on_request: bool = False
+    open_ranges: tuple[Range, ...] | None = None
 
     @property
     def is_pinned(self) -> bool:
@@ -63,7 +67,8 @@ class FamilyPolicy(StrEnum):
 class VipService:
     """What a Service says about its addresses. `families` has 4, 6 or both, the primary one first.
 
-    `only` are the names of the pools that it may have addresses of; None means all. `named`: it asks for these itself.
+    `only` are the names of the pools that it may have addresses of; None means all. `named`: it asks for these by name;
+    `asks`: by name, or for pools of their kind.
     """
 
     sharer: Sharer
@@ -75,6 +80,7 @@ class VipService:
     selected_by: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     named: bool = False
+    asks: bool = False
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -90,6 +96,7 @@ class VipRefusal(StrEnum):
     NOT_IN_POOL = "the address is in no pool, or not in the one asked for"
     FAMILIES = "the addresses asked for are not of the Service's families"
     NOT_AUTOMATIC = "the pool is only for Services that ask for it"
+    NOT_ASKED = "pools of Calico are only for Services that ask for one (assignIPs: RequestedServicesOnly)"
     OTHER_NAMESPACE = "the pool is for other namespaces"
     OTHER_SERVICES = "the pool is for other Services"
     LACKS_FAMILY = "the pool lacks an address family of the Service"
@@ -250,6 +257,8 @@ def _choose_automatic(service: VipService, pools: tuple[VipPool, ...], ledger: L
         reason = _explain_pool(service, pool)
         if reason is None and not pool.auto_assign and not (service.requested_pool or service.named):
             reason = VipRefusal.NOT_AUTOMATIC
+        if reason is None and pool.on_request and not service.asks:
+            reason = VipRefusal.NOT_ASKED
         if reason is None and pool.draining:
             reason = VipRefusal.DRAINING
         if reason is not None:
@@ -269,7 +278,8 @@ def _choose_automatic(service: VipService, pools: tuple[VipPool, ...], ledger: L
 
 
 def _lowest(service: VipService, pool: VipPool, version: int, ledger: Ledger) -> Address | None:
-    ranges = [within for within in pool.ranges if within.version == version]
+    looked_at = pool.ranges if pool.open_ranges is None else pool.open_ranges
+    ranges = [within for within in looked_at if within.version == version]
     for address in ledger.rested_from(service.sharer.name):
         inside = any(within.contains(address) for within in ranges)
         if inside and _explain_address(service, pool, address, ledger) is None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from felixpy.addresses import Prefix, mask_address
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import AddressPool, Service, TrafficPolicy
 from felixpy.resources.services import last_address
 from felixpy.resources.types import IpPool, Namespace
 from felixpy.selector import compile_selector
 from ipam.addresses import Address
-from ipam.ledger import Port, Range, Sharer
+from ipam.ledger import Port, Range, Sharer, without_ranges
 from ipam.loadbalancer import FamilyPolicy, VipPool, VipService
 
 CALICO_CLASS = "calico"
@@ -21,6 +23,20 @@ OUR_CLASS = "felixpy"
 """spec.loadBalancerClass of the Services that are ours beside those without one."""
 FOR_SERVICES = "LoadBalancer"
 """In allowedUses of an IPPool."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRules:
+    """What holds for all of Calico's pools: what is reserved, and whether only who asks for such a pool gets of one.
+
+    An IPReservation keeps addresses from being chosen; who asks for one by itself has it, and who holds one keeps it.
+    """
+
+    reserved: tuple[Prefix, ...] = ()
+    requested_only: bool = False
+
+
+_NO_RULES = PoolRules()
 _PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
@@ -85,6 +101,7 @@ def make_service(
         selected_by=selected_by,
         only=_only(service, ip_pools or {}),
         named=bool(service.calico_pools),
+        asks=bool(service.calico_pools) or service.class_name == CALICO_CLASS,
     )
 
 
@@ -103,6 +120,7 @@ def make_pools(
     pools: Mapping[Name, AddressPool],
     namespaces: Mapping[Name, Namespace],
     ip_pools: Mapping[Name, IpPool] | None = None,
+    rules: PoolRules = _NO_RULES,
 ) -> tuple[tuple[VipPool, ...], Mapping[str, str]]:
     """The pools as the choice sees them, and those refused: by name, the name of the pool that they overlap.
 
@@ -117,10 +135,24 @@ def make_pools(
         one = _make_pool(name.name, pool, namespaces.items())
         _admit(one, made, refused)
     for name, ip_pool in sorted((ip_pools or {}).items()):
-        last = last_address(ip_pool.cidr)
-        cidr = Range(Address(ip_pool.cidr.address), Address(last))
-        _admit(VipPool(f"{CALICO_POOL}{name.name}", (cidr,), ip_pool.automatic, exclusive=True), made, refused)
+        _admit(_make_ip_pool(name.name, ip_pool, rules), made, refused)
     return tuple(made.values()), refused
+
+
+def _make_ip_pool(name: str, pool: IpPool, rules: PoolRules) -> VipPool:
+    cidr = _range(pool.cidr)
+    return VipPool(
+        f"{CALICO_POOL}{name}",
+        (cidr,),
+        pool.automatic,
+        exclusive=True,
+        on_request=rules.requested_only,
+        open_ranges=tuple(without_ranges((cidr,), map(_range, rules.reserved))) if rules.reserved else None,
+    )
+
+
+def _range(cidr: Prefix) -> Range:
+    return Range(Address(mask_address(cidr.address, cidr.length)), Address(last_address(cidr)))
 
 
 def _admit(one: VipPool, made: dict[str, VipPool], refused: dict[str, str]) -> None:

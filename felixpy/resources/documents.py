@@ -175,6 +175,32 @@ class IpPoolDoc(Doc):
     metadata: Meta
 
 
+class IpReservationSpec(Doc):
+    reserved_cidrs: list[str] = field(default_factory=list, name="reservedCIDRs")
+
+
+class IpReservationDoc(Doc):
+    metadata: Meta
+    spec: IpReservationSpec = field(default_factory=IpReservationSpec)
+
+
+class LoadBalancerController(Doc):
+    assign_ips: str = field(default="", name="assignIPs")
+
+
+class Controllers(Doc):
+    load_balancer: LoadBalancerController | None = None
+
+
+class ControllersSpec(Doc):
+    controllers: Controllers | None = None
+
+
+class ControllersDoc(Doc):
+    metadata: Meta
+    spec: ControllersSpec = field(default_factory=ControllersSpec)
+
+
 class NodeBgp(Doc):
     as_number: int | str | None = None
     ipv4_address: str = field(default="", name="ipv4Address")

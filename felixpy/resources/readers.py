@@ -80,6 +80,16 @@ READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
     ),
     ("projectcalico.org", "NetworkSet"): (Table.NETWORK_SET, docs.NetworkSetDoc, endpoints.read_network_set),
     ("projectcalico.org", "IPPool"): (Table.POOL, docs.IpPoolDoc, _unnamed(routing.read_pool)),
+    ("projectcalico.org", "IPReservation"): (
+        Table.RESERVATION,
+        docs.IpReservationDoc,
+        _unnamed(routing.read_reservation),
+    ),
+    ("projectcalico.org", "KubeControllersConfiguration"): (
+        Table.CONTROLLERS_CONFIGURATION,
+        docs.ControllersDoc,
+        _unnamed(settings.read_controllers),
+    ),
     ("projectcalico.org", "Node"): (Table.NODE, docs.NodeDoc, _unnamed(routing.read_node)),
     ("projectcalico.org", "BGPConfiguration"): (
         Table.BGP_CONFIGURATION,

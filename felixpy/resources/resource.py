@@ -33,9 +33,11 @@ from felixpy.resources.types import (
     Block,
     BlockAffinity,
     ClusterInformation,
+    ControllersConfiguration,
     FelixConfiguration,
     HostEndpoint,
     IpPool,
+    IpReservation,
     Namespace,
     Node,
     NodeStatusWish,
@@ -52,6 +54,8 @@ Resource = (
     | Profile
     | NetworkSet
     | IpPool
+    | IpReservation
+    | ControllersConfiguration
     | Node
     | BgpConfiguration
     | BgpPeer

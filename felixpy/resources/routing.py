@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from felixpy.addresses import Address, Prefix
-from felixpy.resources.documents import BlockDoc, IpPoolDoc, NodeDoc
+from felixpy.resources.documents import BlockDoc, IpPoolDoc, IpReservationDoc, NodeDoc
 from felixpy.resources.scalars import (
     FieldError,
     read_address,
@@ -14,7 +14,7 @@ from felixpy.resources.scalars import (
     read_prefix,
     read_selector,
 )
-from felixpy.resources.types import Block, EncapMode, IpPool, Node
+from felixpy.resources.types import Block, EncapMode, IpPool, IpReservation, Node
 
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 HOST_AFFINITY = "host:"
@@ -35,6 +35,11 @@ def read_pool(doc: IpPoolDoc) -> IpPool:
         allowed_uses=tuple(spec.allowed_uses or ("Workload", "Tunnel")),
         automatic=spec.assignment_mode != "Manual",
     )
+
+
+def read_reservation(doc: IpReservationDoc) -> IpReservation:
+    cidrs = doc.spec.reserved_cidrs
+    return IpReservation(tuple(read_prefix(f"spec.reservedCIDRs[{index}]", text) for index, text in enumerate(cidrs)))
 
 
 def _encap(field: str, word: str) -> EncapMode:

@@ -1,17 +1,24 @@
-"""FelixConfiguration, ClusterInformation and CalicoNodeStatus: documents → types.
+"""FelixConfiguration, KubeControllersConfiguration, ClusterInformation and CalicoNodeStatus: documents → types.
 
-Source: api/pkg/apis/projectcalico/v3 (felixconfig, nodestatus).
+Source: api/pkg/apis/projectcalico/v3 (felixconfig, kubecontrollersconfig, nodestatus).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from felixpy.resources.documents import AnySpecDoc, ClusterInformationDoc, NodeStatusDoc
+from felixpy.resources.documents import AnySpecDoc, ClusterInformationDoc, ControllersDoc, NodeStatusDoc
 from felixpy.resources.kinds import Name
 from felixpy.resources.scalars import FieldError, read_prefix, read_protocol
-from felixpy.resources.types import ClusterInformation, FailsafePort, FelixConfiguration, NodeStatusWish
+from felixpy.resources.types import (
+    ClusterInformation,
+    ControllersConfiguration,
+    FailsafePort,
+    FelixConfiguration,
+    NodeStatusWish,
+)
 
+ALL_SERVICES, REQUESTED_ONLY = "AllServices", "RequestedServicesOnly"
 DEFAULT_STATUS_PERIOD_S = 10
 
 
@@ -51,6 +58,15 @@ def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
 def read_cluster(doc: ClusterInformationDoc, name: Name) -> ClusterInformation:
     """The cluster's identity; its data may be used unless it says otherwise."""
     return ClusterInformation(doc.spec.cluster_guid, doc.spec.datastore_ready is not False)
+
+
+def read_controllers(doc: ControllersDoc) -> ControllersConfiguration:
+    """Whom Calico's pools give addresses of their own accord; all Services where nothing is said."""
+    controllers = doc.spec.controllers
+    said = controllers.load_balancer.assign_ips if controllers and controllers.load_balancer else ""
+    if said not in ("", ALL_SERVICES, REQUESTED_ONLY):
+        raise FieldError("spec.controllers.loadBalancer.assignIPs", f"is neither {ALL_SERVICES} nor {REQUESTED_ONLY}")
+    return ControllersConfiguration(said == REQUESTED_ONLY)
 
 
 def read_node_status(doc: NodeStatusDoc, name: Name) -> NodeStatusWish:

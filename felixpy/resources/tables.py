@@ -25,6 +25,8 @@ class Table(StrEnum):
     GLOBAL_NETWORK_SET = "GlobalNetworkSet"
     NETWORK_SET = "NetworkSet"
     POOL = "IPPool"
+    RESERVATION = "IPReservation"
+    CONTROLLERS_CONFIGURATION = "KubeControllersConfiguration"
     NODE = "Node"
     BGP_CONFIGURATION = "BGPConfiguration"
     BGP_PEER = "BGPPeer"

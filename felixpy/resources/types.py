@@ -85,6 +85,23 @@ class IpPool:
 
 
 @dataclass(frozen=True, slots=True)
+class IpReservation:
+    """Addresses that nobody is given who did not ask for them by themselves."""
+
+    cidrs: tuple[Prefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllersConfiguration:
+    """What KubeControllersConfiguration says to the one who gives Services addresses of Calico's pools.
+
+    `requested_only`: those who ask for one, and no others.
+    """
+
+    requested_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NodeAddress:
     """A node's address with the length of its subnet's prefix."""
 

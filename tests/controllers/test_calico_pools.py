@@ -30,6 +30,8 @@ from tests.support.etcd import Etcd
 from tests.support.wait import eventually_async
 
 IP_POOLS = "/calico/resources/v3/projectcalico.org/ippools/"
+RESERVATIONS = "/calico/resources/v3/projectcalico.org/ipreservations/"
+CONTROLLERS = "/calico/resources/v3/projectcalico.org/kubecontrollersconfigurations/"
 BLOCK = ipam_addresses.Prefix(ipam_addresses.Address(parse_prefix("203.0.113.0/28").address), 28)
 HANDLE = "lb-gq7tFkUs5e5s4JLiHs8oSpqCXqxW3et5tXdnLacg"
 
@@ -135,6 +137,78 @@ async def test_pools_and_addresses_are_asked_for_by_calico_s_annotations(
         "a/4": ["203.0.113.0"],
         "a/5": [],
     }
+
+
+async def test_a_reserved_address_is_for_those_who_ask_for_it(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/1")
+    await run_once(store, fence)
+    reserved = {"spec": {"reservedCIDRs": ["203.0.113.0/30", "203.0.113.5/32", "2001:db8::/64"]}}
+    await cluster.put(RESERVATIONS + "lb", {"metadata": {"name": "lb"}, **reserved})
+    await cluster.put_service("a/2")
+    await cluster.put_service("a/3")
+    await cluster.put_service("a/4", loadBalancerIP="203.0.113.2")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {
+        "a/1": ["203.0.113.0"],
+        "a/2": ["203.0.113.4"],
+        "a/3": ["203.0.113.6"],
+        "a/4": ["203.0.113.2"],
+    }, "who holds one keeps it"
+    await cluster.put(RESERVATIONS + "lb", {"metadata": {"name": "lb"}, "spec": {"reservedCIDRs": ["203.0.0.0/16"]}})
+    await cluster.put_service("a/5")
+    await run_once(store, fence)
+    assert await cluster.reason("a/5") == "FULL"
+    await cluster.delete(RESERVATIONS + "lb")
+    await run_once(store, fence)
+    assert (await cluster.addresses())["a/5"] == ["203.0.113.1"]
+
+
+async def test_where_only_requests_are_served_others_get_nothing_of_calico_s(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/1")
+    await run_once(store, fence)
+    spec = {"controllers": {"loadBalancer": {"assignIPs": "RequestedServicesOnly"}}}
+    await cluster.put(CONTROLLERS + "default", {"metadata": {"name": "default"}, "spec": spec})
+    await cluster.put_service("a/2")
+    await cluster.put_service("a/3", loadBalancerClass="calico")
+    await cluster.put_service("a/4", **calico(ipv4pools=["lb"]))
+    await cluster.put_service("a/5", loadBalancerIP="203.0.113.9")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {
+        "a/1": ["203.0.113.0"],
+        "a/2": [],
+        "a/3": ["203.0.113.1"],
+        "a/4": ["203.0.113.2"],
+        "a/5": ["203.0.113.9"],
+    }, "who holds one keeps it"
+    assert await cluster.reason("a/2") == "NOT_ASKED"
+    await cluster.put_pool("metallb", "192.0.2.0/28")
+    await run_once(store, fence)
+    assert (await cluster.addresses())["a/2"] == ["192.0.2.0"], "MetalLB's pools are for all"
+
+
+async def test_a_pool_that_cannot_be_read_moves_nobody(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/1")
+    await run_once(store, fence)
+    await cluster.put_pool("metallb", "192.0.2.0/28")
+    await put_ip_pool(cluster, "lb", "203.0.113.0/bad")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/1": ["203.0.113.0"]}
+    assert await cluster.reason("a/1") == "POOL_UNREADABLE"
+
+
+async def test_the_last_pool_goes_and_then_its_holder(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_service("a/1")
+    await run_once(store, fence)
+    await cluster.delete(IP_POOLS + "lb")
+    await run_once(store, fence)
+    assert await cluster.grants() == {"203.0.113.0": ["a/1"]}, "nothing else is to be had"
+    await cluster.delete_service("a/1")
+    await run_once(store, fence)
+    assert (await cluster.grants(), await recorded(store)) == ({}, {})
 
 
 async def test_a_change_of_the_address_asked_for_is_one_exchange(

@@ -419,6 +419,21 @@ def test_a_pool_of_service_addresses_excludes_what_others_have(
     assert "192.0.2.0/24" in together.err, "in one file as well"
 
 
+def test_what_moves_when_a_pool_is_deleted_is_said_before(felixctl: Felixctl, store: Etcd) -> None:
+    cluster = (
+        "{apiVersion: projectcalico.org/v3, kind: ClusterInformation, metadata: {name: default},"
+        " spec: {clusterGUID: c, datastoreReady: true}}"
+    )
+    service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, ports: [{port: 80}]}}"
+    other = VIPS.replace("vips", "other").replace("192.0.2.0", "198.51.100.0")
+    text = "\n---\n".join((cluster, VIPS, other, service))
+    assert felixctl("apply", "-f", "-", stdin=text).code == 0
+    pool = felixctl("diff", "--delete", "-f", "-", stdin=other)
+    assert "Service default/web: 198.51.100.0 → 192.0.2.0" in pool.lines
+    gone = felixctl("diff", "--delete", "-f", "-", stdin=service)
+    assert "Service default/web: 198.51.100.0 → none" in gone.lines
+
+
 def test_ranges_that_come_after_a_pool_are_refused_and_nodes_are_not(felixctl: Felixctl, store: Etcd) -> None:
     assert felixctl("apply", "-f", "-", stdin=VIPS).code == 0
     pods = "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 192.0.0.0/16}}"

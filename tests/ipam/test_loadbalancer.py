@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.addresses import format_address, parse_address
-from ipam.ledger import Ledger, Port, Sharer, is_buggy, parse_range
+from ipam.ledger import Ledger, Port, Range, Sharer, is_buggy, parse_range, without_ranges
 from ipam.loadbalancer import (
     FamilyPolicy,
     Granted,
@@ -225,3 +225,24 @@ def test_any_history_keeps_addresses_apart_and_lowest(history):
         live[each.sharer.name] = (vip.address, each)
         for address, other in live.values():
             assert explain_sharing(other, address, ledger) is None
+
+
+def span(low, size, width=4):
+    first, last = (number.to_bytes(width, "big") for number in (low, low + size))
+    return Range(first, last)
+
+
+_spans = st.builds(span, st.integers(0, 40), st.integers(0, 12), st.sampled_from([4, 4, 4, 16]))
+
+
+def _numbers(one):
+    last = int.from_bytes(one.last, "big")
+    return [(len(one.first), number) for number in range(int.from_bytes(one.first, "big"), last + 1)]
+
+
+@given(st.lists(_spans, max_size=3), st.lists(_spans, max_size=5))
+def test_what_is_left_of_ranges_is_what_is_in_no_hole(wholes, holes):
+    left = list(without_ranges(wholes, holes))
+    wanted = [[n for n in _numbers(whole) if not any(n in _numbers(hole) for hole in holes)] for whole in wholes]
+    assert [n for one in left for n in _numbers(one)] == [n for some in wanted for n in some]
+    assert all(one.first <= one.last for one in left)

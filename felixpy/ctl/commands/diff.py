@@ -36,6 +36,10 @@ _DECIDING = frozenset(
     }
 )
 """Kinds that decide about packets."""
+_GIVING = frozenset(
+    {"IPAddressPool", "IPPool", "IPReservation", "KubeControllersConfiguration", "Service", "Namespace"}
+)
+"""Kinds that decide about addresses of Services."""
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 _MADE_AT_CREATION = ("resourceVersion", "uid", "creationTimestamp")
 
@@ -77,7 +81,7 @@ def command(
     async def work(store: Store) -> tuple[list[Change], tuple[Move, ...], Snapshot | None]:
         planned = plan_deletions(store, good) if deleting else plan_all(store, good)
         changes = [change async for change in planned]
-        due = {one.key: encode_body(one.after) for one in changes if one.after is not None and _may_move(one)}
+        due = {one.key: encode_body(one.after) if one.after is not None else None for one in changes if _may_move(one)}
         moves = derive_moves((await store.snapshot(WATCHED)).items, due) if due else ()
         return changes, moves, await _snapshot(store, changes) if verdicts else None
 
@@ -98,8 +102,7 @@ def command(
 
 def _may_move(change: Change) -> bool:
     """Whether the load balancer controller looks at the object."""
-    kinds = ("IPAddressPool", "IPPool", "Service", "Namespace")
-    return change.outcome in (Outcome.CREATED, Outcome.CONFIGURED) and change.manifest.info.kind in kinds
+    return change.outcome in _DIFFERENT and change.manifest.info.kind in _GIVING
 
 
 async def _snapshot(store: Store, changes: Sequence[Change]) -> Snapshot | None:

@@ -25,7 +25,7 @@ _CALICO = {
         "Profile",
         "Tier",
     ),
-    "pools": ("IPPool", "IPReservation", "IPAMConfiguration", "NetworkSet"),
+    "pools": ("IPPool", "IPReservation", "IPAMConfiguration", "KubeControllersConfiguration", "NetworkSet"),
     "nodes": (
         "Node",
         "HostEndpoint",

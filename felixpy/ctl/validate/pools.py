@@ -102,6 +102,30 @@ class IPAMConfiguration(Resource):
             yield Fault(("metadata", "name"), "there is one, and its name is `default`")
 
 
+class LoadBalancerController(Shape):
+    assignIPs: Literal["AllServices", "RequestedServicesOnly"] | None = None
+
+
+class Controllers(Shape):
+    anything_else = True
+
+    loadBalancer: LoadBalancerController | None = None
+
+
+class ControllersSpec(Shape):
+    anything_else = True
+
+    controllers: Controllers = Controllers()
+
+
+class KubeControllersConfiguration(Resource):
+    spec: ControllersSpec = ControllersSpec()
+
+    def faults(self) -> Iterator[Fault]:
+        if self.metadata.name != "default":
+            yield Fault(("metadata", "name"), "there is one, and its name is `default`")
+
+
 class NetworkSetSpec(Shape):
     nets: list[Prefix] = []
     allowedEgressDomains: list[Text] = []

@@ -10,13 +10,6 @@ from collections.abc import Iterator, Mapping
 from felixpy.ctl.manifests import Json, Manifest, Problem, Severity
 
 NOT_YET = "is kept, and not acted on yet"
-KINDS = frozenset(
-    {
-        ("projectcalico.org", "KubeControllersConfiguration"),
-    }
-)
-"""Kinds that no agent reads."""
-
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("projectcalico.org", "NetworkPolicy"): ("performanceHints",),
     ("projectcalico.org", "GlobalNetworkPolicy"): ("performanceHints",),
@@ -74,8 +67,6 @@ FELIX_SWITCHES = ("Enabled", "EnabledV6")
 def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
     """A warning for each thing that will have no effect."""
     kind = (manifest.info.group, manifest.info.kind)
-    if kind in KINDS:
-        yield Problem((), NOT_YET, Severity.WARNING)
     spec = manifest.body.get("spec")
     if not isinstance(spec, dict):
         return
@@ -84,6 +75,8 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
             yield Problem(("spec", field), NOT_YET, Severity.WARNING)
     if kind == ("projectcalico.org", "FelixConfiguration"):
         yield from (Problem(("spec", field), NOT_YET, Severity.WARNING) for field in _unread_settings(spec))
+    if kind == ("projectcalico.org", "KubeControllersConfiguration"):
+        yield from (Problem(("spec", *path), NOT_YET, Severity.WARNING) for path in _unread_controllers(spec))
     for field, usual in DEFAULTS.get(kind, {}).items():
         if spec.get(field) not in (None, "", usual):
             yield Problem(("spec", field), NOT_YET, Severity.WARNING)
@@ -91,6 +84,15 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
         if spec.get(field):
             said = "cannot be had, so that nobody gets a session by this object"
             yield Problem(("spec", field), said, Severity.WARNING)
+
+
+def _unread_controllers(spec: Mapping[str, Json]) -> Iterator[tuple[str, ...]]:
+    """All but who is given addresses of Calico's pools."""
+    yield from ((field,) for field in spec if field != "controllers")
+    controllers = spec.get("controllers")
+    for name in controllers if isinstance(controllers, dict) else ():
+        if name != "loadBalancer":
+            yield "controllers", name
 
 
 def _unread_settings(spec: Mapping[str, Json]) -> Iterator[str]:
