@@ -80,7 +80,8 @@ class Mesh:
 class Peer:
     """An explicit peering of some nodes (None: of all) with an address, or with the nodes that a selector chose.
 
-    Exactly one of `address` and `remote_nodes` is set. `two_way`: remote nodes get the reverse peering without having
+    Exactly one of `address`, `remote_nodes` and `workloads` is set: the last are addresses of processes on this very
+    node, which connect to it. `two_way`: remote nodes get the reverse peering without having
     to name it. Of peers that claim one address one has the session, but those that `join` have it together with
     the others. `defaults` hold for what nobody asks for. One that is `refused` leaves its addresses without a session.
     """
@@ -89,6 +90,7 @@ class Peer:
     local_nodes: frozenset[str] | None = None
     address: bytes | None = None
     remote_nodes: frozenset[str] = frozenset()
+    workloads: tuple[bytes, ...] = ()
     wish: Wish = Wish()
     defaults: Wish = Wish()
     use_source: bool = True
@@ -242,6 +244,8 @@ def _claims(
     remotes = peer.remote_nodes if applies else frozenset[str]()
     if peer.address is not None and applies:
         yield peer.address, _explicit(me, by_address.get(peer.address), peer, rank)
+    for address in peer.workloads if applies else ():
+        yield address, _explicit(me, None, peer, rank)
     for remote, node, own in _sides(me, nodes, remotes):
         yield remote, _towards_node(node, peer, rank, (own, remote))
     if not peer.two_way:

@@ -107,7 +107,7 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     """One BGP neighbour. `since_s` is the time that it has been up, or down; None when that is not known.
 
     `accepted` of the `received` prefixes passed the import policy. `asked_by` are names of BGPPeers, none for the mesh;
-    `differences` say what of the session is not as was asked for.
+    `differences` say what of the session is not as was asked for. A `visitor` comes when it likes, if ever.
     """
 
     address: str
@@ -121,6 +121,7 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     advertised: int = 0
     asked_by: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    visitor: bool = False
 
 
 class AnnouncedPrefix(Struct, frozen=True, rename="camel"):
@@ -394,7 +395,7 @@ def find_unready(status: NodeStatus, starting: bool) -> tuple[str, ...]:
 
 def _session_problems(status: NodeStatus) -> Iterable[str]:
     for session in status.bgp.sessions if status.bgp is not None else ():
-        if not session.established:
+        if not session.established and not session.visitor:
             why = f": {session.last_error}" if session.last_error else ""
             yield f"BGP: the session with {session.address} (AS {session.asn}) is {session.state}{why}"
 

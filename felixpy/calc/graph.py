@@ -52,7 +52,7 @@ class Graph:
         self._pools_dirty = False
         self._configurations: dict[str, FelixConfiguration] = {}
         self._options_dirty = True
-        self._bgp: BgpConfiguration | None = None
+        self._bgp: dict[str, BgpConfiguration | None] = {}
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; None means that the resource is gone."""
@@ -86,9 +86,9 @@ class Graph:
                     self._configurations[ref.name.name] = value
                 else:
                     self._configurations.pop(ref.name.name, None)
-            case Table.BGP_CONFIGURATION if ref.name.name == "default":
+            case Table.BGP_CONFIGURATION if ref.name.name in ("default", f"node.{self.node}"):
                 self._options_dirty = True
-                self._bgp = value if isinstance(value, BgpConfiguration) else None
+                self._bgp[ref.name.name] = value if isinstance(value, BgpConfiguration) else None
             case _:
                 self.policy.update(ref, value)
         self._peers.update(ref, value)
@@ -129,6 +129,7 @@ class Graph:
         if not self._options_dirty:
             return None
         self._options_dirty = False
-        common, own = (self._configurations.get(name) for name in ("default", f"node.{self.node}"))
-        self.options = derive_options(common, own, self._bgp)
+        common, own = "default", f"node.{self.node}"
+        felix, bgp = self._configurations, self._bgp
+        self.options = derive_options(felix.get(common), felix.get(own), bgp.get(common), bgp.get(own))
         return self.options

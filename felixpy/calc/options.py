@@ -15,6 +15,7 @@ from felixpy.resources.bgp_types import BgpConfiguration
 from felixpy.resources.types import FailsafePort, FelixConfiguration
 
 _TCP, _UDP = 6, 17
+BGP_PORT = 179
 
 
 class HostAction(StrEnum):
@@ -46,9 +47,10 @@ class Options:
     """How policy is enforced on this node, and where it is watched over.
 
     `interface_prefixes`: what the names of workloads' interfaces begin with. `failsafe_in` and `failsafe_out`: what
-    host endpoints always let in and out. `nat_address` None: natOutgoing takes the outgoing device's; with
-    `nat_spares_nodes` what goes to nodes keeps its source. `service_cidrs`: where Services have their addresses.
-    `floating`: workloads are reached by their floating addresses. `report_denied`, `report_allowed` and
+    host endpoints always let in and out. `nat_address` None: natOutgoing takes the outgoing device's; it goes out from
+    one of `nat_ports`, None being any; with `nat_spares_nodes` what goes to nodes keeps its source. `service_cidrs`:
+    where Services have their addresses. `workload_peering`: where workloads may speak BGP with their node, an address
+    and port each. `floating`: workloads are reached by their floating addresses. `report_denied`, `report_allowed` and
     `report_logged`: which packets are told of. `metrics_at` and `health_at`: host and port of their pages, None for
     neither.
     """
@@ -64,9 +66,11 @@ class Options:
     log_prefix: str = "calico-packet"
     nat_address: Address | None = None
     nat_interface: str = ""
+    nat_ports: tuple[int, int] | None = None
     nat_spares_nodes: bool = False
     service_loop: LoopAction = LoopAction.REJECT
     service_cidrs: tuple[Prefix, ...] = ()
+    workload_peering: tuple[tuple[Address, int], ...] = ()
     floating: bool = False
     report_denied: bool = True
     report_allowed: bool = False
@@ -83,11 +87,14 @@ DEFAULTS = Options()
 
 
 def derive_options(
-    common: FelixConfiguration | None, own: FelixConfiguration | None, bgp: BgpConfiguration | None = None
+    common: FelixConfiguration | None,
+    own: FelixConfiguration | None,
+    bgp: BgpConfiguration | None = None,
+    own_bgp: BgpConfiguration | None = None,
 ) -> Options:
     """Field by field: the node's own configuration, else the common one, else the default.
 
-    `bgp` is the default BGPConfiguration, which names the ranges of Services.
+    `bgp` is the default BGPConfiguration, which names the ranges of Services; `own_bgp` is this node's.
     """
     values: dict[str, object] = {}
     for configuration in (common, own):
@@ -105,9 +112,11 @@ def derive_options(
         log_prefix=_get(values, "logPrefix", DEFAULTS.log_prefix),
         nat_address=_address(values, "natOutgoingAddress"),
         nat_interface=_nat_interface(values),
+        nat_ports=_nat_ports(values),
         nat_spares_nodes=_get(values, "natOutgoingExclusions", "") == "IPPoolsAndHostIPs",
         service_loop=_loop_action(values),
         service_cidrs=_service_cidrs(bgp),
+        workload_peering=_workload_peering(bgp, own_bgp),
         floating=_get(values, "floatingIPs", "").capitalize() == "Enabled",
         report_denied=_get(values, "flowLogsFileEnabledForDenied", DEFAULTS.report_denied),
         report_allowed=_get(values, "flowLogsFileEnabledForAllowed", DEFAULTS.report_allowed),
@@ -162,6 +171,23 @@ def _nat_interface(values: Mapping[str, object]) -> str:
     """The device's name, in Calico's form of a pattern (`eth+` is every name that begins so), as ours (`eth*`)."""
     text = _get(values, "iptablesNATOutgoingInterfaceFilter", "")
     return f"{text[:-1]}*" if text.endswith("+") and text != "+" else text.rstrip("+")
+
+
+def _nat_ports(values: Mapping[str, object]) -> tuple[int, int] | None:
+    """`32768:65535`, or one port. Source: numorstring's Port; felix/rules/nat.go."""
+    first, colon, last = str(values.get("natPortRange", "")).partition(":")
+    words = (first, last) if colon else (first, first)
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        return None
+    low, high = (int(word) for word in words)
+    return (low, high) if 0 < low <= high < 1 << 16 else None
+
+
+def _workload_peering(bgp: BgpConfiguration | None, own: BgpConfiguration | None) -> tuple[tuple[Address, int], ...]:
+    if bgp is None:
+        return ()
+    port = (own.listen_port if own is not None else None) or bgp.listen_port or BGP_PORT
+    return tuple((address, port) for address in bgp.workload_peering)
 
 
 def _loop_action(values: Mapping[str, object]) -> LoopAction:

@@ -209,9 +209,14 @@ def _render_action(action: Action) -> str:
         case NoTrack():
             return "notrack"
         case Masquerade():
-            return "masquerade fully-random" if action.random else "masquerade"
+            to = f" to :{_span(action.ports)}" if action.ports is not None else ""
+            return f"masquerade{to} fully-random" if action.random else f"masquerade{to}"
         case SourceNat():
-            return f"snat {_FAMILY[version_of(action.address)]} to {format_address(action.address)}"
+            version = version_of(action.address)
+            to = format_address(action.address)
+            if action.ports is not None:
+                to = f"{f'[{to}]' if version == 6 else to}:{_span(action.ports)}"
+            return f"snat {_FAMILY[version]} to {to}"
         case MapDestination():
             family = _FAMILY[action.version]
             return f"dnat {family} to {family} daddr map @{action.map_name}"
@@ -245,6 +250,10 @@ def _render_icmp(match: IcmpIs) -> str:
     protocol = _PROTOCOL_NAMES[1 if match.version == 4 else 58]
     both = match.type << 8 | match.code
     return f"meta nfproto ipv{match.version} meta l4proto {protocol} @th,0,16 != {both:#06x}"
+
+
+def _span(ports: tuple[int, int]) -> str:
+    return f"{ports[0]}-{ports[1]}"
 
 
 def _render_set_mark(action: SetMark) -> str:

@@ -258,16 +258,21 @@ class NoTrack:
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """Source becomes the outgoing interface's address (postrouting nat chain)."""
+    """Source becomes the outgoing interface's address (postrouting nat chain), and a port between `ports`, inclusive.
+
+    With `ports` it goes with a ProtocolIs in the same rule.
+    """
 
     random: bool = True
+    ports: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceNat:
-    """Source becomes `address` (postrouting nat chain)."""
+    """Source becomes `address` (postrouting nat chain); `ports` as of Masquerade."""
 
     address: Address
+    ports: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

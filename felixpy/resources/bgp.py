@@ -93,7 +93,22 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
         else _choice("spec.bindMode", spec.bind_mode, ("None", "NodeIP")) == "NodeIP",
         normal_priority4=spec.normal_priority4,
         normal_priority6=spec.normal_priority6,
+        workload_peering=tuple(
+            read_peering(f"spec.localWorkloadPeeringIPV{version}", text, version)
+            for version, text in ((4, spec.local_peering4), (6, spec.local_peering6))
+            if text
+        ),
     )
+
+
+def read_peering(field: str, text: str, version: int) -> Address:
+    """An address at which a node speaks with its workloads."""
+    address = read_address(field, text)
+    if (len(address) == 4) is not (version == 4):
+        raise FieldError(field, f"{text} is no IPv{version} address")
+    if len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80:
+        raise FieldError(field, f"{text} is of one link only, and every workload has one of its own")
+    return address
 
 
 def _prefix_communities(

@@ -40,6 +40,8 @@ class BgpConfigurationSpec(Doc):
     node_mesh_password: dict[str, Any] | None = None
     node_mesh_max_restart_time: str | None = None
     bind_mode: str | None = None
+    local_peering4: str = field(default="", name="localWorkloadPeeringIPV4")
+    local_peering6: str = field(default="", name="localWorkloadPeeringIPV6")
     normal_priority4: int | None = field(default=None, name="ipv4NormalRoutePriority")
     normal_priority6: int | None = field(default=None, name="ipv6NormalRoutePriority")
 

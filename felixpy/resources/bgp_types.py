@@ -60,6 +60,8 @@ class BgpConfiguration:
     bind_to_node: bool | None = None
     normal_priority4: int | None = None
     normal_priority6: int | None = None
+    workload_peering: tuple[Address, ...] = ()
+    """At which addresses, one a family, every node speaks with its own workloads."""
 
 
 class NextHopMode(StrEnum):

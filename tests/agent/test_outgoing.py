@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,8 +16,16 @@ NODE, NODE6, OUTSIDE, OUTSIDE6 = "192.0.2.1", "2001:db8:2::1", "192.0.2.9", "200
 CIDR = "172.31.0.0/16"
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A node's pod, and a host outside of the cluster."""
+
+    pod: Pod
+    outside: Namespace
+
+
 @pytest.fixture(params=["nftables", "iptables-legacy"])
-def pod(request: pytest.FixtureRequest, node: Node) -> Iterator[Pod]:
+def scene(request: pytest.FixtureRequest, node: Node) -> Iterator[Scene]:
     """A pod (10.65.0.2, fd65::2) of pools with natOutgoing, on a node with an outside that knows the way back."""
     with Namespace.create("o") as outside:
         link_namespaces(
@@ -39,7 +48,12 @@ def pod(request: pytest.FixtureRequest, node: Node) -> Iterator[Pod]:
             node.agent = node.make_agent("--backend", request.param)
             node.agent.start()
             eventually(lambda: source(made) == NODE, what="the node's address goes out")
-            yield made
+            yield Scene(made, outside)
+
+
+@pytest.fixture
+def pod(scene: Scene) -> Pod:
+    return scene.pod
 
 
 def source(pod: Pod, to: str = OUTSIDE) -> str:
@@ -83,3 +97,16 @@ def test_what_no_service_takes_does_not_go_in_circles(pod: Pod) -> None:
     eventually(lambda: source(pod, target) == NODE, what="unless it is allowed")
     configure(node, serviceLoopPrevention="Drop")
     eventually(lambda: source(pod, target) == "none", what="it ends here again")
+
+
+def test_what_goes_out_takes_a_port_of_the_range_that_is_set(scene: Scene) -> None:
+    pod, node, outside = scene.pod, scene.pod.node, scene.outside
+    outside.run("nft", "add table inet picky")
+    outside.run("nft", "add chain inet picky in { type filter hook input priority 0; }")
+    outside.run("nft", "add rule inet picky in tcp dport 8080 tcp sport != 40000-40999 drop")
+    eventually(lambda: source(pod) == source(pod, OUTSIDE6) == "none", what="ports of any number do not do")
+    configure(node, natPortRange="40000:40999")
+    eventually(lambda: (source(pod), source(pod, OUTSIDE6)) == (NODE, NODE6), what="only those of the range")
+    node.namespace.ip("address", "add", "192.0.2.77/32", "dev", "lo")
+    configure(node, natPortRange="40000:40999", natOutgoingAddress="192.0.2.77")
+    eventually(lambda: source(pod) == "192.0.2.77", what="with an address that is set, too")

@@ -258,7 +258,6 @@ def test_no_password_is_in_anything_that_is_printed() -> None:
     ("peer", "why"),
     [
         ({"filters": ["nowhere"]}, "there is no BGPFilter nowhere"),
-        ({"peerIP": "", "localWorkloadSelector": "all()"}, "sessions with local workloads"),
     ],
 )
 def test_what_calicos_peer_cannot_have_is_said(peer: dict[str, object], why: str) -> None:

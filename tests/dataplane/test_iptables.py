@@ -78,6 +78,18 @@ def test_a_rule_is_only_in_the_tables_of_its_family() -> None:
     assert text(action=SourceNat(parse_address("192.0.2.1")), place=Place(6, Table.NAT)) == []
 
 
+def test_translation_from_a_range_of_ports() -> None:
+    to = SourceNat(parse_address("192.0.2.1"), (40000, 40010))
+    to6 = SourceNat(parse_address("2001:db8::1"), (40000, 40010))
+    tcp = ProtocolIs(6)
+    assert text(tcp, action=to, place=Place(4, Table.NAT)) == ["-p 6 -j SNAT --to-source 192.0.2.1:40000-40010"]
+    assert text(tcp, action=to6, place=Place(6, Table.NAT)) == ["-p 6 -j SNAT --to-source [2001:db8::1]:40000-40010"]
+    ported = Masquerade(ports=(40000, 40010))
+    assert text(tcp, action=ported, place=Place(4, Table.NAT)) == [
+        "-p 6 -j MASQUERADE --to-ports 40000-40010 --random-fully"
+    ]
+
+
 def test_alternatives_are_noted_in_the_mark() -> None:
     mark = "-j MARK --set-xmark"
     one, other = nets("10.0.0.1", "10.0.0.3"), nets("10.1.0.0/16", "10.3.0.1")

@@ -289,6 +289,7 @@ def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | N
         advertised=session.advertised,
         asked_by=plan.asked_by.get(session.address, ()) if plan is not None else (),
         differences=status.differences.get(session.address, ()),
+        visitor=plan is not None and session.address in plan.visitors,
     )
 
 

@@ -15,7 +15,7 @@ from typing import assert_never
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.addresses import bare, device_of
 from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
-from felixpy.addresses import Address, Prefix
+from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.agent.kernel.applier import Applier
 from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.dataplane.changes import Changes
@@ -26,6 +26,7 @@ from felixpy.dataplane.objects import (
     Key,
     Kind,
     Route,
+    RouteType,
     Seen,
 )
 from felixpy.drivers.netlink.lookup import Outlet, find_outlets
@@ -44,6 +45,7 @@ from felixpy.reconcile import Reconciler
 
 _log = logging.getLogger(__name__)
 
+LOOPBACK = "lo"
 GATHER_S = 0.05
 """Kernel events so close together cost one repair."""
 
@@ -70,7 +72,7 @@ class LearnedTable:
         self._applier = Applier("learned routes", self.reconciler, lambda: None)
         self._routes: dict[BgpPrefix, LearnedRoute] = {}
         self._hops = NextHops()
-        self._gateways: frozenset[Key] = frozenset()
+        self._ways: frozenset[Key] = frozenset()
         self._adopted = False
         self._pruned = False
         self._down: set[str] = set()
@@ -83,15 +85,18 @@ class LearnedTable:
         """How many learned routes the kernel has."""
         return len(self._routes) - sum(key.kind is Kind.ROUTE for key in self.reconciler.failed)
 
-    def put_gateways(self, gateways: Mapping[BgpPrefix, bytes]) -> None:
-        """Takes the routes to peers that say by which gateway they are reached. They wait for nobody."""
-        wanted = {route.key: route for route in map(gateway_route, gateways.items())}
-        if not self._gateways and not wanted:
+    def put_ways(self, gateways: Mapping[BgpPrefix, bytes], local_addresses: Iterable[bytes]) -> None:
+        """Takes the routes to peers that say by which gateway they are reached, and the addresses at which this node's
+        own workloads reach it. They wait for nobody.
+        """
+        ways = (*map(gateway_route, gateways.items()), *map(local_route, local_addresses))
+        wanted = {route.key: route for route in ways}
+        if not self._ways and not wanted:
             return
         changes = Changes()
-        changes.objects.update(dict.fromkeys(self._gateways - wanted.keys()))
+        changes.objects.update(dict.fromkeys(self._ways - wanted.keys()))
         changes.objects.update(wanted)
-        self._gateways = frozenset(wanted)
+        self._ways = frozenset(wanted)
         self.reconciler.want(changes)
         if not self._adopted:
             self.reconciler.distrust(prune=False)
@@ -214,6 +219,11 @@ def gateway_route(way: tuple[BgpPrefix, bytes]) -> Route:
     prefix, gateway = way
     destination = Prefix(Address(prefix.address), prefix.length)
     return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=Address(gateway), metric=0)
+
+
+def local_route(address: bytes) -> Route:
+    """What makes an address this node's own on every device, without being on any."""
+    return Route(host_prefix(address), ROUTE_PROTOCOL_LEARNED, RouteType.LOCAL, device=LOOPBACK, metric=0)
 
 
 def learned_route(prefix: BgpPrefix, route: LearnedRoute, number: int | None) -> Route:

@@ -25,6 +25,7 @@ from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announcing.announce import AnnounceCalc
 from felixpy.calc.bgp.peers import Refusal
 from felixpy.calc.bgp.speaker import BgpPlan, NoSpeaker, Scene, derive_plan, derive_scene, reannounce
+from felixpy.calc.bgp.workloads import SelectedWorkloads
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.drivers.netlink.monitor import (
     AddressChanged,
@@ -79,6 +80,7 @@ class RoutingRole:
         self._draining: asyncio.TimerHandle | None = None
         self._routers = LinkRouters(self._read_facts)
         self._facts = HostReader(settings.secrets_dir, self.learned.driver.read_subnets, self._routers)
+        self._workloads = SelectedWorkloads(settings.node)
         self._scene: Scene | NoSpeaker | None = None
         self._poll: asyncio.TimerHandle | None = None
         self.role = BgpRole(
@@ -124,7 +126,8 @@ class RoutingRole:
         """Takes one change of the View."""
         self._unflushed = True
         self._announce.update(ref, value)
-        if ref.table in _TABLES and self._view.put(ref, value):
+        known = ref.table in _TABLES and self._view.put(ref, value)
+        if self._workloads.update(ref, value) or known:
             self._dirty, self._scene = True, None
 
     def update_routed(self, services: ServiceDelta) -> None:
@@ -191,14 +194,14 @@ class RoutingRole:
 
     def _take(self, plan: BgpPlan) -> None:
         self._silent, self._plan = None, plan
-        self.learned.put_gateways(plan.gateways)
+        self.learned.put_ways(plan.gateways, plan.local_addresses)
         self.role.set_filter(plan.route_filter)
         self.role.set_intent(plan.intent)
 
     def _derive(self) -> BgpPlan | NoSpeaker:
         """What resources and the host say is derived anew only when they changed."""
         if self._scene is None or (isinstance(self._scene, Scene) and self._scene.facts is not self._facts.facts):
-            self._scene = derive_scene(self._view.tables, self._node, self._facts.facts)
+            self._scene = derive_scene(self._view.tables, self._node, self._facts.facts, self._workloads.addresses)
         if isinstance(self._scene, NoSpeaker):
             return self._scene
         return derive_plan(self._scene, self._announce.announcements.values(), self._announce.hidden)

@@ -13,6 +13,7 @@ from birdpy import topology
 from birdpy.addresses import bare, format_address
 from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, RESTART_TIME_S_MAX, Bfd, GracefulRestart
 from birdpy.topology import KERNELS_CHOICE, Wish
+from felixpy.calc.bgp.workloads import Selected
 from felixpy.resources.bgp_types import (
     BfdProfile,
     BgpFilter,
@@ -89,16 +90,26 @@ def object_of(name: str) -> str:
     return f"BGPPeer.metallb.io {name}" if "/" in name else f"BGPPeer {name}"
 
 
-def derive_asked(tables: Tables, node: str, passwords: Passwords, routers: Mapping[str, bytes]) -> Asked:
-    """All peers; `node` is this node, whose labels say which of MetalLB's are for it. `routers`: who was heard on the
-    devices that some of those name in place of an address.
-    """
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Who is at hand: routers heard on the devices that MetalLB's peers name, workloads that Calico's select."""
+
+    routers: Mapping[str, bytes]
+    workloads: Selected
+
+
+def derive_asked(tables: Tables, node: str, passwords: Passwords, around: Around) -> Asked:
+    """All peers; `node` is this node, whose labels say which of MetalLB's are for it."""
+    routers = around.routers
     peers: list[topology.Peer] = []
     refused: dict[str, str] = {}
     for name, peer in tables[Table.BGP_PEER].items():
         if isinstance(peer, BgpPeer):
             why = _why_not(peer, tables, passwords)
-            peers.append(replace(_calico_peer(name.name, peer, tables, passwords), refused=bool(why)))
+            made = _calico_peer(name.name, peer, tables, passwords)
+            if peer.workload_selector is not None:
+                made = _with_workloads(made, around.workloads.get(name.name, ()))
+            peers.append(replace(made, refused=bool(why)))
             if why:
                 refused[name.name] = why
     links: set[str] = set()
@@ -167,8 +178,6 @@ def _why_nobody(device: str, routers: Mapping[str, bytes]) -> str:
 
 
 def _why_not(peer: BgpPeer, tables: Tables, passwords: Passwords) -> str:
-    if peer.workload_selector is not None:
-        return "sessions with local workloads (localWorkloadSelector) are not made"
     if peer.password is not None and (why := passwords.why_unusable(peer.password)):
         return why
     known = tables[Table.BGP_FILTER]
@@ -204,6 +213,12 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
         use_source=peer.use_node_source,
         two_way=peer.reverse and peer.workload_selector is None,
     )
+
+
+def _with_workloads(peer: topology.Peer, addresses: tuple[bytes, ...]) -> topology.Peer:
+    """They connect to us, at whichever address of ours they know."""
+    wish = replace(peer.wish, passive=True, source=KERNELS_CHOICE)
+    return replace(peer, address=None, workloads=addresses, wish=wish, use_source=False, two_way=False)
 
 
 def _why_not_speaker(peer: SpeakerPeer, namespace: str, tables: Tables, passwords: Passwords) -> str:

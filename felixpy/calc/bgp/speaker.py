@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
+from types import MappingProxyType
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
-from birdpy.addresses import parse_address
+from birdpy.addresses import format_address, parse_address, version_of
 from birdpy.fib import LOCAL_PREF_TOP, NORMAL_METRIC, RouteFilter
 from birdpy.intent import (
     BGP_PORT,
@@ -31,6 +32,7 @@ from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.announcing.service_ranges import read_ranges
 from felixpy.calc.bgp.filters import OwnPath, Surroundings, needs_links
 from felixpy.calc.bgp.peers import (
+    Around,
     Asked,
     Passwords,
     Refusal,
@@ -42,6 +44,7 @@ from felixpy.calc.bgp.peers import (
     restart_within,
 )
 from felixpy.calc.bgp.policy import Circle, derive_policy
+from felixpy.calc.bgp.workloads import Selected, derive_selected
 from felixpy.calc.tunnel_plan import tunnel_of
 from felixpy.resources.bgp_types import BgpConfiguration, BgpFilter, BgpPeer, PrefixCommunities, SecretKey
 from felixpy.resources.kinds import Name
@@ -77,7 +80,8 @@ class BgpPlan:
     """What the speaker should be, which learned routes are wanted, and what was asked for and cannot be had.
 
     `asked_by`: names of BGPPeers by the neighbour's address, none where it is the mesh.
-    `gateways` are routes that peers need to be reached at all. `password_files`: passwords that no Secret has.
+    `gateways` are routes that peers need to be reached at all; `local_addresses` are ours to workloads that peer with
+    us, who are `visitors`: nobody waits for them. `password_files`: passwords that no Secret has.
     `needs_links`: some filter asks for devices. `listens_on`: devices whose routers are to be found.
     """
 
@@ -86,6 +90,8 @@ class BgpPlan:
     asked_by: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     gateways: Mapping[BgpPrefix, bytes] = field(default_factory=dict)
+    local_addresses: tuple[bytes, ...] = ()
+    visitors: frozenset[bytes] = frozenset()
     password_files: frozenset[SecretKey] = frozenset()
     needs_links: bool = False
     listens_on: frozenset[str] = frozenset()
@@ -161,12 +167,14 @@ class _Rest:
 
 def derive_bgp(tables: Tables, node: str, announced: Iterable[Announcement]) -> BgpPlan | NoSpeaker:
     """The speaker of `node`, all of it from scratch."""
-    scene = derive_scene(tables, node, HostFacts())
+    scene = derive_scene(tables, node, HostFacts(), derive_selected(tables, node))
     return scene if isinstance(scene, NoSpeaker) else derive_plan(scene, announced)
 
 
-def derive_scene(tables: Tables, node: str, facts: HostFacts) -> Scene | NoSpeaker:
-    """What changes with resources and the host only."""
+def derive_scene(
+    tables: Tables, node: str, facts: HostFacts, workloads: Selected = MappingProxyType({})
+) -> Scene | NoSpeaker:
+    """What changes with resources and the host only; `workloads` are those that BGPPeers select on this node."""
     me = tables[Table.NODE].get(Name("", node))
     if not isinstance(me, Node):
         return NoSpeaker.NO_NODE
@@ -179,7 +187,7 @@ def derive_scene(tables: Tables, node: str, facts: HostFacts) -> Scene | NoSpeak
         for name, value in tables[Table.NODE].items()
         if isinstance(value, Node)
     }
-    asked = derive_asked(tables, node, passwords, facts.routers)
+    asked = derive_asked(tables, node, passwords, Around(facts.routers, workloads))
     mesh, refusals = _mesh(settings.default, passwords)
     sessions = topology.derive_sessions(nodes[node], nodes.values(), asked.peers, mesh)
     told = topology.find_peer_addresses(nodes[node], nodes.values(), asked.peers)
@@ -204,6 +212,7 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
         policy=derive_policy(circle),
     )
     gateways, used = _gateways(circle), _used_filters(circle)
+    visitors = frozenset(a for peer in scene.asked.peers for a in peer.workloads) & scene.sessions.neighbors.keys()
     route_filter = _route_filter(scene, frozenset(gateways))
     for_some = frozenset(BgpPrefix(*one.prefix) for one in announced if one.peers)
     rest = _Rest(scene, route_filter.own_prefixes, for_some, bool(used))
@@ -213,6 +222,8 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
         asked_by=scene.sessions.peers,
         refusals=(*_refusals(scene), *torn),
         gateways=gateways,
+        local_addresses=tuple(sorted(scene.settings.default.workload_peering)) if visitors else (),
+        visitors=visitors,
         password_files=_wanted_files(scene),
         needs_links=needs_links(used),
         listens_on=scene.asked.links,
@@ -298,6 +309,10 @@ def _refusals(scene: Scene) -> Iterator[Refusal]:
             yield Refusal(object_of(name), why)
     yield from conflict_refusals(scene.sessions.conflicts)
     yield from scene.refusals
+    if scene.settings.binds_to_node and any(peer.workloads for peer in peers):
+        for address in scene.settings.default.workload_peering:
+            why = f"with bindMode NodeIP nothing listens at {format_address(address)}, but at the node's own addresses"
+            yield Refusal("BGPConfiguration default", f"localWorkloadPeeringIPV{version_of(address)}: {why}")
     for one in scene.settings.communities:
         if one.unknown:
             names = ", ".join(one.unknown)

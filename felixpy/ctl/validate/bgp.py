@@ -25,8 +25,9 @@ from felixpy.ctl.validate.fields import (
 )
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
-from felixpy.resources.bgp import PRIORITY_MOST
+from felixpy.resources.bgp import PRIORITY_MOST, read_peering
 from felixpy.resources.bgp_filters import OPERATIONS_MOST
+from felixpy.resources.scalars import FieldError
 
 
 def check_peer_address(text: str) -> str:
@@ -76,6 +77,24 @@ class Password(Shape):
     secretKeyRef: SecretKey
 
 
+def check_peering4(text: str) -> str:
+    """Where a node speaks with its workloads."""
+    return _check_peering(text, 4)
+
+
+def check_peering6(text: str) -> str:
+    """The same of IPv6."""
+    return _check_peering(text, 6)
+
+
+def _check_peering(text: str, version: int) -> str:
+    try:
+        read_peering("", text, version)
+    except FieldError as error:
+        raise ValueError(error.why) from None
+    return text
+
+
 class BgpConfigurationSpec(Shape):
     logSeverityScreen: str = ""
     nodeToNodeMeshEnabled: bool | None = None
@@ -91,8 +110,8 @@ class BgpConfigurationSpec(Shape):
     nodeMeshMaxRestartTime: Duration | None = None
     bindMode: Literal["None", "NodeIP"] | None = None
     ignoredInterfaces: list[Text] = []
-    localWorkloadPeeringIPV4: Address | None = None
-    localWorkloadPeeringIPV6: Address | None = None
+    localWorkloadPeeringIPV4: Annotated[str, AfterValidator(check_peering4)] | None = None
+    localWorkloadPeeringIPV6: Annotated[str, AfterValidator(check_peering6)] | None = None
     programClusterRoutes: Literal["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"] | None = None
     ipv4NormalRoutePriority: Priority | None = None
     ipv6NormalRoutePriority: Priority | None = None
@@ -119,6 +138,8 @@ CLUSTER_FIELDS = (
     "serviceLoadBalancerAggregation",
     "ipv4NormalRoutePriority",
     "ipv6NormalRoutePriority",
+    "localWorkloadPeeringIPV4",
+    "localWorkloadPeeringIPV6",
 )
 """What only the configuration `default` says."""
 

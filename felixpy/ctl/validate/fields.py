@@ -139,6 +139,14 @@ def check_port(value: object) -> int | str:
     return value
 
 
+def check_port_range(value: object) -> int | str:
+    """A port or a range `a:b`, without a name."""
+    checked = check_port(value)
+    if not str(checked).replace(":", "", 1).isdecimal():
+        raise ValueError(f"{value!r} is no port and no range 'a:b'")
+    return checked
+
+
 def check_asn(value: object) -> int | str:
     """An AS number, plain or dotted."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 32:

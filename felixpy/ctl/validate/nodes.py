@@ -10,10 +10,19 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix, version_of
-from felixpy.ctl.validate.fields import Address, AsNumber, Mac, PortNumber, Prefix, Protocol, Text
+from felixpy.ctl.validate.fields import (
+    Address,
+    AsNumber,
+    Mac,
+    PortNumber,
+    Prefix,
+    Protocol,
+    Text,
+    check_port_range,
+)
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 
@@ -189,6 +198,7 @@ class FelixSpec(Shape):
     mtuIfacePattern: Annotated[str, AfterValidator(check_pattern)] | None = None
     natOutgoingAddress: Address | None = None
     natOutgoingExclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
+    natPortRange: Annotated[int | str, PlainValidator(check_port_range)] | None = None
     iptablesNATOutgoingInterfaceFilter: Annotated[str, AfterValidator(check_interface_filter)] | None = None
     serviceLoopPrevention: Literal["Drop", "Reject", "Disabled"] | None = None
 

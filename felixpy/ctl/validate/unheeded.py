@@ -13,17 +13,12 @@ NOT_YET = "is kept, and not acted on yet"
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("projectcalico.org", "NetworkPolicy"): ("performanceHints",),
     ("projectcalico.org", "GlobalNetworkPolicy"): ("performanceHints",),
-    ("projectcalico.org", "BGPConfiguration"): (
-        "ignoredInterfaces",
-        "localWorkloadPeeringIPV4",
-        "localWorkloadPeeringIPV6",
-    ),
+    ("projectcalico.org", "BGPConfiguration"): ("ignoredInterfaces",),
     ("projectcalico.org", "IPAMConfiguration"): ("kubeVirtVMAddressPersistence",),
 }
 """Fields of spec that no agent reads."""
 
 CLOSED_FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("projectcalico.org", "BGPPeer"): ("localWorkloadSelector",),
     ("metallb.io", "BFDProfile"): ("echoMode", "passiveMode", "minimumTtl"),
 }
 """Fields without which a session would be another than was asked for: with them there is none."""
@@ -43,9 +38,9 @@ FELIX_SETTINGS = frozenset(
         *("disableConntrackInvalidCheck", "failsafeInboundHostPorts", "failsafeOutboundHostPorts", "floatingIPs"),
         *("flowLogsFileEnabledForAllowed", "flowLogsFileEnabledForDenied", "healthEnabled", "healthHost"),
         *("healthPort", "interfacePrefix", "ipipMTU", "iptablesNATOutgoingInterfaceFilter", "logPrefix"),
-        *("mtuIfacePattern", "natOutgoingAddress", "natOutgoingExclusions", "prometheusMetricsEnabled"),
-        *("prometheusMetricsHost", "prometheusMetricsPort", "serviceLoopPrevention", "vxlanMTU", "vxlanMTUV6"),
-        *("vxlanPort", "vxlanVNI"),
+        *("mtuIfacePattern", "natOutgoingAddress", "natOutgoingExclusions", "natPortRange"),
+        *("prometheusMetricsEnabled", "prometheusMetricsHost", "prometheusMetricsPort", "serviceLoopPrevention"),
+        *("vxlanMTU", "vxlanMTUV6", "vxlanPort", "vxlanVNI"),
     }
 )
 """The fields of FelixConfiguration that an agent reads."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
-from felixpy.addresses import Prefix, parse_prefix
+from felixpy.addresses import Address, Prefix, host_prefix, parse_prefix
 from felixpy.calc.intent import Stage
 from felixpy.calc.options import HostAction, Options
 from felixpy.calc.pools import PoolsIntent
@@ -36,6 +36,8 @@ from felixpy.dataplane.rules import (
     Jump,
     MarkIs,
     NetIn,
+    PortIn,
+    ProtocolIs,
     ReversePathFails,
     Rule,
     SetMark,
@@ -57,6 +59,7 @@ HOOKS: Mapping[str, BaseHook] = {
     "nat-postrouting": BaseHook("nat", "postrouting", 100),
 }
 
+_TCP = 6
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 """ICMPv6 types that a pod may send its host: multicast listener, router and neighbour discovery (RFC 4861, 2710)."""
 
@@ -84,12 +87,12 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
         own = {name: (*floating_rules().get(name, ()), *own.get(name, ())) for name in HOOKS}
     bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
     sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *FLOATING_SETS, *PEER_SETS)
-    fixed = (*common_chains(COMMON, guards.options), *_fixed_chains(guards.options.endpoint_to_host))
+    fixed = (*common_chains(COMMON, guards.options), *_fixed_chains(guards.options))
     return (*sets, *fixed, *bases, *host_objects(guards))
 
 
-def _fixed_chains(host_action: HostAction) -> tuple[Chain, ...]:
-    match host_action:
+def _fixed_chains(options: Options) -> tuple[Chain, ...]:
+    match options.endpoint_to_host:
         case HostAction.DROP:
             host: tuple[Rule, ...] = (end_in(TO_HOST),)
         case HostAction.ACCEPT:
@@ -97,7 +100,7 @@ def _fixed_chains(host_action: HostAction) -> tuple[Chain, ...]:
         case HostAction.RETURN:
             host = ()
         case _:
-            assert_never(host_action)
+            assert_never(options.endpoint_to_host)
     return (
         Chain(ALLOW_CHAIN, (Rule(SetMark(MARK_ACCEPT, MARK_ACCEPT)),)),
         Chain(PASS_CHAIN, (Rule(SetMark(MARK_PASS, MARK_PASS)),)),
@@ -114,10 +117,17 @@ def _fixed_chains(host_action: HostAction) -> tuple[Chain, ...]:
             (
                 *(Rule(Accept(), (FamilyIs(6), IcmpIs(6, kind))) for kind in _NEIGHBOUR_DISCOVERY),
                 Rule(Jump("from-workload")),
+                *(_speaks_bgp(address, port) for address, port in options.workload_peering),
                 *host,
             ),
         ),
     )
+
+
+def _speaks_bgp(address: Address, port: int) -> Rule:
+    """What a workload's policy lets it send to where its node speaks BGP; the speaker answers those that it knows."""
+    matches = (ProtocolIs(_TCP), NetIn("destination", (host_prefix(address),)), PortIn("destination", ((port, port),)))
+    return Rule(Accept(), matches, "BGP of workloads")
 
 
 def _raw_prerouting(options: Options) -> tuple[Rule, ...]:

@@ -339,12 +339,16 @@ def _targets(action: Action, sought: _Sought, place: Place) -> tuple[str, ...]:
             return (f'{limit} -j NFLOG --nflog-group {REPORT_GROUP} --nflog-prefix "{text}"',)
         case NoTrack():
             return (_only(Table.RAW, table, "-j CT --notrack"),)
-        case Masquerade(random):
-            return (_only(Table.NAT, table, "-j MASQUERADE" + (" --random-fully" if random else "")),)
-        case SourceNat(address):
+        case Masquerade(random, ports):
+            to = "" if ports is None else f" --to-ports {ports[0]}-{ports[1]}"
+            return (_only(Table.NAT, table, "-j MASQUERADE" + to + (" --random-fully" if random else "")),)
+        case SourceNat(address, ports):
             if version_of(address) != place.version:
                 return ()
-            return (_only(Table.NAT, table, f"-j SNAT --to-source {format_address(address)}"),)
+            source = format_address(address)
+            if ports is not None:
+                source = f"{source if place.version == 4 else f'[{source}]'}:{ports[0]}-{ports[1]}"
+            return (_only(Table.NAT, table, f"-j SNAT --to-source {source}"),)
         case Balance():
             raise Inexpressible("balancing is reached by something else than a frontend")
         case Dispatch() | MapDestination() | MapSource():

@@ -259,7 +259,7 @@ class _Walk:
             case Masquerade():
                 self.masqueraded = True
                 return _Next.HOOK
-            case SourceNat(address):
+            case SourceNat(address, _):
                 self.packet = replace(self.packet, source=address)
                 return _Next.HOOK
             case MapDestination():

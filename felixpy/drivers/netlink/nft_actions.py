@@ -63,7 +63,7 @@ from felixpy.drivers.netlink.nft_expressions import (
 
 _REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
 _NAT_SOURCE, _NAT_DESTINATION = 0, 1
-_NAT_RANDOM_FULLY = 16
+_NAT_PORTS, _NAT_RANDOM_FULLY = 2, 16
 _LOG_NOTICE = 5
 _NUMGEN_RANDOM = 1
 _HASH_JENKINS = 0
@@ -111,10 +111,13 @@ def encode_action(action: Action) -> bytes:
         case NoTrack():
             return expression("notrack")
         case Masquerade():
-            return expression("masq", *((attribute_be32(1, _NAT_RANDOM_FULLY),) if action.random else ()))
+            flags = (_NAT_RANDOM_FULLY if action.random else 0) | (_NAT_PORTS if action.ports is not None else 0)
+            loads, registers = _ports(action.ports, FIRST, 2)
+            return loads + expression("masq", *((attribute_be32(1, flags),) if flags else ()), *registers)
         case SourceNat():
             family = NFPROTO[version_of(action.address)]
-            return immediate(action.address) + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST))
+            loads, registers = _ports(action.ports, FIRST + 1, 5)
+            return immediate(action.address) + loads + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST), *registers)
         case MapDestination():
             return _map(_NAT_DESTINATION, action, load_address(action.version, "destination", FIRST))
         case MapSource():
@@ -125,6 +128,14 @@ def encode_action(action: Action) -> bytes:
             return _balance(action)
         case _:
             assert_never(action)
+
+
+def _ports(ports: tuple[int, int] | None, first: int, attribute: int) -> tuple[bytes, tuple[bytes, ...]]:
+    """Loads the ends of a range into registers from `first` on; what names these from that attribute on."""
+    if ports is None:
+        return b"", ()
+    loads = (immediate(port.to_bytes(2, "big"), first + index) for index, port in enumerate(ports))
+    return b"".join(loads), tuple(attribute_be32(attribute + index, first + index) for index in range(2))
 
 
 def _set_mark(action: SetMark) -> bytes:

@@ -130,9 +130,9 @@ def verdict_data(code: int, chain: str = "") -> bytes:
     return nested(DATA_VERDICT, data + attribute_text(2, chain) if chain else data)
 
 
-def immediate(value: bytes) -> bytes:
-    """Load a constant into the first register."""
-    return expression("immediate", attribute_be32(1, FIRST), nested(2, constant(value)))
+def immediate(value: bytes, into: int = FIRST) -> bytes:
+    """Load a constant into a register."""
+    return expression("immediate", attribute_be32(1, into), nested(2, constant(value)))
 
 
 def nat(kind: int, family: int, *registers: bytes) -> bytes:

@@ -1,0 +1,150 @@
+"""A workload that peers with its node: a BIRD in a pod, at the address that every node has for its workloads.
+
+The whole agent with gobgpd 4 and 3, fed through etcd; what the pod teaches is reached by packets, policy included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.cluster import FELIXCTL
+from tests.agent.node import Node, Pod, resource
+from tests.birdpy.conftest import GOBGPD
+from tests.support.packets import tcp_ok
+from tests.support.process import Daemon
+from tests.support.wait import eventually
+
+PEERING4, PEERING6 = "169.254.0.179", "fd12:3456:789a::1"
+BEHIND4, BEHIND6 = "10.123.0.1", "fd23::1"
+NET4, NET6, OTHER = "10.123.0.0/26", "fd23::/64", "10.124.0.0/24"
+ROUTER = {"role": "router"}
+
+BIRD = f"""
+router id 10.65.0.2;
+protocol device {{ }}
+protocol static {{ ipv4; route {NET4} blackhole; route {OTHER} blackhole; }}
+protocol static {{ ipv6; route {NET6} blackhole; }}
+protocol bgp node {{ local 10.65.0.2 as 65001; neighbor {PEERING4} as 64512; multihop;
+  connect retry time 1; connect delay time 1; error wait time 1, 2;
+  ipv4 {{ import all; export where source = RTS_STATIC; }}; }}
+protocol bgp node6 {{ local fd65::2 as 65001; neighbor {PEERING6} as 64512; multihop;
+  connect retry time 1; connect delay time 1; error wait time 1, 2;
+  ipv6 {{ import all; export where source = RTS_STATIC; }}; }}
+"""
+
+
+@dataclass
+class Rack:
+    """The node n1, a pod with a BIRD in it and addresses behind it, and another pod."""
+
+    node: Node
+    router: Pod
+    other: Pod
+    directory: Path
+
+    def birdc(self, *words: str) -> str:
+        return self.router.namespace.run("birdc", "-s", self.directory / "bird.ctl", *words)
+
+    def bgp(self) -> Any:
+        env = {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
+        shown = self.node.namespace.run(FELIXCTL, "bgp", "-o", "json", timeout_s=50, check=False, env=env)
+        return json.loads(shown)["nodes"][0]["bgp"]
+
+    def sessions(self) -> dict[str, bool]:
+        return {one["address"]: one["established"] for one in self.bgp()["sessions"]}
+
+    def routes(self) -> set[str]:
+        """What the kernel has of what BGP taught, by prefix."""
+        shown = [self.node.namespace.ip(family, "route", "show", "proto", "177") for family in ("-4", "-6")]
+        return {line.split()[0] for text in shown for line in text.splitlines()} - {"local"}
+
+    def reaches_behind(self) -> bool:
+        return all(tcp_ok(self.other.namespace, address, 8080, wait_s=0.3) for address in (BEHIND4, BEHIND6))
+
+    def peer(self, **spec: Any) -> None:
+        given = {"localWorkloadSelector": "role == 'router'", "asNumber": 65001, "filters": ["child"], **spec}
+        self.node.put("bgppeers", resource("BGPPeer", "pods", given))
+
+
+@pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
+def rack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+    directory = tmp_path_factory.mktemp("pod")
+    with Node("agent,bgp") as node:
+        node.namespace.add_address("lo", "10.97.0.1/32", "fd97::1/128")
+        bgp = {"ipv4Address": "10.97.0.1/32", "ipv6Address": "fd97::1/128"}
+        node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
+        peering = {"localWorkloadPeeringIPV4": PEERING4, "localWorkloadPeeringIPV6": PEERING6}
+        node.put("bgpconfigurations", resource("BGPConfiguration", "default", peering))
+        accept = {"action": "Accept", "matchOperator": "In"}
+        reject: list[dict[str, Any]] = [{"action": "Reject"}]
+        rules = {
+            "importV4": [{**accept, "cidr": NET4}, *reject],
+            "importV6": [{**accept, "cidr": NET6}, *reject],
+            "exportV4": reject,
+            "exportV6": reject,
+        }
+        node.put("bgpfilters", resource("BGPFilter", "child", rules))
+        router, other = node.pod("router", "10.65.0.2", "fd65::2"), node.pod("other", "10.65.0.3", "fd65::3")
+        router.write(ROUTER)
+        other.write()
+        router.namespace.add_address("lo", f"{BEHIND4}/32", f"{BEHIND6}/128")
+        node.agent = node.make_agent("--gobgpd", GOBGPD[request.param])
+        node.agent.start()
+        (directory / "bird.conf").write_text(BIRD)
+        argv = ["bird", "-f", "-c", str(directory / "bird.conf"), "-s", str(directory / "bird.ctl")]
+        bird = Daemon([*argv, "-P", str(directory / "pid")], directory / "bird.log", netns=router.namespace.name)
+        try:
+            bird.start()
+            yield Rack(node, router, other, directory)
+        finally:
+            bird.kill()
+
+
+def test_a_pod_teaches_its_node_what_is_behind_it(rack: Rack) -> None:
+    rack.peer()
+    eventually(lambda: rack.routes() == {NET4, NET6}, within_s=40, what="no more than the filter accepts")
+    eventually(rack.reaches_behind, within_s=10)
+    assert rack.sessions() == {"10.65.0.2": True, "fd65::2": True}
+    assert "10.97" not in rack.birdc("show", "route")
+
+
+def test_what_is_behind_it_is_under_its_policy(rack: Rack) -> None:
+    rack.node.policy("closed", "role == 'router'")
+    eventually(lambda: not tcp_ok(rack.other.namespace, BEHIND4, 8080, wait_s=0.3))
+    rack.node.drop("globalnetworkpolicies", "default.closed")
+    eventually(rack.reaches_behind)
+
+
+def test_a_restarted_agent_finds_all_of_it_as_it_was(rack: Rack) -> None:
+    def up_since() -> list[str]:
+        """The time of each session, as BIRD tells it."""
+        return [line.split()[4] for line in rack.birdc("show", "protocols").splitlines() if "Established" in line]
+
+    before = up_since()
+    rack.node.agent.stop()
+    rack.node.agent.start()
+    eventually(lambda: rack.bgp()["phase"] == "live", within_s=40)
+    assert up_since() == before
+    assert rack.routes() == {NET4, NET6}
+    assert rack.reaches_behind()
+
+
+def test_a_pod_that_is_selected_no_more_has_no_session(rack: Rack) -> None:
+    rack.router.write({"role": "web"})
+    eventually(lambda: rack.routes() == set() and rack.sessions() == {}, within_s=20)
+    assert PEERING4 not in rack.node.namespace.ip("route", "show", "type", "local", "table", "all")
+    rack.router.write(ROUTER)
+    eventually(lambda: rack.routes() == {NET4, NET6}, within_s=40)
+
+
+def test_one_of_another_as_is_refused_and_nobody_waits_for_it(rack: Rack) -> None:
+    rack.peer(asNumber=65002)
+    eventually(lambda: rack.routes() == set() and set(rack.sessions().values()) == {False}, within_s=20)
+    rack.node.drop("bgppeers", "pods")
+    eventually(lambda: rack.sessions() == {}, within_s=20)
