@@ -15,9 +15,10 @@ from felixpy.calc.policy.labels import LabelIndex
 from felixpy.calc.policy.pods import Workloads, derive_workloads
 from felixpy.calc.policy.profiles import PROFILE_TABLES, Profiles, derive_profiles
 from felixpy.resources.bgp_types import BgpPeer
-from felixpy.resources.codec import Ref, Table
 from felixpy.resources.kinds import Name
-from felixpy.resources.types import Pod, Resource, WorkloadEndpoint
+from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
+from felixpy.resources.types import Pod, WorkloadEndpoint
 from felixpy.selector import compile_selector
 
 Selected = Mapping[str, tuple[Address, ...]]
