@@ -11,9 +11,10 @@ from felixpy.calc.bgp.speaker import HostFacts, Scene, derive_plan, derive_scene
 from felixpy.calc.bgp.workloads import SelectedWorkloads, derive_selected
 from felixpy.resources.bgp_types import BgpPeer
 from felixpy.resources.kinds import Name
+from felixpy.resources.policy_types import Profile
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
-from felixpy.resources.types import Pod, Profile, WorkloadEndpoint
+from felixpy.resources.types import Pod, WorkloadEndpoint
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
 from tests.calc.test_bgp_sessions import ME, World
