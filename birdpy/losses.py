@@ -14,9 +14,10 @@ from birdpy.session import Session
 
 
 class Losses:
-    """`lost` is what they are now: until the session is up again."""
+    """`lost` is what they are now: until the session is up again. `down` are those whose session was up and is not."""
 
     def __init__(self) -> None:
+        self.down: frozenset[bytes] = frozenset()
         self.lost: frozenset[bytes] = frozenset()
         self._up: frozenset[bytes] = frozenset()
         self._suspects: set[str] = set()
@@ -24,6 +25,7 @@ class Losses:
     def note_sessions(self, sessions: Mapping[bytes, Session]) -> None:
         """Takes how all sessions are."""
         up = frozenset(address for address, session in sessions.items() if session.established)
+        self.down = (self.down | self._up) & sessions.keys() - up
         self._suspects |= {format_address(address) for address in self._up - up}
         self._suspects -= {format_address(address) for address in up}
         self._up = up

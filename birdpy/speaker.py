@@ -84,6 +84,7 @@ class BgpRole:
         settings: RoleSettings,
         route_filter: RouteFilter | None = None,
         carried_out: Callable[[], None] = lambda: None,
+        went_down: Callable[[frozenset[bytes]], None] = lambda down: None,
     ) -> None:
         self.settings = settings
         self.supervisor = Supervisor(gobgpd_program(settings.gobgpd)) if settings.gobgpd else None
@@ -93,6 +94,7 @@ class BgpRole:
         self._asked = self._done = 0
         self._agreed: Agreed | None = None
         self._carried_out = carried_out
+        self._went_down = went_down
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
@@ -249,7 +251,10 @@ class BgpRole:
         if self._sessions_changed:
             self._sessions_changed = False
             await driver.read_sessions()
+            before = self._losses.down
             self._losses.note_sessions(driver.sessions)
+            if self._losses.down != before:
+                self._went_down(self._losses.down)
             self._mailbox.post_lost(self._losses.lost)
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation, self._agreed))

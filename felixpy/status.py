@@ -242,6 +242,13 @@ class ChainCount(Struct, frozen=True, rename="camel"):
     bytes: int
 
 
+class DeadNode(Struct, frozen=True, rename="camel"):
+    """A node that looks dead from here: its endpoints are used only where no other node has any. `why` it was asked."""
+
+    node: str
+    why: str
+
+
 class NodeStatus(Struct, frozen=True, rename="camel"):
     """How one process of a node stands, or (merged) all of them.
 
@@ -265,6 +272,7 @@ class NodeStatus(Struct, frozen=True, rename="camel"):
     cni_unready: str | None = None
     leader: bool = False
     counted: tuple[ChainCount, ...] = ()
+    dead: tuple[DeadNode, ...] = ()
 
 
 class ControlRequest(Struct, frozen=True, rename="camel"):
@@ -348,6 +356,7 @@ def merge_answers(answers: Sequence[NodeStatus]) -> NodeStatus:
         cni_unready=next((one.cni_unready for one in answers if one.cni_unready is not None), None),
         leader=any(one.leader for one in answers),
         counted=max((one.counted for one in answers), key=len),
+        dead=max((one.dead for one in answers), key=len),
     )
 
 

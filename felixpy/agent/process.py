@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from felixpy.addresses import Address
 from felixpy.agent.bootstrap import ensure_pools, initialise_cluster
 from felixpy.agent.clock import utc_now
 from felixpy.agent.doors.answers import Answers, StatusReader
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from felixpy.agent.node.bgp_status import NodeStatusWriter
     from felixpy.agent.routing.role import RoutingRole
     from felixpy.agent.services.layer2 import Layer2Role
+    from felixpy.agent.services.liveness import LivenessWatch
     from felixpy.metrics import Family
 
 _log = logging.getLogger(__name__)
@@ -139,6 +141,8 @@ class _Process:
         self._serving = Serving(self._answers.flush)
         self._agent: AgentRole | None = None
         self._layer2: Layer2Role | None = None
+        self._liveness: LivenessWatch | None = None
+        self._whole = False
         self._routing: RoutingRole | None = None
         self._told: NodeStatusWriter | None = None
         self._sources: list[Source] = []
@@ -154,17 +158,22 @@ class _Process:
             from felixpy.agent.agent import AgentRole
             from felixpy.agent.services.answering import Answering
             from felixpy.agent.services.layer2 import Layer2Role
+            from felixpy.agent.services.liveness import LivenessWatch
 
             look = self._serving.look
             self._agent = AgentRole(self._settings, self._store, self._group, self._host_changed, look)
             self._sources.append(self._agent.families)
+            node, run_dir = self._settings.node, self._settings.run_dir
+            self._liveness = LivenessWatch(node, run_dir, self._group, self._nodes_died)
             say = Answering(self._store, self._settings.node)
             self._layer2 = Layer2Role(self._settings, self._group, say, self._agent.read_subnets, look)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.node.bgp_status import NodeStatusWriter
             from felixpy.agent.routing.role import RoutingRole
 
-            self._routing = RoutingRole(self._settings, self._group, self._host_changed, self._serving.look)
+            self._routing = RoutingRole(
+                self._settings, self._group, self._host_changed, self._serving.look, self._went_down
+            )
             self._sources.append(self._announced_families)
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
@@ -183,7 +192,7 @@ class _Process:
             self._answers.followers = FlowFollowers(self._store, self._settings.node, self._agent.flows)
             self._group.create_task(self._answers.followers.serve())
         self._status.agent, self._status.routing = self._agent, self._routing
-        self._status.layer2 = self._layer2
+        self._status.layer2, self._status.liveness = self._layer2, self._liveness
         self._serving.agent, self._serving.layer2, self._serving.routing = self._agent, self._layer2, self._routing
         self._group.create_task(self._answers.serve())
         self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())
@@ -231,9 +240,22 @@ class _Process:
         self._host_settles = None
         self._chores.set()
 
+    def _went_down(self, neighbours: frozenset[bytes]) -> None:
+        if self._liveness is not None:
+            self._liveness.put_lost(frozenset(map(Address, neighbours)))
+
+    def _nodes_died(self, dead: frozenset[str]) -> None:
+        """Other nodes look dead than before; while the View is half way to its next state, that waits for it."""
+        self._services.put_dead(dead)
+        if self._whole:
+            self._serving.flush(0, self._services.flush())
+
     def _take(self, batch: Batch) -> None:
+        self._whole = False
         for event in batch.events:
             self._answers.observe(event)
+            if self._liveness is not None:
+                self._liveness.observe(event)
             if self._agent is not None:
                 self._agent.observe(event)
             decoded = self._decoder.decode(event.key, event.value)
@@ -244,6 +266,8 @@ class _Process:
             if decoded is None:
                 continue
             self._services.update(decoded.ref, decoded.value)
+            if self._liveness is not None:
+                self._liveness.update(decoded.ref, decoded.value)
             if self._agent is not None:
                 self._agent.update(decoded.ref, decoded.value)
             if self._layer2 is not None:
@@ -254,6 +278,9 @@ class _Process:
                 self._told.update(decoded.ref, decoded.value)
         if not batch.in_sync:
             return
+        self._whole = True
+        if self._liveness is not None:
+            self._services.put_dead(self._liveness.flush())
         self._serving.flush(batch.revision, self._services.flush())
         self._open_pages()
         if not self._settled:

@@ -17,11 +17,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from felixpy.controllers.leader import check_fence
-from felixpy.controllers.leftovers import NODES, READ, LeftAddress, LeftClaim, Users, find_left, read_users
+from felixpy.controllers.leftovers import (
+    NODES,
+    READ,
+    LeftAddress,
+    LeftClaim,
+    Users,
+    find_forgotten,
+    find_left,
+    read_users,
+)
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Expect, KeyValue, Store
-from felixpy.resources.kinds import HOLDERS_PREFIX, Name
+from felixpy.datastore.model import Write as StoreWrite
+from felixpy.resources.kinds import HOLDERS_PREFIX, NODES_PREFIX, Name
 from ipam.audit import GRACE, Suspicions
 from ipam.engine import Allocator
 from ipam.model import node_owner
@@ -73,6 +83,7 @@ class Collector:
         guid, ready = parse_cluster_information(values.get(CLUSTER_INFORMATION_KEY.decode()))
         if not guid or not ready:
             return
+        await self._forget(find_forgotten(values))
         left = find_left(values)
         endpoints: Mapping[str, KeyValue] = {}
         users = Users()
@@ -86,6 +97,15 @@ class Collector:
         claims = self._claims.look(left.claims, self._now(), self._times.grace_s)
         if ripe or claims:
             await self._give_back(ripe, claims, users, endpoints)
+
+    async def _forget(self, nodes: Iterable[str]) -> None:
+        """A node that comes back says anew that it is ours."""
+        for node in sorted(nodes):
+            gone = [Expect(write.key.encode(), 0) for write in _still_gone(node)]
+            key = f"{NODES_PREFIX}{node}".encode()
+            done = await self._store.transact([self._fence, *gone], [StoreWrite(key, None)])
+            if not done.succeeded:
+                check_fence(self._fence, await self._store.get(self._fence.key))
 
     async def _give_back(
         self,

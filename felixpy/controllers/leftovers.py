@@ -17,7 +17,7 @@ import msgspec
 
 from felixpy.addresses import Address
 from felixpy.resources.codec import Decoder
-from felixpy.resources.kinds import BY_TYPE, CALICO, HOLDERS_PREFIX, IPAM_PREFIX, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, HOLDERS_PREFIX, IPAM_PREFIX, NODES_PREFIX, Name
 from felixpy.resources.tables import Decoded
 from felixpy.resources.types import WorkloadEndpoint
 from ipam.addresses import Prefix
@@ -38,7 +38,8 @@ NODES = BY_TYPE[CALICO, "Node"]
 ENDPOINTS = BY_TYPE[CALICO, "WorkloadEndpoint"]
 PODS = BY_TYPE["v1", "Pod"]
 READ = tuple(
-    prefix.encode() for prefix in (NODES.prefix, HOLDERS_PREFIX, BLOCKS_PREFIX, f"{IPAM_PREFIX}{OwnerKind.HOST}/")
+    prefix.encode()
+    for prefix in (NODES.prefix, HOLDERS_PREFIX, NODES_PREFIX, BLOCKS_PREFIX, f"{IPAM_PREFIX}{OwnerKind.HOST}/")
 )
 """What `find_left` asks for."""
 
@@ -132,6 +133,12 @@ def find_left(values: Mapping[str, bytes]) -> Left:
             addresses.update(_iter_left(block, known))
             claims.update(_left_block(block, known))
     return Left(frozenset(addresses), frozenset(claims))
+
+
+def find_forgotten(values: Mapping[str, bytes]) -> frozenset[str]:
+    """Nodes that are gone and of which the datastore still says that they were ours."""
+    said = {key.removeprefix(NODES_PREFIX) for key in values if key.startswith(NODES_PREFIX)}
+    return frozenset(said.difference(_iter_known(values)))
 
 
 def _iter_known(values: Mapping[str, bytes]) -> Iterator[str]:

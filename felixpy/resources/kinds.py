@@ -25,6 +25,7 @@ IPAM_PREFIX = "/calico/ipam/v2/"
 ASK_PREFIX = "/felixpy/ask/"
 ANSWERS_PREFIX = "/felixpy/answers/"
 HOLDERS_PREFIX = "/felixpy/holders/"
+NODES_PREFIX = "/felixpy/nodes/"
 ANSWERING_PREFIX = "/felixpy/answering/"
 WATCHED_PREFIXES = (
     "/calico/resources/v3/projectcalico.org/",
@@ -34,6 +35,8 @@ WATCHED_PREFIXES = (
     f"{IPAM_PREFIX}config",
     "/felixpy/resources/",
     "/felixpy/grants/",
+    HOLDERS_PREFIX,
+    NODES_PREFIX,
     ANSWERING_PREFIX,
     "/felixpy/ask/",
 )

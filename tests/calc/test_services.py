@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import arbitration as services
-from felixpy.calc.services.arbitration import ServiceCalc, derive_all
+from felixpy.calc.services.arbitration import ServiceCalc, ServiceDelta, derive_all
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, HealthCheck, derive_claims
 from felixpy.resources.kinds import Name
 from felixpy.resources.tables import Table
@@ -66,6 +66,24 @@ def test_where_none_is_ready_the_terminating_ones_that_serve_go_on() -> None:
 def test_a_ready_endpoint_displaces_terminating_ones() -> None:
     backends = backend("10.0.0.1", state="terminating"), backend("10.0.0.2")
     assert vip_intent(service("a/x", service_of()), slice_of("a/1", "x", *backends)).inside == (to("10.0.0.2"),)
+
+
+def test_endpoints_of_a_dead_node_do_not_count_while_another_has_some() -> None:
+    calc = world(grant(VIP, "a/x"), service("a/x", service_of()), slice_of("a/1", "x", backend("10.0.0.1", OTHER)))
+    calc.put_dead(frozenset({OTHER}))
+    assert calc.flush() == ServiceDelta(), "a Service is not emptied on the strength of a guess"
+    calc.update(*slice_of("a/2", "x", backend("10.0.0.2", "n3", "terminating")))
+    assert calc.flush().puts[at(VIP)].outside == (to("10.0.0.2"),)
+    calc.put_dead(frozenset())
+    assert calc.flush().puts[at(VIP)].outside == (to("10.0.0.1"),)
+
+
+def test_what_is_on_this_node_is_alive() -> None:
+    calc = world(grant(VIP, "a/x"), service("a/x", service_of()), slice_of("a/1", "x", backend("10.0.0.1", ME)))
+    calc.update(*slice_of("a/2", "x", backend("10.0.0.2", OTHER)))
+    calc.put_dead(frozenset({ME, OTHER}))
+    calc.flush()
+    assert calc.frontends[at(VIP)].outside == (to("10.0.0.1"),)
 
 
 def test_external_policy_local_takes_local_endpoints_from_outside_and_all_from_inside() -> None:
@@ -201,9 +219,12 @@ def test_a_change_of_one_slice_reads_its_own_service_only(monkeypatch: pytest.Mo
 
 
 @settings(max_examples=300)
-@given(st.lists(st.tuples(SERVICE_CHANGES, st.booleans()), max_size=60))
-def test_incremental_and_from_scratch_agree_over_any_sequence(steps: list[tuple[Change, bool]]) -> None:
+@given(st.lists(st.tuples(SERVICE_CHANGES | st.frozensets(st.just(OTHER)), st.booleans()), max_size=60))
+def test_incremental_and_from_scratch_agree_over_any_sequence(
+    steps: list[tuple[Change | frozenset[str], bool]],
+) -> None:
     calc, view = ServiceCalc(ME), View()
+    dead: frozenset[str] = frozenset()
     kept: dict[Frontend, FrontendIntent] = {}
     health: dict[Name, HealthCheck] = {}
 
@@ -219,11 +240,15 @@ def test_incremental_and_from_scratch_agree_over_any_sequence(steps: list[tuple[
         for name in (name for name, check in delta.health.items() if check is None):
             del health[name]
         assert kept == calc.frontends
-        assert (kept, health) == derive_all(view.tables, ME)
+        assert (kept, health) == derive_all(view.tables, ME, dead)
 
     for change, look in steps:
-        view.put(*change)
-        calc.update(*change)
+        if isinstance(change, frozenset):
+            dead = change
+            calc.put_dead(change)
+        else:
+            view.put(*change)
+            calc.update(*change)
         if look:
             flush()
     flush()

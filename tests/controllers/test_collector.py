@@ -222,6 +222,16 @@ async def test_what_a_live_node_borrowed_and_lost_goes_and_what_it_uses_stays(wo
     assert "net.cused" in await world.handles()
 
 
+async def test_a_gone_node_is_no_longer_said_to_be_ours(world: World) -> None:
+    await world.put("/felixpy/nodes/node-1", {})
+    await world.put("/felixpy/nodes/node-2", {})
+    await world.put("/felixpy/nodes/node-3", {})
+    await world.put(f"{HOLDERS}node-3/agent", {"host": "x"})
+    await world.leave("node-1")
+    await world.collector.look()
+    assert set(await world.read("/felixpy/nodes/")) == {"node-2", "node-3"}
+
+
 async def test_nothing_goes_while_the_datastore_is_not_ready(world: World) -> None:
     await world.leave("node-1")
     await world.initialise(ready=False)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from heapq import nsmallest
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -38,6 +38,7 @@ from felixpy.status import (
     BgpStatus,
     BrokenResource,
     ChainCount,
+    DeadNode,
     Failure,
     KernelStatus,
     LearnedPrefix,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from felixpy.agent.flows.followers import FlowFollowers
     from felixpy.agent.routing.role import RoutingRole
     from felixpy.agent.services.layer2 import Layer2Role
+    from felixpy.agent.services.liveness import LivenessWatch
     from felixpy.calc.announcing.announcements import Announcement
     from felixpy.calc.bgp.speaker import BgpPlan
     from felixpy.calc.tunnels import TunnelRoute
@@ -78,6 +80,7 @@ class StatusReader:
         self.agent: AgentRole | None = None
         self.routing: RoutingRole | None = None
         self.layer2: Layer2Role | None = None
+        self.liveness: LivenessWatch | None = None
         self.revision = 0
         self._settings = settings
         self._store = store
@@ -107,8 +110,13 @@ class StatusReader:
             served=read_served(self.agent, services) if self.agent is not None and Want.SERVED in want else (),
             cni_unready=await self._cni(self.agent) if self.agent is not None else None,
             leader=await self._leads() if Role.CONTROLLERS in self._settings.roles else False,
+            dead=tuple(islice(starmap(DeadNode, self._find_dead()), FAILURES_SHOWN)),
             counted=await self._count(self.agent, chains) if self.agent is not None and chains else (),
         )
+
+    def _find_dead(self) -> list[tuple[str, str]]:
+        dead = self.liveness.dead if self.liveness is not None else {}
+        return sorted((node, str(sign)) for node, sign in dead.items())
 
     @staticmethod
     async def _count(agent: AgentRole, chains: Collection[str]) -> tuple[ChainCount, ...]:

@@ -1,7 +1,8 @@
 """Whose name a node's is: one host's, for as long as that host keeps it. The second host of one name is refused.
 
 In: the datastore, the roles of a process, and what tells this host from any other (a number in its run directory, and
-the boot of its machine); out: a key per role under a lease, or NameTaken. A restart on the same host takes over at
+the boot of its machine); out: a key per role under a lease, or NameTaken; and one without a lease, which says that the
+node is ours even where nobody holds its name (calc/services/liveness.py). A restart on the same host takes over at
 once, whatever its forerunner left; another host waits until the lease of a dead one has run out. A datastore that takes
 no writes stops nobody: what cannot be claimed now is claimed later. Never touches the kernel.
 """
@@ -19,7 +20,7 @@ from typing import NoReturn
 import msgspec
 
 from felixpy.datastore.model import DatastoreError, Expect, KeyValue, Lease, Store, Write
-from felixpy.resources.kinds import HOLDERS_PREFIX
+from felixpy.resources.kinds import HOLDERS_PREFIX, NODES_PREFIX
 
 LEASE_TTL_S = 8
 PATIENCE_S = LEASE_TTL_S + 2.0
@@ -123,7 +124,8 @@ class Identity:
                 self._lease = await self._store.lease(LEASE_TTL_S)
             lease_id = self._lease.id
             expected = [Expect(key, known[key].mod_revision if key in known else 0) for key in self._keys]
-            writes = [Write(key, self._value, lease_id) for key in self._keys]
+            writes = [Write(f"{NODES_PREFIX}{self._node}".encode(), b"{}")]
+            writes += [Write(key, self._value, lease_id) for key in self._keys]
             if (await self._store.transact(expected, writes)).succeeded:
                 self._under = lease_id
                 return None

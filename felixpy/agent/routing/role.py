@@ -66,6 +66,7 @@ class RoutingRole:
         group: asyncio.TaskGroup,
         host_changed: Callable[[], None] = lambda: None,
         carried_out: Callable[[], None] = lambda: None,
+        went_down: Callable[[frozenset[bytes]], None] = lambda down: None,
     ) -> None:
         self._host_changed = host_changed
         self._node = settings.node
@@ -90,6 +91,7 @@ class RoutingRole:
                 forwarding_survived=self.learned.survived,
             ),
             carried_out=carried_out,
+            went_down=went_down,
         )
         group.create_task(self.role.run())
         group.create_task(self._follow_routes())

@@ -1,10 +1,10 @@
 """Service frontends of this node, arbitrated between Services and kept up to date.
 
-In: Services, their EndpointSlices (or Endpoints), grants of addresses and node ports, local endpoints, the node's zone
-and the ranges that external addresses may come from. Out: one intent per frontend (address, protocol, port), and the
-health checks; `ServiceCalc` gives what changed, at a cost of the Services that changed, and `derive_services` is the
-same function from scratch. Never says how packets are steered (dataplane/chains/services.py) nor who announces an
-address (announce.py).
+In: Services, their EndpointSlices (or Endpoints), grants of addresses and node ports, local endpoints, the node's zone,
+the ranges that external addresses may come from, and which nodes look dead. Out: one intent per frontend (address,
+protocol, port), and the health checks; `ServiceCalc` gives what changed, at a cost of the Services that changed, and
+`derive_services` is the same function from scratch. Never says how packets are steered (dataplane/chains/services.py)
+nor who announces an address (announce.py).
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class ServiceCalc:
         self._local: Counter[Address] = Counter()
         self._workloads: dict[Name, tuple[Address, ...]] = {}
         self._homeless: dict[Address, Counter[Name]] = {}
+        self._housed: dict[str, Counter[Name]] = {}
+        self._dead: frozenset[str] = frozenset()
         self._external_ranges: tuple[Prefix, ...] = ()
         self._dirty: set[Name] = set()
         self._claims: dict[Frontend, dict[Claim, FrontendIntent]] = {}
@@ -121,26 +123,33 @@ class ServiceCalc:
             case _:
                 pass
 
+    def put_dead(self, nodes: frozenset[str]) -> None:
+        """Takes which nodes look dead from here: what they have is used only where nobody else has any."""
+        for node in nodes ^ self._dead:
+            self._dirty.update(self._housed.get(node, ()))
+        self._dead = nodes
+
     def _update_slice(self, ref: Ref, value: EndpointSlice | None) -> None:
         owner = self._slice_owner.pop(ref, None)
         if owner is not None:
             old = self._slices[owner].pop(ref)
             if not self._slices[owner]:
                 del self._slices[owner]
-            self._count_homeless(owner, old, -1)
+            self._count_homes(owner, old, -1)
             self._dirty.add(owner)
         if value is not None:
             service = Name(ref.name.namespace, value.service)
             self._slice_owner[ref] = service
             self._slices.setdefault(service, {})[ref] = value
-            self._count_homeless(service, value, 1)
+            self._count_homes(service, value, 1)
             self._dirty.add(service)
 
-    def _count_homeless(self, service: Name, slice_: EndpointSlice, step: int) -> None:
-        """Backends without a node are local when a local endpoint has their address: remember whom that concerns."""
+    def _count_homes(self, service: Name, slice_: EndpointSlice, step: int) -> None:
+        """Remembers whom a node concerns. Backends without one are local when a local endpoint has their address."""
         for group in slice_.groups:
             for backend in group.backends:
                 if backend.node:
+                    _count(self._housed, backend.node, service, step)
                     continue
                 for address in backend.addresses:
                     _count(self._homeless, address, service, step)
@@ -199,7 +208,7 @@ class ServiceCalc:
         """What changed since the last flush; nothing where a change came to nothing."""
         touched: set[Frontend] = set()
         health: dict[Name, HealthCheck | None] = {}
-        here = Here(Locality(self.node, self._zone), self._is_local, self._external_ranges)
+        here = Here(Locality(self.node, self._zone), self._is_local, self._external_ranges, self._dead)
         for name in self._dirty:
             service = self._services.get(name)
             held = self._held(name)
@@ -285,12 +294,16 @@ def _ports_of(grants: Iterable[PortGrant]) -> Mapping[PortUse, int]:
     return found
 
 
-def derive_services(tables: Tables, node: str) -> Mapping[Frontend, FrontendIntent]:
+def derive_services(
+    tables: Tables, node: str, dead: Collection[str] = frozenset()
+) -> Mapping[Frontend, FrontendIntent]:
     """All frontends of `node`, from scratch."""
-    return derive_all(tables, node)[0]
+    return derive_all(tables, node, dead)[0]
 
 
-def derive_all(tables: Tables, node: str) -> tuple[Mapping[Frontend, FrontendIntent], Mapping[Name, HealthCheck]]:
+def derive_all(
+    tables: Tables, node: str, dead: Collection[str] = frozenset()
+) -> tuple[Mapping[Frontend, FrontendIntent], Mapping[Name, HealthCheck]]:
     """All frontends and health checks of `node`, from scratch.
 
     Shape   one intent per (address, protocol, port); two Services that claim the same: the lower Claim has it.
@@ -323,7 +336,7 @@ def derive_all(tables: Tables, node: str) -> tuple[Mapping[Frontend, FrontendInt
         if isinstance(grant, PortGrant):
             ports.setdefault(grant.service, []).append(grant)
     own = tables.get(Table.NODE, {}).get(Name("", node))
-    here = Here(Locality(node, zone_of(own.labels) if isinstance(own, Node) else ""), is_local, ranges)
+    here = Here(Locality(node, zone_of(own.labels) if isinstance(own, Node) else ""), is_local, ranges, dead)
     claims: dict[Frontend, dict[Claim, FrontendIntent]] = {}
     health: dict[Name, HealthCheck] = {}
     for name, service in tables.get(Table.SERVICE, {}).items():

@@ -112,24 +112,32 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What a node brings to every Service: which backends are its own, and which external addresses are allowed."""
+    """What a node brings to every Service: which backends are its own, and which external addresses are allowed.
+
+    `dead` are the nodes that look so from here (liveness.py).
+    """
 
     locality: Locality
     is_local: IsLocal
     external_ranges: Collection[Prefix] = ()
+    dead: Collection[str] = ()
 
 
 class _Candidate(NamedTuple):
-    """A backend that takes connections: `ready`, or else on its way out but still serving."""
+    """A backend that takes connections: `ready`, or else on its way out but still serving.
+
+    `alive`: its node does not look dead.
+    """
 
     address: BackendAddress
     ready: bool
     local: bool
     hints: Hints
+    alive: bool
 
 
 def _candidates(
-    port: ServicePort, service: Service, slices: Iterable[EndpointSlice], is_local: IsLocal
+    port: ServicePort, service: Service, slices: Iterable[EndpointSlice], here: Here
 ) -> Iterator[_Candidate]:
     for slice_ in slices:
         for group in slice_.groups:
@@ -140,9 +148,15 @@ def _candidates(
                     ready = backend.ready or service.publish_unready
                     if not (ready or (backend.serving and backend.terminating)):
                         continue
-                    local, hints = is_local(backend), hints_of(backend, service.distribution)
+                    local, hints = here.is_local(backend), hints_of(backend, service.distribution)
+                    alive = local or backend.node not in here.dead
                     for address in backend.addresses:
-                        yield _Candidate(BackendAddress(address, backend_port.port), ready, local, hints)
+                        yield _Candidate(BackendAddress(address, backend_port.port), ready, local, hints, alive)
+
+
+def _living(candidates: Collection[_Candidate]) -> Collection[_Candidate]:
+    """Those of nodes that live; all where none does: a wrong guess must not empty a Service."""
+    return [candidate for candidate in candidates if candidate.alive] or candidates
 
 
 def _choose(candidates: Collection[_Candidate]) -> tuple[BackendAddress, ...]:
@@ -205,12 +219,12 @@ def derive_claims(
             continue
         asked = {Frontend(address, port.protocol, port.port): origin for address, origin in origins.items()}
         asked.update(_node_ports(service, port, held.ports))
-        candidates = list(_candidates(port, service, held.slices, here.is_local)) if asked else []
+        candidates = list(_candidates(port, service, held.slices, here)) if asked else []
         of_family: dict[tuple[Origin, int], FrontendIntent] = {}
         for frontend, origin in asked.items():
             kind = (origin, len(frontend.address))
             if kind not in of_family:
-                usable = [one for one in candidates if len(one.address.address) == len(frontend.address)]
+                usable = _living([one for one in candidates if len(one.address.address) == len(frontend.address)])
                 of_family[kind] = _derive_frontend(name, service, origin, usable, here.locality)
             claims[frontend] = (Claim(origin, name), of_family[kind])
     return claims

@@ -73,7 +73,7 @@ def render_service(facts: Facts, nodes: Nodes) -> Iterator[str]:
     rows = [frontend_cells(one) for one in derive_frontends(facts.name, nodes)]
     yield from align_rows([heads, *rows]) if rows else ("No node has a frontend of it.",)
     yield ""
-    backends = list(list_backends(facts))
+    backends = list(list_backends(facts, nodes))
     yield from align_rows([("ENDPOINT", "NODE", "STATE"), *backends]) if backends else ("It has no endpoints.",)
     for address, reach in derive_reaches(facts, nodes).items():
         yield ""
@@ -131,7 +131,8 @@ def _tree(facts: Facts, nodes: Nodes | None) -> dict[str, Json]:
         "ready": facts.ready,
         "trouble": facts.find_trouble(),
         "endpoints": [
-            {"endpoint": endpoint, "node": node, "state": state} for endpoint, node, state in list_backends(facts)
+            {"endpoint": endpoint, "node": node, "state": state}
+            for endpoint, node, state in list_backends(facts, nodes)
         ],
     }
     if nodes is None:

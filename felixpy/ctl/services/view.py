@@ -204,11 +204,27 @@ def describe_backend(backend: Backend) -> str:
     return "ready" if backend.ready else "not ready"
 
 
-def list_backends(facts: Facts) -> Iterator[tuple[str, str, str]]:
-    """Each endpoint with its ports, its node, and how it stands."""
+def describe_dead(nodes: Mapping[str, NodeStatus | None]) -> Mapping[str, str]:
+    """By node that looks dead, to whom it does and why."""
+    seen: dict[str, dict[str, list[str]]] = {}
+    for name, status in nodes.items():
+        for one in status.dead if status is not None else ():
+            seen.setdefault(one.node, {}).setdefault(one.why, []).append(name)
+    return {
+        node: "; ".join(
+            f"looks dead to {list_some(names)}: {why}, and it does not answer" for why, names in found.items()
+        )
+        for node, found in seen.items()
+    }
+
+
+def list_backends(facts: Facts, nodes: Mapping[str, NodeStatus | None] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Each endpoint with its ports, its node, and how it stands, its node as the others see it included."""
+    dead = describe_dead(nodes or {})
     for one in facts.slices:
         for group in one.groups:
             ports = ",".join(str(port.port) for port in group.ports) or "-"
             for backend in group.backends:
                 for address in backend.addresses:
-                    yield f"{format_address(address)} {ports}", backend.node or "-", describe_backend(backend)
+                    words = [describe_backend(backend), *(dead[one] for one in (backend.node,) if one in dead)]
+                    yield f"{format_address(address)} {ports}", backend.node or "-", "; ".join(words)

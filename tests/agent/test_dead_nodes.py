@@ -1,0 +1,79 @@
+"""Endpoints of a node that died are used by nobody, though nobody marks them; those of one whose agent ended are.
+
+n1 forwards; n2, a machine of its own, first loses its agent and then its link.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from felixpy.calc.services.liveness import SILENCES
+from tests.agent.cluster import Cluster, two_nodes
+from tests.support.wait import eventually
+
+OURS = "/felixpy/resources"
+POD1, POD2 = "10.64.1.1", "10.64.2.1"
+NOTICED_S = 30.0
+"""The lease runs out after 8 s, and a few rounds follow."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with two_nodes("agent") as made:
+        ports = [{"port": 80, "protocol": "TCP"}]
+        spec = {"type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": ports}
+        meta = {"name": "web", "namespace": "a"}
+        made.etcd.put(f"{OURS}/core/v1/services/a/web", {"metadata": meta, "spec": spec})
+        write_endpoints(made, POD1, POD2)
+        made.start()
+        yield made
+
+
+def write_endpoints(cluster: Cluster, *addresses: str) -> None:
+    endpoints = [
+        {"addresses": [one], "nodeName": "n1" if one == POD1 else "n2", "conditions": {"ready": True}}
+        for one in addresses
+    ]
+    meta = {"name": "web-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}}
+    body = {"metadata": meta, "endpoints": endpoints, "ports": [{"port": 8080, "protocol": "TCP"}]}
+    cluster.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/a/web-1", body)
+
+
+def used(cluster: Cluster) -> set[str]:
+    """The endpoints that the kernel of n1 sends connections to."""
+    return set(re.findall(r": (\S+) \. 8080", cluster.n1.nft("list", "map", "inet", "felixpy", "eps4")))
+
+
+def echoes(cluster: Cluster) -> int:
+    """How often n2 was asked whether it is there."""
+    icmp = [line.split() for line in cluster.n2.namespace.run("cat", "/proc/net/snmp").splitlines() if "Icmp:" in line]
+    return int(dict(zip(*icmp[:2], strict=True))["InEchos"])
+
+
+def test_the_endpoints_of_a_node_go_when_it_dies_and_not_when_its_agent_ends(cluster: Cluster) -> None:
+    eventually(lambda: used(cluster) == {POD1, POD2})
+    cluster.n2.agent.kill()
+    before = echoes(cluster)
+    eventually(lambda: echoes(cluster) > before + SILENCES, within_s=NOTICED_S, what="n2 is asked")
+    assert used(cluster) == {POD1, POD2}, "it answers"
+
+    cluster.n2.namespace.ip("link", "set", "eth0", "down")
+    eventually(lambda: used(cluster) == {POD1}, within_s=NOTICED_S, what="n2 is silent")
+    said = cluster.felixctl("svc", "a/web").out
+    assert "looks dead to n1: no agent holds its name, and it does not answer" in said
+
+    cluster.n1.agent.kill()
+    cluster.n1.agent.start()
+    eventually(lambda: cluster.n1.log().count("in sync") == 2)
+    assert used(cluster) == {POD1}, "a restart begins where it ended"
+
+    write_endpoints(cluster, POD2)
+    eventually(lambda: used(cluster) == {POD2}, what="where there are no others they are used")
+    write_endpoints(cluster, POD1, POD2)
+    eventually(lambda: used(cluster) == {POD1})
+
+    cluster.n2.namespace.ip("link", "set", "eth0", "up")
+    eventually(lambda: used(cluster) == {POD1, POD2}, what="n2 answers again, though its agent is away")
