@@ -2,7 +2,8 @@
 
 In: devices. Out: the link-local address heard on each. As FRR does it: router advertisements go out, with lifetime 0,
 since nobody is to have us for a default route, and the sender of those that come in is the neighbour. The first one
-heard stays until its link goes down, or another speaks and it does not answer. Configures nothing on the device.
+heard stays until its link goes down, or another speaks and it does not answer; so does one whose session a gobgpd of an
+earlier run has. Configures nothing on the device.
 Source: RFC 4861 §4.1, §4.2, §6.1 (what makes an advertisement valid), RFC 8950 for what it is good for.
 """
 
@@ -12,13 +13,13 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fcntl import ioctl
 from struct import Struct
 from time import monotonic
 
-from birdpy.addresses import format_address, is_link_local, on_link
+from birdpy.addresses import device_of, format_address, is_link_local, on_link
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,19 @@ class LinkRouters:
             self._close(device)
         for device in devices - self._links.keys():
             self._open(device)
+
+    def remember(self, neighbors: Iterable[bytes]) -> None:
+        """Takes those of an earlier run of ours for the routers of their links, where nobody is heard yet.
+
+        They have sessions, which would end if they had to be heard again first.
+        """
+        found = False
+        for address in neighbors:
+            link = self._links.get(device_of(address))
+            if link is not None and link.router is None:
+                link.router, found = address, True
+        if found:
+            self._changed()
 
     def look(self) -> None:
         """Some device changed: whoever was heard on one that lost its carrier has to be heard again."""

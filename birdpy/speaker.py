@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,8 +85,11 @@ class BgpRole:
         route_filter: RouteFilter | None = None,
         carried_out: Callable[[], None] = lambda: None,
         went_down: Callable[[frozenset[bytes]], None] = lambda down: None,
+        found: Callable[[Collection[bytes]], None] = lambda _: None,
     ) -> None:
+        """`found` is told whose sessions a gobgpd has, before any is changed."""
         self.settings = settings
+        self._found = found
         self.supervisor = Supervisor(gobgpd_program(settings.gobgpd)) if settings.gobgpd else None
         self._fib = Fib(route_filter or RouteFilter())
         self._mailbox = RouteMailbox()
@@ -210,6 +213,7 @@ class BgpRole:
             await self._work.wait()
         self._agreed = None
         await driver.read()
+        self._found(driver.actual.neighbors)
         await self._wait_for_speaker(driver)
         fresh = driver.actual.speaker is None
         self._driver = driver

@@ -117,6 +117,21 @@ def test_one_session_over_a_bare_link_carries_both_families(rack: Rack) -> None:
     assert rack.refusals() == {}
 
 
+def test_a_restarted_agent_goes_on_with_the_session(rack: Rack) -> None:
+    before = rack.frr.sessions()
+    assert list(before) == ["eth0"]
+    rack.node.agent.kill()
+    rack.node.nft("add table netdev mute")
+    rack.node.nft("add chain netdev mute in { type filter hook ingress device eth0 priority 0; }")
+    rack.node.nft("add rule netdev mute in icmpv6 type nd-router-advert drop")
+    rack.node.agent.start()
+    eventually(lambda: rack.bgp()["phase"] == "live", within_s=40)
+    assert rack.refusals() == {}, "without having heard the router again"
+    assert rack.frr.sessions() == before
+    rack.node.nft("delete table netdev mute")
+    assert rack.pings()
+
+
 def test_a_link_that_loses_its_carrier_ends_the_session_at_once_and_gets_it_back(rack: Rack) -> None:
     rack.tor.ip("link", "set", "eth0", "down")
     eventually(lambda: rack.routes() == [], within_s=15)

@@ -18,6 +18,12 @@ class Frr:
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.namespace, self.directory = namespace, directory
 
+    def sessions(self) -> dict[str, int]:
+        """By the neighbour's name, how many sessions there have been by now; of those that have one."""
+        argv = ("vtysh", "--vty_socket", self.directory, "-c", "show bgp neighbors json")
+        found = json.loads(self.namespace.run(*argv, timeout_s=10))
+        return {name: one["connectionsEstablished"] for name, one in found.items() if one["bgpState"] == "Established"}
+
     def told_by(self, asn: int) -> set[str]:
         """The prefixes whose AS path is this AS alone."""
         found: set[str] = set()

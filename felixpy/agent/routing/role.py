@@ -92,6 +92,7 @@ class RoutingRole:
             ),
             carried_out=carried_out,
             went_down=went_down,
+            found=self._routers.remember,
         )
         group.create_task(self.role.run())
         group.create_task(self._follow_routes())
