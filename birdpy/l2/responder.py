@@ -1,4 +1,4 @@
-"""The process that answers: raw sockets on every usable interface, and a UNIX socket to be told by.
+"""The process that answers: raw sockets on every usable interface, and a UNIX socket to be told by (control.py).
 
 In      requests of the agent (protocol.py), frames, changes of interfaces, the time. Out: frames, one status a request.
 Never   decides who answers (election.py). Holds what it was told for as long as it lives: neither the agent nor the
@@ -11,18 +11,17 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from birdpy.addresses import format_address
+from birdpy.l2.control import Control
 from birdpy.l2.links import Links
 from birdpy.l2.packets import parse_frame
 from birdpy.l2.port import Port
 from birdpy.l2.protocol import (
-    LINE_MOST_BYTES,
     VERSION,
     Ask,
     InterfaceCounters,
@@ -42,9 +41,6 @@ from birdpy.l2.segment import Interface, Segment
 PRIORITY = -10
 """Nice value: answers are few and short, and whole segments wait for them."""
 IDLE_S = 60.0
-WATCH_BUFFER_BYTES = 1 << 23
-SO_SNDBUFFORCE = 32
-"""Not in Python's socket module; asks for more than net.core.wmem_max, where that is allowed."""
 _READ = select.EPOLLIN
 
 
@@ -67,13 +63,10 @@ class Responder:
         self._vips: dict[bytes, Vip] = {}
         self._places: dict[int, _Place] = {}
         self._frames_of: dict[int, tuple[_Place, socket.socket]] = {}
-        self._peers: dict[int, tuple[socket.socket, bytearray]] = {}
-        self._watchers: set[int] = set()
         self._told_places: set[int] = set()
         self._links = Links()
-        self._listener = listen(path)
+        self._control = Control(path, self._poll, self._serve, self._details)
         self._poll.register(self._links.fileno(), _READ)
-        self._poll.register(self._listener.fileno(), _READ)
         self._end, waker = socket.socketpair()
         waker.setblocking(False)
         self._waker = waker
@@ -108,15 +101,13 @@ class Responder:
                 heard = parse_frame(frame)
                 if heard is not None:
                     place.port.send(place.segment.hear(heard, time.monotonic()))
-        elif descriptor in self._peers:
-            self._serve_peer(descriptor)
-        elif descriptor == self._listener.fileno():
-            self._accept()
         elif descriptor == self._links.fileno():
             self._links.read()
             self._take_links()
         elif descriptor == self._end.fileno():
             self._leave()
+        else:
+            self._control.handle(descriptor)
 
     def _leave(self) -> None:
         """Takes no more requests, and contends for nothing any more."""
@@ -124,10 +115,7 @@ class Responder:
         if self._ending:
             return
         self._ending = True
-        self._poll.unregister(self._listener.fileno())
-        self._listener.close()
-        for descriptor in tuple(self._peers):
-            self._part(descriptor)
+        self._control.close()
         self._obey(Replace(()))
 
     def _take_links(self) -> None:
@@ -181,66 +169,18 @@ class Responder:
         if any(len(address) == 16 for address in here):
             place.port.hear_groups(place.segment.elections)
 
-    def _accept(self) -> None:
-        try:
-            peer, _ = self._listener.accept()
-        except OSError:
-            return
-        packed = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if struct.unpack("3i", packed)[1] not in (0, os.geteuid()):
-            peer.close()
-            return
-        peer.setblocking(False)
-        self._peers[peer.fileno()] = (peer, bytearray())
-        self._poll.register(peer.fileno(), _READ)
-
-    def _serve_peer(self, descriptor: int) -> None:
-        peer, pending = self._peers[descriptor]
-        try:
-            data = peer.recv(1 << 18)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        pending += data
-        if not data or len(pending) > LINE_MOST_BYTES:
-            self._part(descriptor)
-            return
-        if b"\n" not in data:
-            return
-        *lines, rest = bytes(pending).split(b"\n")
-        pending[:] = rest
-        for line in lines:
-            if not self._answer(peer, line):
-                self._part(descriptor)
-                return
-
-    def _answer(self, peer: socket.socket, line: bytes) -> bool:
-        """Whether the peer took the answer."""
+    def _serve(self, line: bytes) -> tuple[bytes, bool]:
+        """The answer to a request, and whether who asked watches from now on."""
         try:
             request = parse_request(line)
         except ProtocolError as error:
-            answer = render_status(Status(error=str(error)), False)
-        else:
-            self._obey(request)
-            if isinstance(request, Watch):
-                peer.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, WATCH_BUFFER_BYTES)
-                self._watchers.add(peer.fileno())
-            detailed = isinstance(request, Ask | Watch)
-            answer = render_status(self._status(detailed), detailed)
-        try:
-            peer.settimeout(1.0)
-            peer.sendall(answer)
-            peer.setblocking(False)
-        except OSError:
-            return False
-        return True
+            return render_status(Status(error=str(error)), False), False
+        self._obey(request)
+        detailed = isinstance(request, Ask | Watch)
+        return render_status(self._status(detailed), detailed), isinstance(request, Watch)
 
-    def _part(self, descriptor: int) -> None:
-        peer, _ = self._peers.pop(descriptor)
-        self._watchers.discard(descriptor)
-        self._poll.unregister(descriptor)
-        peer.close()
+    def _details(self) -> bytes:
+        return render_status(self._status(True), True)
 
     def _obey(self, request: Request) -> None:
         drain: tuple[bytes, ...] = ()
@@ -291,36 +231,8 @@ class Responder:
                     more = f" and {len(named) - 1} more" if len(named) > 1 else ""
                     _say(f"{place.segment.interface.name}: {words} {named[0]}{more}")
         if turned or self._told_places != self._places.keys():
-            self._tell_watchers()
-
-    def _tell_watchers(self) -> None:
-        """Those that do not take it now begin anew: nobody is waited for."""
-        self._told_places = set(self._places)
-        if not self._watchers:
-            return
-        line = render_status(self._status(True), True)
-        for descriptor in tuple(self._watchers):
-            try:
-                whole = self._peers[descriptor][0].send(line) == len(line)
-            except OSError:
-                whole = False
-            if not whole:
-                self._part(descriptor)
-
-
-def listen(path: Path) -> socket.socket:
-    """A UNIX socket for this user alone, in place of whatever is at `path`; whoever looks finds it whole.
-
-    Raises  OSError when the directory is missing or may not be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    listener.bind(str(temporary))
-    temporary.chmod(0o600)
-    listener.listen(16)
-    temporary.rename(path)
-    return listener
+            self._told_places = set(self._places)
+            self._control.tell_watchers()
 
 
 def _say(words: str) -> None:

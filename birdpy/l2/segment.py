@@ -4,7 +4,8 @@ In      which addresses, with which standing; frames as parsed; the time. Out: f
 Never   touches a socket or a clock. Costs what is due, or what one frame concerns, however many addresses there are.
 Rules   A node that owns an address is heard by all every PROBE_INTERVAL_S, by a question for one of its addresses after
         the other. Owners that hear a node anew ask for all of theirs: so two that own one address and hear each other
-        are one within PROBE_INTERVAL_S, which is the most that there are two on one segment.
+        are one within PROBE_INTERVAL_S, which is the most that there are two on one segment. Whoever makes up nodes, to
+        have it ask, comes to an end with that: then it asks CHECK_S apart, as it does anyway.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from birdpy.l2.election import (
+    CHECK_S,
     DEPUTIES,
     DRAIN_S,
     PROBE_INTERVAL_S,
@@ -38,6 +40,8 @@ ANEW_AFTER_S = SILENCES * PROBE_INTERVAL_S
 """A node that was silent so long may have missed who took over from it."""
 NODES_HEARD_MOST = 4096
 """Of how many nodes it is kept when they were heard: whoever can send on the segment can claim to be many."""
+ASKS_AT_ONCE = 10
+"""How often in a row it asks for all of its addresses; one more is due every CHECK_S."""
 LINGER_S = 3.0
 """How long an address that is no longer ours is answered for, unless another node takes it before."""
 
@@ -89,6 +93,10 @@ class Segment:
         self._reserves: set[bytes] = set()
         """Addresses that this node seldom asks for, since better deputies do."""
         self._heard_at: dict[bytes, float] = {}
+        self._asks, self._asks_at = ASKS_AT_ONCE, -CHECK_S
+        """How often it may still ask for all, as of when."""
+        self._ask_at: float | None = None
+        """When it asks for all, since a node was heard anew."""
 
     @property
     def due(self) -> float | None:
@@ -96,6 +104,7 @@ class Segment:
         due = [self._due[0][0]] if self._due else []
         due += [self._hello_at] if self._owned else []
         due += [self._look_at] if self._reserves else []
+        due += [self._ask_at] if self._ask_at is not None else []
         return min(due, default=None)
 
     def take_turns(self) -> list[Turn]:
@@ -170,7 +179,7 @@ class Segment:
         return frames
 
     def _meet(self, heard: Heard, now: float) -> list[bytes]:
-        """Asks for all of ours when a node that owns addresses is heard anew."""
+        """Asks for all of ours when a node that owns addresses is heard anew: at once, or when it may again."""
         if heard.stamp is None or not heard.stamp.owns:
             return []
         mac = heard.mac if isinstance(heard, Assertion) else heard.asker_mac
@@ -178,8 +187,18 @@ class Segment:
         self._heard_at[mac] = now
         if len(self._heard_at) > NODES_HEARD_MOST:
             del self._heard_at[next(iter(self._heard_at))]
-        if last is not None and now - last < ANEW_AFTER_S:
+        if (last is None or now - last >= ANEW_AFTER_S) and self._owned and self._ask_at is None:
+            wait = PROBE_INTERVAL_S if self._asks else CHECK_S
+            self._ask_at = max(now, self._asks_at + wait)
+        return self._ask_all(now)
+
+    def _ask_all(self, now: float) -> list[bytes]:
+        """Asks for all of ours, where that is due."""
+        if self._ask_at is None or now < self._ask_at:
             return []
+        regained = int((now - self._asks_at) / CHECK_S)
+        self._asks = max(0, min(self._asks + regained, ASKS_AT_ONCE) - 1)
+        self._ask_at, self._asks_at = None, now
         return [
             frame
             for address in tuple(self._owned)
@@ -188,7 +207,7 @@ class Segment:
 
     def tick(self, now: float) -> list[bytes]:
         """What is due by now."""
-        frames: list[bytes] = self._say_hello(now)
+        frames: list[bytes] = [*self._ask_all(now), *self._say_hello(now)]
         self._miss_owners(now)
         while self._due and self._due[0][0] <= now:
             when, address = heappop(self._due)

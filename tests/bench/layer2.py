@@ -38,6 +38,7 @@ ADDRESSES = (1, 100, 1000)
 OBSERVED_S = 10.0
 ENDPOINTS = 50_000
 TAKEN_OVER = "layer 2: the responder"
+FLOODS, FLOOD_S, FLOOD_ANSWERS = (1_000, 10_000, 30_000), 10.0, 500
 TICK_HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,6 +52,7 @@ def main() -> None:
         measure_fail_over(made)
         for count in ADDRESSES:
             measure_cost(made, count)
+        measure_flood(made)
     measure_loading()
 
 
@@ -180,6 +182,38 @@ def measure_cost(made: Lan, count: int) -> None:
     sent = (probed(made) - probes) / OBSERVED_S
     shares = ", ".join(f"{one:.1f}" for one in used)
     print(f"{count} addresses: {sent:.0f} probes/s in all; processor share of owner and deputies: {shares} %")
+
+
+FLOOD = """
+import socket, sys, time
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(("eth0", 0))
+mac = wire.getsockname()[4]
+head = b"\\xff" * 6 + mac + bytes.fromhex("0806" "0001080006040001") + mac + bytes((10, 9, 0, 8)) + bytes(6)
+print("begins", flush=True)
+begin, sent, per_s, last_s = time.monotonic(), 0, int(sys.argv[1]), float(sys.argv[2])
+while (now := time.monotonic() - begin) < last_s:
+    while sent < now * per_s:
+        wire.send(head + bytes((10, 8, sent >> 8 & 255, sent & 255)) + bytes(18))
+        sent += 1
+    time.sleep(0.001)
+"""
+
+
+def measure_flood(made: Lan) -> None:
+    """Answers, and processor time of the owner, while somebody asks for addresses of nobody."""
+    made.contend(VIP4)
+    for per_s in FLOODS:
+        argv = [sys.executable, "-S", "-c", FLOOD, str(per_s), str(FLOOD_S)]
+        with made.client.namespace.entered(), subprocess.Popen(argv, stdout=subprocess.PIPE) as flood:
+            assert flood.stdout is not None
+            flood.stdout.readline()
+            owner, begin = made.nodes[0], time.monotonic()
+            before = cpu_s(owner)
+            measure_answers(made.client.namespace, f"{per_s} other questions a second", FLOOD_ANSWERS.__le__)
+            used = (cpu_s(owner) - before) / (time.monotonic() - begin) * 100
+            print(f"  processor share of the owner: {used:.1f} %")
+            flood.wait()
 
 
 def probed(made: Lan) -> int:

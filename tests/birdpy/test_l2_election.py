@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from birdpy.l2.election import CHECK_S, DRAIN_S, PREEMPT_AFTER_S, PROBE_INTERVAL_S, REFRESH_S, Standing
 from birdpy.l2.packets import BROADCAST, Assertion, Claim, Question, Stamp, parse_frame, render_probe
-from birdpy.l2.segment import LINGER_S, NODES_HEARD_MOST, Interface, Segment
+from birdpy.l2.segment import ASKS_AT_ONCE, LINGER_S, NODES_HEARD_MOST, Interface, Segment
 
 VIP = bytes((10, 9, 0, 100))
 STEP_S = 0.05
@@ -180,9 +181,31 @@ def test_who_claims_to_be_many_nodes_is_not_remembered_as_all_of_them() -> None:
         return len(wire.nodes[0].hear(stranger, wire.now))
 
     assert [meet(number) for number in (0, 0)] == [1, 0], "one that is heard anew is asked for what we own"
-    for number in range(1, NODES_HEARD_MOST + 1):
-        meet(number)
+    assert sum(meet(number) for number in range(1, NODES_HEARD_MOST + 1)) == 0, "those after it with the next probe"
+    wire.run(0.8)
     assert meet(0) == 1
+
+
+def test_made_up_nodes_have_an_owner_ask_little_more_than_it_does_anyway() -> None:
+    addresses = [VIP[:2] + number.to_bytes(2, "big") for number in range(1000, 1100)]
+
+    def ask_for(duration_s: float, strangers: int) -> int:
+        """Questions sent to all; so many made-up nodes are heard at each step."""
+        before = node.counters.probes
+        for _ in range(round(duration_s / STEP_S)):
+            wire.run(STEP_S)
+            for _ in range(strangers):
+                mac = next(macs).to_bytes(6, "big")
+                wire.deliver(0, node.hear(Question(VIP, mac, b"", True, Stamp(True, Claim(1, 1))), wire.now))
+        return node.counters.probes - before
+
+    wire, macs = Wire(1).start(), itertools.count(1 << 41)
+    node = wire.nodes[0]
+    wire.deliver(0, node.want(dict.fromkeys(addresses, Standing(0, 7)), (), wire.now))
+    wire.run(10)
+    usual = ask_for(30, 0)
+    assert ask_for(30, 10) <= 2 * usual + (ASKS_AT_ONCE + 1) * (len(addresses) + 1)
+    assert ask_for(30, 10) <= 2 * usual + len(addresses) + 1, "and so on for ever"
 
 
 def test_deputies_ask_the_owner_and_nobody_else() -> None:

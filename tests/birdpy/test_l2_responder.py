@@ -13,7 +13,7 @@ import pytest
 
 from birdpy.addresses import parse_address
 from birdpy.l2.election import BURST_S, Standing
-from birdpy.l2.protocol import Update, Vip, parse_status
+from birdpy.l2.protocol import Ask, Update, Vip, Watch, parse_status, render_request
 from tests.birdpy.l2_world import VIP4, VIP6, Lan, lan
 from tests.support.wait import eventually
 
@@ -156,6 +156,27 @@ def test_more_groups_than_one_socket_takes(tmp_path: Path) -> None:
         eventually(lambda: node.namespace.ip("maddress", "show", "dev", "eth0").count("ff02::1:ff01:") == len(many))
         node.want(0)
         eventually(lambda: "ff02::1:ff01:" not in node.namespace.ip("maddress", "show", "dev", "eth0"))
+
+
+def test_peers_that_take_no_answer_hold_up_nobody_and_get_it_whole_when_they_do(tmp_path: Path) -> None:
+    with lan(1, tmp_path) as made:
+        (node,) = made.start().nodes
+        many = [f"10.9.{number >> 8}.{number & 255}" for number in range(256, 4256)]
+        node.want(0, *many)
+        peers = []
+        for _ in range(20):
+            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            one.connect(str(node.socket_path))
+            one.settimeout(20)
+            one.sendall(4 * render_request(Ask()) + render_request(Watch()))
+            peers.append(one)
+        eventually(lambda: sum(one.owns for one in node.ask_status().vips) == len(many), what="asked meanwhile")
+        node.want(0, VIP4)
+        for one in peers:
+            with one, one.makefile("rb") as lines:
+                whole = [parse_status(lines.readline()) for _ in range(4)]
+                assert len(whole[0].vips) == len(many)
+                eventually(lambda lines=lines: len(parse_status(lines.readline()).vips) == 1, what="watches")
 
 
 def test_only_its_user_may_speak_to_it(two: Lan) -> None:
