@@ -194,6 +194,7 @@ class _Process:
         self._status.agent, self._status.routing = self._agent, self._routing
         self._status.layer2, self._status.liveness = self._layer2, self._liveness
         self._serving.agent, self._serving.layer2, self._serving.routing = self._agent, self._layer2, self._routing
+        self._serve_apart()
         self._group.create_task(self._answers.serve())
         self._group.create_task(ControlServer(self._settings, self._status, self._syncer).serve())
         self._group.create_task(self._do_chores())
@@ -203,6 +204,18 @@ class _Process:
             if batch.in_sync and not self._named:
                 await self._claim_name()
             self._take(batch)
+
+    def _serve_apart(self) -> None:
+        """Where another process may have the other of the two roles that serve a Service together."""
+        from felixpy.agent.services.apart import ServedDoor, ServedElsewhere
+
+        serving, run_dir = self._serving, self._settings.run_dir
+        if self._agent is not None and self._routing is None:
+            serving.door = ServedDoor(run_dir, serving.look)
+            self._group.create_task(serving.door.serve())
+        elif self._routing is not None and self._agent is None:
+            serving.elsewhere = ServedElsewhere(run_dir, serving.doubt)
+            self._group.create_task(serving.elsewhere.serve())
 
     def _import_from_kubernetes(self) -> None:
         """Raises  AccessError."""

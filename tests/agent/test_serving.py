@@ -23,17 +23,22 @@ OURS = "/felixpy/resources"
 def cluster() -> Iterator[Cluster]:
     """Two nodes that speak BGP, and on n2 an endpoint of the Services a/web and a/more. The agents are not started."""
     with two_nodes("agent,bgp") as made:
-        for name in ("web", "more"):
-            ports = [{"port": 80, "protocol": "TCP"}]
-            spec = {"type": "LoadBalancer", "ports": ports, "externalTrafficPolicy": "Local"}
-            meta: dict[str, Any] = {"name": name, "namespace": "a"}
-            made.etcd.put(f"{OURS}/core/v1/services/a/{name}", {"metadata": meta, "spec": spec})
-            labels = {"kubernetes.io/service-name": name}
-            endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n2", "conditions": {"ready": True}}]
-            body = {"metadata": {**meta, "labels": labels}, "endpoints": endpoints, "ports": ports}
-            made.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/a/{name}", body)
+        put_services(made)
         grant(made, VIP, "web")
         yield made
+
+
+def put_services(cluster: Cluster) -> None:
+    """The Services a/web and a/more, with an endpoint on n2."""
+    for name in ("web", "more"):
+        ports = [{"port": 80, "protocol": "TCP"}]
+        spec = {"type": "LoadBalancer", "ports": ports, "externalTrafficPolicy": "Local"}
+        meta: dict[str, Any] = {"name": name, "namespace": "a"}
+        cluster.etcd.put(f"{OURS}/core/v1/services/a/{name}", {"metadata": meta, "spec": spec})
+        labels = {"kubernetes.io/service-name": name}
+        endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n2", "conditions": {"ready": True}}]
+        body = {"metadata": {**meta, "labels": labels}, "endpoints": endpoints, "ports": ports}
+        cluster.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/a/{name}", body)
 
 
 def grant(cluster: Cluster, address: str, name: str) -> None:

@@ -4,15 +4,15 @@ The order is calc/announcing/gate.py's; this module feeds the roles.
 
 In      what Services ask for, batch by batch, and word from the roles that the kernel or gobgpd is further than before.
 Out     each role fed with what it may know by now. A withdrawal that nobody carries out holds up the kernel for
-        WITHDRAWN_WITHIN_S. Where the process has no agent role, somebody else programs the kernel, and addresses are
-        announced as they are asked for.
+        WITHDRAWN_WITHIN_S. Where the process has one of the roles only, the other may be another's (apart.py); where
+        none has the agent role, somebody else programs the kernel, and addresses are announced as they are asked for.
 Never   decides what is served, or announced.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from felixpy.calc.services.frontends import Frontend
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.routing.role import RoutingRole
+    from felixpy.agent.services.apart import ServedDoor, ServedElsewhere
     from felixpy.agent.services.layer2 import Layer2Role
 
 WITHDRAWN_WITHIN_S = 5.0
@@ -39,12 +40,14 @@ class Serving:
         self.agent: AgentRole | None = None
         self.layer2: Layer2Role | None = None
         self.routing: RoutingRole | None = None
+        self.door: ServedDoor | None = None
+        self.elsewhere: ServedElsewhere | None = None
         self._applied = applied
         self._gate = Gate()
         self._revision = 0
         self._turn = self._withdrawn = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._busy = self._failing = False
+        self._busy = self._failing = self._owing = self._doubting = False
 
     def flush(self, revision: int, services: ServiceDelta) -> None:
         """Everything up to `revision` has been given."""
@@ -78,6 +81,14 @@ class Serving:
             self._release(self._turn)
         self._finish()
 
+    def doubt(self, frontends: Collection[Frontend] | None) -> None:
+        """Another process says that the kernel holds these frontends otherwise than before; None: any of them."""
+        if frontends is None:
+            self._doubting = True
+        else:
+            self._gate.doubt(frontends)
+        self.look()
+
     def _release(self, withdrawn: int) -> None:
         self._withdrawn = withdrawn
         released = self._gate.release(withdrawn)
@@ -90,27 +101,42 @@ class Serving:
 
     def _finish(self, always: bool = False) -> None:
         """Tells those who announce what the kernel holds now; not before it was first read."""
-        if self.agent is not None and not self.agent.dataplane.started:
+        self._owing = self._owing or always
+        if not self._knows_kernel():
             return
         failing = self.agent is not None and self.agent.dataplane.fails_to_serve
-        admitted = self._gate.admit(self._holds, everything=failing or self._failing)
-        self._failing = failing
-        if always or admitted:
+        admitted = self._gate.admit(self._holds, everything=failing or self._failing or self._doubting)
+        self._failing, self._doubting = failing, False
+        if self._owing or admitted:
+            self._owing = False
             self._announce(admitted)
+        if self.door is not None:
+            self.door.begin()
+        if self.elsewhere is not None and self._is_withdrawn():
+            self.elsewhere.withdrawn()
         if not self._gate.ending:
             self._applied(self._revision)
 
+    def _knows_kernel(self) -> bool:
+        if self.agent is not None:
+            return self.agent.dataplane.started
+        return self.elsewhere is None or self.elsewhere.started
+
     def _holds(self, frontend: Frontend) -> bool | None:
-        return True if self.agent is None else self.agent.dataplane.holds_frontend(frontend)
+        if self.agent is not None:
+            return self.agent.dataplane.holds_frontend(frontend)
+        return True if self.elsewhere is None else self.elsewhere.holds(frontend)
 
     def _announce(self, services: ServiceDelta) -> None:
+        if self.door is not None:
+            self.door.flush(services)
         if self.layer2 is not None:
             self.layer2.flush(services)
         if self.routing is not None:
             self.routing.flush(services)
 
     def _is_withdrawn(self) -> bool:
-        roles = (self.layer2, self.routing)
+        roles = (self.layer2, self.routing, self.door)
         return all(role is None or role.settled for role in roles)
 
     def _watch_withdrawals(self) -> None:

@@ -10,7 +10,7 @@ Source  docs/architecture.md, the order of puts and drops: an address is announc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from felixpy.calc.reasons import Reason
@@ -78,6 +78,10 @@ class Gate:
     def _serves(self, frontend: Frontend) -> bool:
         intent = self._wanted.get(frontend)
         return intent is not None and bool(intent.outside)
+
+    def doubt(self, frontends: Iterable[Frontend]) -> None:
+        """Has the next `admit` look at some frontends again: the kernel may hold them otherwise than it did."""
+        self._unsettled.update(frontends)
 
     def admit(self, holds: Holds, everything: bool = False) -> ServiceDelta:
         """What those who announce are told, now that the kernel holds what it holds.

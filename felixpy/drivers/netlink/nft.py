@@ -104,7 +104,7 @@ class NftDriver:
         objects: dict[Key, Object] = {}
         members: dict[str, Members] = {}
         for it in self._read_sets():
-            held = self._read_members(it)
+            held = self.read_members(it)
             if held is not None:
                 objects[it.key] = it
                 members[it.name] = held
@@ -294,8 +294,11 @@ class NftDriver:
             if it is not None:
                 yield it
 
-    def _read_members(self, it: Set) -> Members | None:
-        """None where the set has gone meanwhile."""
+    def read_members(self, it: Set) -> Members | None:
+        """What a set holds; None where there is no such set (any more).
+
+        Raises  NetlinkError.
+        """
         bodies = self._dump_where_there(MSG_GETSETELEM, encode_set_key(self._table, it.name))
         return None if bodies is None else parse_members(it, iter(bodies), ATTRIBUTES_AT)
 

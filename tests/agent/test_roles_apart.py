@@ -1,0 +1,114 @@
+"""The roles agent and bgp in two processes keep the order that one process keeps: n2 serves, n1 hears."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from birdpy.process import listener_pid
+from tests.agent.cluster import ADDRESSES, Cluster, two_nodes
+from tests.agent.node import PROGRAM
+from tests.agent.test_serving import OTHER_VIP, VIP, grant, heard, put_services, said, served, table_of_another
+from tests.support.process import Daemon
+from tests.support.wait import eventually
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The two nodes, and the two processes of n2."""
+
+    cluster: Cluster
+    agent: Daemon
+    speaker: Daemon
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Apart]:
+    with two_nodes("agent,bgp") as made:
+        put_services(made)
+        grant(made, VIP, "web")
+        agent, speaker = (role_of(made, role) for role in ("agent", "bgp"))
+        yield Apart(made, agent, speaker)
+        for process in (agent, speaker):
+            process.stop()
+
+
+def role_of(cluster: Cluster, role: str) -> Daemon:
+    """One role of n2 in a process of its own."""
+    node = cluster.n2
+    argv = [PROGRAM, "--etcd", f"http://{ADDRESSES['n1']}:2379", "--node", node.name, "--roles", role]
+    argv += ["--run-dir", str(node.run_dir)]
+    return Daemon(argv, node.run_dir / f"{role}.log", netns=node.namespace.name)
+
+
+def test_an_address_is_announced_once_the_other_process_serves_it(apart: Apart) -> None:
+    cluster = apart.cluster
+    with table_of_another(cluster):
+        for process in (cluster.n1.agent, apart.agent, apart.speaker):
+            process.start()
+        eventually(lambda: "this node's kernel does not hold the Service" in said(cluster), within_s=20)
+        assert not heard(cluster)
+    eventually(lambda: heard(cluster), within_s=40, what="announced when the kernel took it")
+    assert served(cluster)
+
+
+def test_the_kernel_serves_it_until_the_other_process_has_withdrawn_it(apart: Apart) -> None:
+    cluster = apart.cluster
+    pid = listener_pid(cluster.n2.run_dir / "gobgp.sock")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        cluster.etcd.delete(f"/felixpy/grants/addresses/{VIP}")
+        grant(cluster, OTHER_VIP, "more")
+        eventually(lambda: served(cluster, OTHER_VIP), what="the agent has taken in what came later")
+        assert served(cluster), "it may still be announced"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: not heard(cluster) and not served(cluster))
+    grant(cluster, VIP, "web")
+    eventually(lambda: heard(cluster) and served(cluster))
+
+
+def test_what_the_kernel_serves_stays_announced_while_the_agent_is_away(apart: Apart) -> None:
+    """Whichever of the two restarts; and nothing new is announced that nobody serves."""
+    cluster = apart.cluster
+    with routes_told(cluster) as told:
+        apart.agent.kill()
+        apart.speaker.kill()
+        apart.speaker.start()
+        eventually(lambda: "the agent is away" in apart.speaker.tail(200), what="the kernel was asked")
+        cluster.etcd.delete(f"/felixpy/grants/addresses/{OTHER_VIP}")
+        eventually(lambda: not heard(cluster, OTHER_VIP), what="a withdrawal needs no agent")
+        grant(cluster, "172.30.0.3", "more")
+        eventually(lambda: "this node's kernel does not hold the Service" in said(cluster), within_s=20)
+        assert heard(cluster)
+        apart.agent.start()
+        eventually(lambda: heard(cluster, "172.30.0.3"), within_s=40)
+    assert f"Deleted {OTHER_VIP} " in told, "so a loss is told of"
+    assert f"Deleted {VIP} " not in told, "what was served all the time was announced all the time"
+
+
+@contextmanager
+def routes_told(cluster: Cluster) -> Iterator[Told]:
+    """What the kernel of n1 tells of its routes meanwhile."""
+    told = Told()
+    with cluster.n1.namespace.popen("ip", "monitor", "route", stdout=subprocess.PIPE) as watching:
+        try:
+            yield told
+        finally:
+            watching.terminate()
+            told.text = watching.communicate()[0]
+
+
+class Told:
+    """Lines, once the watch has ended."""
+
+    text = ""
+
+    def __contains__(self, words: str) -> bool:
+        return words in self.text
