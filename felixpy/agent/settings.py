@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from felixpy.addresses import Prefix, parse_prefix
-from felixpy.agent.doors.listener import Listener
+from felixpy.agent.listener import Listener
 from felixpy.calc.node_address import AddressRule, parse_rule
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 from felixpy.drivers.backend import BackendSetting

@@ -101,3 +101,20 @@ def format_path(path: Path) -> str:
         else:
             text += f"[{part!r}]"
     return text
+
+
+def describe(value: object) -> str:
+    """What a value is, in the words of YAML."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the boolean {str(value).lower()}"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value!r}"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return "a mapping"

@@ -1,8 +1,8 @@
-"""Tunnels, next hops and block routes → kernel objects, and the filter of what may come in through a tunnel.
+"""Tunnels, next hops and block routes → kernel objects.
 
 In: deltas of calc/tunnels.py; out: desired objects, each piece under its own owner in the ledger. A way to a node is
 one nexthop object, so a node that moves costs one message, however many routes lead to it. Pure.
-Source: felix/dataplane/linux/vxlan_mgr.go, ipip_mgr.go; felix/rules/static.go (input filter); linux/nexthop.h.
+Source: felix/dataplane/linux/vxlan_mgr.go, ipip_mgr.go; linux/nexthop.h.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from collections.abc import Iterable
 from felixpy.addresses import Prefix, host_prefix
 from felixpy.calc.tunnel_plan import Direct, Encapsulated, Hop, Tunnel, TunnelDevice, Way
 from felixpy.calc.tunnels import BlockRoutes, NextHopIntent, Towards, TunnelDelta
-from felixpy.dataplane.chains.causes import IPIP_OF_STRANGER, VXLAN_OF_STRANGER
-from felixpy.dataplane.chains.host import NODES
-from felixpy.dataplane.chains.report import end_in
+from felixpy.dataplane.chains.tunnels import INPUT_CHAIN, render_input
 from felixpy.dataplane.changes import Changes, Ledger
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
@@ -31,15 +29,11 @@ from felixpy.dataplane.objects import (
     Sysctl,
     VxlanSettings,
 )
-from felixpy.dataplane.rules import PortIn, ProtocolIs, Rule, SetHas
 
 TUNNEL_METRIC = 512
 """Below 1024, the metric of learned routes: where both are, the tunnel is taken."""
 BLACKHOLE_METRIC = 4096
 """Above every other: a pod's route to the same destination always wins."""
-
-INPUT_CHAIN = "tunnel-input"
-_IPIP, _UDP = 4, 17
 
 
 class TunnelTables:
@@ -134,20 +128,6 @@ def _render_route(destination: Prefix, towards: Towards) -> Route:
         onlink=_on_link(towards),
         metric=TUNNEL_METRIC,
     )
-
-
-def render_input(devices: Iterable[TunnelDevice]) -> tuple[Rule, ...]:
-    """Drops of tunnel packets that no node sent; without a tunnel the packets are other programs' business."""
-    rules = []
-    for device in sorted(devices, key=lambda one: one.tunnel):
-        version = device.tunnel.version
-        stranger = SetHas("source", NODES[version].name, version, negate=True)
-        if device.tunnel is Tunnel.IPIP:
-            rules.append(end_in(IPIP_OF_STRANGER, ProtocolIs(_IPIP), stranger))
-        else:
-            port = PortIn("destination", ((device.port, device.port),))
-            rules.append(end_in(VXLAN_OF_STRANGER, ProtocolIs(_UDP), port, stranger))
-    return tuple(rules)
 
 
 def carriers(devices: Iterable[TunnelDevice]) -> frozenset[str]:

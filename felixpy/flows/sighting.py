@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from felixpy.addresses import Address
-from felixpy.dataplane.judging.packet import PORTED
+from felixpy.resources.scalars import PORTED
 
 HEAD_BYTES = 128
 """What is asked of the kernel: an IPv6 header, some extension headers, and the ports."""

@@ -27,6 +27,7 @@ from felixpy.resources.policy_types import (
     TierDefault,
 )
 from felixpy.resources.scalars import (
+    PORTED,
     FieldError,
     read_label_selector,
     read_labels,
@@ -55,8 +56,6 @@ ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
 DEFAULT_TIER = "default"
 KUBERNETES_ORDER = 1000.0
 _NO_COMMENT = re.compile(r"[^A-Za-z0-9 _./:=@+-]")
-PORTED = frozenset({6, 17, 132, 136})
-"""Protocols that have ports."""
 
 
 def read_policy(doc: PolicyDoc, namespace: str) -> Policy:

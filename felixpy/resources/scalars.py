@@ -13,6 +13,8 @@ from felixpy.selector import All, And, Compare, Has, In, Not, Operator, Selector
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
 """IANA numbers of the protocols that have names in policies."""
+PORTED = frozenset({6, 17, 132, 136})
+"""Protocols whose packets have ports."""
 
 
 INTERFACE_BYTES = 15

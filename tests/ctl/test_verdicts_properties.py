@@ -17,9 +17,10 @@ from felixpy.ctl.verdicts.compare import Difference, compare
 from felixpy.ctl.verdicts.ends import End
 from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
-from felixpy.dataplane.judging.packet import PORTED, KernelState, Packet
+from felixpy.dataplane.judging.packet import KernelState, Packet
 from felixpy.dataplane.judging.verdict import verdict
 from felixpy.resources.codec import Decoder
+from felixpy.resources.scalars import PORTED
 from felixpy.resources.tables import Decoded
 from tests.ctl.verdict_world import PODS, Keys, Maker, addresses, device, items
 

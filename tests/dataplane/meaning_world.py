@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from felixpy.addresses import Address, parse_address, parse_prefix
-from felixpy.dataplane.judging.packet import PORTED, Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import CtState
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import (
@@ -28,6 +28,7 @@ from felixpy.resources.policy_types import (
     TierDefault,
 )
 from felixpy.resources.resource import Resource
+from felixpy.resources.scalars import PORTED
 from felixpy.resources.service_types import Backend, BackendGroup, BackendPort, EndpointSlice
 from felixpy.resources.tables import POLICY_TABLES, Ref, Table
 from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, Namespace, WorkloadEndpoint

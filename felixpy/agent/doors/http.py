@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import h11
 
-from felixpy.agent.doors.listener import Listener
+from felixpy.agent.listener import Listener
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from felixpy.agent.doors.answers import StatusReader
 from felixpy.agent.doors.http import NOT_FOUND, HttpServer, Page
-from felixpy.agent.doors.listener import Listener
+from felixpy.agent.listener import Listener
 from felixpy.calc.options import Options
 from felixpy.metrics import Family, FamilyKind, derive_families
 from felixpy.status import find_unready

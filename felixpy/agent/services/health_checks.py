@@ -15,7 +15,7 @@ from http import HTTPStatus
 import msgspec
 
 from felixpy.agent.doors.http import HttpServer, Page
-from felixpy.agent.doors.listener import Listener
+from felixpy.agent.listener import Listener
 from felixpy.calc.services.frontends import HealthCheck
 from felixpy.resources.kinds import Name
 

@@ -8,9 +8,9 @@ import click
 
 from felixpy.ctl.applying.plan import Outcome
 from felixpy.ctl.applying.writer import apply_all, left_over, plan_all
+from felixpy.ctl.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_warning, with_store
 from felixpy.ctl.foreign import describe_unenforced, foreign_nodes, unread_manifests
-from felixpy.ctl.reading.collect import checked, collect, print_reports, reports_of
 from felixpy.datastore.model import Store
 
 _COLORS = {Outcome.CREATED: "green", Outcome.CONFIGURED: "yellow", Outcome.REFUSED: "red", Outcome.DELETED: "yellow"}

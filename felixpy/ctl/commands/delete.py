@@ -68,7 +68,7 @@ def command(
 def _from_files(
     files: Sequence[str], recursive: bool, namespace: str
 ) -> tuple[list[_Target], tuple[Skipped, ...], int]:
-    from felixpy.ctl.reading.collect import collect, print_reports
+    from felixpy.ctl.collect import collect, print_reports
 
     intake = collect(files, recursive, namespace)
     failed = print_reports(intake.reports)

@@ -15,9 +15,9 @@ from felixpy.controllers.allocation import WATCHED
 from felixpy.ctl.applying.moves import Move, derive_moves
 from felixpy.ctl.applying.plan import Change, Outcome
 from felixpy.ctl.applying.writer import plan_all, plan_deletions
+from felixpy.ctl.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_warning, with_store
 from felixpy.ctl.manifests import Body, Json
-from felixpy.ctl.reading.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.showing.output import render_json, render_yaml
 from felixpy.ctl.stored import encode_body, shown_body
 from felixpy.datastore.model import Snapshot, Store

@@ -15,10 +15,11 @@ from felixpy.calc.services.frontends import ANY_OWN, Frontend
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.ctl.explain.parties import Party, party_at
 from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
-from felixpy.dataplane.judging.packet import PORTED, Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import Fate, Verdict, verdict
 from felixpy.dataplane.rules import Balance, CtState
 from felixpy.resources.kinds import Name
+from felixpy.resources.scalars import PORTED
 from felixpy.resources.service_types import EndpointSlice
 from felixpy.resources.tables import Table
 from felixpy.resources.types import Node, WorkloadEndpoint

@@ -16,10 +16,11 @@ from felixpy.ctl.explain.reading import FIELDS, Said, Statement, read_passage
 from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.policy_names import typed_name
 from felixpy.ctl.stored import parse_body
-from felixpy.dataplane.judging.packet import PORTED, Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import Fate
 from felixpy.dataplane.nftables import render_rule
 from felixpy.resources.kinds import Name
+from felixpy.resources.scalars import PORTED
 from felixpy.resources.tables import Ref, Table
 
 PROTOCOL_NAMES = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from felixpy.ctl.explain.flow import ICMP, ICMP6, SOURCE_PORT, Traffic
-from felixpy.dataplane.judging.packet import PORTED
-from felixpy.resources.scalars import PROTOCOLS
+from felixpy.resources.scalars import PORTED, PROTOCOLS
 
 TCP = PROTOCOLS["tcp"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from felixpy.ctl.manifests import Body, Document, Json, Manifest, Path, Problem, Report, Severity, Source
+from felixpy.ctl.manifests import Body, Document, Json, Manifest, Path, Problem, Report, Severity, Source, describe
 from felixpy.ctl.reading import metallb
-from felixpy.ctl.reading.yaml_text import YamlError, describe, parse_documents
+from felixpy.ctl.reading.yaml_text import YamlError, parse_documents
 from felixpy.resources.kinds import BY_TYPE, KINDS, KindInfo, Name
 
 DEFAULT_NAMESPACE = "default"

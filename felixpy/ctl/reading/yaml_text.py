@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from felixpy.ctl.manifests import Document, Json, Path, Source
+from felixpy.ctl.manifests import Document, Json, Path, Source, describe
 
 _NO_SPACE = re.compile(r"\S")
 
@@ -200,20 +200,3 @@ def _line_of(node: yaml.Node | None, path: Path) -> int:
         else:
             return line
     return line
-
-
-def describe(value: object) -> str:
-    """What a value is, in the words of YAML."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return f"the boolean {str(value).lower()}"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return f"the text {value!r}"
-        case list() | tuple():
-            return "a list"
-        case _:
-            return "a mapping"

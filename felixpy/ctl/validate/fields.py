@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.ctl.reading.yaml_text import describe
+from felixpy.ctl.manifests import describe
 from felixpy.resources.kinds import NAME_LIMIT, is_object_name
 from felixpy.selector import parse_selector
 

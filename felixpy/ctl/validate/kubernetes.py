@@ -14,8 +14,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix
-from felixpy.ctl.manifests import Path
-from felixpy.ctl.reading.yaml_text import describe
+from felixpy.ctl.manifests import Path, describe
 from felixpy.ctl.validate.fields import Address, Cidr, DnsLabel, Labels, PortNumber, Prefix, Text, is_v6
 from felixpy.ctl.validate.metadata import LabelSelector, Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape

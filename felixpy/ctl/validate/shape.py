@@ -14,8 +14,7 @@ from typing import ClassVar, NamedTuple, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from felixpy.ctl.manifests import Json, Path, Problem, Severity
-from felixpy.ctl.reading.yaml_text import describe
+from felixpy.ctl.manifests import Json, Path, Problem, Severity, describe
 
 
 class Fault(NamedTuple):

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from felixpy.addresses import Address
 from felixpy.ctl.explain.text import PROTOCOL_NAMES
 from felixpy.ctl.verdicts.judge import Left, Serves
-from felixpy.dataplane.judging.packet import PORTED, Packet
+from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import IcmpIs, PortIn, ProtocolIs, Side
+from felixpy.resources.scalars import PORTED
 
 LAST_PORT = 65535
 _ICMP = {4: 1, 6: 58}

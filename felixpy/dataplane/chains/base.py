@@ -21,6 +21,7 @@ from felixpy.dataplane.chains.host import NEIGHBOURS, NODES, Guards, Place, host
 from felixpy.dataplane.chains.outgoing import MASQUERADED, POOLS, render_loop_prevention, render_nat_outgoing
 from felixpy.dataplane.chains.policy import ALLOW_CHAIN, PASS_CHAIN
 from felixpy.dataplane.chains.report import common_chains, end_in
+from felixpy.dataplane.chains.tunnels import INPUT_CHAIN
 from felixpy.dataplane.objects import BaseHook, Chain, Object, Set
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
@@ -43,7 +44,6 @@ from felixpy.dataplane.rules import (
     SetMark,
 )
 from felixpy.dataplane.sets import merge_prefixes
-from felixpy.dataplane.tunnel_objects import INPUT_CHAIN
 
 HOOKS: Mapping[str, BaseHook] = {
     "raw-prerouting": BaseHook("filter", "prerouting", -300),

@@ -15,7 +15,6 @@ from typing import assert_never
 from felixpy.addresses import format_address, version_of
 from felixpy.dataplane.iptables.names import chain_kernel_name, set_kernel_name
 from felixpy.dataplane.iptables.terms import Inexpressible, Lookup, Place, Table
-from felixpy.dataplane.judging.packet import PORTED
 from felixpy.dataplane.nftables import distinct_nets, distinct_ranges, printable, report_text
 from felixpy.dataplane.objects import Members
 from felixpy.dataplane.rules import (
@@ -60,6 +59,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     SourceNat,
 )
+from felixpy.resources.scalars import PORTED
 
 MULTIPORT_SLOTS = 15
 """Ports of one multiport match; a range takes two (XT_MULTI_PORTS, linux/netfilter/xt_multiport.h)."""

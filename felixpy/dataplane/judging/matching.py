@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from felixpy.dataplane.judging.packet import PORTED, KernelState, Packet
+from felixpy.dataplane.judging.packet import KernelState, Packet
 from felixpy.dataplane.rules import (
     CtDestinationTranslated,
     CtStateIn,
@@ -25,6 +25,7 @@ from felixpy.dataplane.rules import (
     ServiceKnown,
     SetHas,
 )
+from felixpy.resources.scalars import PORTED
 
 _ICMP = {4: 1, 6: 58}
 

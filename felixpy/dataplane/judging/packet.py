@@ -16,8 +16,6 @@ from felixpy.dataplane.objects import BaseHook, Chain, Members, Object, Route, R
 from felixpy.dataplane.rules import CtState, Side
 from felixpy.dataplane.sets import encode_port_key
 
-PORTED = frozenset({6, 17, 132, 136})
-"""Protocols whose packets have ports: TCP, UDP, SCTP, UDP-Lite."""
 HookName = Literal["prerouting", "input", "forward", "output", "postrouting"]
 
 
