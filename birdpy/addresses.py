@@ -2,7 +2,8 @@
 
 The same shape as the values that the node agent uses, so that they pass over without conversion. Strings are parsed at
 the edges only (a gRPC message, a configuration), by `parse_*`, which raise ValueError. An IPv6 address that means
-something on one link only carries that link's device behind its 16 bytes (RFC 4007's zone, `fe80::1%eth0`).
+something on one link only carries that link's device behind its 16 bytes (RFC 4007's zone, `fe80::1%eth0`). Where
+whoever is in a prefix may be meant, the prefix stands in an address's place, its length behind its bytes (`/24`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,20 @@ def format_prefix(prefix: tuple[bytes, int]) -> str:
 
 def version_of(address: bytes) -> Version:
     """4 or 6."""
-    return 4 if len(address) == 4 else 6
+    return 4 if len(address) < 16 else 6
+
+
+def anyone_in(prefix: Prefix) -> bytes:
+    """What stands for every address of a prefix."""
+    return prefix.address + f"/{prefix.length}".encode()
+
+
+def range_of(address: bytes) -> Prefix | None:
+    """The prefix that `anyone_in` made it of; None for a single address."""
+    size = 4 if len(address) < 16 else 16
+    if address[size : size + 1] != b"/":
+        return None
+    return Prefix(address[:size], int(address[size + 1 :]))
 
 
 def on_link(address: bytes, device: str) -> bytes:
@@ -41,12 +55,12 @@ def on_link(address: bytes, device: str) -> bytes:
 
 def device_of(address: bytes) -> str:
     """The device whose link an address is of; "" where it means the same everywhere."""
-    return address[16:].decode()
+    return "" if range_of(address) else address[16:].decode()
 
 
 def bare(address: bytes) -> bytes:
-    """An address without its link."""
-    return address[:16]
+    """An address without its link, or the first one of a prefix that stands in its place."""
+    return address[: 4 if len(address) < 16 else 16]
 
 
 def is_link_local(address: bytes) -> bool:
@@ -67,8 +81,10 @@ def parse_address(text: str) -> bytes:
 
 def format_address(address: bytes) -> str:
     """The usual text form (RFC 5952 for IPv6, RFC 4007 §11 with a link)."""
-    if len(address) <= 16:
+    if len(address) in (4, 16):
         return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+    if (prefix := range_of(address)) is not None:
+        return str(prefix)
     return f"{inet_ntop(AF_INET6, bare(address))}%{device_of(address)}"
 
 

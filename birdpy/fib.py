@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from birdpy.addresses import Prefix, is_forwardable
+from birdpy.ranges import is_within
 
 NORMAL_METRIC = 1024
 """Calico's normal route priority."""
@@ -92,7 +93,7 @@ class RouteFilter:
             return False
         if prefix in self.own_prefixes:
             return False
-        return not (self.excluded and any(_within(prefix, outer) for outer in self.excluded))
+        return not (self.excluded and any(is_within(prefix, outer) for outer in self.excluded))
 
 
 class RouteDelta(NamedTuple):
@@ -254,12 +255,3 @@ class Fib:
                 self.routes[prefix] = route
                 put[prefix] = route
         return RouteDelta(put, frozenset(drop), self.phase is Phase.LIVE)
-
-
-def _within(prefix: Prefix, outer: Prefix) -> bool:
-    if len(prefix.address) != len(outer.address) or prefix.length < outer.length:
-        return False
-    whole, bits = divmod(outer.length, 8)
-    if prefix.address[:whole] != outer.address[:whole]:
-        return False
-    return not bits or (prefix.address[whole] ^ outer.address[whole]) >> (8 - bits) == 0

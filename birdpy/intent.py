@@ -76,6 +76,9 @@ class Reflection:
 class Neighbor:
     """A session to configure; `address` identifies it. Of ANY_AS, the neighbour counts as in another AS than ours.
 
+    An address that stands for a prefix (`addresses.anyone_in`) means sessions with whoever connects from it, unless
+    that is a neighbour by its own address, or in a longer prefix.
+
     `local_asn` 0 is the speaker's. `multihop_ttl` 0 keeps the default (1 to other ASes). `ttl_security_hops` above 0
     takes packets that crossed fewer hops only, and excludes multihop. `versions` are the address families carried.
     """
@@ -208,10 +211,14 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """First verdict wins, in order; a path that meets none is accepted."""
+    """First verdict wins, in order; a path that meets none is accepted.
+
+    `apart` are neighbours that a prefix among the neighbours of a statement does not mean, though they are in it.
+    """
 
     imports: tuple[Statement, ...] = ()
     exports: tuple[Statement, ...] = ()
+    apart: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

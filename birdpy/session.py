@@ -6,11 +6,13 @@ a restart be removed now? Reads no clock. Source: RFC 4271 §8.2.2 (states), RFC
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from birdpy.addresses import range_of
 from birdpy.intent import Neighbor
+from birdpy.ranges import find_meant
 
 QUIET_S = 5.0
 """How long a session without graceful restart, which sends no end-of-RIB, gets to send its table."""
@@ -111,19 +113,40 @@ def find_differences(wanted: Neighbor, session: Session | None) -> tuple[str, ..
     return tuple(found)
 
 
+def match_sessions(
+    neighbors: Mapping[bytes, Neighbor], sessions: Mapping[bytes, Session]
+) -> Iterator[tuple[bytes, Neighbor, Session | None]]:
+    """Each neighbour with its session, and each session of whoever connected from a prefix with what is asked of it."""
+    ranges = {address for address in neighbors if range_of(address) is not None}
+    for address, neighbor in neighbors.items():
+        if address not in ranges:
+            yield address, neighbor, sessions.get(address)
+    for address, session in sessions.items() if ranges else ():
+        meant = find_meant(address, ranges) if address not in neighbors else None
+        if meant is not None:
+            yield address, neighbors[meant], session
+
+
 def unsettled_neighbors(
-    neighbors: Mapping[bytes, Neighbor], sessions: Mapping[bytes, Session], now: float, since: float
+    neighbors: Mapping[bytes, Neighbor],
+    sessions: Mapping[bytes, Session],
+    now: float,
+    since: float,
+    restarting: bool = False,
 ) -> Collection[bytes]:
     """The neighbours that may still have routes to tell, at `now`, of a restart at `since` (Unix seconds both).
 
     Shape   a neighbour is settled when its end-of-RIB came, EARLY_S after it is up at the soonest; when it is up
             without graceful restart for QUIET_S; when it has been down for its restart time; and in any case when its
-            restart time has passed since the restart.
+            restart time has passed since the restart. Whoever may connect from a prefix is waited for as long as that
+            where gobgpd is `restarting`: nobody else knows who had.
     """
     waiting = []
-    for address, neighbor in neighbors.items():
+    for address, neighbor in neighbors.items() if restarting else ():
+        if range_of(address) is not None and now - since < neighbor.graceful_restart.restart_time_s:
+            waiting.append(address)
+    for address, neighbor, session in match_sessions(neighbors, sessions):
         limit_s = max(neighbor.graceful_restart.restart_time_s, QUIET_S)
-        session = sessions.get(address)
         if now - since >= limit_s:
             continue
         if session is not None and session.established:

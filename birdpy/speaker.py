@@ -27,7 +27,7 @@ from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
 from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
-from birdpy.session import Session, find_differences, unsettled_neighbors
+from birdpy.session import Session, find_differences, match_sessions, unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -147,8 +147,8 @@ class BgpRole:
             pending=self._find_pending(),
             differences={
                 address: found
-                for address, neighbor in wanted.items()
-                if driver and (found := find_differences(neighbor, sessions.get(address)))
+                for address, neighbor, session in match_sessions(wanted, sessions)
+                if driver and (found := find_differences(neighbor, session))
             },
             refused=find_impossible(self._intent, driver.client.wire.generation) if driver and self._intent else {},
         )
@@ -228,7 +228,7 @@ class BgpRole:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
-            group.create_task(self._settle(driver, since))
+            group.create_task(self._settle(driver, since, restarting))
 
     async def _wait_for_speaker(self, driver: GobgpDriver) -> None:
         """Where there is no speaker and is to be none, nobody will confirm a route of an earlier run."""
@@ -370,19 +370,19 @@ class BgpRole:
             calm = 0 if now != before else 2 if ended else calm + 1
             before = now
 
-    async def _settle(self, driver: GobgpDriver, since: float) -> None:
+    async def _settle(self, driver: GobgpDriver, since: float, restarting: bool) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go.
 
         What a neighbour said before its end-of-RIB may still be on its way to us when gobgpd knows of that: so where
         they have not all spoken by now, all is read anew once they have.
         """
         wanted = self._intent.neighbors if self._intent else {}
-        late = bool(unsettled_neighbors(wanted, driver.sessions, time.time(), since))
+        late = bool(unsettled_neighbors(wanted, driver.sessions, time.time(), since, restarting))
         await self._snapshot_told.wait()
         while True:
             sessions = await driver.read_sessions()
             wanted = self._intent.neighbors if self._intent else {}
-            if not unsettled_neighbors(wanted, sessions, time.time(), since):
+            if not unsettled_neighbors(wanted, sessions, time.time(), since, restarting):
                 break
             await asyncio.sleep(SETTLE_POLL_S)
         self._complaint = ""

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
-from birdpy.addresses import Prefix, format_address
+from birdpy.addresses import Prefix, format_address, range_of
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.paths import path_messages, withdraw_message
-from birdpy.gobgp.peers import global_message, peer_message, read_global, read_neighbor, read_session
+from birdpy.gobgp.peers import (
+    global_message,
+    group_message,
+    peer_message,
+    read_global,
+    read_neighbor,
+    read_range,
+    read_session,
+)
 from birdpy.gobgp.plan import (
     Actual,
     AddNeighbor,
@@ -57,6 +66,7 @@ class GobgpDriver:
         self._lock = asyncio.Lock()
         self.actual = Actual()
         self.sessions: Mapping[bytes, Session] = {}
+        self._groups: Mapping[str, list[bytes]] = {}
 
     async def read(self) -> Actual:
         """Reads speaker, neighbours, sessions and policies; what we announced is remembered, not read.
@@ -73,7 +83,7 @@ class GobgpDriver:
             self.actual, self.sessions = Actual(), {}
             return self.actual
         marks = {direction: await self._read_mark(direction) for direction in Direction}
-        self.actual = replace(self.actual, speaker=speaker, marks=marks)
+        self.actual = replace(self.actual, speaker=speaker, marks=marks, ranges=await self._read_ranges())
         await self._read_sessions(False)
         return self.actual
 
@@ -90,12 +100,17 @@ class GobgpDriver:
         if speaker is None:
             return {}
         neighbors: dict[bytes, Neighbor] = {}
+        groups: dict[str, list[bytes]] = {}
         sessions: dict[bytes, Session] = {}
         call = self.client.message("ListPeerCall", enable_advertised=counted)
         async for reply in self.client.stream("ListPeer", call, "PeerCall"):
             session = read_session(self.client.wire, reply.peer)
             sessions[session.address] = session
-            neighbors[session.address] = read_neighbor(reply.peer, speaker)
+            if reply.peer.conf.group:
+                groups.setdefault(reply.peer.conf.group, []).append(session.address)
+            else:
+                neighbors[session.address] = read_neighbor(reply.peer, speaker)
+        self._groups = groups
         self.actual = replace(self.actual, neighbors=neighbors)
         self.sessions = sessions
         return sessions
@@ -148,8 +163,9 @@ class GobgpDriver:
                 self.actual = replace(actual, marks=marks, policy=policy)
             case Refresh(address, direction):
                 code = client.wire.enum(_RESET_IN if direction is Direction.IMPORT else _RESET_OUT)
-                call = client.message("ResetPeerCall", address=format_address(address), soft=True, direction=code)
-                await client.call("ResetPeer", call)
+                for one in await self._members(address):
+                    call = client.message("ResetPeerCall", address=format_address(one), soft=True, direction=code)
+                    await client.call("ResetPeer", call)
             case Announce(advertisements):
                 return await self._announce(advertisements)
             case Withdraw(prefixes):
@@ -158,6 +174,10 @@ class GobgpDriver:
                 gone = set(prefixes)
                 kept = {prefix: given for prefix, given in actual.advertisements.items() if prefix not in gone}
                 self.actual = replace(actual, advertisements=kept)
+            case AddNeighbor(neighbor) if range_of(neighbor.address) is not None:
+                await self._put_range(neighbor)
+            case RemoveNeighbor(address) if range_of(address) is not None:
+                await self._drop_range(address)
             case AddNeighbor(neighbor):
                 await self._put_neighbor("AddPeer", neighbor, restarting)
             case UpdateNeighbor(neighbor):
@@ -178,6 +198,41 @@ class GobgpDriver:
         await self.client.call(call, self.client.message("PeerCall", peer=peer))
         known = {**self.actual.neighbors, neighbor.address: neighbor}
         self.actual = replace(self.actual, neighbors=known)
+
+    async def _members(self, address: bytes) -> Sequence[bytes]:
+        """The neighbour itself, or whoever has connected from the prefix that it is."""
+        if range_of(address) is None:
+            return (address,)
+        await self._read_sessions(False)
+        return self._groups.get(self.actual.ranges.get(address, ""), ())
+
+    async def _put_range(self, neighbor: Neighbor) -> None:
+        speaker, client = self.actual.speaker, self.client
+        if speaker is None:
+            raise GobgpError("AddPeerGroup", "the speaker is not started")
+        group = group_message(client.wire, neighbor, speaker)
+        name, prefix = group.conf.name, str(range_of(neighbor.address))
+        with suppress(GobgpError):  # one that an earlier run left without its prefix
+            await client.call("DeletePeerGroup", client.message("NameCall", name=name))
+        await client.call("AddPeerGroup", client.message("GroupCall", group=group))
+        added = client.message("RangeCall", range=client.message("Range", prefix=prefix, group=name))
+        await client.call("AddDynamicNeighbor", added)
+        self.actual = replace(self.actual, ranges={**self.actual.ranges, neighbor.address: name})
+
+    async def _drop_range(self, address: bytes) -> None:
+        """Nobody may connect any more; then those who have are let go."""
+        client, name = self.client, self.actual.ranges[address]
+        await client.call("DeleteDynamicNeighbor", client.message("Range", prefix=str(range_of(address)), group=name))
+        for member in await self._members(address):
+            await client.call("DeletePeer", client.message("AddressCall", address=format_address(member)))
+        await client.call("DeletePeerGroup", client.message("NameCall", name=name))
+        rest = {other: group for other, group in self.actual.ranges.items() if other != address}
+        self.actual = replace(self.actual, ranges=rest)
+
+    async def _read_ranges(self) -> Mapping[bytes, str]:
+        replies = self.client.stream("ListDynamicNeighbor", self.client.message("NameCall"), "RangeCall")
+        found = [read_range(reply.range) async for reply in replies]
+        return dict(one for one in found if one is not None)
 
     async def _announce(self, advertisements: Sequence[Advertisement]) -> list[str]:
         """Sends them in bulk; where gobgpd refuses one, sends them one by one to name it."""

@@ -75,6 +75,7 @@ _PEER: Table = {
         "local_asn": (3, "uint32"),
         "address": (4, "string"),
         "asn": (5, "uint32"),
+        "group": (6, "string"),
         "allow_own_asn": (13, "uint32"),
         "admin_down": (15, "bool"),
     },
@@ -154,6 +155,25 @@ _PEER: Table = {
         "ttl_security": (11, "TtlSecurity"),
         "bfd": (12, "BfdConfig"),
     },
+    "GroupConf": {
+        "password": (1, "string"),
+        "local_asn": (3, "uint32"),
+        "asn": (4, "uint32"),
+        "name": (5, "string"),
+        "allow_own_asn": (11, "uint32"),
+    },
+    "Group": {
+        "conf": (2, "GroupConf"),
+        "multihop": (3, "Multihop"),
+        "reflection": (4, "Reflection"),
+        "timers": (6, "Timers"),
+        "transport": (7, "Transport"),
+        "graceful": (9, "GracefulRestart"),
+        "families": (10, "repeated PeerFamily"),
+        "ttl_security": (11, "TtlSecurity"),
+        "bfd": (12, "BfdConfig"),
+    },
+    "Range": {"prefix": (1, "string"), "group": (2, "string")},
 }
 
 _POLICY: Table = {
@@ -210,6 +230,9 @@ _CALLS: Table = {
     },
     "GlobalCall": {"global": (1, "Global")},
     "PeerCall": {"peer": (1, "Peer")},
+    "GroupCall": {"group": (1, "Group")},
+    "NameCall": {"name": (1, "string")},
+    "RangeCall": {"range": (1, "Range")},
     "AddressCall": {"address": (1, "string")},
     "ListPeerCall": {"address": (1, "string"), "enable_advertised": (2, "bool")},
     "ResetPeerCall": {"address": (1, "string"), "soft": (3, "bool"), "direction": (4, "int32")},

@@ -7,8 +7,9 @@ difference where there is none. Source: GoBGP's defaults (pkg/config/oc/default.
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 
-from birdpy.addresses import Version, format_address, parse_address
+from birdpy.addresses import Version, anyone_in, format_address, parse_address, parse_prefix
 from birdpy.gobgp.wire import Message, Wire, family_message, family_version
 from birdpy.intent import (
     BGP_PORT,
@@ -26,6 +27,8 @@ IDLE_HOLD_AFTER_RESET_S = 1
 CONNECT_RETRY_MIN_S = 2
 """GoBGP takes no less."""
 BFD_PORT = 3784
+_GROUP = "birdpy."
+"""What the names of our groups begin with."""
 _STATES = tuple(SessionState)
 _ADMIN_OVER_LIMIT = 2
 _BFD_UP = 1
@@ -138,6 +141,44 @@ def peer_message(wire: Wire, wanted: Neighbor, speaker: Speaker, restarting: boo
     return peer
 
 
+def group_name(neighbor: Neighbor, speaker: Speaker) -> str:
+    """The name of the group of whoever connects from a prefix: another one as soon as anything about it is another."""
+    content = repr((canonical_neighbor(neighbor, speaker), neighbor.password))
+    return f"{_GROUP}{blake2b(content.encode(), digest_size=6).hexdigest()}"
+
+
+def group_message(wire: Wire, wanted: Neighbor, speaker: Speaker) -> Message:
+    """AddPeerGroup's argument: what a neighbour would have, for each that comes.
+
+    Raises  ValueError when the neighbour needs what this version of GoBGP cannot do.
+    """
+    peer = peer_message(wire, wanted, speaker, restarting=False)
+    conf = peer.conf
+    group = wire.messages["Group"](
+        conf=wire.messages["GroupConf"](
+            password=conf.password,
+            local_asn=conf.local_asn,
+            asn=conf.asn,
+            name=group_name(wanted, speaker),
+            allow_own_asn=conf.allow_own_asn,
+        ),
+        timers=peer.timers,
+        transport=wire.messages["Transport"](passive=True),
+        families=peer.families,
+    )
+    for part in ("multihop", "reflection", "graceful", "ttl_security", "bfd"):
+        if peer.HasField(part):
+            getattr(group, part).CopyFrom(getattr(peer, part))
+    return group
+
+
+def read_range(message: Message) -> tuple[bytes, str] | None:
+    """A prefix from which neighbours may connect, of ListDynamicNeighbor's reply, and its group; None for others'."""
+    if not message.group.startswith(_GROUP):
+        return None
+    return anyone_in(parse_prefix(message.prefix)), message.group
+
+
 def _family_message(wire: Wire, version: Version, neighbor: Neighbor) -> Message:
     messages = wire.messages
     family = family_message(wire, version)
@@ -211,7 +252,7 @@ def read_session(wire: Wire, message: Message) -> Session:
     families = [family.state for family in message.families]
     graceful = [family.graceful.state for family in message.families if family.graceful.state.received]
     return Session(
-        parse_address(message.conf.address or state.address),
+        _address_or_none(message.conf.address) or parse_address(state.address),
         asn=state.asn or message.conf.asn,
         state=_STATES[max(state.session, 1) - 1],
         up_since=_seconds(timers.uptime),

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from birdpy.addresses import Prefix, format_address
-from birdpy.gobgp.peers import same_neighbor
+from birdpy.addresses import Prefix, format_address, range_of
+from birdpy.gobgp.peers import group_name, same_neighbor
 from birdpy.gobgp.policies import policy_mark, project, statements_of, verdicts
 from birdpy.gobgp.versions import possible
 from birdpy.intent import Advertisement, BgpIntent, Direction, Neighbor, Policy, RouteOrigin, Speaker, Statement
@@ -22,7 +22,8 @@ from birdpy.intent import Advertisement, BgpIntent, Direction, Neighbor, Policy,
 class Actual:
     """What a gobgpd holds. `advertisements` and `policy` are what this client told it, as far as it has.
 
-    `marks` are those of the policies assigned, None where there is none of ours.
+    `marks` are those of the policies assigned, None where there is none of ours. `ranges`: the groups of those who may
+    connect from a prefix, by what stands for it.
     """
 
     speaker: Speaker | None = None
@@ -30,6 +31,7 @@ class Actual:
     advertisements: Mapping[Prefix, Advertisement] = field(default_factory=dict)
     marks: Mapping[Direction, str | None] = field(default_factory=dict)
     policy: Policy | None = None
+    ranges: Mapping[bytes, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,8 @@ class Agreed:
 
     def on_neighbors(self, wanted: BgpIntent, actual: Actual) -> bool:
         """Whether neither side is another than then."""
-        return wanted.neighbors is self.wanted.neighbors and actual.neighbors is self.actual.neighbors
+        held = actual.neighbors is self.actual.neighbors and actual.ranges is self.actual.ranges
+        return held and wanted.neighbors is self.wanted.neighbors
 
     def on_policy(self, wanted: BgpIntent, actual: Actual) -> bool:
         """The same of the policy."""
@@ -208,15 +211,16 @@ def _treated_otherwise(wanted: BgpIntent, actual: Actual, direction: Direction) 
 
     Other attributes are told anew on a soft reset by either version; what is to be taken back is so by version 4 alone.
     """
+    there = actual.neighbors.keys() | actual.ranges.keys()
     if actual.policy is not None:
         before = statements_of(actual.policy, direction)
     elif actual.marks.get(direction) is None:
         before = ()
     else:
-        return {address: True for address in wanted.neighbors if address in actual.neighbors}
+        return {address: True for address in wanted.neighbors if address in there}
     known = wanted.advertisements.keys() & actual.advertisements.keys()
     before, after = (_about(known, some) for some in (before, statements_of(wanted.policy, direction)))
-    staying = [address for address in wanted.neighbors if address in actual.neighbors]
+    staying = [address for address in wanted.neighbors if address in there]
     seen = {address: (project(before, address), project(after, address)) for address in staying}
     return {address: verdicts(old) != verdicts(new) for address, (old, new) in seen.items() if old != new}
 
@@ -257,16 +261,24 @@ def _plan_announcements(wanted: BgpIntent, actual: Actual) -> list[Operation]:
 def _plan_silence(actual: Actual) -> list[Operation]:
     """The policy stays, so that nothing more gets out while the sessions end."""
     withdrawn: list[Operation] = [Withdraw(tuple(actual.advertisements))] if actual.advertisements else []
-    return [*withdrawn, *map(RemoveNeighbor, actual.neighbors)]
+    return [*withdrawn, *map(RemoveNeighbor, (*actual.neighbors, *actual.ranges))]
 
 
 def _plan_neighbors(
     wanted: Mapping[bytes, Neighbor], actual: Actual, begin_anew: Collection[bytes], speaker: Speaker
 ) -> list[Operation]:
     """`begin_anew`: sessions that must begin again, since version 3 takes nothing back on a soft reset."""
-    removed: list[Operation] = [RemoveNeighbor(a) for a in actual.neighbors if a not in wanted]
+    removed: list[Operation] = [RemoveNeighbor(a) for a in (*actual.neighbors, *actual.ranges) if a not in wanted]
     added: list[Operation] = []
     for address, neighbor in wanted.items():
+        if range_of(address) is not None:
+            group = actual.ranges.get(address)
+            anew = address in begin_anew or group != group_name(neighbor, speaker)
+            if anew and group is not None:
+                removed.append(RemoveNeighbor(address))
+            if anew:
+                added.append(AddNeighbor(neighbor))
+            continue
         found = actual.neighbors.get(address)
         if found is None:
             added.append(AddNeighbor(neighbor))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from birdpy.addresses import bare, format_address, format_prefix, version_of
+from birdpy.addresses import Prefix, bare, format_address, format_prefix, range_of, version_of
 from birdpy.gobgp.wire import Message, Wire, family_message
 from birdpy.intent import (
     Change,
@@ -26,6 +26,7 @@ from birdpy.intent import (
     format_community,
     format_large_community,
 )
+from birdpy.ranges import leave_out, reach_of
 
 GLOBAL = "global"
 """GoBGP's name for the assignment that all neighbours share."""
@@ -40,7 +41,8 @@ _ORIGINS = {RouteOrigin.INTERNAL: 1, RouteOrigin.EXTERNAL: 2, RouteOrigin.LOCAL:
 
 def policy_mark(direction: Direction, policy: Policy) -> str:
     """Digest of all that `direction` does: two policies with one mark are the same to GoBGP."""
-    return blake2b(repr(statements_of(policy, direction)).encode(), digest_size=6).hexdigest()
+    apart = repr(policy.apart) if policy.apart else ""
+    return blake2b((repr(statements_of(policy, direction)) + apart).encode(), digest_size=6).hexdigest()
 
 
 def read_mark(policies: Sequence[Message]) -> str | None:
@@ -115,11 +117,12 @@ def policies_message(wire: Wire, policy: Policy) -> Message:
         mark = policy_mark(direction, policy)
         compiled = wire.messages["Policy"](name=f"birdpy.{direction}")
         for number, statement in enumerate(statements_of(policy, direction)):
-            if not can_match(statement.match):
+            meant = _meant(statement.match, policy.apart)
+            if not can_match(statement.match) or meant == ():
                 continue
             stem = f"birdpy.{direction}.{number}"
             conditions = wire.messages["Conditions"]()
-            for defined in _conditions(wire, statement.match, stem, conditions):
+            for defined in _conditions(wire, statement.match, meant, stem, conditions):
                 call.sets.append(defined)
             compiled.statements.append(
                 wire.messages["Statement"](
@@ -143,13 +146,30 @@ def assignment_message(wire: Wire, direction: Direction) -> Message:
     )
 
 
-def _conditions(wire: Wire, match: Match, stem: str, conditions: Message) -> Iterator[Message]:
+def _meant(match: Match, apart: Sequence[bytes]) -> tuple[Prefix, ...] | None:
+    """The addresses of the neighbours that a statement names, none where nobody is left; None where any will do."""
+    found: list[Prefix] = []
+    for address in match.neighbors or ():
+        prefix = range_of(address)
+        if prefix is None:
+            found.append(reach_of(address))
+            continue
+        holes = (reach_of(one) for one in apart if one != address)
+        found += leave_out(prefix, (one for one in holes if one.length > prefix.length))
+    if not match.neighbors or (match.neighbors_negated and not found):
+        return None
+    return tuple(found)
+
+
+def _conditions(
+    wire: Wire, match: Match, meant: Sequence[Prefix] | None, stem: str, conditions: Message
+) -> Iterator[Message]:
     """Fills `conditions` in; yields the sets that they name."""
     matched, defined = wire.messages["MatchSet"], wire.messages["DefinedSet"]
     version = match.version
-    if match.neighbors:
+    if meant is not None:
         kind = _INVERT if match.neighbors_negated else _ANY
-        hosts = [format_prefix((address, len(address) * 8)) for address in map(bare, match.neighbors)]
+        hosts = [str(prefix) for prefix in meant]
         conditions.neighbors.CopyFrom(matched(type=wire.enum(kind), name=f"{stem}.neighbors"))
         yield defined(type=wire.enum(_NEIGHBOR_SET), name=f"{stem}.neighbors", list=hosts)
     if match.prefixes:

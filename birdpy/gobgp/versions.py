@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from birdpy.addresses import device_of
+from birdpy.addresses import device_of, range_of
 from birdpy.intent import BgpIntent, Neighbor, Policy, Statement
 
 NO_BFD = "GoBGP 3 has no BFD"
 NO_LINK = "GoBGP 3 has no sessions over a link without addresses (unnumbered)"
+NO_RANGE_PASSWORD = "GoBGP 3 has no passwords for whoever connects from a prefix"
+NO_RANGE_OWN_AS = "GoBGP 3 lets nobody who connects from a prefix announce paths with our AS in them"
 NO_LOCAL_PREF = "GoBGP 3 cannot match local_pref, which a filter's priority is"
 
 
@@ -27,6 +29,10 @@ def find_impossible(wanted: BgpIntent, generation: Literal[3, 4]) -> Mapping[byt
     for address, neighbor in wanted.neighbors.items():
         if device_of(address):
             found[address] = NO_LINK
+        elif range_of(address) is not None and neighbor.password:
+            found[address] = NO_RANGE_PASSWORD
+        elif range_of(address) is not None and neighbor.allow_own_asn:
+            found[address] = NO_RANGE_OWN_AS
         elif neighbor.bfd is not None:
             found[address] = NO_BFD
         elif any(_concerns(one, neighbor) for one in statements):
@@ -39,7 +45,8 @@ def possible(wanted: BgpIntent, generation: Literal[3, 4]) -> BgpIntent:
     if generation == 4:
         return wanted
     refused = find_impossible(wanted, generation)
-    policy = Policy(*(tuple(one for one in some if not _is_beyond(one)) for some in _directions(wanted.policy)))
+    imports, exports = (tuple(one for one in some if not _is_beyond(one)) for some in _directions(wanted.policy))
+    policy = replace(wanted.policy, imports=imports, exports=exports)
     neighbors = {address: one for address, one in wanted.neighbors.items() if address not in refused}
     return replace(wanted, neighbors=neighbors, policy=policy)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix
 from felixpy.resources.bgp_documents import (
     BfdProfileDoc,
     BgpConfigurationDoc,
@@ -101,6 +101,14 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
     )
 
 
+def read_peer_range(field: str, text: str) -> Prefix:
+    """A prefix from which peers connect."""
+    prefix = read_prefix(field, text)
+    if prefix.is_host:
+        raise FieldError(field, f"{text} is one address: without its length it is a peer")
+    return prefix
+
+
 def read_peering(field: str, text: str, version: int) -> Address:
     """An address at which a node speaks with its workloads."""
     address = read_address(field, text)
@@ -133,8 +141,9 @@ def _prefix_communities(
 
 def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
     spec = doc.spec
-    host, port = _split_port("spec.peerIP", spec.peer_ip) if spec.peer_ip else ("", None)
-    if not (host or spec.peer_selector or spec.local_workload_selector):
+    in_range = "/" in spec.peer_ip
+    host, port = _split_port("spec.peerIP", spec.peer_ip) if spec.peer_ip and not in_range else ("", None)
+    if not (host or in_range or spec.peer_selector or spec.local_workload_selector):
         raise FieldError("spec", "gives neither peerIP nor peerSelector nor localWorkloadSelector")
     address = read_address("spec.peerIP", host) if host else None
     gateway = read_address("spec.reachableBy", spec.reachable_by) if spec.reachable_by else None
@@ -167,6 +176,7 @@ def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
         filters=tuple(spec.filters or ()),
         max_restart_s=read_seconds("spec.maxRestartTime", spec.max_restart_time),
         reverse=_choice("spec.reversePeering", spec.reverse_peering, ("Auto", "Manual")) != "Manual",
+        peer_range=read_peer_range("spec.peerIP", spec.peer_ip) if in_range else None,
     )
 
 

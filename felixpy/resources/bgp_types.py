@@ -76,8 +76,8 @@ class NextHopMode(StrEnum):
 class BgpPeer:
     """A peering that was asked for: by address, with the nodes that `peer_selector` selects, or with local workloads.
 
-    `peer_port` None is the port of the node that has the address, else BGP's own. `legacy_keep`: keepOriginalNextHop,
-    which holds for other ASes only.
+    `peer_range`: with whoever connects from it. `peer_port` None is the port of the node that has the address, else
+    BGP's own. `legacy_keep`: keepOriginalNextHop, which holds for other ASes only.
     """
 
     peer_address: Address | None
@@ -99,6 +99,7 @@ class BgpPeer:
     filters: tuple[str, ...] = ()
     max_restart_s: int | None = None
     reverse: bool = True
+    peer_range: Prefix | None = None
 
 
 class MatchOperator(StrEnum):

@@ -250,3 +250,30 @@ def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
     eventually(lambda: "via 10.97.0.2" in rack.route("192.0.2.77/32"))
     rack.node.drop("bgppeers", "far")
     eventually(lambda: not rack.route("192.0.2.77/32"))
+
+
+def test_whoever_connects_from_a_prefix_is_a_peer(rack: Rack) -> None:
+    def up_since() -> str:
+        """Since when, as BIRD has it."""
+        found = [
+            line.split() for line in rack.birdc("show", "protocols", "node6").splitlines() if "Established" in line
+        ]
+        return found[0][4] if found else ""
+
+    rack.node.drop("bgppeers", "tor6")
+    eventually(lambda: not rack.learned(WANTED6), within_s=20)
+    rack.peer("rack", {"peerIP": "fd97::/64", "asNumber": 65000})
+    eventually(lambda: rack.learned(WANTED6), within_s=40)
+    assert rack.asked_by("fd97::2") == ["rack"]
+    before = up_since()
+    rack.node.agent.stop()
+    rack.node.agent.start()
+    eventually(lambda: rack.bgp()["phase"] == "live", within_s=40)
+    assert up_since() == before != ""
+    assert rack.learned(WANTED6, UNWANTED6)
+    rack.filter(importV6=[{"action": "Reject", "cidr": UNWANTED6, "matchOperator": "In"}])
+    rack.peer("rack", {"peerIP": "fd97::/64", "asNumber": 65000, "filters": ["some"]})
+    eventually(lambda: rack.learned(WANTED6, UNWANTED6) == [WANTED6], within_s=20)
+    rack.node.drop("bgppeers", "rack")
+    eventually(lambda: not rack.learned(WANTED6) and not up_since(), within_s=20)
+    assert rack.asked_by("fd97::2") == []

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from birdpy.addresses import format_address, parse_address
+from birdpy.addresses import anyone_in, format_address, parse_address
 from birdpy.addresses import parse_prefix as parse_prefix_of_bgp
 from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.gobgp.versions import find_impossible
@@ -461,3 +461,14 @@ def test_a_filter_decides_before_what_is_passed_on_by_nature() -> None:
         ("10.1.0.0/26", RouteOrigin.INTERNAL),
         ("10.3.0.0/26", RouteOrigin.LOCAL),
     ]
+
+
+def test_a_prefix_in_place_of_an_address_waits_for_whoever_connects_from_it() -> None:
+    world = World().calico(peerIP="192.0.2.0/24", filters=["some"]).put("BGPFilter", "some", {})
+    plan = world.calico("one", peerIP=OTHER_TOR, asNumber=65001).plan
+    anyone = anyone_in(parse_prefix_of_bgp("192.0.2.0/24"))
+    neighbor = plan.intent.neighbors[anyone]
+    assert (neighbor.passive, neighbor.source, neighbor.asn) == (True, None, 65000)
+    assert plan.visitors == {anyone}
+    assert plan.intent.policy.apart == (anyone, parse_address(OTHER_TOR)), "who has a session of his own is not meant"
+    assert plan.refusals == ()

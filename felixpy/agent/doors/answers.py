@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.ranges import find_meant
 from felixpy.addresses import Address, format_address
 from felixpy.agent.clock import utc_now
 from felixpy.agent.services.answers import read_layer2, read_served
@@ -284,6 +285,7 @@ def _failure_of_gobgpd(words: str) -> Failure:
 
 
 def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | None) -> SessionStatus:
+    meant = find_meant(session.address, plan.intent.neighbors) if plan is not None else None
     since = session.up_since if session.established else session.down_since
     return SessionStatus(
         address=format_address(session.address),
@@ -295,9 +297,9 @@ def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | N
         received=session.received,
         accepted=session.accepted,
         advertised=session.advertised,
-        asked_by=plan.asked_by.get(session.address, ()) if plan is not None else (),
+        asked_by=plan.asked_by.get(meant, ()) if plan is not None and meant is not None else (),
         differences=status.differences.get(session.address, ()),
-        visitor=plan is not None and session.address in plan.visitors,
+        visitor=plan is not None and meant in plan.visitors,
     )
 
 

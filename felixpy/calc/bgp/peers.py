@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from birdpy import topology
-from birdpy.addresses import bare, format_address
+from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.addresses import anyone_in, bare, format_address
 from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, RESTART_TIME_S_MAX, Bfd, GracefulRestart
 from birdpy.topology import KERNELS_CHOICE, Wish
 from felixpy.calc.bgp.workloads import Selected
@@ -196,7 +197,7 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
     return topology.Peer(
         name=name,
         local_nodes=local,
-        address=None if peer.peer_selector is not None else peer.peer_address,
+        address=None if peer.peer_selector is not None else _peer_address(peer),
         remote_nodes=remote,
         wish=Wish(
             asn=peer.as_number,
@@ -204,6 +205,7 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
             port=peer.peer_port,
             source=None if peer.use_node_source else KERNELS_CHOICE,
             password=passwords.find(peer.password) if peer.password is not None else None,
+            passive=True if peer.peer_range is not None else None,
             keepalive_s=peer.keepalive_s,
             ttl_security_hops=peer.ttl_security_hops or None,
             allow_own_asn=peer.allow_local_as or None,
@@ -213,6 +215,10 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
         use_source=peer.use_node_source,
         two_way=peer.reverse and peer.workload_selector is None,
     )
+
+
+def _peer_address(peer: BgpPeer) -> bytes | None:
+    return anyone_in(BgpPrefix(*peer.peer_range)) if peer.peer_range is not None else peer.peer_address
 
 
 def _with_workloads(peer: topology.Peer, addresses: tuple[bytes, ...]) -> topology.Peer:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
-from birdpy.addresses import device_of, version_of
+from birdpy.addresses import device_of, range_of, version_of
 from birdpy.intent import (
     Change,
     Direction,
@@ -76,7 +76,8 @@ def derive_policy(circle: Circle) -> Policy:
         *_mark(circle.communities),
         *_pass_on(circle),
     ]
-    return Policy(tuple(imports), tuple(exports))
+    ranges = any(range_of(address) is not None for address in circle.neighbors)
+    return Policy(tuple(imports), tuple(exports), tuple(sorted(circle.neighbors)) if ranges else ())
 
 
 def is_external(neighbor: Neighbor, router: topology.Node) -> bool:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from birdpy import topology
 from birdpy.addresses import Prefix as BgpPrefix
-from birdpy.addresses import format_address, parse_address, version_of
+from birdpy.addresses import format_address, parse_address, range_of, version_of
 from birdpy.fib import LOCAL_PREF_TOP, NORMAL_METRIC, RouteFilter
 from birdpy.intent import (
     BGP_PORT,
@@ -81,8 +81,8 @@ class BgpPlan:
 
     `asked_by`: names of BGPPeers by the neighbour's address, none where it is the mesh.
     `gateways` are routes that peers need to be reached at all; `local_addresses` are ours to workloads that peer with
-    us, who are `visitors`: nobody waits for them. `password_files`: passwords that no Secret has.
-    `needs_links`: some filter asks for devices. `listens_on`: devices whose routers are to be found.
+    us. Nobody waits for `visitors`: these, and whoever may connect from a prefix. `password_files`: passwords that no
+    Secret has. `needs_links`: some filter asks for devices. `listens_on`: devices whose routers are to be found.
     """
 
     intent: BgpIntent
@@ -212,7 +212,7 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
         policy=derive_policy(circle),
     )
     gateways, used = _gateways(circle), _used_filters(circle)
-    visitors = frozenset(a for peer in scene.asked.peers for a in peer.workloads) & scene.sessions.neighbors.keys()
+    workloads = frozenset(a for peer in scene.asked.peers for a in peer.workloads) & scene.sessions.neighbors.keys()
     route_filter = _route_filter(scene, frozenset(gateways))
     for_some = frozenset(BgpPrefix(*one.prefix) for one in announced if one.peers)
     rest = _Rest(scene, route_filter.own_prefixes, for_some, bool(used))
@@ -222,8 +222,8 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
         asked_by=scene.sessions.peers,
         refusals=(*_refusals(scene), *torn),
         gateways=gateways,
-        local_addresses=tuple(sorted(scene.settings.default.workload_peering)) if visitors else (),
-        visitors=visitors,
+        local_addresses=tuple(sorted(scene.settings.default.workload_peering)) if workloads else (),
+        visitors=workloads | {one for one in scene.sessions.neighbors if range_of(one) is not None},
         password_files=_wanted_files(scene),
         needs_links=needs_links(used),
         listens_on=scene.asked.links,
@@ -338,7 +338,8 @@ def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mes
 def _routers(scene: Scene) -> tuple[bytes, ...]:
     """Addresses that next hops of others can be expected to be."""
     addresses = {address for node in scene.nodes.values() for address in node.addresses}
-    return tuple(sorted(addresses | scene.sessions.neighbors.keys()))
+    single = {address for address in scene.sessions.neighbors if range_of(address) is None}
+    return tuple(sorted(addresses | single))
 
 
 def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:
@@ -347,7 +348,7 @@ def _gateways(circle: Circle) -> Mapping[BgpPrefix, bytes]:
         BgpPrefix(address, len(address) * 8): peer.reachable_by
         for address, peers in circle.peers.items()
         for peer in peers
-        if peer.reachable_by is not None
+        if peer.reachable_by is not None and range_of(address) is None
     }
 
 

@@ -25,15 +25,17 @@ from felixpy.ctl.validate.fields import (
 )
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
-from felixpy.resources.bgp import PRIORITY_MOST, read_peering
+from felixpy.resources.bgp import PRIORITY_MOST, read_peer_range, read_peering
 from felixpy.resources.bgp_filters import OPERATIONS_MOST
 from felixpy.resources.scalars import FieldError
 
 
 def check_peer_address(text: str) -> str:
-    """`address`, `address:port` (IPv4), `[address]:port`, or empty."""
+    """`address`, `address:port` (IPv4), `[address]:port`, a prefix, or empty."""
     if not text:
         return text
+    if "/" in text:
+        return _check_range(text)
     host, port = text, ""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]:")
@@ -75,6 +77,14 @@ class SecretKey(Shape):
 
 class Password(Shape):
     secretKeyRef: SecretKey
+
+
+def _check_range(text: str) -> str:
+    try:
+        read_peer_range("", text)
+    except FieldError as error:
+        raise ValueError(error.why) from None
+    return text
 
 
 def check_peering4(text: str) -> str:
@@ -190,7 +200,10 @@ class BgpPeerSpec(Shape):
             yield Fault(("asNumber",), "comes from the nodes that peerSelector chooses")
         if (self.peerIP or self.localWorkloadSelector) and not self.asNumber:
             yield Fault(("asNumber",), "is needed with peerIP or localWorkloadSelector")
-        if self.reachableBy is not None and (not self.peerIP or is_v6(self.reachableBy) != _is_v6_peer(self.peerIP)):
+        if "/" in self.peerIP and (self.reachableBy is not None or self.reversePeering is not None):
+            field = "reachableBy" if self.reachableBy is not None else "reversePeering"
+            yield Fault((field,), "does not go with a prefix in peerIP: whoever is in it connects")
+        elif self.reachableBy is not None and (not self.peerIP or is_v6(self.reachableBy) != _is_v6_peer(self.peerIP)):
             yield Fault(("reachableBy",), "must be of the family of peerIP")
         if self.keepOriginalNextHop and self.nextHopMode is not None:
             yield Fault(("keepOriginalNextHop",), "cannot stand beside nextHopMode")
