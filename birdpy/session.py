@@ -46,8 +46,30 @@ class DownReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class MessageCounts:
+    """BGP messages that went one way, by kind, since gobgpd knows the neighbour."""
+
+    opens: int = 0
+    updates: int = 0
+    notifications: int = 0
+    keepalives: int = 0
+    refreshes: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BfdSession:
+    """How BFD with a neighbour stands; control packets, and how often it went down."""
+
+    up: bool
+    sent: int = 0
+    got: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
-    """One neighbour's session. Times are Unix seconds, None when never; counts are prefixes or messages.
+    """One neighbour's session. Times are Unix seconds, None when never; counts are of prefixes.
 
     `end_of_rib`: each family that negotiated graceful restart has sent it; `graceful`: at least one has.
     """
@@ -61,15 +83,13 @@ class Session:
     received: int = 0
     accepted: int = 0
     advertised: int = 0
-    updates_received: int = 0
-    updates_sent: int = 0
-    notifications_received: int = 0
-    notifications_sent: int = 0
+    sent: MessageCounts = MessageCounts()
+    got: MessageCounts = MessageCounts()
     hold_time_s: int = 0
     router_id: bytes | None = None
     graceful: bool = False
     end_of_rib: bool = False
-    bfd_up: bool | None = None
+    bfd: BfdSession | None = None
 
     @property
     def established(self) -> bool:
@@ -84,9 +104,9 @@ class Session:
             return DownReason.OVER_PREFIX_LIMIT
         if self.state in (SessionState.OPEN_SENT, SessionState.OPEN_CONFIRM):
             return DownReason.NEGOTIATING
-        if self.notifications_received:
+        if self.got.notifications:
             return DownReason.REFUSED_BY_NEIGHBOUR
-        return DownReason.REFUSED_BY_US if self.notifications_sent else DownReason.NO_CONNECTION
+        return DownReason.REFUSED_BY_US if self.sent.notifications else DownReason.NO_CONNECTION
 
     @property
     def last_error(self) -> str:
@@ -108,7 +128,7 @@ def find_differences(wanted: Neighbor, session: Session | None) -> tuple[str, ..
         found.append(f"the hold time is {session.hold_time_s} s, not {wanted.hold_time_s}")
     if wanted.graceful_restart.enabled and not session.graceful:
         found.append("there is no graceful restart: the neighbour does not offer it")
-    if wanted.bfd is not None and session.bfd_up is False:
+    if wanted.bfd is not None and session.bfd is not None and not session.bfd.up:
         found.append("BFD does not run: the neighbour does not answer it")
     return tuple(found)
 

@@ -292,7 +292,7 @@ class BgpRole:
         until, before, calm = time.monotonic() + TELL_MOST_S, -1, 0
         while calm < 2 and time.monotonic() < until:
             await asyncio.sleep(TELL_POLL_S)
-            now = sum(session.updates_sent for session in (await driver.read_sessions()).values())
+            now = sum(session.sent.updates for session in (await driver.read_sessions()).values())
             calm, before = calm + 1 if now == before else 0, now
         rest = [one for one in operations if not isinstance(one, Withdraw)]
         return [*outcomes, *await driver.apply(rest, restarting)]
@@ -365,7 +365,7 @@ class BgpRole:
         while calm < 2 and time.monotonic() < until:
             await asyncio.sleep(FLOOD_POLL_S)
             sessions = (await driver.read_sessions()).values()
-            now = sum(session.updates_received for session in sessions)
+            now = sum(session.got.updates for session in sessions)
             ended = all(session.end_of_rib for session in sessions if session.established)
             calm = 0 if now != before else 2 if ended else calm + 1
             before = now

@@ -103,6 +103,26 @@ class KernelStatus(Struct, frozen=True, rename="camel"):
     pod_mtu: int = 0
 
 
+class MessagesStatus(Struct, frozen=True, rename="camel"):
+    """BGP messages that went one way, by kind."""
+
+    opens: int = 0
+    updates: int = 0
+    notifications: int = 0
+    keepalives: int = 0
+    refreshes: int = 0
+    total: int = 0
+
+
+class BfdStatus(Struct, frozen=True, rename="camel"):
+    """BFD with a neighbour: whether it is up, its control packets, and how often it went down."""
+
+    up: bool
+    sent: int = 0
+    got: int = 0
+    failures: int = 0
+
+
 class SessionStatus(Struct, frozen=True, rename="camel"):
     """One BGP neighbour. `since_s` is the time that it has been up, or down; None when that is not known.
 
@@ -122,6 +142,9 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     asked_by: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
     visitor: bool = False
+    sent: MessagesStatus = MessagesStatus()
+    got: MessagesStatus = MessagesStatus()
+    bfd: BfdStatus | None = None
 
 
 class AnnouncedPrefix(Struct, frozen=True, rename="camel"):

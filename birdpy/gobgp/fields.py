@@ -82,7 +82,14 @@ _PEER: Table = {
     "Multihop": {"enabled": (1, "bool"), "ttl": (2, "uint32")},
     "TtlSecurity": {"enabled": (1, "bool"), "minimum": (2, "uint32")},
     "Reflection": {"client": (1, "bool"), "cluster_id": (2, "string")},
-    "MessageCounts": {"notification": (1, "uint64"), "update": (2, "uint64")},
+    "MessageCounts": {
+        "notification": (1, "uint64"),
+        "update": (2, "uint64"),
+        "open": (3, "uint64"),
+        "keepalive": (4, "uint64"),
+        "refresh": (5, "uint64"),
+        "total": (7, "uint64"),
+    },
     "Messages": {"received": (1, "MessageCounts"), "sent": (2, "MessageCounts")},
     "BfdConfig": {
         "enabled": (1, "bool"),
@@ -91,7 +98,8 @@ _PEER: Table = {
         "receive_us": (4, "uint32"),
         "multiplier": (5, "uint32"),
     },
-    "BfdState": {"session": (1, "int32")},
+    "BfdPackets": {"sent": (3, "uint64"), "received": (4, "uint64")},
+    "BfdState": {"session": (1, "int32"), "failures": (4, "uint64"), "packets": (10, "BfdPackets")},
     "PeerState": {
         "local_asn": (3, "uint32"),
         "messages": (4, "Messages"),

@@ -20,7 +20,7 @@ from birdpy.intent import (
     Reflection,
     Speaker,
 )
-from birdpy.session import Session, SessionState
+from birdpy.session import BfdSession, MessageCounts, Session, SessionState
 
 IDLE_HOLD_AFTER_RESET_S = 1
 """GoBGP's default of 30 s refuses a neighbour that is back long before."""
@@ -261,16 +261,25 @@ def read_session(wire: Wire, message: Message) -> Session:
         received=sum(family.received for family in families),
         accepted=sum(family.accepted for family in families),
         advertised=sum(family.advertised for family in families),
-        updates_received=state.messages.received.update,
-        updates_sent=state.messages.sent.update,
-        notifications_received=state.messages.received.notification,
-        notifications_sent=state.messages.sent.notification,
+        sent=_read_counts(state.messages.sent),
+        got=_read_counts(state.messages.received),
         hold_time_s=timers.negotiated_hold_time_s,
         router_id=_address_or_none(state.router_id),
         graceful=bool(graceful),
         end_of_rib=bool(graceful) and all(family.end_of_rib_received for family in graceful),
-        bfd_up=state.bfd.session == _BFD_UP if message.bfd.enabled else None,
+        bfd=_read_bfd_session(state.bfd) if message.bfd.enabled else None,
     )
+
+
+def _read_counts(message: Message) -> MessageCounts:
+    return MessageCounts(
+        message.open, message.update, message.notification, message.keepalive, message.refresh, message.total
+    )
+
+
+def _read_bfd_session(message: Message) -> BfdSession:
+    packets = message.packets
+    return BfdSession(message.session == _BFD_UP, packets.sent, packets.received, message.failures)
 
 
 def _seconds(timestamp: Message) -> float | None:

@@ -14,7 +14,7 @@ from birdpy.addresses import format_address, parse_address
 from birdpy.l2.election import Standing
 
 LINE_MOST_BYTES = 1 << 24
-VERSION = 2
+VERSION = 3
 """Raised when a responder that runs must make way for a newer one."""
 
 
@@ -60,13 +60,19 @@ Request = Replace | Update | Ask | Watch
 
 
 class OwnedVip(NamedTuple):
-    """How one address stands on one interface. `mac` is where it was last heard to be ("" nowhere)."""
+    """How one address stands on one interface. `mac` is where it was last heard to be ("" nowhere).
+
+    `questions` came from others than nodes, while this node had the address; `answers` went to them.
+    """
 
     interface: str
     address: str
     owns: bool
     mac: str
     foreign_mac: str
+    questions: int = 0
+    answers: int = 0
+    announcements: int = 0
 
 
 class InterfaceCounters(NamedTuple):

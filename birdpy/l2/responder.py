@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from birdpy.addresses import format_address
@@ -199,20 +199,11 @@ class Responder:
             self._want(place, put, drop, now, drain)
 
     def _status(self, detailed: bool) -> Status:
-        owned = [
-            OwnedVip(
-                place.segment.interface.name,
-                format_address(address),
-                election.owns,
-                (place.segment.interface.mac if election.owns else election.owner_mac or b"").hex(":"),
-                election.foreign_mac.hex(":"),
-            )
-            for place in (self._places.values() if detailed else ())
-            for address, election in place.segment.elections.items()
-        ]
+        segments = [place.segment for place in self._places.values()]
+        owned = [one for segment in segments for one in _list_owned(segment)] if detailed else ()
         counted = [
             InterfaceCounters(segment.interface.name, one.answers, one.announcements, one.probes, one.turns)
-            for segment in (place.segment for place in self._places.values())
+            for segment in segments
             for one in (segment.counters,)
         ]
         return Status(VERSION, os.getpid(), len(self._vips), tuple(owned), tuple(counted))
@@ -233,6 +224,22 @@ class Responder:
         if turned or self._told_places != self._places.keys():
             self._told_places = set(self._places)
             self._control.tell_watchers()
+
+
+def _list_owned(segment: Segment) -> Iterator[OwnedVip]:
+    interface = segment.interface
+    for address, election in segment.elections.items():
+        traffic = segment.traffic[address]
+        yield OwnedVip(
+            interface.name,
+            format_address(address),
+            election.owns,
+            (interface.mac if election.owns else election.owner_mac or b"").hex(":"),
+            election.foreign_mac.hex(":"),
+            traffic.questions,
+            traffic.answers,
+            traffic.announcements,
+        )
 
 
 def _say(words: str) -> None:

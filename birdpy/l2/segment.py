@@ -30,6 +30,7 @@ from birdpy.l2.packets import (
     ALL_NODES,
     Assertion,
     Heard,
+    Question,
     multicast_mac,
     render_announcement,
     render_answer,
@@ -67,6 +68,15 @@ class Turn(NamedTuple):
     owns: bool
 
 
+class Traffic:
+    """Of one address: questions of others than nodes while it was ours, answers to them, announcements."""
+
+    __slots__ = ("announcements", "answers", "questions")
+
+    def __init__(self) -> None:
+        self.questions = self.answers = self.announcements = 0
+
+
 class Counters:
     """What has been sent on an interface since it was taken into use."""
 
@@ -83,6 +93,7 @@ class Segment:
         self.interface = interface
         self.counters = Counters()
         self.elections: dict[bytes, Election] = {}
+        self.traffic: dict[bytes, Traffic] = {}
         self._leaving: dict[bytes, float] = {}
         self._due: list[tuple[float, bytes]] = []
         self._queued: dict[bytes, float] = {}
@@ -131,6 +142,7 @@ class Segment:
             election = self.elections.get(address)
             if election is None:
                 self.elections[address] = Election(standing, now)
+                self.traffic[address] = Traffic()
                 self._queue(address, now)
             elif left or election.standing != standing:
                 frames += self._act(address, election, election.owns, election.set_standing(standing, now))
@@ -151,6 +163,7 @@ class Segment:
 
     def _forget(self, address: bytes) -> None:
         self._left = self.elections.pop(address, None) is not None or self._left
+        self.traffic.pop(address, None)
         self._leaving.pop(address, None)
         self._owned.pop(address, None)
         self._reserves.discard(address)
@@ -173,6 +186,8 @@ class Segment:
         election = self.elections.get(heard.address)
         if election is None:
             return frames
+        if election.owns and heard.stamp is None and isinstance(heard, Question):
+            self.traffic[heard.address].questions += 1
         frames += self._act(heard.address, election, election.owns, election.hear(heard, now))
         if heard.address in self._leaving and not election.owns and not election.retired:
             self._forget(heard.address)
@@ -275,9 +290,11 @@ class Segment:
         interface = self.interface
         if isinstance(action, Answer):
             self.counters.answers += 1
+            self.traffic[address].answers += action.question.stamp is None
             yield render_answer(action.question, interface.mac, action.stamp)
         elif isinstance(action, Announce):
             self.counters.announcements += 1
+            self.traffic[address].announcements += 1
             yield from render_announcement(address, interface.mac, action.stamp)
         else:
             self.counters.probes += 1

@@ -174,9 +174,10 @@ class _Process:
             self._routing = RoutingRole(
                 self._settings, self._group, self._host_changed, self._serving.look, self._went_down
             )
-            self._sources.append(self._announced_families)
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
+        if self._agent is not None or self._routing is not None:
+            self._sources.append(self._announced_families)
         if Role.CONTROLLERS in self._settings.roles:
             from felixpy.agent.services.figures import AllocatorFigures
             from felixpy.controllers import serve_controllers
@@ -308,7 +309,8 @@ class _Process:
         routing = self._routing
         made = routing.announce.announcements.values() if routing is not None else ()
         prefixes = [one.prefix for one in made if one.why is Why.SERVICE]
-        return [announced_family(self._settings.node, self._services.grants, prefixes)]
+        answered = self._layer2.answered if self._layer2 is not None else frozenset()
+        return [announced_family(self._settings.node, self._services.grants, prefixes, answered)]
 
     def _open_pages(self) -> None:
         """Listens for those who watch over this node, where that is wanted; nothing of it is loaded before."""
@@ -316,9 +318,10 @@ class _Process:
         wanted = self._settings.metrics or options.metrics_at or options.health_at
         if self._observed is None and wanted is not None:
             from felixpy.agent.doors.http import HttpServer
-            from felixpy.agent.doors.observed import Observed
+            from felixpy.agent.doors.observed import Observed, SlowSource
 
-            slow = (self._agent.counters.read,) if self._agent is not None else ()
+            slow: list[SlowSource] = [self._agent.counters.read] if self._agent is not None else []
+            slow += [self._layer2.families] if self._layer2 is not None else []
             server = HttpServer(self._group)
             self._observed = Observed(self._status, self._sources, server, self._settings.metrics, slow)
         if self._observed is not None:

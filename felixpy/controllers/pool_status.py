@@ -26,12 +26,13 @@ MOST = (1 << 63) - 1
 
 
 class PoolCount(NamedTuple):
-    """How many addresses of a pool are held, and how many it can give out in all, by family."""
+    """How many addresses of a pool are held, and how many it can give out in all, by family; and how many Services."""
 
     held4: int
     size4: int
     held6: int
     size6: int
+    services: int = 0
 
 
 class PoolStatus:
@@ -41,6 +42,7 @@ class PoolStatus:
         self._said: dict[Name, bytes] = {}
         self._sizes: dict[str, tuple[AddressPool, Name, tuple[int, int]]] | None = None
         self._held: Counter[tuple[str, int]] = Counter()
+        self._holders: dict[str, Counter[Name]] = {}
         self._stale = True
 
     def owns(self, key: bytes) -> bool:
@@ -63,7 +65,7 @@ class PoolStatus:
         """How full each pool is, as of the last steps."""
         sizes = self._sizes or {}
         return {
-            pool: PoolCount(self._held[pool, 4], size4, self._held[pool, 16], size6)
+            pool: PoolCount(self._held[pool, 4], size4, self._held[pool, 16], size6, len(self._holders.get(pool, ())))
             for pool, (_, _, (size4, size6)) in sizes.items()
         }
 
@@ -81,8 +83,14 @@ class PoolStatus:
     def _count(self, address: Address, grant: Grant | None, step: int) -> None:
         """An address that was given out before its pool shrank is none of the pool's."""
         known = self._sizes.get(grant.pool) if self._sizes is not None and grant is not None else None
-        if known is not None and any(_holds(one, address) for one in known[0].ranges):
-            self._held[known[1].name, len(address)] += step
+        if grant is None or known is None or not any(_holds(one, address) for one in known[0].ranges):
+            return
+        self._held[known[1].name, len(address)] += step
+        holders = self._holders.setdefault(known[1].name, Counter())
+        for service in grant.services:
+            holders[service] += step
+            if not holders[service]:
+                del holders[service]
 
     def steps(
         self,
@@ -99,6 +107,7 @@ class PoolStatus:
                 name.name: (pool, name, count_addresses(pool)) for name, pool in sorted(pools.items(), reverse=True)
             }
             self._held.clear()
+            self._holders.clear()
             for address, grant in grants.items():
                 self._count(address, grant, 1)
         wanted = {name: self._render(name.name, sizes) for _, name, sizes in self._sizes.values()}

@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from birdpy.l2.program import responder_environment
 from birdpy.l2.protocol import Ask, Status, parse_status, render_request
@@ -23,6 +24,7 @@ from felixpy.addresses import parse_address
 from felixpy.calc.announcing.layer2 import score_node
 from felixpy.status import control_socket
 from tests.agent.node import PORT, Node, resource
+from tests.agent.test_observed import fetch
 from tests.support.etcd import Etcd
 from tests.support.netns import Namespace, add_bridge, link_namespaces
 from tests.support.packets import ask_tcp
@@ -398,6 +400,32 @@ def felixctl(world: World, *arguments: str) -> list[str]:
     environment = {**clean, "FELIXPY_ETCD": "http://10.9.0.8:2379"}
     done = subprocess.run(argv, capture_output=True, text=True, timeout=50, env=environment, check=False)
     return [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_what_is_asked_and_answered_is_counted_in_metallb_s_names(world: World) -> None:
+    owner, other = world.order(VIP)
+    spec = {"prometheusMetricsEnabled": True, "prometheusMetricsHost": "127.0.0.1"}
+    owner.put("felixconfigurations", resource("FelixConfiguration", "default", spec))
+
+    def figure(node: Node, name: str, /, **labels: str) -> float:
+        page = fetch(node, "/metrics")
+        families = text_string_to_metric_families(page.body if page is not None else "")
+        found = [s.value for f in families for s in f.samples if s.name == f"metallb_{name}" and s.labels == labels]
+        return sum(found)
+
+    def asked(node: Node) -> float:
+        return figure(node, "layer2_requests_received", ip=VIP)
+
+    eventually(lambda: figure(owner, "layer2_gratuitous_sent", ip=VIP) > 0)
+    before = asked(owner)
+    world.client.ip("neigh", "flush", "to", VIP)
+    eventually(lambda: world.answers() == owner.name, what="a client asks and connects")
+    assert asked(owner) > before
+    assert figure(owner, "layer2_responses_sent", ip=VIP) == asked(owner)
+    assert asked(other) == 0, "deputies ask the owner, and nobody asks them"
+    rows = {"service": "default/web", "protocol": "layer2", "ip": VIP}
+    announced = [figure(node, "speaker_announced", node=node.name, **rows) for node in (owner, other)]
+    assert announced == [1, 0]
 
 
 def test_people_are_told_who_answers_and_on_which_interface(world: World) -> None:

@@ -148,6 +148,7 @@ def test_how_full_the_pools_are_in_metallb_s_names() -> None:
             'metallb_allocator_addresses_total{pool="vips"} 6.0',
             'metallb_allocator_ipv4_addresses_in_use_total{pool="vips"} 1.0',
             'metallb_allocator_ipv6_addresses_total{pool="vips"} 2.0',
+            'metallb_allocator_services_allocated_total{pool="vips"} 1.0',
         }
         eventually(lambda: (page := fetch(node, "/metrics")) and wanted <= set(page.body.splitlines()), within_s=20)
 

@@ -84,7 +84,10 @@ async def test_a_restarted_client_leaves_sessions_alone(star: Star) -> None:
         await make_so(again, star.intent(star.a, BLOCK, OTHER, policy=policy))
     await sees(second, {BLOCK: (star.a.address,), OTHER: (star.a.address,)})
     after = (await second.read_sessions())[star.a.address]
-    assert (after.up_since, after.updates_received) == (before.up_since, before.updates_received + 1)
+    assert (after.up_since, after.got.updates) == (before.up_since, before.got.updates + 1)
+    for counts in (after.got, after.sent):
+        assert (counts.opens, counts.notifications) == (1, 0)
+        assert counts.total >= counts.opens + counts.updates + counts.keepalives > counts.updates
 
 
 async def test_md5_passwords_must_agree(routers: list[Router]) -> None:

@@ -115,7 +115,8 @@ async def test_a_neighbour_that_falls_silent_is_noticed_by_bfd_long_before(route
                 await settled(kernel, THEIRS)
 
                 async def bfd_runs() -> bool:
-                    return bool((await role.read_status()).sessions[b.address].bfd_up)
+                    now = (await role.read_status()).sessions[b.address].bfd
+                    return now is not None and now.up and now.sent > 0 and now.got > 0
 
                 await eventually_async(bfd_runs, within_s=20)
                 with silence(b):

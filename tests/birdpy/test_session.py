@@ -6,7 +6,17 @@ import pytest
 
 from birdpy.addresses import parse_address
 from birdpy.intent import Bfd, GracefulRestart, Neighbor
-from birdpy.session import EARLY_S, QUIET_S, DownReason, Session, SessionState, find_differences, unsettled_neighbors
+from birdpy.session import (
+    EARLY_S,
+    QUIET_S,
+    BfdSession,
+    DownReason,
+    MessageCounts,
+    Session,
+    SessionState,
+    find_differences,
+    unsettled_neighbors,
+)
 
 N2 = parse_address("10.0.0.2")
 NEIGHBORS = {N2: Neighbor(N2, 64512, graceful_restart=GracefulRestart(restart_time_s=120))}
@@ -38,11 +48,11 @@ def test_a_neighbour_is_waited_for(session: Session | None, after_s: float, wait
 @pytest.mark.parametrize(
     ("session", "reason"),
     [
-        (Session(N2, state=UP, notifications_received=3), None),
+        (Session(N2, state=UP, got=MessageCounts(notifications=3)), None),
         (Session(N2, over_prefix_limit=True), DownReason.OVER_PREFIX_LIMIT),
         (Session(N2, state=SessionState.OPEN_SENT), DownReason.NEGOTIATING),
-        (Session(N2, notifications_received=1), DownReason.REFUSED_BY_NEIGHBOUR),
-        (Session(N2, notifications_sent=1), DownReason.REFUSED_BY_US),
+        (Session(N2, got=MessageCounts(notifications=1)), DownReason.REFUSED_BY_NEIGHBOUR),
+        (Session(N2, sent=MessageCounts(notifications=1)), DownReason.REFUSED_BY_US),
         (Session(N2, state=SessionState.ACTIVE), DownReason.NO_CONNECTION),
     ],
 )
@@ -56,9 +66,9 @@ def test_a_session_that_is_down_says_why(session: Session, reason: DownReason | 
     [
         (None, ["configured"]),
         (Session(N2), []),
-        (Session(N2, 64512, UP, hold_time_s=90, graceful=True, bfd_up=True), []),
-        (Session(N2, 64512, UP, hold_time_s=9, graceful=True, bfd_up=True), ["9 s, not 90"]),
-        (Session(N2, 64513, UP, hold_time_s=90, bfd_up=False), ["AS 64513, not 64512", "graceful", "BFD"]),
+        (Session(N2, 64512, UP, hold_time_s=90, graceful=True, bfd=BfdSession(True)), []),
+        (Session(N2, 64512, UP, hold_time_s=9, graceful=True, bfd=BfdSession(True)), ["9 s, not 90"]),
+        (Session(N2, 64513, UP, hold_time_s=90, bfd=BfdSession(False)), ["AS 64513, not 64512", "graceful", "BFD"]),
     ],
 )
 def test_what_of_a_session_is_not_as_asked(session: Session | None, words: list[str]) -> None:

@@ -36,6 +36,7 @@ from felixpy.status import (
     FAILURES_SHOWN,
     AnnouncedPrefix,
     Ask,
+    BfdStatus,
     BgpStatus,
     BrokenResource,
     ChainCount,
@@ -43,6 +44,7 @@ from felixpy.status import (
     Failure,
     KernelStatus,
     LearnedPrefix,
+    MessagesStatus,
     NodeStatus,
     SessionStatus,
     SilentPrefix,
@@ -55,7 +57,7 @@ from felixpy.status import (
 )
 
 if TYPE_CHECKING:
-    from birdpy.session import Session
+    from birdpy.session import BfdSession, MessageCounts, Session
     from birdpy.speaker import BgpStatus as RoleStatus
     from felixpy.agent.agent import AgentRole
     from felixpy.agent.flows.followers import FlowFollowers
@@ -300,7 +302,20 @@ def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | N
         asked_by=plan.asked_by.get(meant, ()) if plan is not None and meant is not None else (),
         differences=status.differences.get(session.address, ()),
         visitor=plan is not None and meant in plan.visitors,
+        sent=_messages(session.sent),
+        got=_messages(session.got),
+        bfd=_bfd(session.bfd) if session.bfd is not None else None,
     )
+
+
+def _messages(counts: MessageCounts) -> MessagesStatus:
+    return MessagesStatus(
+        counts.opens, counts.updates, counts.notifications, counts.keepalives, counts.refreshes, counts.total
+    )
+
+
+def _bfd(session: BfdSession) -> BfdStatus:
+    return BfdStatus(session.up, session.sent, session.got, session.failures)
 
 
 def _router_id(plan: BgpPlan | None) -> str:

@@ -94,9 +94,12 @@ def render_families(families: Sequence[Family]) -> Page:
 
 
 def _metric(family: Family) -> Metric:
-    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, UnknownMetricFamily
 
-    shape = CounterMetricFamily if family.kind is FamilyKind.COUNTER else GaugeMetricFamily
+    shapes = {FamilyKind.COUNTER: CounterMetricFamily, FamilyKind.UNTYPED: UnknownMetricFamily}
+    shape: type[GaugeMetricFamily | CounterMetricFamily | UnknownMetricFamily] = shapes.get(
+        family.kind, GaugeMetricFamily
+    )
     metric = shape(family.name, family.words, labels=family.labels)
     for labels, figure in family.rows.items():
         metric.add_metric(labels, figure)

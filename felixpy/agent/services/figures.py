@@ -1,15 +1,17 @@
 """Figures about Service addresses, in MetalLB's names: how full the pools are, and what this node announces.
 
-In: what the controller and the roles know; out: Families. Source: metallb internal/allocator/stats.go, speaker/main.go.
+In: what the controller, the roles and the responder know; out: Families.
+Source: metallb internal/allocator/stats.go, internal/layer2/stats.go, speaker/main.go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from felixpy.addresses import Prefix, format_address, mask_address
+from birdpy.l2.protocol import OwnedVip, Status
+from felixpy.addresses import Address, Prefix, format_address, mask_address
 from felixpy.controllers.pool_status import PoolCount
-from felixpy.metrics import Family
+from felixpy.metrics import Family, FamilyKind
 from felixpy.resources.service_types import Grant
 
 _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
@@ -18,12 +20,15 @@ _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
     ("ipv4_addresses_in_use_total", "IPv4 addresses of a pool that are held", lambda one: one.held4),
     ("ipv4_addresses_total", "IPv4 addresses that a pool can give out", lambda one: one.size4),
     ("ipv6_addresses_in_use_total", "IPv6 addresses of a pool that are held", lambda one: one.held6),
+    ("services_allocated_total", "Services that have an address of a pool", lambda one: one.services),
     ("ipv6_addresses_total", "IPv6 addresses that a pool can give out", lambda one: one.size6),
 )
 
 
-def announced_family(node: str, grants: Collection[Grant], announced: Collection[Prefix]) -> Family:
-    """`metallb_speaker_announced`: which addresses of which Services this node announces by BGP.
+def announced_family(
+    node: str, grants: Collection[Grant], announced: Collection[Prefix], answered: Collection[Address] = frozenset()
+) -> Family:
+    """`metallb_speaker_announced`: which addresses of which Services this node announces by BGP, or answers for.
 
     Cost    a look a grant for each length of the prefixes, however many these are.
     """
@@ -38,8 +43,30 @@ def announced_family(node: str, grants: Collection[Grant], announced: Collection
         )
         for service in grant.services
     }
+    rows |= {
+        (str(service), "layer2", node, format_address(grant.address)): 1.0
+        for grant in grants
+        if grant.address in answered
+        for service in grant.services
+    }
     words = "Addresses of Services that this node announces"
     return Family("metallb_speaker_announced", words, labels=("service", "protocol", "node", "ip"), rows=rows)
+
+
+_ANSWERS: tuple[tuple[str, str, Callable[[OwnedVip], int]], ...] = (
+    ("requests_received", "Questions for an address while this node had it", lambda one: one.questions),
+    ("responses_sent", "Answers to them", lambda one: one.answers),
+    ("gratuitous_sent", "Announcements to everybody", lambda one: one.announcements),
+)
+
+
+def answered_families(status: Status) -> Iterator[Family]:
+    """`metallb_layer2_...`: what went to and fro for each address, on all interfaces."""
+    for name, words, figure in _ANSWERS:
+        rows: dict[tuple[str, ...], float] = {}
+        for one in status.vips:
+            rows[(one.address,)] = rows.get((one.address,), 0.0) + figure(one)
+        yield Family(f"metallb_layer2_{name}", words, FamilyKind.UNTYPED, ("ip",), rows)
 
 
 class AllocatorFigures:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from birdpy.l2.election import Standing
@@ -37,6 +37,7 @@ from felixpy.agent.settings import Settings
 from felixpy.calc.announcing.layer2 import Layer2Calc, Layer2Delta, Layer2Vip
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceDelta
+from felixpy.metrics import Family
 from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref
@@ -47,6 +48,7 @@ SOCKET_NAME = "l2.sock"
 LOG_NAME = "l2.log"
 RECONNECT_S = 0.05
 ANSWER_TIMEOUT_S = 5.0
+FIGURES_TIMEOUT_S = 1.0
 
 
 class ResponderGone(Exception):
@@ -98,6 +100,22 @@ class Layer2Role:
             return await _tell(writer, asyncio.ensure_future(reader.readline()), Ask())
         finally:
             writer.close()
+
+    @property
+    def answered(self) -> frozenset[Address]:
+        """What this node answers for, on whatever interface."""
+        return frozenset(address for _, address in self._owned)
+
+    async def families(self) -> Iterable[Family]:
+        """What went to and fro for each address; nothing where the responder does not answer in time."""
+        from felixpy.agent.services.figures import answered_families
+
+        try:
+            async with asyncio.timeout(FIGURES_TIMEOUT_S):
+                status = await self.ask()
+        except (OSError, TimeoutError, ProtocolError, ResponderGone):
+            status = None
+        return answered_families(status) if status is not None else ()
 
     @property
     def settled(self) -> bool:
