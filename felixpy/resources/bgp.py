@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +21,7 @@ from felixpy.resources.bgp_documents import (
     SpeakerPeerDoc,
     SpeakerPeerSpec,
 )
+from felixpy.resources.bgp_extras import read_extras
 from felixpy.resources.bgp_types import (
     BfdProfile,
     BgpConfiguration,
@@ -39,6 +39,7 @@ from felixpy.resources.scalars import (
     read_interface,
     read_label_selector,
     read_prefix,
+    read_seconds,
     read_selector,
 )
 from felixpy.resources.services import read_community
@@ -48,8 +49,6 @@ PRIORITY_MOST = (1 << 31) - 2
 PASSWORD_KEY = "password"
 """The key of a `kubernetes.io/basic-auth` Secret that MetalLB reads."""
 PASSWORD_TYPE = "kubernetes.io/basic-auth"
-_DURATION_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
@@ -93,6 +92,7 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
         else _choice("spec.bindMode", spec.bind_mode, ("None", "NodeIP")) == "NodeIP",
         normal_priority4=spec.normal_priority4,
         normal_priority6=spec.normal_priority6,
+        extras=read_extras(doc.metadata.annotations),
         workload_peering=tuple(
             read_peering(f"spec.localWorkloadPeeringIPV{version}", text, version)
             for version, text in ((4, spec.local_peering4), (6, spec.local_peering6))
@@ -176,6 +176,7 @@ def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
         filters=tuple(spec.filters or ()),
         max_restart_s=read_seconds("spec.maxRestartTime", spec.max_restart_time),
         reverse=_choice("spec.reversePeering", spec.reverse_peering, ("Auto", "Manual")) != "Manual",
+        extras=read_extras(doc.metadata.annotations),
         peer_range=read_peer_range("spec.peerIP", spec.peer_ip) if in_range else None,
     )
 
@@ -237,6 +238,7 @@ def read_speaker_peer(doc: SpeakerPeerDoc, namespace: str) -> SpeakerPeer:
         bfd_profile=spec.bfd_profile,
         graceful_restart=spec.graceful_restart,
         multihop=spec.multihop,
+        extras=read_extras(doc.metadata.annotations),
         both_families=spec.dual_stack_address_family,
         unsupported=tuple(word for word, given in (("vrf", spec.vrf), ("holdTime 0", hold_s == 0)) if given),
     )
@@ -285,19 +287,6 @@ def read_priority(field: str, value: int | None) -> int | None:
     if value is not None and not 1 <= value <= PRIORITY_MOST:
         raise FieldError(field, f"{value} is not between 1 and {PRIORITY_MOST}")
     return value
-
-
-def read_seconds(field: str, text: str | None) -> int | None:
-    """A Go duration (`1m30s`) in whole seconds, rounded up."""
-    if not text or text == "0":
-        return None if not text else 0
-    parts = _DURATION_PARTS.findall(text)
-    if "".join(number + unit for number, unit in parts) != text or not text.isascii():
-        raise FieldError(field, f"{text!r} is no duration")
-    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    if seconds > 1 << 31:
-        raise FieldError(field, f"{text!r} is too long")
-    return int(-(-seconds // 1))
 
 
 def _choice(field: str, word: str | None, words: Iterable[str]) -> str:

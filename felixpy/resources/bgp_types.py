@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from felixpy.addresses import Address, Prefix
+from felixpy.resources.bgp_extras import NO_EXTRAS, SessionExtras
 from felixpy.selector import Selector
 
 
@@ -62,6 +63,8 @@ class BgpConfiguration:
     normal_priority6: int | None = None
     workload_peering: tuple[Address, ...] = ()
     """At which addresses, one a family, every node speaks with its own workloads."""
+    extras: SessionExtras = NO_EXTRAS
+    """Of the sessions of the mesh."""
 
 
 class NextHopMode(StrEnum):
@@ -100,6 +103,7 @@ class BgpPeer:
     max_restart_s: int | None = None
     reverse: bool = True
     peer_range: Prefix | None = None
+    extras: SessionExtras = NO_EXTRAS
 
 
 class MatchOperator(StrEnum):
@@ -193,6 +197,7 @@ class SpeakerPeer:
     multihop: bool | None = None
     both_families: bool = False
     unsupported: tuple[str, ...] = ()
+    extras: SessionExtras = NO_EXTRAS
 
 
 @dataclass(frozen=True, slots=True)

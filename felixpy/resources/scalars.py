@@ -22,6 +22,10 @@ INTERFACE_BYTES = 15
 _LABEL = re.compile(r"[A-Za-z0-9_./-]{1,512}")
 
 
+_DURATION_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
 class FieldError(ValueError):
     """A value does not fit its field."""
 
@@ -190,3 +194,16 @@ def read_label_selector(field: str, selector: LabelSelector | None, prefix: str 
     if not parts:
         return All()
     return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def read_seconds(field: str, text: str | None) -> int | None:
+    """A Go duration (`1m30s`) in whole seconds, rounded up."""
+    if not text or text == "0":
+        return None if not text else 0
+    parts = _DURATION_PARTS.findall(text)
+    if "".join(number + unit for number, unit in parts) != text or not text.isascii():
+        raise FieldError(field, f"{text!r} is no duration")
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    if seconds > 1 << 31:
+        raise FieldError(field, f"{text!r} is too long")
+    return int(-(-seconds // 1))

@@ -7,13 +7,15 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
 import pytest
 
 from birdpy.addresses import Prefix, parse_prefix
+from birdpy.fib import PathPut
 from birdpy.gobgp.plan import Announce, Withdraw
+from birdpy.gobgp.watch import watch
 from birdpy.intent import (
     Advertisement,
     Bfd,
@@ -56,9 +58,9 @@ router bgp 64512
 NO_RESTART = GracefulRestart(enabled=False)
 
 
-def start_frr(router: Router) -> Daemon:
+def start_frr(router: Router, text: str = FRR) -> Daemon:
     config = router.directory / "frr.conf"
-    config.write_text(FRR)
+    config.write_text(text)
     (router.directory / "bgpd.vty").unlink(missing_ok=True)
     argv = ["/usr/lib/frr/bgpd", "-S", "-Z", "-f", str(config), "-i", str(router.directory / "bgpd.pid")]
     argv += ["--vty_socket", str(router.directory), "-P", "0"]
@@ -67,11 +69,12 @@ def start_frr(router: Router) -> Daemon:
     return bgpd.wait_ready(lambda: (router.directory / "bgpd.vty").exists())
 
 
+def vtysh(router: Router, command: str) -> str:
+    return router.namespace.run("vtysh", "--vty_socket", router.directory, "-c", command, timeout_s=10)
+
+
 def frr_has(router: Router, prefix: Prefix) -> bool:
-    shown = router.namespace.run(
-        "vtysh", "--vty_socket", router.directory, "-c", "show bgp ipv4 unicast json", timeout_s=10
-    )
-    return str(prefix) in json.loads(shown)["routes"]
+    return str(prefix) in json.loads(vtysh(router, "show bgp ipv4 unicast json"))["routes"]
 
 
 @contextmanager
@@ -170,29 +173,95 @@ async def test_a_restarting_frr_keeps_its_routes_here_and_ours_there(routers4: l
         end_gobgpd(a)
 
 
-async def test_a_bird_that_stays_away_keeps_its_routes_for_the_long_lived_time(routers4: list[Router]) -> None:
-    a, b = routers4[:2]
-    config = bird_config(THEIRS, THEIR_OTHER).replace(
+LONG_LIVED = {
+    "bird": (
         "graceful restart on;",
         "graceful restart on; graceful restart time 2; long lived graceful restart on; long lived stale time 8;",
-    )
+    ),
+    "frr": (
+        " bgp graceful-restart restart-time 20",
+        " bgp graceful-restart restart-time 2\n bgp long-lived-graceful-restart stale-time 8",
+    ),
+}
+
+
+def start_long_lived(kind: str, router: Router, *prefixes: Prefix) -> Daemon:
+    """A neighbour that keeps and wants kept what is stale 2 s after a restart for 8 s more, as one that others lack."""
+    if kind == "bird":
+        return router.start_bird(bird_config(*prefixes).replace(*LONG_LIVED[kind]))
+    networks = "".join(f"  network {prefix}\n" for prefix in prefixes)
+    return start_frr(router, FRR.replace("  network 10.64.2.0/26\n", networks).replace(*LONG_LIVED[kind]))
+
+
+async def stale(router: Router) -> set[Prefix]:
+    """The prefixes whose paths gobgpd holds as long-lived stale ones."""
+    found: set[Prefix] = set()
+    async with router.driver() as driver, aclosing(watch(driver.client)) as batches:
+        async for batch in batches:
+            found |= {one.prefix for one in batch.events if isinstance(one, PathPut) and one.path.long_lived_stale}
+            if batch.snapshot_end:
+                return found
+    return found
+
+
+@pytest.mark.parametrize("kind", ["bird", "frr"])
+async def test_a_neighbour_that_stays_away_keeps_its_routes_for_the_long_lived_time(
+    routers4: list[Router], kind: str
+) -> None:
+    a, b = routers4[:2]
     restart = GracefulRestart(restart_time_s=2, deferral_time_s=2, long_lived_s=8)
     try:
-        bird = b.start_bird(config)
+        daemon = start_long_lived(kind, b, THEIRS, THEIR_OTHER)
         intent = intent_of(a, b, BLOCK)
         neighbors = {b.address: replace(intent.neighbors[b.address], graceful_restart=restart)}
         async with running(a, replace(intent, neighbors=neighbors)) as (role, kernel):
             await settled(kernel, THEIRS, THEIR_OTHER)
-            bird.kill()
+            daemon.kill()
             await until(lambda: not role.status().sessions[b.address].established)
-            await asyncio.sleep(4)
+
+            async def all_stale() -> bool:
+                return await stale(a) == {THEIRS, THEIR_OTHER}
+
+            await eventually_async(all_stale, within_s=20)
             assert set(kernel.routes) == {THEIRS, THEIR_OTHER}, "past the restart time"
             await until(lambda: not kernel.routes, within_s=20)
             b.others.clear()
-            b.start_bird(config.replace(f"route {THEIR_OTHER} blackhole;", ""))
+            start_long_lived(kind, b, THEIRS)
             await settled(kernel, THEIRS)
     finally:
         end_gobgpd(a)
+
+
+@pytest.mark.parametrize("kind", ["bird", "frr"])
+async def test_ours_are_kept_for_the_long_lived_time_while_we_stay_away(routers4: list[Router], kind: str) -> None:
+    a, b = routers4[:2]
+
+    def shown() -> str:
+        if kind == "bird":
+            return b.birdc("show", "route", "all")
+        return vtysh(b, f"show bgp ipv4 unicast {BLOCK}")
+
+    start_long_lived(kind, b, THEIRS)
+    restart = GracefulRestart(restart_time_s=2, deferral_time_s=2, long_lived_s=20)
+    neighbor = replace(session(a, b), graceful_restart=restart)
+    intent = BgpIntent(a.speaker(), {b.address: neighbor}, announcing(BLOCK))
+    a.start_gobgpd()
+    async with a.driver() as driver:
+        await make_so(driver, intent)
+        await established(driver)
+        await until(lambda: a.text in shown())
+    assert a.gobgpd is not None
+    a.gobgpd.kill()
+    mark = "(65535,6)" if kind == "bird" else "llgr-stale"
+    await until(lambda: mark in shown())
+    assert a.text in shown(), "past the restart time"
+    a.start_gobgpd()
+    async with a.driver() as driver:
+        await make_so(driver, intent, restarting=True)
+        await established(driver)
+        await until(lambda: a.text in shown() and mark not in shown())
+        await make_so(driver, replace(intent, advertisements={}))
+        await until(lambda: a.text not in shown())
 
 
 async def test_flapping_routes_end_as_they_are_and_cost_no_memory(routers4: list[Router]) -> None:

@@ -472,3 +472,19 @@ def test_a_prefix_in_place_of_an_address_waits_for_whoever_connects_from_it() ->
     assert plan.visitors == {anyone}
     assert plan.intent.policy.apart == (anyone, parse_address(OTHER_TOR)), "who has a session of his own is not meant"
     assert plan.refusals == ()
+
+
+def test_what_no_field_asks_for_stands_in_annotations() -> None:
+    notes = {"felixpy.io/prefix-limit": "1000", "felixpy.io/long-lived-restart-time": "1h"}
+    spec = {"peerIP": TOR, "asNumber": 65000}
+    calico = (
+        World().put("BGPPeer", "tor", spec, "projectcalico.org", metadata={"name": "tor", "annotations": notes}).tor
+    )
+    assert (calico.prefix_limit, calico.graceful_restart.long_lived_s, calico.graceful_restart.restart_time_s) == (
+        1000, 3600, 120,
+    )  # fmt: skip
+    given = {"myASN": 64512, "peerASN": 65000, "peerAddress": TOR, "enableGracefulRestart": True}
+    metallb = World().put("BGPPeer", "m/tor", given, "metallb.io", metadata={"name": "tor", "annotations": notes}).tor
+    assert (metallb.prefix_limit, metallb.graceful_restart.long_lived_s) == (1000, 3600)
+    meshed = World().put("BGPConfiguration", "default", {"asNumber": 64512}, metadata={"annotations": notes})
+    assert {one.graceful_restart.long_lived_s for one in meshed.intent.neighbors.values()} == {3600}

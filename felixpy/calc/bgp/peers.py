@@ -15,6 +15,7 @@ from birdpy.addresses import anyone_in, bare, format_address
 from birdpy.intent import ANY_AS, MULTIHOP_TTL_MAX, RESTART_TIME_S_MAX, Bfd, GracefulRestart
 from birdpy.topology import KERNELS_CHOICE, Wish
 from felixpy.calc.bgp.workloads import Selected
+from felixpy.resources.bgp_extras import SessionExtras
 from felixpy.resources.bgp_types import (
     BfdProfile,
     BgpFilter,
@@ -127,11 +128,14 @@ def derive_asked(tables: Tables, node: str, passwords: Passwords, around: Around
     return Asked(tuple(peers), refused, frozenset(links))
 
 
-def restart_within(limit_s: int | None) -> GracefulRestart | None:
-    """Graceful restart with a time that was asked for: none of it where that is no time at all."""
-    if limit_s is None:
+def restart_within(limit_s: int | None, extras: SessionExtras) -> GracefulRestart | None:
+    """Graceful restart with the times that were asked for: none of it where the first is no time at all."""
+    if limit_s is None and extras.long_lived_s is None:
         return None
-    return GracefulRestart(enabled=limit_s > 0, restart_time_s=min(limit_s, RESTART_TIME_S_MAX))
+    found = GracefulRestart(long_lived_s=extras.long_lived_s or 0)
+    if limit_s is None:
+        return found
+    return replace(found, enabled=limit_s > 0, restart_time_s=min(limit_s, RESTART_TIME_S_MAX))
 
 
 def select_nodes(selector: Selector, tables: Tables) -> frozenset[str]:
@@ -193,7 +197,7 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
     elif peer.node_selector is not None:
         local = select_nodes(peer.node_selector, tables)
     remote = select_nodes(peer.peer_selector, tables) if peer.peer_selector is not None else frozenset[str]()
-    restart = restart_within(peer.max_restart_s)
+    restart = restart_within(peer.max_restart_s, peer.extras)
     return topology.Peer(
         name=name,
         local_nodes=local,
@@ -209,6 +213,7 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
             keepalive_s=peer.keepalive_s,
             ttl_security_hops=peer.ttl_security_hops or None,
             allow_own_asn=peer.allow_local_as or None,
+            prefix_limit=peer.extras.prefix_limit,
             graceful_restart=restart,
         ),
         defaults=Wish(multihop_ttl=MULTIHOP_TTL_MAX, graceful_restart=GracefulRestart()),
@@ -255,7 +260,7 @@ def _speaker_peer(name: str, peer: SpeakerPeer, node: str, tables: Tables, passw
         else None
     )
     password = passwords.find(peer.password_secret) if peer.password_secret is not None else peer.password or None
-    restart = GracefulRestart(enabled=bool(peer.graceful_restart))
+    restart = GracefulRestart(enabled=bool(peer.graceful_restart), long_lived_s=peer.extras.long_lived_s or 0)
     return topology.Peer(
         name=name,
         local_nodes=frozenset({node}),
@@ -270,6 +275,7 @@ def _speaker_peer(name: str, peer: SpeakerPeer, node: str, tables: Tables, passw
             keepalive_s=peer.keepalive_s,
             connect_retry_s=peer.connect_retry_s,
             multihop_ttl=MULTIHOP_TTL_MAX if peer.multihop else None,
+            prefix_limit=peer.extras.prefix_limit,
             versions=(4, 6) if peer.both_families or peer.interface else None,
             graceful_restart=restart if peer.graceful_restart else None,
             bfd=bfd,

@@ -322,7 +322,7 @@ def _refusals(scene: Scene) -> Iterator[Refusal]:
 def _mesh(default: BgpConfiguration, passwords: Passwords) -> tuple[topology.Mesh, tuple[Refusal, ...]]:
     """The mesh; without its password there is none."""
     enabled = default.mesh is not False
-    restart = restart_within(default.mesh_restart_s)
+    restart = restart_within(default.mesh_restart_s, default.extras)
     key = default.mesh_password
     if not enabled or key is None:
         return topology.Mesh(enabled, Wish(graceful_restart=restart)), ()

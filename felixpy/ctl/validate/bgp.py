@@ -23,9 +23,10 @@ from felixpy.ctl.validate.fields import (
     Text,
     is_v6,
 )
-from felixpy.ctl.validate.metadata import Resource
+from felixpy.ctl.validate.metadata import Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 from felixpy.resources.bgp import PRIORITY_MOST, read_peer_range, read_peering
+from felixpy.resources.bgp_extras import LONG_LIVED, PREFIX_LIMIT, read_limit, read_long_lived
 from felixpy.resources.bgp_filters import OPERATIONS_MOST
 from felixpy.resources.scalars import FieldError
 
@@ -105,6 +106,16 @@ def _check_peering(text: str, version: int) -> str:
     return text
 
 
+def check_extras(metadata: Metadata) -> Iterator[Fault]:
+    """What an object that asks for sessions says of them in annotations."""
+    for annotation, read in ((PREFIX_LIMIT, read_limit), (LONG_LIVED, read_long_lived)):
+        if annotation in metadata.annotations:
+            try:
+                read("", metadata.annotations[annotation])
+            except FieldError as error:
+                yield Fault(("metadata", "annotations", annotation), error.why)
+
+
 class BgpConfigurationSpec(Shape):
     logSeverityScreen: str = ""
     nodeToNodeMeshEnabled: bool | None = None
@@ -158,6 +169,7 @@ class BGPConfiguration(Resource):
     spec: BgpConfigurationSpec = BgpConfigurationSpec()
 
     def faults(self) -> Iterator[Fault]:
+        yield from check_extras(self.metadata)
         name = self.metadata.name
         if name.startswith("node."):
             for field in CLUSTER_FIELDS:
@@ -215,6 +227,9 @@ def _is_v6_peer(text: str) -> bool:
 
 class BGPPeer(Resource):
     spec: BgpPeerSpec
+
+    def faults(self) -> Iterator[Fault]:
+        yield from check_extras(self.metadata)
 
 
 class LengthRange(Shape):

@@ -12,11 +12,12 @@ from pydantic import AfterValidator, Field
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.ctl.manifests import Path
+from felixpy.ctl.validate.bgp import check_extras
 from felixpy.ctl.validate.fields import Address, Duration, PortNumber, Text, check_community
 from felixpy.ctl.validate.metadata import LabelSelector, Resource
 from felixpy.ctl.validate.nodes import InterfaceName
 from felixpy.ctl.validate.shape import Fault, Shape
-from felixpy.resources.bgp import read_seconds
+from felixpy.resources.scalars import read_seconds
 from felixpy.resources.services import DRAINING_ANNOTATION
 
 Span = tuple[int, int, int]
@@ -216,6 +217,9 @@ class SpeakerPeerSpec(Shape):
 
 class BGPPeer(Resource):
     spec: SpeakerPeerSpec
+
+    def faults(self) -> Iterator[Fault]:
+        yield from check_extras(self.metadata)
 
 
 class BfdSpec(Shape):
