@@ -26,6 +26,7 @@ from felixpy.dataplane.rules import (
     CtState,
     CtStateIn,
     DestinationIsLocal,
+    DestinationNat,
     Dispatch,
     Drop,
     FamilyIs,
@@ -45,6 +46,7 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Remember,
     Report,
     Return,
     ReversePathFails,
@@ -54,6 +56,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     Side,
     SourceNat,
+    SourceSlotIn,
 )
 from felixpy.dataplane.sets import merge_prefixes
 
@@ -62,6 +65,8 @@ DIGEST_BYTES = 8
 ENCODING = 1
 """Part of every digest: a new number has the rules of an older encoder written anew."""
 COMMENT_BYTES = 120
+AGING_MOST = 65536
+"""Members of a set that ages: a flood of sources must not take the kernel's memory."""
 LOG_PREFIX_BYTES = 127
 """NF_LOG_PREFIXLEN less its NUL (linux/netfilter/nf_log.h)."""
 
@@ -175,6 +180,9 @@ def _render_match(match: Match) -> str:
             return f"fib daddr type {_not(match.negate)}local"
         case ServiceKnown():
             return f"{_endpoint(match.version, 'destination')} {_not(match.negate)}@{match.set_name}"
+        case SourceSlotIn():
+            texts = [str(slot) for slot in match.slots]
+            return f"jhash {_address(match.version, 'source')} mod {match.count} seed 0x0 {_one_or_set(texts)}"
         case Hairpin():
             family = _FAMILY[match.version]
             return f"{family} saddr . {family} daddr @{match.set_name}"
@@ -217,6 +225,12 @@ def _render_action(action: Action) -> str:
             if action.ports is not None:
                 to = f"{f'[{to}]' if version == 6 else to}:{_span(action.ports)}"
             return f"snat {_FAMILY[version]} to {to}"
+        case DestinationNat():
+            address = format_address(action.address)
+            where = address if version_of(action.address) == 4 else f"[{address}]"
+            return f"dnat {_FAMILY[version_of(action.address)]} to {where}:{action.port}"
+        case Remember():
+            return f"update @{action.set_name} {{ {_address(action.version, 'source')} timeout {action.timeout_s}s }}"
         case MapDestination():
             family = _FAMILY[action.version]
             return f"dnat {family} to {family} daddr map @{action.map_name}"
@@ -224,8 +238,7 @@ def _render_action(action: Action) -> str:
             family = _FAMILY[action.version]
             return f"snat {family} to {family} saddr . {family} daddr map @{action.map_name}"
         case Balance():
-            source = f"jhash {_address(action.version, 'source')} mod {action.count} seed 0x0"
-            slot = source if action.by_source else f"numgen random mod {action.count}"
+            slot = f"numgen random mod {action.count}"
             key = f"{_NODE_PORT if action.any_address else _endpoint(action.version, 'destination')} . {slot}"
             return f"meta l4proto {{ tcp, udp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
         case _:
@@ -275,6 +288,8 @@ def _render_set(it: Set, members: Members) -> str:
     lines = [f"\t{kind} {it.name} {{", f"\t\t{declared}"]
     if it.interval:
         lines.append("\t\tflags interval")
+    if it.ages:
+        lines += [f"\t\tsize {AGING_MOST}", "\t\tflags dynamic,timeout"]
     if members:
         elements = (_render_member(it, key, members[key]) for key in sorted(members))
         lines += ["\t\telements = {", ",\n".join(f"\t\t\t{element}" for element in elements), "\t\t}"]

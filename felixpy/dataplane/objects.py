@@ -240,12 +240,16 @@ class DataType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A named set or map of our table. `interval` sets hold prefixes, which must not overlap (see `merge_prefixes`)."""
+    """A named set or map of our table. `interval` sets hold prefixes, which must not overlap (see `merge_prefixes`).
+
+    The members of one that `ages` are the kernel's own business: rules put them there, and time takes them away.
+    """
 
     name: str
     type: SetType
     data: DataType = DataType.NONE
     interval: bool = False
+    ages: bool = False
 
     @property
     def key(self) -> Key:

@@ -160,6 +160,18 @@ class ServiceKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSlotIn:
+    """The hash of the source address, modulo `count`, is one of `slots` (ordered, not empty): the same on every node.
+
+    nft `jhash` with seed 0; iptables has a hash of its own.
+    """
+
+    version: Literal[4, 6]
+    count: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Hairpin:
     """source address . destination address is in the named set (an endpoint that reaches itself through a Service)."""
 
@@ -181,6 +193,7 @@ Match = (
     | ReversePathFails
     | DestinationIsLocal
     | ServiceKnown
+    | SourceSlotIn
     | Hairpin
 )
 
@@ -276,6 +289,26 @@ class SourceNat:
 
 
 @dataclass(frozen=True, slots=True)
+class DestinationNat:
+    """Destination becomes `address` and `port` (prerouting and output nat chains).
+
+    Goes with a ProtocolIs in the same rule.
+    """
+
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """The source address is in the named set (one that ages) for `timeout_s` from now on; the packet goes on."""
+
+    set_name: str
+    version: Literal[4, 6]
+    timeout_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class MapDestination:
     """Destination becomes the entry of `map_name` at the destination (prerouting and output nat chains).
 
@@ -301,15 +334,13 @@ class MapSource:
 class Balance:
     """Destination becomes the entry of `map_name` at daddr . protocol . dport . (slot modulo `count`).
 
-    With `any_address` the key has no daddr. The slot is random, or with `by_source` a hash of the source address (nft
-    `jhash`, seed 0), the same on every node. Nothing happens where the map has no such entry. For TCP and UDP; for
-    prerouting and output nat chains.
+    With `any_address` the key has no daddr. The slot is random. Nothing happens where the map has no such entry. For
+    TCP and UDP; for prerouting and output nat chains.
     """
 
     map_name: str
     version: Literal[4, 6]
     count: int
-    by_source: bool = False
     any_address: bool = False
 
 
@@ -326,6 +357,8 @@ Done = (
     | NoTrack
     | Masquerade
     | SourceNat
+    | DestinationNat
+    | Remember
     | MapDestination
     | MapSource
     | Balance

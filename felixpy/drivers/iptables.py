@@ -272,7 +272,7 @@ class IptablesDriver:
             name = names.get(kernel_name, kernel_name)
             known = self._world.sets.get(name)
             self._found[name] = found
-            one = known if known is not None else Set(name, it.type, interval=it.interval)
+            one = known if known is not None else Set(name, it.type, interval=it.interval, ages=it.ages)
             objects[one.key] = one
             if known is not None and is_expanded(known):
                 held = self._world.members(name)
@@ -356,7 +356,7 @@ def _blame(faults: Mapping[str, Fault], pending: Mapping[int, Op]) -> dict[int, 
 
 
 def _kernel_set(it: Set) -> KernelSet:
-    return KernelSet(set_kernel_name(it.name), it.type, it.interval)
+    return KernelSet(set_kernel_name(it.name), it.type, it.interval, it.ages)
 
 
 def _kernel_members(it: Set, members: Iterable[bytes]) -> frozenset[bytes]:

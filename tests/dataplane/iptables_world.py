@@ -73,7 +73,7 @@ SLOTS = tuple(encode_backend(BackendAddress(parse_address(f"10.65.0.{last}"), 80
 
 def small_objects() -> tuple[list[Object], Mapping[Set, Members]]:
     """An endpoint with a policy, and a Service with two backends."""
-    pick = pick_chain(SETS[4].frontends, SETS[4].backends, 4, len(SLOTS), sticky=False)
+    pick = pick_chain(SETS[4].frontends, SETS[4].backends, 4, len(SLOTS))
     fixed = (*base_objects(service_base_rules()), *service_objects(), Chain("tunnel-input"))
     members: dict[Set, Members] = {
         RED: {parse_address("10.65.0.2"): b""},

@@ -24,6 +24,7 @@ from felixpy.dataplane.rules import (
     Action,
     Balance,
     CtDestinationTranslated,
+    DestinationNat,
     Dispatch,
     FamilyIs,
     Goto,
@@ -38,10 +39,12 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Remember,
     ReversePathFails,
     Rule,
     SetMark,
     SourceNat,
+    SourceSlotIn,
 )
 from felixpy.dataplane.rules import Drop as DropPacket
 from felixpy.dataplane.sets import encode_port_key
@@ -87,6 +90,23 @@ def test_translation_from_a_range_of_ports() -> None:
     ported = Masquerade(ports=(40000, 40010))
     assert text(tcp, action=ported, place=Place(4, Table.NAT)) == [
         "-p 6 -j MASQUERADE --to-ports 40000-40010 --random-fully"
+    ]
+
+
+def test_affinity_is_a_set_of_clients_and_else_the_group_that_the_source_is_in() -> None:
+    nat, tcp = Place(4, Table.NAT), ProtocolIs(6)
+    kept = Remember("stay4-a", 4, 10800)
+    assert text(tcp, action=kept, place=nat) == ["-p 6 -j SET --add-set fpx-stay4-a src --exist --timeout 10800"]
+    assert text(tcp, action=kept, place=Place(6, Table.NAT)) == []
+    to = DestinationNat(parse_address("10.0.0.1"), 80)
+    assert text(tcp, action=to, place=nat) == ["-p 6 -j DNAT --to-destination 10.0.0.1:80"]
+    assert text(tcp, action=to, place=Place(6, Table.NAT)) == []
+    cluster, mark = "-m cluster --cluster-total-nodes", "-j MARK --set-xmark"
+    assert text(SourceSlotIn(4, 64, (0, 5)), place=nat)[1:3] == [
+        f"{cluster} 32 --cluster-local-node 1 --cluster-hash-seed 0x1"
+        f" {cluster} 2 --cluster-local-node 1 --cluster-hash-seed 0x2 {mark} 0x400000/0x400000",
+        f"{cluster} 32 --cluster-local-node 3 --cluster-hash-seed 0x1"
+        f" {cluster} 2 --cluster-local-node 2 --cluster-hash-seed 0x2 {mark} 0x400000/0x400000",
     ]
 
 

@@ -28,6 +28,9 @@ SCENARIOS = [
     scenarios.test_source_ranges_let_in_only_those_named,
     scenarios.test_internal_policy_local_never_leaves_the_node,
     scenarios.test_clients_with_affinity_spread_over_the_backends,
+    scenarios.test_clients_with_affinity_stay_when_a_backend_comes_and_move_when_theirs_goes,
+    scenarios.test_a_client_is_forgotten_when_it_was_away_for_the_timeout,
+    scenarios.test_all_frontends_of_a_service_know_its_clients,
     scenarios.test_a_backend_that_goes_gets_no_new_connection,
     scenarios.test_when_the_service_goes_nothing_of_it_stays_in_the_kernel,
 ]

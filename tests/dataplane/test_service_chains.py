@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from hypothesis import given, settings
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 from felixpy.addresses import parse_prefix
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceCalc, ServiceDelta
-from felixpy.calc.services.frontends import FrontendIntent, Origin
+from felixpy.calc.services.frontends import Frontend, FrontendIntent, Origin
+from felixpy.dataplane.chains.affinity import spread_slots
 from felixpy.dataplane.chains.causes import NO_LOCAL_BACKEND
 from felixpy.dataplane.chains.report import cause_chain
 from felixpy.dataplane.chains.service_sets import SETS, encode_backend, encode_slot
@@ -21,14 +21,38 @@ from felixpy.dataplane.chains.services import (
     render_services,
     service_base_rules,
     service_objects,
-    spread_sticky,
 )
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Key, Object, Set
-from felixpy.dataplane.rules import Balance, Dispatch, Goto, Jump, NetIn, Return, ServiceKnown
+from felixpy.dataplane.rules import (
+    Balance,
+    DestinationNat,
+    Dispatch,
+    Goto,
+    Jump,
+    NetIn,
+    Remember,
+    Return,
+    ServiceKnown,
+    SetHas,
+    SourceSlotIn,
+)
 from felixpy.dataplane.sets import encode_port_key
 from felixpy.resources.kinds import Name
-from tests.calc.service_world import ME, SERVICE_CHANGES, Change, at, backend, grant, service, service_of, slice_of, to
+from tests.calc.service_world import (
+    ME,
+    SERVICE_CHANGES,
+    UDP,
+    Change,
+    at,
+    backend,
+    grant,
+    on_node,
+    service,
+    service_of,
+    slice_of,
+    to,
+)
 
 VIP = at("203.0.113.1")
 KEY = encode_port_key(*VIP)
@@ -47,7 +71,7 @@ def test_a_frontend_is_an_entry_and_one_slot_a_backend() -> None:
         FOUR.services: {KEY: b"goto svc-pick4-2"},
         FOUR.backends: {encode_slot(VIP, slot): encode_backend(one) for slot, one in enumerate(TWO)},
     }
-    assert made.chains[0].rules[0].action == Balance("eps4", 4, 2)
+    assert made.objects[0].rules[0].action == Balance("eps4", 4, 2)
     assert made.shared == ((FOUR.addresses, VIP.address),)
 
 
@@ -76,24 +100,40 @@ def test_other_ports_of_an_external_address_are_left_alone() -> None:
 def test_equal_source_ranges_share_a_chain_and_the_other_family_is_shut() -> None:
     ranges = (parse_prefix("192.0.2.0/24"), parse_prefix("192.0.2.128/25"))
     here, there = (render_frontend(at("203.0.113.1", port), intent(source_ranges=ranges)) for port in (80, 443))
-    assert here.chains == there.chains
-    assert [rule.matches for rule in here.chains[0].rules] == [(NetIn("source", (ranges[0],)),), ()]
+    assert here.objects == there.objects
+    assert [rule.matches for rule in here.objects[0].rules] == [(NetIn("source", (ranges[0],)),), ()]
     six = render_frontend(at("2001:db8::1"), intent(source_ranges=ranges))
-    assert [type(rule.action) for rule in six.chains[0].rules if isinstance(rule.action, Return)] == []
+    assert [type(rule.action) for rule in six.objects[0].rules if isinstance(rule.action, Return)] == []
 
 
 def test_a_backend_that_goes_moves_its_own_clients_only() -> None:
     backends = tuple(to(f"10.0.0.{number}") for number in range(1, 6))
-    before, after = spread_sticky(backends), spread_sticky(backends[1:])
-    moved = {old for old, new in zip(before, after, strict=True) if old != new}
-    assert moved == {backends[0]}
-    assert set(after) == set(backends[1:])
+    before, after = spread_slots(backends), spread_slots(backends[1:])
+    assert all(set(before[one]) <= set(after[one]) for one in backends[1:])
+    assert sorted(slot for slots in after.values() for slot in slots) == list(range(64))
 
 
-def test_affinity_takes_the_slot_from_the_source() -> None:
+def test_affinity_asks_who_was_there_of_late_and_then_the_slot_of_the_source() -> None:
     made = render_frontend(VIP, intent(inside=TWO, outside=TWO, affinity_timeout_s=10800))
-    assert made.chains[0].rules[0].action == Balance("eps4", 4, 64, by_source=True)
-    assert set(Counter(made.own[FOUR.backends].values())) == {encode_backend(one) for one in TWO}
+    choice, first, second = (one for one in made.objects if isinstance(one, Chain))
+    sets = [one for one in made.objects if isinstance(one, Set)]
+    assert all(one.ages for one in sets)
+    asked = [(rule.action, type(rule.matches[0])) for rule in choice.rules]
+    ends = [Goto(first.name), Goto(second.name)]
+    assert asked == [(one, kind) for kind in (SetHas, SourceSlotIn) for one in ends]
+    assert [rule.action for rule in first.rules] == [Remember(sets[0].name, 4, 10800), DestinationNat(*TWO[0])]
+    assert FOUR.backends not in made.own
+
+
+def test_frontends_of_a_service_share_what_is_known_of_clients_and_a_timeout_makes_no_difference() -> None:
+    def sets(frontend: Frontend, timeout_s: int, protocol: int = 6) -> set[Set]:
+        made = render_frontend(
+            frontend._replace(protocol=protocol), intent(inside=TWO, outside=TWO, affinity_timeout_s=timeout_s)
+        )
+        return {one for one in made.objects if isinstance(one, Set)}
+
+    assert sets(VIP, 10) == sets(at("203.0.113.9"), 10) == sets(on_node(30080), 10) == sets(VIP, 20)
+    assert not sets(VIP, 10) & sets(VIP, 10, UDP)
 
 
 def test_everything_that_a_rule_names_is_there() -> None:

@@ -33,6 +33,7 @@ from tests.calc.service_world import (
 )
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import NameServer, ask_tcp
+from tests.support.wait import eventually
 
 VIP, VIP6 = "203.0.113.1", "2001:db8:1::1"
 CLUSTER_IP = "10.96.0.1"
@@ -302,6 +303,46 @@ def test_clients_with_affinity_spread_over_the_backends(place: Place, services: 
         place.client.ip("address", "replace", f"192.0.2.{number}/24", "dev", "eth0")
     answers = {ask_tcp(place.client, VIP, 80, source=f"192.0.2.{number}") for number in range(20, 36)}
     assert {answer.split()[0] for answer in answers if answer} == {"pod1", "remote"}
+
+
+CLIENTS = tuple(f"192.0.2.{number}" for number in range(20, 36))
+
+
+def where_clients_go(place: Place) -> list[str]:
+    """The backend of each of 16 clients, in order."""
+    for client in CLIENTS:
+        place.client.ip("address", "replace", f"{client}/24", "dev", "eth0")
+    return [(ask_tcp(place.client, VIP, 80, source=client) or "nobody").split()[0] for client in CLIENTS]
+
+
+def test_clients_with_affinity_stay_when_a_backend_comes_and_move_when_theirs_goes(
+    place: Place, services: ServiceNode
+) -> None:
+    services.see(*vip(service_of(affinity_s=10800), (POD1, ME)))
+    assert set(where_clients_go(place)) == {"pod1"}
+    services.see(*vip(service_of(affinity_s=10800), (POD1, ME), (POD2, ME), (REMOTE, OTHER)))
+    assert set(where_clients_go(place)) == {"pod1"}, "by hash alone two of three would have moved"
+    services.see(*vip(service_of(affinity_s=10800), (POD2, ME), (REMOTE, OTHER)))
+    moved = where_clients_go(place)
+    assert set(moved) == {"pod2", "remote"}
+    services.see(*vip(service_of(affinity_s=10800), (POD1, ME), (POD2, ME), (REMOTE, OTHER)))
+    assert where_clients_go(place) == moved, "one that is back is a new one"
+
+
+def test_a_client_is_forgotten_when_it_was_away_for_the_timeout(place: Place, services: ServiceNode) -> None:
+    services.see(*vip(service_of(affinity_s=1), (POD1, ME)))
+    assert set(where_clients_go(place)) == {"pod1"}
+    services.see(*vip(service_of(affinity_s=1), (POD1, ME), (POD2, ME)))
+    eventually(lambda: set(where_clients_go(place)) == {"pod1", "pod2"}, every_s=1.5)
+
+
+def test_all_frontends_of_a_service_know_its_clients(place: Place, services: ServiceNode) -> None:
+    both = service_of(affinity_s=10800, cluster=CLUSTER_IP)
+    services.see(*vip(both, (POD1, ME)))
+    assert set(where_clients_go(place)) == {"pod1"}
+    services.see(*vip(both, (POD1, ME), (POD2, ME), (REMOTE, OTHER)))
+    answers = {(ask_tcp(place.client, CLUSTER_IP, 80, source=client) or "nobody").split()[0] for client in CLIENTS}
+    assert answers == {"pod1"}
 
 
 def test_a_backend_that_goes_gets_no_new_connection(place: Place, services: ServiceNode) -> None:

@@ -21,6 +21,7 @@ from felixpy.dataplane.rules import (
     CtState,
     CtStateIn,
     DestinationIsLocal,
+    DestinationNat,
     Dispatch,
     Drop,
     FamilyIs,
@@ -40,6 +41,7 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Remember,
     Report,
     Return,
     ReversePathFails,
@@ -48,6 +50,7 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
     SourceNat,
+    SourceSlotIn,
 )
 from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
@@ -78,6 +81,8 @@ def target(address: str, port: int) -> bytes:
 SETS: Mapping[Set, Members] = {
     Set("s4", SetType.IPV4): {parse_address("10.0.0.1"): b"", parse_address("10.0.0.2"): b""},
     Set("s6", SetType.IPV6): {parse_address("fd00::1"): b""},
+    Set("stay4", SetType.IPV4, ages=True): {},
+    Set("stay6", SetType.IPV6, ages=True): {},
     Set("n4", SetType.IPV4, interval=True): {
         parse_address("10.0.0.0") + b"\x08": b"",
         parse_address("11.0.0.0") + b"\x08": b"",
@@ -190,6 +195,10 @@ MATCHES: Mapping[str, tuple[Match, ...]] = {
     "other destination": (DestinationIsLocal(negate=True),),
     "service": (ServiceKnown("p4", 4),),
     "service 6 negated": (ServiceKnown("p6", 6, negate=True),),
+    "slot of a source": (SourceSlotIn(4, 64, (5,)),),
+    "slots of a source": (SourceSlotIn(4, 64, (0, 5, 63)),),
+    "slots of a source 6": (SourceSlotIn(6, 128, (1, 2, 127)),),
+    "source that went there of late": (SetHas("source", "stay4", 4),),
     "hairpin": (Hairpin("pair4", 4),),
     "hairpin 6": (Hairpin("pair6", 6),),
     "much": (InterfaceIs("in", "cali*"), SetHas("source", "n4", 4), SetHas("destination", "s4", 4), TCP,
@@ -234,12 +243,12 @@ ACTIONS: Mapping[str, tuple[BaseHook | None, tuple[Match, ...], Action]] = {
     "map source 6": (POSTROUTING, (CtDestinationTranslated(),), MapSource("floating-back6", 6)),
     "balance": (NAT, (), Balance("eps4", 4, 2)),
     "balance 6": (NAT, (FamilyIs(6),), Balance("eps6", 6, 3)),
-    "balance by source": (NAT, (), Balance("eps4", 4, 64, by_source=True)),
-    "balance by source 6": (NAT, (), Balance("eps6", 6, 128, by_source=True)),
+    "destination": (NAT, (TCP,), DestinationNat(parse_address("10.0.0.1"), 8080)),
+    "destination 6": (NAT, (ProtocolIs(17),), DestinationNat(parse_address("fd00::1"), 53)),
+    "remember": (NAT, (TCP,), Remember("stay4", 4, 10800)),
+    "remember 6": (NAT, (), Remember("stay6", 6, 3)),
     "balance a node port": (NAT, (), Balance("nport-eps4", 4, 2, any_address=True)),
     "balance a node port 6": (NAT, (), Balance("nport-eps6", 6, 1, any_address=True)),
-    "balance a node port by source": (NAT, (), Balance("nport-eps4", 4, 64, by_source=True, any_address=True)),
-    "balance a node port by source 6": (NAT, (), Balance("nport-eps6", 6, 64, by_source=True, any_address=True)),
 }
 
 TARGETS = (Chain("one", (Rule(Accept()),)), Chain("two", (Rule(Return()),)))

@@ -62,7 +62,7 @@ def render_service(facts: Facts, nodes: Nodes) -> Iterator[str]:
     told = [
         ("type", service.type),
         ("policy", f"external {service.external_policy}, internal {service.internal_policy}"),
-        ("affinity", "by client" if service.affinity_timeout_s else "none"),
+        ("affinity", f"by client, {service.affinity_timeout_s} s" if service.affinity_timeout_s else "none"),
         ("sources", list_some([str(one) for one in service.source_ranges]) or "all"),
     ]
     if facts.health_port:

@@ -3,8 +3,7 @@
 In: frontends and what is to become of connections to them; out: chains, and members of the sets of service_sets.py.
 One chain per number of slots, not per Service: programming stays linear where a chain a Service is not (10,000
 Services 84 s against 2.6 s; nftables proxier of Kubernetes, PR 140723). A backend that changes rewrites the slots of
-its own frontends. Client affinity is a hash of the source over slots filled by rendezvous: no state, the same on every
-node, and a backend that goes moves only its own clients; the timeout is not needed then.
+its own frontends. Only where a Service wants client affinity there are chains of its own (affinity.py).
 A node port is looked up where the destination is one of the node's own addresses but loopback, after the addresses of
 Services. Never a route for an address: one of type blackhole breaks connections of the node itself.
 """
@@ -21,6 +20,7 @@ from felixpy.calc.options import DEFAULTS, Options
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import BackendAddress, Frontend, FrontendIntent, Origin
+from felixpy.dataplane.chains.affinity import Stay, sticky_objects
 from felixpy.dataplane.chains.causes import NO_LOCAL_BACKEND, NO_SUCH_PORT, OF_SERVICES, SOURCE_NOT_ALLOWED, UNSERVED
 from felixpy.dataplane.chains.host import NODES
 from felixpy.dataplane.chains.report import cause_chain, common_chains, end_in
@@ -50,8 +50,6 @@ from felixpy.dataplane.rules import (
 )
 from felixpy.dataplane.sets import VERSIONS, Version, merge_prefixes
 
-STICKY_SLOTS = 64
-"""Slots of a frontend with client affinity: at least these, and at least four a backend."""
 OUTSIDE_CHAIN = "svc-outside"
 MASQUERADE_CHAIN = "svc-masquerade"
 NODE_PORT_CHAIN = "node-ports"
@@ -165,26 +163,14 @@ def _refusals(version: Version) -> tuple[Rule, ...]:
     )
 
 
-def spread_sticky(backends: tuple[BackendAddress, ...]) -> tuple[BackendAddress, ...]:
-    """One backend per slot: each slot's by rendezvous, so that a backend that goes frees only its own slots."""
-    slots = STICKY_SLOTS
-    while slots < 4 * len(backends):
-        slots *= 2
-    encoded = [(encode_backend(backend), backend) for backend in backends]
-    return tuple(
-        max(encoded, key=lambda one: blake2b(one[0], digest_size=8, salt=slot.to_bytes(4, "big")).digest())[1]
-        for slot in range(slots)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class FrontendObjects:
-    """What one frontend is in the kernel: chains that it shares with others, and its members by set.
+    """What one frontend is in the kernel: chains and sets that it shares with others, and its members by set.
 
     `own` belongs to this frontend alone; `shared` may be another frontend's as well.
     """
 
-    chains: tuple[Chain, ...]
+    objects: tuple[Chain | Set, ...]
     own: Mapping[Set, Mapping[bytes, bytes]]
     shared: tuple[tuple[Set, bytes], ...]
 
@@ -195,16 +181,19 @@ def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjec
     sets, on_node = SETS[version], frontend.is_node_port
     maps = sets.node_ports if on_node else sets.frontends
     key = encode_frontend(frontend)
-    chains: list[Chain] = []
+    objects: list[Chain | Set] = []
     own: dict[Set, Mapping[bytes, bytes]] = {}
 
     def steer(backends: tuple[BackendAddress, ...], verdicts: Set, slots: Set) -> None:
-        sticky = intent.affinity_timeout_s > 0
-        spread = spread_sticky(backends) if sticky and len(backends) > 1 else backends
-        chain = pick_chain(maps, slots, version, len(spread), sticky and len(backends) > 1)
-        chains.append(chain)
+        if intent.affinity_timeout_s:
+            stay = Stay(intent.service, frontend.protocol, intent.affinity_timeout_s)
+            chain, needed = sticky_objects(stay, backends)
+            objects.extend((chain, *needed))
+        else:
+            chain = pick_chain(maps, slots, version, len(backends))
+            objects.append(chain)
+            own[slots] = {encode_slot(frontend, at): encode_backend(backend) for at, backend in enumerate(backends)}
         own[verdicts] = {key: f"goto {chain.name}".encode()}
-        own[slots] = {encode_slot(frontend, slot): encode_backend(backend) for slot, backend in enumerate(spread)}
 
     if intent.inside:
         steer(intent.inside, maps.services, maps.backends)
@@ -220,20 +209,20 @@ def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjec
         own[maps.unserved] = {key: f"goto {cause_chain(UNSERVED)}".encode() if on_node else b""}
     if intent.source_ranges:
         guard = guard_chain(intent.source_ranges, version)
-        chains.append(guard)
+        objects.append(guard)
         own[sets.guards] = {key: f"jump {guard.name}".encode()}
     shared = [(sets.hairpins, address + address) for address in intent.hairpins]
     if intent.origin in (Origin.CLUSTER, Origin.GRANT):
         shared.append((sets.addresses, frontend.address))
-    return FrontendObjects(tuple(chains), own, tuple(shared))
+    return FrontendObjects(tuple(objects), own, tuple(shared))
 
 
-def pick_chain(maps: Steering, slots: Set, version: Version, count: int, sticky: bool) -> Chain:
+def pick_chain(maps: Steering, slots: Set, version: Version, count: int) -> Chain:
     """The chain that takes one of `count` slots; all frontends with so many use it."""
     where = "out" if slots is maps.backends_outside else "pick"
     on_node = maps is SETS[version].node_ports
-    name = f"{'nport' if on_node else 'svc'}-{where}{version}-{'source-' if sticky else ''}{count}"
-    return Chain(name, (Rule(Balance(slots.name, version, count, sticky, on_node)),))
+    name = f"{'nport' if on_node else 'svc'}-{where}{version}-{count}"
+    return Chain(name, (Rule(Balance(slots.name, version, count, on_node)),))
 
 
 def guard_chain(ranges: Iterable[Prefix], version: Version) -> Chain:
@@ -252,7 +241,7 @@ class ServiceTables:
 
     def __init__(self) -> None:
         self._intents: dict[Frontend, FrontendIntent] = {}
-        self._chain_users: Counter[Key] = Counter()
+        self._users: Counter[Key] = Counter()
         self._shared_users: Counter[tuple[Set, bytes]] = Counter()
 
     @property
@@ -278,22 +267,22 @@ class ServiceTables:
         made = render_frontend(frontend, intent) if intent is not None else _NOTHING
         members = [*((target, key) for target, entries in made.own.items() for key in entries), *made.shared]
         sets = {target.key for target, _ in members}
-        return (*_STEERING, *(chain.key for chain in made.chains), *sets), members
+        return (*_STEERING, *(one.key for one in made.objects), *sets), members
 
     def members(self) -> Mapping[Set, Members]:
         """All members of every set that has some."""
         return render_services(self._intents)[1]
 
     def _take_over(self, old: FrontendObjects, new: FrontendObjects, changes: Changes) -> None:
-        for chain in new.chains:
-            self._chain_users[chain.key] += 1
-            if self._chain_users[chain.key] == 1:
-                changes.objects[chain.key] = chain
-        for chain in old.chains:
-            self._chain_users[chain.key] -= 1
-            if not self._chain_users[chain.key]:
-                del self._chain_users[chain.key]
-                changes.objects[chain.key] = None
+        for one in new.objects:
+            self._users[one.key] += 1
+            if self._users[one.key] == 1:
+                changes.objects[one.key] = one
+        for one in old.objects:
+            self._users[one.key] -= 1
+            if not self._users[one.key]:
+                del self._users[one.key]
+                changes.objects[one.key] = None
         for target in {*old.own, *new.own}:
             was, now = old.own.get(target, {}), new.own.get(target, {})
             gone = {key: data for key, data in was.items() if key not in now}
@@ -321,14 +310,14 @@ _STEERING = tuple(Chain(name).key for name in (*service_base_rules(), OUTSIDE_CH
 def render_services(
     frontends: Mapping[Frontend, FrontendIntent],
 ) -> tuple[Mapping[Key, Object], Mapping[Set, Mapping[bytes, bytes]]]:
-    """All chains, and all members of each set that has some, from scratch."""
-    chains: dict[Key, Object] = {}
+    """All chains and sets that are not always there, and all members of each set that has some, from scratch."""
+    objects: dict[Key, Object] = {}
     members: dict[Set, dict[bytes, bytes]] = {}
     for frontend, intent in frontends.items():
         made = render_frontend(frontend, intent)
-        chains.update((chain.key, chain) for chain in made.chains)
+        objects.update((one.key, one) for one in made.objects)
         for target, entries in made.own.items():
             members.setdefault(target, {}).update(entries)
         for target, key in made.shared:
             members.setdefault(target, {})[key] = b""
-    return chains, members
+    return objects, members

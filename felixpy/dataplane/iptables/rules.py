@@ -14,6 +14,7 @@ from typing import assert_never
 
 from felixpy.addresses import format_address, version_of
 from felixpy.dataplane.iptables.names import chain_kernel_name, set_kernel_name
+from felixpy.dataplane.iptables.services import match_slots, translate_to
 from felixpy.dataplane.iptables.terms import Inexpressible, Lookup, Place, Table
 from felixpy.dataplane.nftables import distinct_nets, distinct_ranges, printable, report_text
 from felixpy.dataplane.objects import Members
@@ -31,6 +32,7 @@ from felixpy.dataplane.rules import (
     CtState,
     CtStateIn,
     DestinationIsLocal,
+    DestinationNat,
     Dispatch,
     Drop,
     FamilyIs,
@@ -50,6 +52,7 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Remember,
     Report,
     Return,
     ReversePathFails,
@@ -58,6 +61,7 @@ from felixpy.dataplane.rules import (
     SetHas,
     SetMark,
     SourceNat,
+    SourceSlotIn,
 )
 from felixpy.resources.scalars import PORTED
 
@@ -183,7 +187,7 @@ def _seek(matches: Iterable[Match], place: Place, protocol: int | None, lookup: 
 
 def _version(match: Match) -> int | None:
     match match:
-        case FamilyIs() | SetHas() | IcmpIs() | ServiceKnown() | Hairpin():
+        case FamilyIs() | SourceSlotIn() | SetHas() | IcmpIs() | ServiceKnown() | Hairpin():
             return match.version
         case NetIn():
             return match.nets[0].version
@@ -223,6 +227,8 @@ def _add_match(match: Match, sought: _Sought, place: Place, protocol: int | None
             words.append("-m rpfilter --invert")
         case DestinationIsLocal(negate):
             words.append(f"-m addrtype {_not(negate)}--dst-type LOCAL")
+        case SourceSlotIn():
+            sought.blocks.append(list(match_slots(match)))
         case Hairpin(name):
             sought.blocks.append(_hairpins(lookup.members(name)))
         case _:
@@ -349,6 +355,13 @@ def _targets(action: Action, sought: _Sought, place: Place) -> tuple[str, ...]:
             if ports is not None:
                 source = f"{source if place.version == 4 else f'[{source}]'}:{ports[0]}-{ports[1]}"
             return (_only(Table.NAT, table, f"-j SNAT --to-source {source}"),)
+        case DestinationNat(address, port):
+            return (
+                (_only(Table.NAT, table, translate_to(address, port)),) if version_of(address) == place.version else ()
+            )
+        case Remember(name, version, timeout_s):
+            kept = f"-j SET --add-set {set_kernel_name(name)} src --exist --timeout {timeout_s}"
+            return (kept,) if version == place.version else ()
         case Balance():
             raise Inexpressible("balancing is reached by something else than a frontend")
         case Dispatch() | MapDestination() | MapSource():

@@ -177,8 +177,7 @@ class World:
 
 def frontend_chain(balance: Balance, key: bytes) -> str:
     """Name of the chain of one frontend."""
-    how = "source" if balance.by_source else "pick"
-    return chain_kernel_name(f"{balance.map_name} {how} {balance.count} {key.hex()}")
+    return chain_kernel_name(f"{balance.map_name} pick {balance.count} {key.hex()}")
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from felixpy.dataplane.rules import (
     ReversePathFails,
     ServiceKnown,
     SetHas,
+    SourceSlotIn,
 )
 from felixpy.resources.scalars import PORTED
 
@@ -65,6 +66,8 @@ def satisfies(match: Match, packet: Packet, kernel: KernelState) -> bool:
             return (packet.destination in kernel.local) != negate
         case ServiceKnown(set_name, version, negate):
             return packet.version == version and kernel.has(set_name, packet.port_key("destination")) != negate
+        case SourceSlotIn(version, count, slots):
+            return packet.version == version and packet.slot % count in slots
         case Hairpin(set_name, version):
             return packet.version == version and kernel.has(set_name, packet.source + packet.destination)
         case _:

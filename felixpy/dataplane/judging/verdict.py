@@ -22,6 +22,7 @@ from felixpy.dataplane.rules import (
     Action,
     Balance,
     CtState,
+    DestinationNat,
     Dispatch,
     Done,
     Drop,
@@ -33,6 +34,7 @@ from felixpy.dataplane.rules import (
     Masquerade,
     NoTrack,
     Reject,
+    Remember,
     Report,
     Return,
     Rule,
@@ -262,6 +264,11 @@ class _Walk:
             case SourceNat(address, _):
                 self.packet = replace(self.packet, source=address)
                 return _Next.HOOK
+            case DestinationNat(address, port):
+                self._translate(BackendAddress(address, port))
+                return _Next.HOOK
+            case Remember():
+                return _Next.RULE
             case MapDestination():
                 address = self._find_mapped(action) or self.packet.destination
                 self.packet = replace(self.packet, destination=address, translated=True)

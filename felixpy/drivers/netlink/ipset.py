@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Self
 
+from felixpy.dataplane.nftables import AGING_MOST
 from felixpy.dataplane.objects import SetType
 from felixpy.dataplane.sets import encode_port_key
 from felixpy.drivers.netlink.codec import (
@@ -55,7 +56,7 @@ _SUBSYSTEM = 6
 _PROTOCOL_VERSION = 6
 _CREATE, _DESTROY, _LIST, _ADD, _DEL = 2, 3, 7, 9, 10
 _PROTOCOL, _SETNAME, _TYPENAME, _REVISION_OF_TYPE, _FAMILY, _DATA, _ADT, _LINENO = 1, 2, 3, 4, 5, 7, 8, 9
-_IP, _CIDR, _PORT, _PROTO, _MAXELEM = 1, 3, 4, 7, 19
+_IP, _CIDR, _PORT, _TIMEOUT, _PROTO, _MAXELEM = 1, 3, 4, 6, 7, 19
 _NET_BYTEORDER = 0x4000
 _GENERIC = Struct(">BBH")
 _AF_INET, _AF_INET6 = 2, 10
@@ -65,11 +66,15 @@ _REVISION = 1
 
 @dataclass(frozen=True, slots=True)
 class KernelSet:
-    """A set by its kernel name; `interval` sets hold prefixes, and none of length 0."""
+    """A set by its kernel name; `interval` sets hold prefixes, and none of length 0.
+
+    Of one that `ages` no member is read.
+    """
 
     name: str
     type: SetType
     interval: bool = False
+    ages: bool = False
 
 
 _TYPE_NAMES: Mapping[tuple[SetType, bool], str] = {
@@ -112,7 +117,11 @@ class IpsetClient:
                 attribute_text(_TYPENAME, _TYPE_NAMES[it.type, it.interval]),
                 attribute_u8(_REVISION_OF_TYPE, _REVISION),
                 attribute_u8(_FAMILY, _AF_INET if it.type in (SetType.IPV4, SetType.IPV4_PORT) else _AF_INET6),
-                nested(_DATA, attribute_be32(_MAXELEM | _NET_BYTEORDER, MOST_MEMBERS)),
+                nested(
+                    _DATA,
+                    attribute_be32(_MAXELEM | _NET_BYTEORDER, AGING_MOST if it.ages else MOST_MEMBERS),
+                    *((attribute_be32(_TIMEOUT | _NET_BYTEORDER, 0),) if it.ages else ()),
+                ),
             )
         )
         self._request(_CREATE, it.name, body)
@@ -162,9 +171,10 @@ class IpsetClient:
             if _TYPENAME in attributes:
                 key = parse_text(attributes[_TYPENAME]), attributes[_FAMILY][0]
                 if key in _TYPES:
-                    known[name] = KernelSet(name, *_TYPES[key])
+                    ages = _TIMEOUT in parse_attributes(attributes.get(_DATA, b""))
+                    known[name] = KernelSet(name, *_TYPES[key], ages)
                     found[known[name]] = set()
-            if name in known:
+            if name in known and not known[name].ages:
                 found[known[name]].update(_parse_members(known[name], attributes.get(_ADT, b"")))
         return {it: frozenset(members) for it, members in found.items()}
 

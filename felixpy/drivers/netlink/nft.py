@@ -295,10 +295,12 @@ class NftDriver:
                 yield it
 
     def read_members(self, it: Set) -> Members | None:
-        """What a set holds; None where there is no such set (any more).
+        """What a set holds; None where there is no such set (any more). Of one that ages nothing is read.
 
         Raises  NetlinkError.
         """
+        if it.ages:
+            return {}
         bodies = self._dump_where_there(MSG_GETSETELEM, encode_set_key(self._table, it.name))
         return None if bodies is None else parse_members(it, iter(bodies), ATTRIBUTES_AT)
 

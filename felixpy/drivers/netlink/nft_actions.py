@@ -19,6 +19,7 @@ from felixpy.dataplane.rules import (
     Accept,
     Action,
     Balance,
+    DestinationNat,
     Dispatch,
     Drop,
     Goto,
@@ -29,6 +30,7 @@ from felixpy.dataplane.rules import (
     Masquerade,
     NoTrack,
     Reject,
+    Remember,
     Report,
     Return,
     SetMark,
@@ -67,8 +69,7 @@ _NAT_PORTS, _NAT_RANDOM_FULLY = 2, 16
 _LOG_NOTICE = 5
 _NUMGEN_RANDOM = 1
 _HASH_JENKINS = 0
-_SCRATCH_WORDS = 5
-"""How far behind a hash's result nft puts what it hashes."""
+_DYNSET_UPDATE = 1
 _U32 = Struct("=I")
 _LIMIT = expression(
     "limit",
@@ -118,6 +119,19 @@ def encode_action(action: Action) -> bytes:
             family = NFPROTO[version_of(action.address)]
             loads, registers = _ports(action.ports, FIRST + 1, 5)
             return immediate(action.address) + loads + nat(_NAT_SOURCE, family, attribute_be32(3, FIRST), *registers)
+        case DestinationNat():
+            port = immediate(action.port.to_bytes(2, "big"), FIRST + 1)
+            to = (attribute_be32(3, FIRST), attribute_be32(5, FIRST + 1))
+            return immediate(action.address) + port + nat(_NAT_DESTINATION, NFPROTO[version_of(action.address)], *to)
+        case Remember():
+            kept = expression(
+                "dynset",
+                attribute_text(1, action.set_name),
+                attribute_be32(3, _DYNSET_UPDATE),
+                attribute_be32(4, FIRST),
+                attribute_be64(6, action.timeout_s * 1000),
+            )
+            return load_address(action.version, "source", FIRST) + kept
         case MapDestination():
             return _map(_NAT_DESTINATION, action, load_address(action.version, "destination", FIRST))
         case MapSource():
@@ -154,7 +168,7 @@ def _map(kind: int, action: MapDestination | MapSource, key: bytes) -> bytes:
 def _balance(action: Balance) -> bytes:
     words = ADDRESS_BYTES[action.version] // 4
     slot = 2 if action.any_address else words + 2
-    choice = _slot_by_source(action, slot) if action.by_source else _slot_at_random(action, slot)
+    choice = _slot_at_random(action, slot)
     to = nat(
         _NAT_DESTINATION,
         NFPROTO[action.version],
@@ -175,18 +189,18 @@ def _slot_at_random(action: Balance, word: int) -> bytes:
     )
 
 
-def _slot_by_source(action: Balance, word: int) -> bytes:
-    source = register(word + _SCRATCH_WORDS)
+def hash_source(version: int, count: int) -> bytes:
+    """Load the hash of the source address modulo `count`."""
     choice = expression(
         "hash",
-        attribute_be32(1, source),
-        attribute_be32(2, register(word)),
-        attribute_be32(3, ADDRESS_BYTES[action.version]),
-        attribute_be32(4, action.count),
+        attribute_be32(1, FIRST + 1),
+        attribute_be32(2, FIRST),
+        attribute_be32(3, ADDRESS_BYTES[version]),
+        attribute_be32(4, count),
         attribute_be32(5, 0),
         attribute_be32(7, _HASH_JENKINS),
     )
-    return load_address(action.version, "source", source) + choice
+    return load_address(version, "source", FIRST + 1) + choice
 
 
 def _dispatch_key(action: Dispatch) -> bytes:

@@ -41,13 +41,14 @@ from felixpy.dataplane.rules import (
     PortIn,
     ProtocolIs,
     Reject,
+    Remember,
     ReversePathFails,
     Rule,
     ServiceKnown,
     SetHas,
-    SourceNat,
+    SourceSlotIn,
 )
-from felixpy.drivers.netlink.nft_actions import encode_action
+from felixpy.drivers.netlink.nft_actions import encode_action, hash_source
 from felixpy.drivers.netlink.nft_expressions import (
     ADDRESS_AT,
     ADDRESS_BYTES,
@@ -132,6 +133,8 @@ def _needs_anonymous_set(match: Match) -> bool:
             return len(match.nets) > 1
         case PortIn():
             return len(match.ranges) > 1
+        case SourceSlotIn():
+            return len(match.slots) > 1
         case _:
             return False
 
@@ -173,6 +176,8 @@ class _Code:
                     self._require_family(match.version)
                     self._test_protocol(protocol)
                 self.parts.append(_icmp(match))
+            case SourceSlotIn():
+                self._add_slots(match)
             case SetHas() | ServiceKnown() | Hairpin():
                 self._require_family(match.version)
                 self.parts.append(_named_lookup(match))
@@ -189,15 +194,13 @@ class _Code:
                 self._require_family(4 if action.key == "service4" else 6)
             case Dispatch(key="node_port4" | "node_port6"):
                 self._test_family(4 if action.key == "node_port4" else 6)
-            case SourceNat():
-                pass
-            case MapDestination() | MapSource():
+            case MapDestination() | MapSource() | Remember():
                 self._require_family(action.version)
             case Balance():
                 protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP))
                 self.parts.append(meta(META_L4PROTO))
                 self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PROTOCOL, 1, protocols), False)
-                if action.by_source or not action.any_address:
+                if not action.any_address:
                     self._require_family(action.version)
             case _:
                 pass
@@ -247,6 +250,16 @@ class _Code:
             self.parts.append(outside(low, high))
         else:
             self.parts += (compare(AT_LEAST, low), compare(AT_MOST, high))
+
+    def _add_slots(self, match: SourceSlotIn) -> None:
+        self._require_family(match.version)
+        self.parts.append(hash_source(match.version, match.count))
+        values = [_U32.pack(slot) for slot in match.slots]
+        if len(values) == 1:
+            self.parts.append(compare(EQUAL, values[0]))
+            return
+        elements = tuple((value, value) for value in values)
+        self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.INTEGER, 4, elements), False)
 
     def _add_lookup(self, anonymous: AnonymousSet, negate: bool) -> None:
         self.sets.append(anonymous)

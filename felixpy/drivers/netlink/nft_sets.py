@@ -14,6 +14,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from felixpy.addresses import Address, Prefix
+from felixpy.dataplane.nftables import AGING_MOST
 from felixpy.dataplane.objects import DataType, Members, Set, SetType
 from felixpy.drivers.netlink.codec import (
     NLA_F_NESTED,
@@ -37,7 +38,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     NFT_RETURN,
     verdict_data,
 )
-from felixpy.drivers.netlink.nft_typeof import describe_set
+from felixpy.drivers.netlink.nft_typeof import HOST_ORDER, describe_set
 
 ANONYMOUS_NAME = "__set%d"
 """The kernel puts a number in."""
@@ -58,7 +59,8 @@ _TABLE, _NAME, _FLAGS, _KEY_TYPE, _KEY_LEN, _DATA_TYPE, _DATA_LEN, _DESC, _ID, _
     13,
 )
 _DESC_SIZE = 1
-_ANONYMOUS, _CONSTANT, _INTERVAL, _MAP = 1, 2, 4, 8
+_ANONYMOUS, _CONSTANT, _INTERVAL, _MAP, _TIMEOUT, _EVAL = 1, 2, 4, 8, 16, 32
+_AGES = _TIMEOUT | _EVAL
 _ELEMENT_TABLE, _ELEMENT_SET, _ELEMENTS, _ELEMENT_SET_ID = 1, 2, 3, 4
 _LIST_ELEMENT = 1
 _ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_FLAGS = 1, 2, 3
@@ -131,6 +133,7 @@ def encode_set(table: str, it: Set, set_id: int) -> bytes:
     """Attributes of NFT_MSG_NEWSET."""
     form = KEY_FORMS[it.type]
     flags = (_INTERVAL if it.interval else 0) | (_MAP if it.data is not DataType.NONE else 0)
+    flags |= _AGES if it.ages else 0
     parts = [
         encode_set_key(table, it.name),
         attribute_be32(_FLAGS, flags),
@@ -138,6 +141,8 @@ def encode_set(table: str, it: Set, set_id: int) -> bytes:
         attribute_be32(_KEY_LEN, form.size),
         attribute_be32(_ID, set_id),
     ]
+    if it.ages:
+        parts.append(nested(_DESC, attribute_be32(_DESC_SIZE, AGING_MOST)))
     if it.data is DataType.VERDICT:
         parts += (attribute_be32(_DATA_TYPE, _VERDICT_TYPE), attribute_be32(_DATA_LEN, _VERDICT_BYTES))
     elif it.data is not DataType.NONE:
@@ -163,6 +168,7 @@ def encode_anonymous_set(table: str, it: AnonymousSet) -> tuple[bytes, bytes]:
         + attribute_be32(_KEY_LEN, it.key_bytes)
         + attribute_be32(_ID, it.id)
         + nested(_DESC, attribute_be32(_DESC_SIZE, len(it.elements) * (2 if it.interval else 1)))
+        + (attribute(_USERDATA, HOST_ORDER) if it.key_type is KeyType.INTEGER else b"")
     )
     if it.interval:
         elements = b"".join(_range_elements(low, high) for low, high in it.elements)
@@ -194,7 +200,7 @@ def parse_set(body: bytes, offset: int) -> Set | None:
         data = _DATA_TYPE_OF.get(parse_be32(found.get(_DATA_TYPE, bytes(4))), DataType.NONE)
     if flags & _ANONYMOUS or kind is None or (flags & _MAP and data is DataType.NONE):
         return None
-    return Set(parse_text(found[_NAME]), kind, data, bool(flags & _INTERVAL))
+    return Set(parse_text(found[_NAME]), kind, data, bool(flags & _INTERVAL), bool(flags & _TIMEOUT))
 
 
 def parse_members(it: Set, bodies: Iterable[bytes], offset: int) -> Members:

@@ -23,7 +23,7 @@ def describe_set(it: Set) -> bytes:
     """User data for the set's type; b"" where nft needs none."""
     match it.type:
         case SetType.INTERFACE:
-            return _number(_KEY_BYTE_ORDER, _HOST_ENDIAN) + _number(_DATA_BYTE_ORDER, 0) + _number(_DATA_INTERVAL, 0)
+            return HOST_ORDER
         case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT | SetType.NODE_PORT_SLOT:
             daddr = _typeof(_PAYLOAD, *(_IP_DADDR if it.data is DataType.IPV4_PORT else _IP6_DADDR))
             dport = _typeof(_PAYLOAD, *_TH_DPORT)
@@ -46,6 +46,10 @@ def _entry(kind: int, value: bytes) -> bytes:
 
 def _number(kind: int, number: int) -> bytes:
     return _entry(kind, _U32.pack(number))
+
+
+HOST_ORDER = _number(_KEY_BYTE_ORDER, _HOST_ENDIAN) + _number(_DATA_BYTE_ORDER, 0) + _number(_DATA_INTERVAL, 0)
+"""User data of a set whose keys are in the byte order of the machine, as names of interfaces and slots are."""
 
 
 def _typeof(expression: int, *numbers: int) -> bytes:
