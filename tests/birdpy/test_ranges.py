@@ -113,7 +113,7 @@ async def test_another_as_is_asked_of_those_who_come_next(routers: list[Router])
 
         async def refused() -> bool:
             found = (await visitor.read_sessions())[a.address]
-            return not found.established and found.notifications_received > 0
+            return not found.established and found.got.notifications > 0
 
         await eventually_async(refused, within_s=20)
 

@@ -104,6 +104,7 @@ async def test_bfd_is_taken_up_and_left_with_a_new_session(star: Star) -> None:
     await established(second)
 
     async def up() -> bool:
-        return bool((await driver.read_sessions())[star.b.address].bfd_up)
+        bfd = (await driver.read_sessions())[star.b.address].bfd
+        return bfd is not None and bfd.up
 
     await eventually_async(up, within_s=20)
