@@ -353,7 +353,7 @@ class _Process:
             self._chores.clear()
             try:
                 done = await self._ensure_all(quiet=wait_s > CHORE_FIRST_S)
-            except DatastoreError as error:
+            except (DatastoreError, OSError) as error:  # OSError: the host's addresses cannot be read now
                 _log.warning("what this node needs cannot be made now: %s", error)
                 done = False
             if done:

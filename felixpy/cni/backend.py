@@ -57,6 +57,9 @@ class Backend(Protocol):
     async def find(self, attachment: Attachment) -> tuple[Address, ...] | None:
         """The addresses that the attachment's stored endpoint has; None when there is none, or another container's."""
 
+    def recall(self, attachment: Attachment) -> Attachment:
+        """The attachment as its endpoint tells of it, where the call does not say which pod it is; else as it is."""
+
     async def withdraw(self, attachment: Attachment) -> None:
         """Deletes the endpoint if it is still this container's, and releases every address under the handle.
 

@@ -42,6 +42,10 @@ class PendingDeletes:
         except FileNotFoundError:
             return None
 
+    def has(self, name: str) -> bool:
+        """Whether a DEL is kept under `name`."""
+        return (self._directory / name).is_file()
+
     def keep(self, name: str, request: Request) -> None:
         """Keeps the request under `name`, also over a power cut.
 

@@ -14,15 +14,16 @@ import datetime
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from felixpy.addresses import Address, format_address, host_prefix
 from felixpy.cni import wire
 from felixpy.cni.backend import Admitted, Backend
 from felixpy.cni.endpoint import Identity, derive_endpoint
 from felixpy.cni.errors import CniError, Code, render_error
+from felixpy.cni.failures import as_cni_error, may_yet_be, within
 from felixpy.cni.locks import NamedLocks
 from felixpy.cni.netconf import PreviousResult, find_version
 from felixpy.cni.pending import PendingDeletes
@@ -43,10 +44,8 @@ from felixpy.cni.repeats import Repeats
 from felixpy.cni.result import AddResult, render_result
 from felixpy.cni.timing import Stage, Timing, Timings
 from felixpy.cni.wire import Answer, Request
-from felixpy.cni.wirer import Wirer, read_place
+from felixpy.cni.wirer import Wirer, is_own_namespace, read_place
 from felixpy.dataplane.pod import PodLink
-from felixpy.datastore.model import DatastoreError
-from felixpy.drivers.netlink.pod import PodError
 from felixpy.resources.kinds import Name
 
 log = logging.getLogger(__name__)
@@ -82,6 +81,7 @@ class Verbs:
         self._locks = NamedLocks()
         self._wirer = Wirer()
         self._kept = asyncio.Event()
+        self._doubtful: set[str] = set()
         self._repeats = Repeats()
         self.timings = Timings()
 
@@ -111,7 +111,7 @@ class Verbs:
 
     async def replay_pending(self) -> int:
         """Does the DELs that were kept; how many remain, because they cannot be done now."""
-        remaining, why = 0, ""
+        remaining, why = 0, "they are done once more, as the datastore was away"
         for name in self._pending.list_names():
             attachment = self._read_pending(name)
             if attachment is None:
@@ -120,6 +120,7 @@ class Verbs:
                 async with self._locks.hold(attachment.host_device):
                     if self._read_pending(name):  # an ADD may have done it since
                         await self._delete(attachment, Timing())
+                remaining += self._pending.has(name)
             except Exception as error:
                 remaining += 1
                 why = str(as_cni_error(error))
@@ -146,21 +147,27 @@ class Verbs:
         attachment = call.attachment
         if attachment is None:
             return await (self._collect(call) if call.verb is Verb.GC else self._status())
+        if call.verb is not Verb.ADD:
+            attachment = self._backend.recall(attachment)
         async with self._locks.hold(attachment.host_device):
             match call.verb:
                 case Verb.ADD:
                     await self._finish_pending(attachment)
-                    return await self._add(call, attachment, netns, timing)
+                    return await self._add(call, attachment, request, netns, timing)
                 case Verb.CHECK:
                     return await self._check(call, attachment, netns)
                 case _:
                     return await self._delete_or_keep(attachment, request, timing)
 
-    async def _add(self, call: Call, attachment: Attachment, netns: int | None, timing: Timing) -> bytes:
+    async def _add(
+        self, call: Call, attachment: Attachment, request: Request, netns: int | None, timing: Timing
+    ) -> bytes:
         await self._wait_ready()
         timing.queued()
         if netns is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
+        if is_own_namespace(netns):
+            raise CniError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is the node's own network namespace", call.netns)
         facts = await timing.of(Stage.POD, self._describe_pod(call, attachment))
         claim, link = derive_claim(call, attachment, facts), derive_link(call, attachment, facts)
         forwarding = call.conf.allow_ip_forwarding
@@ -171,10 +178,11 @@ class Verbs:
             return_exceptions=True,
         )
         if isinstance(made, BaseException):
-            await self._undo(attachment, link=False, admitted=isinstance(admitted, Admitted) and admitted.created)
+            created = isinstance(admitted, Admitted) and admitted.created
+            await self._undo(attachment, request, link=False, admitted=created)
             raise made
         if isinstance(admitted, BaseException):
-            await self._undo(attachment, link=made, admitted=False)
+            await self._undo(attachment, request, link=made, admitted=False, doubtful=may_yet_be(admitted))
             raise admitted
         wiring = derive_wiring(link, admitted.addresses, forwarding=forwarding)
         outcomes = await asyncio.gather(
@@ -184,7 +192,7 @@ class Verbs:
         )
         for outcome in outcomes:
             if outcome is not None:
-                await self._undo(attachment, link=made, admitted=admitted.created)
+                await self._undo(attachment, request, link=made, admitted=admitted.created)
                 raise outcome
         addresses = ", ".join(map(format_address, admitted.addresses))
         log.info("ADD %s: %s on %s in %s", attachment.endpoint, addresses, link.host_device, timing)
@@ -194,12 +202,12 @@ class Verbs:
     async def _delete(self, attachment: Attachment, timing: Timing) -> None:
         """The link goes before the address, so that whoever gets the address next is the only one to have it."""
         timing.queued()
-        await timing.of(Stage.RETIRED, self._wirer.retire(attachment.host_device, attachment.owner))
+        await timing.of(Stage.RETIRED, self._retire(attachment))
         if unready := await self._backend.find_unready():
             raise CniError(Code.TRY_AGAIN, unready.message, unready.details)
-        async with _within(self._limits.withdraw_s, NO_ANSWER):
+        async with within(self._limits.withdraw_s, NO_ANSWER):
             await timing.of(Stage.RELEASED, self._backend.withdraw(attachment))
-        self._pending.remove(wire.pending_name(attachment.container_id, attachment.ifname))
+        self._forget(wire.pending_name(attachment.container_id, attachment.ifname))
         log.info("DEL %s of container %s in %s", attachment.endpoint, attachment.container_id, timing)
 
     async def _delete_or_keep(self, attachment: Attachment, request: Request, timing: Timing) -> bytes:
@@ -210,8 +218,7 @@ class Verbs:
             failure = as_cni_error(error)
             if failure.code is not Code.TRY_AGAIN:
                 raise
-            self._pending.keep(wire.pending_name(attachment.container_id, attachment.ifname), request)
-            self._kept.set()
+            self._keep(attachment, request)
             log.warning("DEL %s is finished later: %s", attachment.endpoint, failure)
         return b""
 
@@ -290,31 +297,59 @@ class Verbs:
             await asyncio.sleep(POD_PAUSE_S)
 
     async def _describe(self, attachment: Attachment, uid: str = "") -> PodFacts:
-        async with _within(self._limits.describe_s, NO_ANSWER):
+        async with within(self._limits.describe_s, NO_ANSWER):
             return await self._backend.describe(attachment, uid)
 
     async def _admit(self, claim: Claim, link: PodLink, facts: PodFacts) -> Admitted:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         identity = Identity(str(uuid.uuid4()), now, self._place)
-        async with _within(self._limits.admit_s, NO_ANSWER):
+        async with within(self._limits.admit_s, NO_ANSWER):
             return await self._backend.admit(
                 claim, lambda addresses: derive_endpoint(claim, link, facts, addresses, identity)
             )
 
     async def _wait_programmed(self, endpoint: Name, revision: int) -> None:
-        async with _within(self._limits.programmed_s, f"route and policy of {endpoint} are not in the kernel"):
+        async with within(self._limits.programmed_s, f"route and policy of {endpoint} are not in the kernel"):
             await self._backend.wait_programmed(endpoint, revision)
 
-    async def _undo(self, attachment: Attachment, *, link: bool, admitted: bool) -> None:
-        """Takes back what this ADD made; the runtime's DEL, which follows a failed ADD, gets what cannot go now."""
+    async def _undo(
+        self, attachment: Attachment, request: Request, *, link: bool, admitted: bool, doubtful: bool = False
+    ) -> None:
+        """Takes back what this ADD made; what cannot go now, or may yet be made, is what a kept DEL is for."""
         try:
             if link:
                 await self._wirer.retire(attachment.host_device, attachment.owner)
             if admitted:
-                async with _within(self._limits.withdraw_s, NO_ANSWER):
+                async with within(self._limits.withdraw_s, NO_ANSWER):
                     await self._backend.withdraw(attachment)
         except Exception as error:
-            log.warning("ADD %s could not be taken back: %s", attachment.endpoint, as_cni_error(error))
+            log.warning("ADD %s is taken back later: %s", attachment.endpoint, as_cni_error(error))
+            doubtful = True
+        if doubtful and (link or admitted):
+            self._doubtful.add(wire.pending_name(attachment.container_id, attachment.ifname))
+            self._keep(attachment, replace(request, command=Verb.DEL))
+
+    def _keep(self, attachment: Attachment, request: Request) -> None:
+        self._pending.keep(wire.pending_name(attachment.container_id, attachment.ifname), request)
+        self._kept.set()
+
+    def _forget(self, name: str) -> None:
+        """A kept DEL is done; one that follows an ADD of unknown end is done once more, later.
+
+        The datastore may still be at that ADD: what it was sent before it answered again, it does in any order.
+        """
+        if name in self._doubtful:
+            self._doubtful.discard(name)
+        else:
+            self._pending.remove(name)
+
+    async def _retire(self, attachment: Attachment) -> None:
+        """Without the CNI_ARGS of its ADD a pod's device has another name, and its alias tells whose it is."""
+        if await self._wirer.retire(attachment.host_device, attachment.owner) or attachment.pod:
+            return
+        for device, owner in (await self._wirer.list_links(INTERFACE_PREFIX)).items():
+            if owner == attachment.owner:
+                await self._wirer.retire(device, owner)
 
     async def _finish_pending(self, attachment: Attachment) -> None:
         """A DEL of this very interface that was kept comes before its next ADD."""
@@ -334,35 +369,7 @@ class Verbs:
             log.warning("the kept DEL %s cannot be read and is dropped: %s", name, error)
             self._pending.remove(name)
             return None
-        return call.attachment
-
-
-@asynccontextmanager
-async def _within(limit_s: float, otherwise: str) -> AsyncIterator[None]:
-    """What is inside is done within `limit_s`, or a TRY_AGAIN says `otherwise`."""
-    try:
-        async with asyncio.timeout(limit_s):
-            yield
-    except TimeoutError:
-        raise CniError(Code.TRY_AGAIN, otherwise, f"waited {limit_s:g} s") from None
-
-
-def as_cni_error(error: BaseException) -> CniError:
-    """Any failure in the runtime's terms; what nobody foresaw is logged with its traceback."""
-    match error:
-        case CniError():
-            return error
-        case TimeoutError():
-            return CniError(Code.TRY_AGAIN, "no answer in time", str(error))
-        case DatastoreError():
-            return CniError(Code.TRY_AGAIN, "the datastore cannot be used", str(error))
-        case PodError():
-            return CniError(Code.IO, "the pod cannot be wired", error.strerror or str(error))
-        case OSError():
-            return CniError(Code.IO, "the pod's network namespace cannot be used", str(error))
-        case _:
-            log.error("unforeseen", exc_info=error)
-            return CniError(Code.INTERNAL, "internal error", f"{type(error).__name__}: {error}")
+        return self._backend.recall(call.attachment) if call.attachment else None
 
 
 def _differences(previous: PreviousResult, addresses: Iterable[Address], devices: Iterable[str]) -> Iterable[str]:

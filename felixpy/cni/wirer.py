@@ -18,7 +18,6 @@ from typing import TypeVar
 from felixpy.cni.leaks import Place
 from felixpy.dataplane.pod import PodWiring
 from felixpy.drivers.netlink.pod import (
-    PodError,
     add_pod_addresses,
     check_pod,
     configure_pod,
@@ -43,6 +42,11 @@ def read_place() -> Place:
     return Place(boot, str(os.stat("/proc/thread-self/ns/net").st_ino))
 
 
+def is_own_namespace(netns: int) -> bool:
+    """Whether a descriptor is of the network namespace that the calling thread is in."""
+    return os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net"))
+
+
 class Wirer:
     """The pod links of the node whose namespace the calling thread is in."""
 
@@ -63,10 +67,15 @@ class Wirer:
         """What is not as it should be, in words. Raises as `check_pod`."""
         return await self._in_pod(lambda descriptor: check_pod(wiring, descriptor), netns)
 
-    async def retire(self, device: str, owner: str) -> None:
-        """No packet passes over the owner's pair any more; the device goes later. Raises PodError."""
-        if await self._in_thread(lambda: retire_pod_link(device, owner)):
+    async def retire(self, device: str, owner: str) -> bool:
+        """No packet passes over the owner's pair any more; the device goes later. Whether there was one.
+
+        Raises  PodError.
+        """
+        retired = await self._in_thread(lambda: retire_pod_link(device, owner))
+        if retired:
             self._retired.set()
+        return retired
 
     async def list_links(self, prefix: str) -> Mapping[str, str]:
         """Owner by device of the pairs in service."""
@@ -77,7 +86,7 @@ class Wirer:
         while True:
             try:
                 await self._in_thread(delete_retired_links)
-            except PodError as error:
+            except OSError as error:
                 log.warning("retired devices stay for now: %s", error)
             await self._retired.wait()
             await asyncio.sleep(DELETE_AFTER_S)

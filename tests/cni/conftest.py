@@ -45,6 +45,7 @@ class DictBackend:
     programs: bool = True
     reachable: bool = True
     admits: bool = True
+    remembers: bool = True
     admit_s: float = 0.005
     most_at_once: int = 0
     at_once: int = 0
@@ -97,6 +98,10 @@ class DictBackend:
         if recorded is None or recorded.attachment != attachment:
             return None
         return self.held.get(attachment.handle)
+
+    def recall(self, attachment: Attachment) -> Attachment:
+        every = (one.attachment for one in self.list_recorded() if self.remembers)
+        return next((one for one in every if one.owner == attachment.owner), attachment)
 
     async def withdraw(self, attachment: Attachment) -> None:
         if not self.reachable:

@@ -137,6 +137,14 @@ def test_del_of_the_pods_old_container_leaves_the_new_one(node: Node, make_names
     assert len(node.backend.endpoints) == 1
 
 
+def test_del_of_a_pod_that_nobody_remembers_ends_its_traffic(node: Node, pod: Namespace) -> None:
+    (address,) = node.add(pod, args=k8s_args("web")).addresses
+    node.backend.remembers = False
+    assert node.call("DEL", pod).exit_status == 0
+    assert (node.links(), node.backend.held) == ([], {})
+    assert not ping_ok(node.namespace, address, wait_s=0.3)
+
+
 def test_check_is_content_after_add(node: Node, pod: Namespace) -> None:
     result = node.add(pod).json
     assert node.call("CHECK", pod, prevResult=result).exit_status == 0

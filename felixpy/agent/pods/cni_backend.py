@@ -211,6 +211,13 @@ class AgentBackend:
             return None
         return _addresses(stored)
 
+    def recall(self, attachment: Attachment) -> Attachment:
+        """The attachment as its endpoint tells of it, where the call does not say which pod it is; else as it is."""
+        if attachment.pod or ENDPOINTS.key(attachment.endpoint).encode() in self._own.endpoints:
+            return attachment
+        recorded = (one.attachment for one in self.list_recorded())
+        return next((one for one in recorded if one.owner == attachment.owner), attachment)
+
     async def withdraw(self, attachment: Attachment) -> None:
         """Deletes the endpoint if it is still this container's, and releases every address under the handle."""
         key = ENDPOINTS.key(attachment.endpoint)

@@ -20,7 +20,6 @@ from felixpy.cni.plan import INTERFACE_PREFIX, Attachment, parse_owner
 from felixpy.cni.wirer import read_place
 from felixpy.datastore.model import DatastoreError
 from felixpy.drivers.netlink.pod import list_pod_links
-from felixpy.drivers.netlink.socket import NetlinkError
 from ipam.audit import Suspect, Suspicions
 from ipam.engine import Allocator
 from ipam.request import IpamError
@@ -69,14 +68,14 @@ class Sweeper:
                 continue
             try:
                 await self.look()
-            except (DatastoreError, IpamError, CniError, NetlinkError, TimeoutError) as error:
+            except (DatastoreError, IpamError, CniError, OSError) as error:
                 _log.warning("what pods have left cannot be given back now: %s", error)
             await asyncio.sleep(self._times.interval_s)
 
     async def look(self) -> None:
         """One look, and what follows from it.
 
-        Raises  DatastoreError, IpamError, CniError, NetlinkError, TimeoutError.
+        Raises  DatastoreError, IpamError, CniError; OSError where the kernel does not answer or refuses.
         """
         devices = await asyncio.to_thread(list_pod_links, INTERFACE_PREFIX)
         recorded = self._backend.list_recorded()
