@@ -1,6 +1,7 @@
 """Services by the thousand: derive, render and program them, then change one endpoint of one.
 
-python -m tests.bench.services [SERVICES] [BACKENDS]   prints seconds per stage, in a network namespace of its own.
+python -m tests.bench.services [SERVICES] [BACKENDS] [STICKY]   prints seconds per stage, in a network namespace of its
+own; the first STICKY Services have client affinity.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def address(base: str, number: int) -> str:
     return str(IPv4Address(base) + number)
 
 
-def main(services: int = 5000, backends: int = 2) -> None:
+def main(services: int = 5000, backends: int = 2, sticky: int = 0) -> None:
     """Runs it once."""
     with Namespace.create("bench") as namespace:
         driver = NftDriver(socket=in_namespace(namespace.path, lambda: NetlinkSocket(NETLINK_NETFILTER)))
@@ -48,7 +49,7 @@ def main(services: int = 5000, backends: int = 2) -> None:
             for number in range(services)
             for change in (
                 grant(address("172.16.0.0", number), f"a/{number}"),
-                service(f"a/{number}", service_of()),
+                service(f"a/{number}", service_of(affinity_s=10800 if number < sticky else 0)),
                 slice_of(
                     f"a/{number}",
                     str(number),
@@ -86,4 +87,4 @@ def main(services: int = 5000, backends: int = 2) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main(*map(int, sys.argv[1:4]))
