@@ -89,7 +89,9 @@ class AgentRole:
             group.create_task(self.flows.serve())
         else:
             self.flows.unread = NO_REPORTS
-        self._health = HealthChecks(HttpServer(group), lambda: self._dataplane.started)
+        self._health = HealthChecks(
+            HttpServer(group), lambda: self._dataplane.started, settings.node_port_addresses, driver.read_interfaces
+        )
         self.read_subnets = driver.read_subnets
         self._facts = NodeFacts(settings.node)
         self._allocator = Allocator(
@@ -205,12 +207,14 @@ class AgentRole:
                     self._dataplane.kernel_changed("an overrun of kernel events")
                     self._dataplane.interface_changed("")
                     self._put_devices()
+                    self._health.look()
                 case AddressChanged(device=device, prefix=prefix, gone=gone):
                     self._backend.underlay.device_changed(device)
                     address = DeviceAddress(device, prefix)
                     self._dataplane.object_changed(address.key, None if gone else address)
                     self._dataplane.interface_changed(device)
                     self._put_devices()
+                    self._health.look()
                     self._host_changed()
                 case _:
                     assert_never(event)

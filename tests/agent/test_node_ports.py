@@ -6,9 +6,10 @@ import json
 import sys
 from typing import Any
 
-from tests.agent.node import PORT
+from tests.agent.node import PORT, Node, Pod
 from tests.agent.test_conntrack import Client
 from tests.agent.test_host_endpoints import HOST4, HOST6, OURS, OUT4, POD4, World, shared, world
+from tests.support.netns import Namespace
 from tests.support.packets import tcp_ok
 from tests.support.wait import eventually
 
@@ -106,7 +107,12 @@ def test_a_udp_client_of_a_node_port_moves_when_its_backend_goes(world: World) -
 
 def checked(world: World) -> tuple[int, str, Any]:
     """Status, weight and body of the health check, as a balancer outside gets them; 0 where nobody listens."""
-    done = world.outside.run(sys.executable, "-I", "-S", "-c", _GET, HOST4, str(HEALTH_PORT), check=False)
+    return get(world.outside, HOST4)
+
+
+def get(source: Namespace, address: str) -> tuple[int, str, Any]:
+    """The same, asked of an address."""
+    done = source.run(sys.executable, "-I", "-S", "-c", _GET, address, str(HEALTH_PORT), check=False)
     if not done:
         return 0, "", None
     status, weight, body = done.split(" ", 2)
@@ -123,3 +129,26 @@ def test_the_health_check_follows_the_endpoints_of_this_node(world: World) -> No
     eventually(lambda: checked(world) == (503, "0", {**well, "localEndpoints": 0}), what="none is ready")
     write(world, **{**local, "externalTrafficPolicy": "Cluster"})
     eventually(lambda: checked(world)[0] == 0, what="every node serves, nobody asks")
+
+
+def test_the_health_check_listens_where_node_ports_are() -> None:
+    """At the addresses that were chosen, as they come and go."""
+    with Node() as node:
+        for address in ("10.9.0.1", "10.8.0.1", "fd09::1", "fd08::1"):
+            node.namespace.add_address("lo", Pod.prefix(address))
+        node.agent = node.make_agent("--node-port-addresses", "10.9.0.0/24,fd09::/64")
+        spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": HEALTH_PORT}
+        body = {"metadata": {"name": "web", "namespace": "default"}, "spec": {**spec, "ports": [{"port": 80}]}}
+        node.etcd.put(f"{OURS}/core/v1/services/default/web", body)
+        node.agent.start()
+
+        def listens() -> set[str]:
+            asked = ("10.9.0.1", "10.9.0.2", "10.8.0.1", "fd09::1", "fd08::1", "127.0.0.1")
+            return {address for address in asked if get(node.namespace, address)[0]}
+
+        eventually(lambda: listens() == {"10.9.0.1", "fd09::1"}, within_s=20)
+        node.namespace.add_address("lo", "10.9.0.2/32")
+        node.namespace.ip("address", "del", "10.9.0.1/32", "dev", "lo")
+        eventually(lambda: listens() == {"10.9.0.2", "fd09::1"})
+        node.etcd.delete(f"{OURS}/core/v1/services/default/web")
+        eventually(lambda: listens() == set())

@@ -49,17 +49,27 @@ class HttpServer:
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._wanted: Mapping[Listener, Answerer] = {}
+        self._wanted: dict[Listener, Answerer] = {}
         self._tasks: dict[Listener, asyncio.Task[NoReturn]] = {}
         self._places = asyncio.Semaphore(CONNECTIONS_MOST)
 
     def want(self, listeners: Mapping[Listener, Answerer]) -> None:
         """Listens there, and nowhere else."""
-        self._wanted = dict(listeners)
-        for gone in self._tasks.keys() - self._wanted.keys():
-            self._tasks.pop(gone).cancel()
-        for new in self._wanted.keys() - self._tasks.keys():
-            self._tasks[new] = self._group.create_task(self._listen(new))
+        for gone in self._wanted.keys() - listeners.keys():
+            self.drop(gone)
+        for listener, answer in listeners.items():
+            self.put(listener, answer)
+
+    def put(self, listener: Listener, answer: Answerer) -> None:
+        """Listens there too, with that answer from now on."""
+        self._wanted[listener] = answer
+        if listener not in self._tasks:
+            self._tasks[listener] = self._group.create_task(self._listen(listener))
+
+    def drop(self, listener: Listener) -> None:
+        """Listens there no longer."""
+        if self._wanted.pop(listener, None) is not None:
+            self._tasks.pop(listener).cancel()
 
     async def _listen(self, listener: Listener) -> NoReturn:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,47 +1,111 @@
 """The health checks of Services (spec.healthCheckNodePort): whether this node has ready endpoints, over HTTP.
 
 In: health checks as they change; out: 200 where there are some and the data plane stands, else 503, with the JSON and
-the header that kube-proxy gives. Listens at every address of the node; of two Services that name one port the first by
-name has it. Never decides what an endpoint is: calc/services/frontends.py counts them.
+the header that kube-proxy gives. Listens where the node has node ports: at every address, or at those in given ranges;
+of two Services that name one port the first by name has it. Never decides what an endpoint is:
+calc/services/frontends.py counts them.
 Source: kubernetes pkg/proxy/healthcheck/service_health.go.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 
 import msgspec
 
+from felixpy.addresses import Address, Prefix, format_address
 from felixpy.agent.doors.http import HttpServer, Page
 from felixpy.agent.listener import Listener
 from felixpy.calc.services.frontends import HealthCheck
 from felixpy.resources.kinds import Name
 
+_log = logging.getLogger(__name__)
+
 WEIGHT_HEADER = "X-Load-Balancing-Endpoint-Weight"
 """Tells a balancer how much of the traffic a node can take: the number of its endpoints."""
 
 
-class HealthChecks:
-    """Listens through `server` as the health checks say; `healthy` tells whether the data plane stands."""
+EVERYWHERE = ""
+_LINK_LOCAL = b"\xfe\x80"
 
-    def __init__(self, server: HttpServer, healthy: Callable[[], bool]) -> None:
+Interfaces = Mapping[str, frozenset[Address]]
+
+
+class HealthChecks:
+    """Listens through `server` as the health checks say; `healthy` tells whether the data plane stands.
+
+    `ranges` are those of the addresses to listen at, which `read_interfaces` reads; without any it is all addresses.
+    """
+
+    def __init__(
+        self,
+        server: HttpServer,
+        healthy: Callable[[], bool],
+        ranges: tuple[Prefix, ...] = (),
+        read_interfaces: Callable[[], Interfaces] = dict,
+    ) -> None:
         self._server = server
         self._healthy = healthy
+        self._ranges = ranges
+        self._read_interfaces = read_interfaces
+        self._hosts: frozenset[str] = frozenset() if ranges else frozenset({EVERYWHERE})
         self._checks: dict[Name, HealthCheck] = {}
+        self._claims: dict[int, set[Name]] = {}
 
     def update(self, changed: Mapping[Name, HealthCheck | None]) -> None:
         """Takes the health checks that changed."""
-        if not changed:
-            return
+        if changed and self._ranges and not self._checks:
+            self._hosts = self._read_hosts()
+        touched: set[int] = set()
         for name, check in changed.items():
-            if check is None:
-                self._checks.pop(name, None)
-            else:
+            old = self._checks.pop(name, None)
+            if old is not None:
+                self._claims[old.port].discard(name)
+                touched.add(old.port)
+            if check is not None:
                 self._checks[name] = check
-        holders = {check.port: name for name, check in sorted(self._checks.items(), reverse=True)}
-        self._server.want({Listener("", port): partial(self._answer, name) for port, name in holders.items()})
+                self._claims.setdefault(check.port, set()).add(name)
+                touched.add(check.port)
+        for port in touched:
+            self._settle(port)
+
+    def look(self) -> None:
+        """The addresses of the node may be others."""
+        if not self._ranges or not self._checks:
+            return
+        before, self._hosts = self._hosts, self._read_hosts()
+        for host in before - self._hosts:
+            for port in self._claims:
+                self._server.drop(Listener(host, port))
+        if self._hosts - before:
+            for port in tuple(self._claims):
+                self._settle(port)
+
+    def _settle(self, port: int) -> None:
+        names = self._claims[port]
+        if not names:
+            del self._claims[port]
+        for host in self._hosts:
+            if names:
+                self._server.put(Listener(host, port), partial(self._answer, min(names)))
+            else:
+                self._server.drop(Listener(host, port))
+
+    def _read_hosts(self) -> frozenset[str]:
+        """Those in the ranges; link-local ones are no node ports' addresses, as they need a device beside them."""
+        try:
+            found = frozenset().union(*self._read_interfaces().values())
+        except OSError as error:
+            _log.warning("the addresses of the host cannot be read: %s", error)
+            return self._hosts
+        return frozenset(
+            format_address(one)
+            for one in found
+            if not one.startswith(_LINK_LOCAL) and any(within.contains(one) for within in self._ranges)
+        )
 
     async def _answer(self, name: Name, path: str) -> Page:
         check = self._checks.get(name)
