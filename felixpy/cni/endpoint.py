@@ -26,6 +26,8 @@ PLACE_ANNOTATION = "felixpy.io/place"
 """Where and when the pod was wired (leaks.Place)."""
 MTU_ANNOTATION = "felixpy.io/mtu"
 """The mtu that the network's configuration gave the pod; without it, the pod's follows its node."""
+POD_ANNOTATION = "felixpy.io/pod-uid"
+"""Which Pod of its name it is of, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ def derive_endpoint(
     annotations = {NETWORK_ANNOTATION: attachment.network}
     if identity.place:
         annotations[PLACE_ANNOTATION] = str(identity.place)
+    if attachment.pod and facts.uid:
+        annotations[POD_ANNOTATION] = facts.uid
     if link.mtu != facts.mtu:
         annotations[MTU_ANNOTATION] = str(link.mtu)
     endpoint = _Endpoint(
@@ -178,13 +182,19 @@ def follow_pod(value: bytes, facts: PodFacts) -> bytes | None:
     """A pod's endpoint with what its Pod says now; None where that is what it says, or it is not one of ours.
 
     Labels are the Pod's, but for the endpoint's own (projectcalico.org/...). A service account and named ports are
-    taken over where the endpoint has none. Fields that we do not know stay.
+    taken over where the endpoint has none. Fields that we do not know stay. What another Pod of the same name says is
+    none of its business: it stays as it is until the runtime takes it away.
     """
     known = parse_recorded(value)
     if known is None or not known.attachment.pod:
         return None
     whole = msgspec.json.decode(value, type=dict[str, Any])
     meta, spec = whole["metadata"], whole["spec"]
+    if facts.uid:
+        annotations = meta.get("annotations") or {}
+        if annotations.get(POD_ANNOTATION, facts.uid) != facts.uid:
+            return None
+        meta["annotations"] = annotations | {POD_ANNOTATION: facts.uid}
     own = {name: text for name, text in (meta.get("labels") or {}).items() if name.startswith("projectcalico.org/")}
     meta["labels"] = dict(sorted({**facts.labels, **_account_label(facts.service_account), **own}.items()))
     if facts.service_account and not spec.get("serviceAccountName"):

@@ -142,7 +142,7 @@ class NamedPort:
 class PodFacts:
     """What is known of the pod, its namespace and its node beyond the call. mtu in bytes, 0 leaves the kernel's.
 
-    `known` is false for a pod that the datastore does not have, and should.
+    `known` is false for a pod that the datastore does not have, and should. `uid` is the Pod's, "" where nobody says.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +154,7 @@ class PodFacts:
     ports: tuple[NamedPort, ...] = ()
     mtu: int = 0
     known: bool = True
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

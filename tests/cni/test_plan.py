@@ -268,6 +268,19 @@ def test_an_endpoint_follows_its_pod() -> None:
     assert follow_pod(plain.value, FACTS) is None
 
 
+def test_an_endpoint_does_not_follow_another_pod_of_its_name() -> None:
+    facts = replace(FACTS, uid="u1")
+    value = derive_endpoint(claim_of(POD), derive_link(call()[0], POD, facts), facts, DUAL, IDENTITY).value
+    assert json.loads(value)["metadata"]["annotations"]["felixpy.io/pod-uid"] == "u1"
+    other = replace(facts, labels={"app": "db"})
+    assert follow_pod(value, replace(other, uid="u2")) is None
+    assert follow_pod(value, other) is not None
+    nameless = derive_endpoint(claim_of(POD), derive_link(call()[0], POD, FACTS), FACTS, DUAL, IDENTITY).value
+    adopted = follow_pod(nameless, facts)
+    assert adopted is not None, "the first Pod that is seen is its own"
+    assert follow_pod(adopted, replace(other, uid="u2")) is None
+
+
 CALICOS = b'{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"a"},"spec":{"node":"n"}}'
 
 

@@ -60,6 +60,7 @@ def read_pod_facts(pod: KeyValue | None, namespace: KeyValue | None, *, uid: str
         ports=tuple(NamedPort(port.name, port.protocol, port.container_port) for port in ports if port.name),
         mtu=mtu,
         known=found is not None,
+        uid=uid or (found.metadata.uid if found else ""),
     )
 
 

@@ -78,16 +78,15 @@ class OwnObjects:
             _note(self._others, event)
 
     def _note_endpoint(self, event: Event) -> None:
-        for pair in (self._endpoints.get(event.key), _note(self._endpoints, event)):
-            pod = pod_key_of(pair) if pair is not None else None
-            if pod is None:
-                continue
-            if event.value is None:
-                self._of_pod.get(pod, set()).discard(event.key)
-            else:
-                self._of_pod.setdefault(pod, set()).add(event.key)
-            if not self._of_pod.get(pod):
-                self._of_pod.pop(pod, None)
+        """One that changes hands leaves the Pod that it was of."""
+        before, now = self._endpoints.get(event.key), _note(self._endpoints, event)
+        was, pod = (pod_key_of(pair) if pair is not None else None for pair in (before, now))
+        if was is not None and was != pod:
+            self._of_pod[was].discard(event.key)
+            if not self._of_pod[was]:
+                del self._of_pod[was]
+        if pod is not None:
+            self._of_pod.setdefault(pod, set()).add(event.key)
 
     def endpoints_of(self, key: bytes) -> frozenset[bytes]:
         """The keys of the endpoints that a key concerns: itself, or those of the Pod that it is."""
