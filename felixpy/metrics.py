@@ -42,7 +42,7 @@ def derive_families(status: NodeStatus) -> Iterator[Family]:
     """The figures that a process's status holds."""
     yield _one("felixpy_datastore_in_sync", "Whether the datastore is read and obeyed", status.in_sync)
     yield _one("felixpy_applied_revision", "The datastore's revision that this node has applied", status.revision)
-    yield _one("felixpy_broken_resources", "Objects in the datastore that count as missing", status.broken)
+    yield _one("felixpy_broken_resources", "Objects and fields in the datastore that count as missing", status.broken)
     yield _one("metallb_k8s_client_config_loaded_bool", "Whether a configuration was read", status.revision > 0)
     words = "Whether some of the configuration is not heeded, as it cannot be read"
     yield _one("metallb_k8s_client_config_stale_bool", words, not status.in_sync or status.broken > 0)

@@ -60,11 +60,15 @@ class Failure(Struct, frozen=True, rename="camel"):
 
 
 class BrokenResource(Struct, frozen=True, rename="camel"):
-    """A value in the datastore that counts as missing; `place` is the field that is wrong, "" for the whole."""
+    """A value in the datastore that counts as missing; `place` is the field that is wrong, "" for the whole.
+
+    With `in_part` it is the field alone that counts as missing.
+    """
 
     key: str
     place: str = field(name="field")
     why: str
+    in_part: bool = False
 
     def __str__(self) -> str:
         return f"{self.key}: {self.place}: {self.why}" if self.place else f"{self.key}: {self.why}"
@@ -446,7 +450,8 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
         found.append(f"layer 2: the responder cannot be asked: {status.layer2.error}")
     if status.layer2 is not None:
         found += (f"layer 2: {words}" for words in status.layer2.own_answers)
-    found += (f"counts as missing: {broken}" for broken in status.broken_resources)
+    for broken in status.broken_resources:
+        found.append(f"{'one field ' if broken.in_part else ''}counts as missing: {broken}")
     if status.broken > len(status.broken_resources):
         found.append(f"counts as missing: {status.broken - len(status.broken_resources)} more")
     return tuple(found)

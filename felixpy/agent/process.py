@@ -37,7 +37,7 @@ from felixpy.datastore.model import DatastoreError, Expect, Store
 from felixpy.datastore.remembered import ClusterMemory
 from felixpy.datastore.settings import EtcdSettings
 from felixpy.datastore.syncer import Phase, Syncer, SyncState
-from felixpy.resources.codec import Decoder
+from felixpy.resources.codec import Decoder, faults_of
 from felixpy.resources.kinds import WATCHED_PREFIXES
 from felixpy.resources.resource import Broken
 from felixpy.resources.tables import Decoded
@@ -130,7 +130,7 @@ class _Process:
         self._services = ServiceCalc(settings.node)
         self._settled = False
         self._chores = asyncio.Event()
-        self._broken: dict[bytes, Broken] = {}
+        self._broken: dict[bytes, tuple[Broken, ...]] = {}
         memory = ClusterMemory(settings.state_file)
         prefixes = [prefix.encode() for prefix in WATCHED_PREFIXES]
         self._syncer = Syncer(store, prefixes, memory, on_state=self._state_changed)
@@ -273,10 +273,10 @@ class _Process:
             if self._agent is not None:
                 self._agent.observe(event)
             decoded = self._decoder.decode(event.key, event.value)
-            if event.value is None or not isinstance(decoded, Broken):
-                self._broken.pop(event.key, None)
+            self._report(event.key, faults_of(event.key, decoded) if event.value is not None else ())
             if isinstance(decoded, Broken):
-                decoded = self._report(event.key, decoded) if event.value is not None else None
+                ref = self._decoder.ref_of(decoded.key) if event.value is not None else None
+                decoded = Decoded(ref, None) if ref is not None else None
             if decoded is None:
                 continue
             self._services.update(decoded.ref, decoded.value)
@@ -327,13 +327,14 @@ class _Process:
         if self._observed is not None:
             self._observed.listen(options)
 
-    def _report(self, key: bytes, broken: Broken) -> Decoded | None:
-        """Says once that a value is broken; it counts as missing from now on."""
-        if self._broken.get(key) != broken:
-            self._broken[key] = broken
-            _log.warning("broken, counts as missing: %s", broken)
-        ref = self._decoder.ref_of(key.decode("utf-8", "replace"))
-        return Decoded(ref, None) if ref is not None else None
+    def _report(self, key: bytes, faults: tuple[Broken, ...]) -> None:
+        """Says once what of a value is broken: the value, or the field, counts as missing from now on."""
+        known = self._broken.pop(key, ())
+        if faults:
+            self._broken[key] = faults
+        for broken in faults:
+            if broken not in known:
+                _log.warning("broken, %s: %s", broken.what, broken)
 
     def _state_changed(self, state: SyncState) -> None:
         detail = f": {state.why}" if state.why else ""

@@ -138,7 +138,7 @@ _Value = TypeVar("_Value")
 
 
 def _get(values: Mapping[str, object], name: str, default: _Value) -> _Value:
-    """The value where it is of the default's type; the codec has named those that are not."""
+    """The value where it is of the default's type, as the codec leaves it."""
     value = values.get(name)
     return value if isinstance(value, type(default)) else default
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Raw, Struct, field
 
-from felixpy.resources.documents import Doc, Meta
+from felixpy.resources.documents import Doc, ObjectDoc
 
 
 class Strict(Struct, rename="camel", forbid_unknown_fields=True, gc=False):
@@ -119,6 +119,5 @@ class AdminSpec(Doc):
     egress: list[Raw] | None = None
 
 
-class AdminPolicyDoc(Doc):
-    metadata: Meta
+class AdminPolicyDoc(ObjectDoc):
     spec: AdminSpec

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import field
 
-from felixpy.resources.documents import Doc, Meta
+from felixpy.resources.documents import Doc, ObjectDoc
 from felixpy.resources.kube_documents import LabelSelector
 
 
@@ -46,9 +46,8 @@ class BgpConfigurationSpec(Doc):
     normal_priority6: int | None = field(default=None, name="ipv6NormalRoutePriority")
 
 
-class BgpConfigurationDoc(Doc):
+class BgpConfigurationDoc(ObjectDoc):
     spec: BgpConfigurationSpec
-    metadata: Meta
 
 
 class BgpPeerSpec(Doc):
@@ -72,9 +71,8 @@ class BgpPeerSpec(Doc):
     reverse_peering: str | None = None
 
 
-class BgpPeerDoc(Doc):
+class BgpPeerDoc(ObjectDoc):
     spec: BgpPeerSpec
-    metadata: Meta
 
 
 class LengthRange(Doc):
@@ -127,13 +125,11 @@ class BgpFilterSpec(Doc):
     import6: list[FilterRuleDoc] | None = field(default=None, name="importV6")
 
 
-class BgpFilterDoc(Doc):
-    metadata: Meta
+class BgpFilterDoc(ObjectDoc):
     spec: BgpFilterSpec = field(default_factory=BgpFilterSpec)
 
 
-class SecretDoc(Doc):
-    metadata: Meta
+class SecretDoc(ObjectDoc):
     type: str = ""
     data: dict[str, str] | None = None
     string_data: dict[str, str] | None = None
@@ -162,9 +158,8 @@ class SpeakerPeerSpec(Doc):
     dual_stack_address_family: bool = False
 
 
-class SpeakerPeerDoc(Doc):
+class SpeakerPeerDoc(ObjectDoc):
     spec: SpeakerPeerSpec
-    metadata: Meta
 
 
 class BfdProfileSpec(Doc):
@@ -177,6 +172,5 @@ class BfdProfileSpec(Doc):
     minimum_ttl: int | None = None
 
 
-class BfdProfileDoc(Doc):
-    metadata: Meta
+class BfdProfileDoc(ObjectDoc):
     spec: BfdProfileSpec = field(default_factory=BfdProfileSpec)

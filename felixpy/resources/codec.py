@@ -19,6 +19,7 @@ from felixpy.resources import (
     routing,
     services,
 )
+from felixpy.resources.identity import check_identity
 from felixpy.resources.kinds import ANSWERING_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.readers import READERS, Reader
 from felixpy.resources.resource import Broken, Resource
@@ -33,6 +34,7 @@ from felixpy.resources.scalars import (
 from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import (
     BlockAffinity,
+    FelixConfiguration,
     LabelPairs,
     Pod,
     WorkloadEndpoint,
@@ -91,9 +93,12 @@ class Decoder:
         name = route.info.parse_name(text)
         if name is None:
             return Broken(text, "", "the key has another shape than keys of its kind")
-        return self._finish(
-            text, Ref(route.table, name), value, route.decoder, lambda doc: self._shared_labels(route.reader(doc, name))
-        )
+
+        def read(doc: docs.ObjectDoc) -> Resource | None:
+            check_identity(doc, route.info, name)
+            return self._shared_labels(route.reader(doc, name))
+
+        return self._finish(text, Ref(route.table, name), value, route.decoder, read)
 
     def _finish(
         self,
@@ -145,8 +150,13 @@ class Decoder:
         if not last or "/" in last:
             return Broken(key, "", "the key has another shape than keys of its kind")
         self._bound_shared()
-        ref = Ref(Table.WORKLOAD, Name(self._share(namespace), last))
-        return self._finish(key, ref, value, self._endpoint, self._read_workload)
+        name = Name(self._share(namespace), last)
+
+        def read(doc: docs.EndpointDoc) -> WorkloadEndpoint:
+            check_identity(doc, self._workloads, name)
+            return self._read_workload(doc)
+
+        return self._finish(key, Ref(Table.WORKLOAD, name), value, self._endpoint, read)
 
     def _read_workload(self, doc: docs.EndpointDoc) -> WorkloadEndpoint:
         spec = doc.spec
@@ -213,6 +223,15 @@ class Decoder:
                 return self._finish(key, ref, value, self._port_grant, services.read_port_grant)
             case _:
                 return None
+
+
+def faults_of(key: bytes, decoded: Decoded | Broken | None) -> tuple[Broken, ...]:
+    """All that is wrong with a value: as a whole, or in fields that count as missing by themselves."""
+    if isinstance(decoded, Broken):
+        return (decoded,)
+    if decoded is not None and isinstance(decoded.value, FelixConfiguration):
+        return tuple(Broken(key.decode(), field, why, in_part=True) for field, why in decoded.value.passed_over)
+    return ()
 
 
 def _misshapen(key: str, said: str) -> Broken:

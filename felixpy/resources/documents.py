@@ -25,6 +25,14 @@ class Meta(Doc):
     deletion_timestamp: str | None = None
 
 
+class ObjectDoc(Doc, kw_only=True):
+    """What every object has; `kind` and `api_version` are "" where the value does not say."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Meta
+
+
 class Port(Doc):
     name: str = ""
     protocol: str | int = "TCP"
@@ -50,9 +58,8 @@ class EndpointSpec(Doc):
     nats: list[Nat] | None = field(default=None, name="ipNATs")
 
 
-class EndpointDoc(Doc):
+class EndpointDoc(ObjectDoc):
     spec: EndpointSpec
-    metadata: Meta
 
 
 class HostEndpointSpec(Doc):
@@ -63,9 +70,8 @@ class HostEndpointSpec(Doc):
     ports: list[Port] | None = None
 
 
-class HostEndpointDoc(Doc):
+class HostEndpointDoc(ObjectDoc):
     spec: HostEndpointSpec
-    metadata: Meta
 
 
 class Icmp(Doc):
@@ -122,9 +128,8 @@ class PolicySpec(Doc):
     apply_on_forward: bool = False
 
 
-class PolicyDoc(Doc):
+class PolicyDoc(ObjectDoc):
     spec: PolicySpec
-    metadata: Meta
 
 
 class TierSpec(Doc):
@@ -132,9 +137,8 @@ class TierSpec(Doc):
     default_action: str | None = None
 
 
-class TierDoc(Doc):
+class TierDoc(ObjectDoc):
     spec: TierSpec
-    metadata: Meta
 
 
 class ProfileSpec(Doc):
@@ -143,17 +147,15 @@ class ProfileSpec(Doc):
     labels_to_apply: dict[str, str] | None = None
 
 
-class ProfileDoc(Doc):
+class ProfileDoc(ObjectDoc):
     spec: ProfileSpec
-    metadata: Meta
 
 
 class NetworkSetSpec(Doc):
     nets: list[str] | None = None
 
 
-class NetworkSetDoc(Doc):
-    metadata: Meta
+class NetworkSetDoc(ObjectDoc):
     spec: NetworkSetSpec = field(default_factory=NetworkSetSpec)
 
 
@@ -170,9 +172,8 @@ class IpPoolSpec(Doc):
     assignment_mode: str | None = None
 
 
-class IpPoolDoc(Doc):
+class IpPoolDoc(ObjectDoc):
     spec: IpPoolSpec
-    metadata: Meta
 
 
 class IpReservationSpec(Doc):
@@ -217,13 +218,11 @@ class NodeSpec(Doc):
     vxlan_mac6: str = field(default="", name="vxlanTunnelMACAddrV6")
 
 
-class NodeDoc(Doc):
-    metadata: Meta
+class NodeDoc(ObjectDoc):
     spec: NodeSpec = field(default_factory=NodeSpec)
 
 
-class AnySpecDoc(Doc):
-    metadata: Meta
+class AnySpecDoc(ObjectDoc):
     spec: dict[str, Any] = {}
 
 
@@ -233,9 +232,8 @@ class NodeStatusSpec(Doc):
     update_period_seconds: int | None = None
 
 
-class NodeStatusDoc(Doc):
+class NodeStatusDoc(ObjectDoc):
     spec: NodeStatusSpec
-    metadata: Meta
 
 
 class ClusterInformationSpec(Doc):
@@ -243,9 +241,8 @@ class ClusterInformationSpec(Doc):
     datastore_ready: bool | None = None
 
 
-class ClusterInformationDoc(Doc):
+class ClusterInformationDoc(ObjectDoc):
     spec: ClusterInformationSpec
-    metadata: Meta
 
 
 class BlockAttribute(Doc):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from msgspec import field
 
-from felixpy.resources.documents import Doc, Meta
+from felixpy.resources.documents import Doc, ObjectDoc
 
 
-class NamespaceDoc(Doc):
-    metadata: Meta
+class NamespaceDoc(ObjectDoc):
+    """Of a namespace its metadata is read alone."""
 
 
-class ServiceAccountDoc(Doc):
-    metadata: Meta
+class ServiceAccountDoc(ObjectDoc):
+    """Of a service account too."""
 
 
 class ContainerPort(Doc):
@@ -33,8 +33,7 @@ class PodSpec(Doc):
     containers: list[Container] | None = None
 
 
-class PodDoc(Doc):
-    metadata: Meta
+class PodDoc(ObjectDoc):
     spec: PodSpec = field(default_factory=PodSpec)
 
 
@@ -71,8 +70,7 @@ class ServiceSpec(Doc):
     traffic_distribution: str | None = None
 
 
-class ServiceDoc(Doc):
-    metadata: Meta
+class ServiceDoc(ObjectDoc):
     spec: ServiceSpec
 
 
@@ -105,8 +103,7 @@ class SlicePort(Doc):
     port: int | None = None
 
 
-class EndpointSliceDoc(Doc):
-    metadata: Meta
+class EndpointSliceDoc(ObjectDoc):
     endpoints: list[SliceEndpoint] | None = None
     ports: list[SlicePort] | None = None
 
@@ -122,8 +119,7 @@ class Subset(Doc):
     ports: list[SlicePort] | None = None
 
 
-class EndpointsDoc(Doc):
-    metadata: Meta
+class EndpointsDoc(ObjectDoc):
     subsets: list[Subset] | None = None
 
 
@@ -152,8 +148,7 @@ class AddressPoolSpec(Doc):
     service_allocation: PoolAllocation | None = None
 
 
-class AddressPoolDoc(Doc):
-    metadata: Meta
+class AddressPoolDoc(ObjectDoc):
     spec: AddressPoolSpec
 
 
@@ -169,8 +164,7 @@ class BgpAdvertisementSpec(Doc):
     peers: list[str] | None = None
 
 
-class BgpAdvertisementDoc(Doc):
-    metadata: Meta
+class BgpAdvertisementDoc(ObjectDoc):
     spec: BgpAdvertisementSpec = field(default_factory=BgpAdvertisementSpec)
 
 
@@ -183,8 +177,7 @@ class CommunitySpec(Doc):
     communities: list[CommunityAliasDoc] | None = None
 
 
-class CommunityDoc(Doc):
-    metadata: Meta
+class CommunityDoc(ObjectDoc):
     spec: CommunitySpec = field(default_factory=CommunitySpec)
 
 
@@ -202,8 +195,7 @@ class L2AdvertisementSpec(Doc):
     interfaces: list[str] | None = None
 
 
-class L2AdvertisementDoc(Doc):
-    metadata: Meta
+class L2AdvertisementDoc(ObjectDoc):
     spec: L2AdvertisementSpec = field(default_factory=L2AdvertisementSpec)
 
 
@@ -241,6 +233,5 @@ class KubePolicySpec(Doc):
     egress: list[KubeEgress] | None = None
 
 
-class KubePolicyDoc(Doc):
-    metadata: Meta
+class KubePolicyDoc(ObjectDoc):
     spec: KubePolicySpec

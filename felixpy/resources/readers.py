@@ -12,6 +12,7 @@ from felixpy.resources import (
     bgp_documents,
     bgp_filters,
     endpoints,
+    felix,
     policies,
     routing,
     services,
@@ -106,7 +107,7 @@ READERS: dict[tuple[str, str], tuple[Table, type, Reader]] = {
         bgp_documents.BgpFilterDoc,
         _unnamed(bgp_filters.read_bgp_filter),
     ),
-    ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, settings.read_felix),
+    ("projectcalico.org", "FelixConfiguration"): (Table.FELIX_CONFIGURATION, docs.AnySpecDoc, felix.read_felix),
     ("projectcalico.org", "ClusterInformation"): (Table.CLUSTER, docs.ClusterInformationDoc, settings.read_cluster),
     ("projectcalico.org", "CalicoNodeStatus"): (
         Table.NODE_STATUS,

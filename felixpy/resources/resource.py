@@ -85,11 +85,20 @@ Resource = (
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A value that is not what its key says it is: counts as missing, and is reported once."""
+    """A value that is not what its key says it is: counts as missing, and is reported once.
+
+    With `in_part` it is the field that counts as missing; the rest of the object does not.
+    """
 
     key: str
     field: str
     why: str
+    in_part: bool = False
+
+    @property
+    def what(self) -> str:
+        """What of the object counts as missing, in words that an object's name goes behind."""
+        return "one field counts as missing" if self.in_part else "counts as missing"
 
     def __str__(self) -> str:
         return f"{self.key}: {self.field}: {self.why}" if self.field else f"{self.key}: {self.why}"

@@ -1,58 +1,21 @@
-"""FelixConfiguration, KubeControllersConfiguration, ClusterInformation and CalicoNodeStatus: documents → types.
+"""KubeControllersConfiguration, ClusterInformation and CalicoNodeStatus: documents → types.
 
-Source: api/pkg/apis/projectcalico/v3 (felixconfig, kubecontrollersconfig, nodestatus).
+Source: api/pkg/apis/projectcalico/v3 (kubecontrollersconfig, nodestatus).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from felixpy.resources.documents import AnySpecDoc, ClusterInformationDoc, ControllersDoc, NodeStatusDoc
+from felixpy.resources.documents import ClusterInformationDoc, ControllersDoc, NodeStatusDoc
 from felixpy.resources.kinds import Name
-from felixpy.resources.scalars import FieldError, read_prefix, read_protocol
+from felixpy.resources.scalars import FieldError
 from felixpy.resources.types import (
     ClusterInformation,
     ControllersConfiguration,
-    FailsafePort,
-    FelixConfiguration,
     NodeStatusWish,
 )
 
 ALL_SERVICES, REQUESTED_ONLY = "AllServices", "RequestedServicesOnly"
 DEFAULT_STATUS_PERIOD_S = 10
-
-
-def read_felix(doc: AnySpecDoc, name: Name) -> FelixConfiguration:
-    """Scalars as they stand, and the failsafe ports."""
-    port = doc.spec.get("vxlanPort")
-    if isinstance(port, int) and not 0 < port <= 65535:
-        raise FieldError("spec.vxlanPort", f"{port} is no port")
-    scalars = {key: value for key, value in doc.spec.items() if isinstance(value, str | int | float | bool)}
-    return FelixConfiguration(
-        tuple(sorted(scalars.items())),
-        _read_failsafe("spec.failsafeInboundHostPorts", doc.spec.get("failsafeInboundHostPorts")),
-        _read_failsafe("spec.failsafeOutboundHostPorts", doc.spec.get("failsafeOutboundHostPorts")),
-    )
-
-
-def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...] | None:
-    """None where nothing is said; an empty list says that there is none."""
-    if ports is None:
-        return None
-    if not isinstance(ports, list):
-        raise FieldError(field, "is no list")
-    found = []
-    for index, port in enumerate(ports):
-        where = f"{field}[{index}]"
-        if not isinstance(port, dict) or not isinstance(port.get("port"), int) or not 0 < port["port"] <= 65535:
-            raise FieldError(where, "has no port between 1 and 65535")
-        named = port.get("protocol") or "TCP"
-        if not isinstance(named, str | int):
-            raise FieldError(f"{where}.protocol", "is neither a name nor a number")
-        protocol = read_protocol(f"{where}.protocol", named)
-        net = read_prefix(f"{where}.net", str(port["net"])) if port.get("net") else None
-        found.append(FailsafePort(protocol or 6, port["port"], net))
-    return tuple(found)
 
 
 def read_cluster(doc: ClusterInformationDoc, name: Name) -> ClusterInformation:

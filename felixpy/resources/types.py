@@ -134,16 +134,27 @@ class FailsafePort:
     net: Prefix | None = None
 
 
+FelixValue = str | int | bool
+
+
+class PassedOver(NamedTuple):
+    """A field of an object that counts as missing, where the rest of the object counts."""
+
+    field: str
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class FelixConfiguration:
-    """Global (`default`) or of one node (`node.<name>`): the JSON spec's scalars, as they stand, and failsafe ports.
+    """Global (`default`) or of one node (`node.<name>`): the values that something reads, and failsafe ports.
 
     `failsafe_in` and `failsafe_out` None means not said.
     """
 
-    values: tuple[tuple[str, str | int | float | bool], ...] = ()
+    values: tuple[tuple[str, FelixValue], ...] = ()
     failsafe_in: tuple[FailsafePort, ...] | None = None
     failsafe_out: tuple[FailsafePort, ...] | None = None
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,33 @@ def test_a_broken_object_is_named_once_and_harms_nothing(scene: Scene) -> None:
     eventually(lambda: a.reaches(b), what="a policy that breaks counts as missing")
 
 
+def test_what_is_another_object_than_its_key_says_is_no_policy(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    denies = resource("GlobalNetworkPolicy", "default.it", {"selector": "all()", "types": ["Ingress"], "order": 1})
+    node.put("globalnetworkpolicies", denies)
+    eventually(lambda: not a.reaches(b), what="an empty policy denies")
+    for other in ({"kind": "NetworkSet"}, {"apiVersion": "networking.k8s.io/v1"}, {"metadata": {"name": "not-it"}}):
+        node.etcd.put("/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.it", {**denies, **other})
+        eventually(lambda: a.reaches(b), what="it counts as missing")
+        field = next(iter(other)) if "metadata" not in other else "metadata.name"
+        eventually(lambda field=field: f"globalnetworkpolicies/default.it: {field}: is " in node.log())  # type: ignore[misc]
+        node.put("globalnetworkpolicies", denies)
+        eventually(lambda: not a.reaches(b), what="the right one counts again")
+
+
+def test_a_wrong_setting_is_named_and_the_others_hold(scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    node.namespace.add_address("lo", "10.9.9.9/32")
+    spec = {"interfacePrefix": "e", "vxlanPort": "4789", "defaultEndpointToHostAction": "Accept"}
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", spec))
+    eventually(lambda: a.namespace.succeeds("ping", "-nqc1", "-W1", "10.9.9.9"), what="what is right holds")
+    said = node.log()
+    assert "one field counts as missing" in said
+    assert "default: spec.interfacePrefix: 'e' begins the name of interfaces of the node itself (eth0)" in said
+    assert "default: spec.vxlanPort: '4789' is no number from 1 to 65535" in said
+    assert scene.a.reaches(scene.b), "pods are pods still"
+
+
 def test_what_is_broken_and_deleted_is_broken_no_more(scene: Scene) -> None:
     node = scene.node
     odd = "/calico/resources/v3/projectcalico.org/nodes/"

@@ -17,7 +17,6 @@ from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import Profile
-from felixpy.resources.resource import Broken
 from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import (
     FailsafePort,
@@ -32,20 +31,16 @@ from felixpy.resources.types import (
 )
 
 
-def felix(**spec: Any) -> FelixConfiguration | Broken:
+def felix(**spec: Any) -> FelixConfiguration:
     key = "/calico/resources/v3/projectcalico.org/felixconfigurations/default"
     decoded = Decoder("n").decode(key.encode(), json.dumps({"metadata": {"name": "default"}, "spec": spec}).encode())
-    if isinstance(decoded, Broken):
-        return decoded
     assert isinstance(decoded, Decoded)
     assert isinstance(decoded.value, FelixConfiguration)
     return decoded.value
 
 
 def options(**spec: Any) -> Options:
-    read = felix(**spec)
-    assert isinstance(read, FelixConfiguration)
-    return derive_options(read, None)
+    return derive_options(felix(**spec), None)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +50,6 @@ def options(**spec: Any) -> Options:
         ({"interfacePrefix": ""}, "interface_prefixes", ("cali",)),
         ({"defaultEndpointToHostAction": "ACCEPT"}, "endpoint_to_host", HostAction.ACCEPT),
         ({"defaultEndpointToHostAction": "Return"}, "endpoint_to_host", HostAction.RETURN),
-        ({"defaultEndpointToHostAction": "Odd"}, "endpoint_to_host", HostAction.DROP),
         ({"failsafeInboundHostPorts": []}, "failsafe_in", ()),
         ({"failsafeInboundHostPorts": None}, "failsafe_in", DEFAULTS.failsafe_in),
         ({"failsafeOutboundHostPorts": [{"port": 5}]}, "failsafe_out", (FailsafePort(6, 5),)),
@@ -66,7 +60,6 @@ def options(**spec: Any) -> Options:
         ),
         ({"disableConntrackInvalidCheck": True}, "drop_invalid", False),
         ({"allowVXLANPacketsFromWorkloads": True}, "allow_vxlan_from_workloads", True),
-        ({"vxlanPort": "4789"}, "vxlan_port", 4789),
         ({"logPrefix": "here"}, "log_prefix", "here"),
     ],
     ids=str,
@@ -93,10 +86,49 @@ def test_the_nodes_own_configuration_goes_first_field_by_field() -> None:
     ],
     ids=str,
 )
-def test_a_broken_failsafe_port_is_named(port: object, field: str) -> None:
-    broken = felix(failsafeInboundHostPorts=[port])
-    assert isinstance(broken, Broken)
-    assert broken.field == field
+def test_a_broken_failsafe_port_is_named_and_the_usual_ones_hold(port: object, field: str) -> None:
+    read = felix(failsafeInboundHostPorts=[port], failsafeOutboundHostPorts=[], logPrefix="mine")
+    assert [fault.field for fault in read.passed_over] == [field]
+    derived = derive_options(read, None)
+    assert (derived.failsafe_in, derived.failsafe_out, derived.log_prefix) == (DEFAULTS.failsafe_in, (), "mine")
+
+
+WRONG: dict[str, tuple[object, ...]] = {
+    "allowIPIPPacketsFromWorkloads": ("true", 1),
+    "defaultEndpointToHostAction": ("Odd", True),
+    "disableConntrackInvalidCheck": ("false",),
+    "failsafeInboundHostPorts": ("tcp:22", {"port": 22}),
+    "floatingIPs": (True, "On"),
+    "flowLogsFileEnabledForDenied": ("no",),
+    "healthHost": (7,),
+    "healthPort": ("9099", 0, 65536, True),
+    "interfacePrefix": (7, ["cali"], "e", "cali,ens", "a/b", "a-prefix-too-long"),
+    "iptablesNATOutgoingInterfaceFilter": ("eth 0",),
+    "logPrefix": (True, {}),
+    "mtuIfacePattern": ("(", 7),
+    "natOutgoingAddress": ("here", 7),
+    "natOutgoingExclusions": ("All",),
+    "prometheusMetricsEnabled": ("yes",),
+    "serviceLoopPrevention": ("None",),
+    "vxlanPort": ("4789", 0, 4789.5, True),
+    "vxlanVNI": (1 << 24, "1"),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, one) for field, values in WRONG.items() for one in values])
+def test_a_value_that_does_not_fit_is_named_and_loses_nothing_else(field: str, value: object) -> None:
+    read = felix(**{field: value}, allowVXLANPacketsFromWorkloads=True)
+    assert [fault.field for fault in read.passed_over] == [f"spec.{field}"]
+    assert derive_options(read, None) == replace(DEFAULTS, allow_vxlan_from_workloads=True)
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    read = felix(**{field: values[0] for field, values in WRONG.items()})
+    assert {fault.field for fault in read.passed_over} == {f"spec.{field}" for field in WRONG}
+
+
+def test_what_a_wrong_field_of_a_node_leaves_out_the_common_one_says() -> None:
+    assert derive_options(felix(logPrefix="common"), felix(logPrefix=7)).log_prefix == "common"
 
 
 ENDPOINT = WorkloadEndpoint(
@@ -154,7 +186,7 @@ def test_peers_are_nodes_and_bgp_peers_at_every_port_that_is_used() -> None:
 
 
 def test_equal_labels_of_pods_are_kept_once() -> None:
-    body = json.dumps({"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": {}}).encode()
+    body = json.dumps({"metadata": {"labels": {"app": "x"}}, "spec": {}}).encode()
     decoder = Decoder("n")
     read = [decoder.decode(f"/felixpy/resources/core/v1/pods/ns1/{name}".encode(), body) for name in "pq"]
     first, second = (one.value for one in read if isinstance(one, Decoded))

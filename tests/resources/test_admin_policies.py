@@ -26,7 +26,7 @@ DENY_ALL = PolicyRule(RuleAction.DENY)
 
 def read(kind: str, **spec: Any) -> Policy | Broken:
     """A policy of `kind`, for all pods unless `spec` says otherwise."""
-    body = {"metadata": {"name": "p"}, "spec": {"subject": EVERYONE, "priority": 5, **spec}}
+    body = {"metadata": {}, "spec": {"subject": EVERYONE, "priority": 5, **spec}}
     key = f"/felixpy/resources/policy.networking.k8s.io/{KEYS[kind]}"
     decoded = Decoder("n").decode(key.encode(), json.dumps(body).encode())
     if isinstance(decoded, Broken):

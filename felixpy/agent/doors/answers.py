@@ -12,7 +12,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from heapq import nsmallest
-from itertools import islice, starmap
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -79,7 +79,9 @@ LEADER_TIMEOUT_S = 1.0
 class StatusReader:
     """Composes the status of one process. The roles that it has are set once they are there."""
 
-    def __init__(self, settings: Settings, store: Store, syncer: Syncer, broken: Mapping[bytes, Broken]) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, syncer: Syncer, broken: Mapping[bytes, tuple[Broken, ...]]
+    ) -> None:
         self.agent: AgentRole | None = None
         self.routing: RoutingRole | None = None
         self.layer2: Layer2Role | None = None
@@ -103,9 +105,10 @@ class StatusReader:
             datastore=f"{state.phase}: {state.why}" if state.why else str(state.phase),
             in_sync=state.phase is Phase.IN_SYNC,
             expected_roles=_known_roles(self._settings.run_dir),
-            broken=len(self._broken),
+            broken=sum(map(len, self._broken.values())),
             broken_resources=tuple(
-                BrokenResource(one.key, one.field, one.why) for one in islice(self._broken.values(), FAILURES_SHOWN)
+                BrokenResource(one.key, one.field, one.why, one.in_part)
+                for one in islice(chain.from_iterable(self._broken.values()), FAILURES_SHOWN)
             ),
             kernel=self._kernel(self.agent, want) if self.agent is not None else None,
             bgp=await self._bgp(self.routing, want) if self.routing is not None else None,

@@ -15,7 +15,7 @@ from felixpy.addresses import Address
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
-from felixpy.resources.types import EncapMode, FelixConfiguration, IpPool, Node
+from felixpy.resources.types import EncapMode, FelixConfiguration, FelixValue, IpPool, Node
 from felixpy.selector import Predicate, compile_selector, parse_selector
 from ipam.model import Pool
 
@@ -60,7 +60,7 @@ class NodeFacts:
         said = self._values().get("mtuIfacePattern")
         return _pattern(said) if isinstance(said, str) and said else None
 
-    def _values(self) -> Mapping[str, str | int | float | bool]:
+    def _values(self) -> Mapping[str, FelixValue]:
         return {key: value for scope in self._scopes if scope in self._settings for key, value in self._of(scope)}
 
     def selects(self, pool: Pool) -> bool:
@@ -83,7 +83,7 @@ class NodeFacts:
                 mtus.append(underlay - overhead)
         return min((mtu for mtu in mtus if mtu > 0), default=0)
 
-    def _of(self, scope: Name) -> tuple[tuple[str, str | int | float | bool], ...]:
+    def _of(self, scope: Name) -> tuple[tuple[str, FelixValue], ...]:
         return self._settings[scope].values
 
     def _encapsulations(self) -> set[tuple[str, int]]:

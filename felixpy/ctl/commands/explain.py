@@ -76,7 +76,7 @@ def command(
     snapshot = with_store(etcd, work)
     cluster = read_cluster(snapshot.items)
     for broken in cluster.broken[:MOST_BROKEN]:
-        print_warning(f"counts as missing: {broken}")
+        print_warning(f"{broken.what}: {broken}")
     if len(cluster.broken) > MOST_BROKEN:
         print_warning(f"and {len(cluster.broken) - MOST_BROKEN} others")
     try:

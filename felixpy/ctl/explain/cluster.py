@@ -16,7 +16,7 @@ from felixpy.calc.announcing.floating import is_enabled
 from felixpy.calc.policy.peers import node_addresses
 from felixpy.calc.policy.pods import pod_of
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import Decoder
+from felixpy.resources.codec import Decoder, faults_of
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
 from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.service_types import Grant, PortGrant, Service
@@ -77,8 +77,7 @@ class Cluster:
         broken: list[Broken] = []
         for key, value in changes.items():
             decoded = decoder.decode(key.encode(), value)
-            if isinstance(decoded, Broken):
-                broken.append(decoded)
+            broken += faults_of(key.encode(), decoded)
             ref = decoder.ref_of(key)
             if ref is None:
                 continue
@@ -229,9 +228,8 @@ def read_cluster(items: Iterable[KeyValue]) -> Cluster:
                 values[ref] = item
             continue
         decoded = decoder.decode(item.key, item.value)
-        if isinstance(decoded, Broken):
-            broken.append(decoded)
-        elif decoded is not None and decoded.value is not None:
+        broken += faults_of(item.key, decoded)
+        if isinstance(decoded, Decoded) and decoded.value is not None:
             values[decoded.ref] = item
             tables[decoded.ref.table][decoded.ref.name] = decoded.value
     return Cluster(

@@ -26,6 +26,7 @@ from felixpy.dataplane.judging.verdict import Fate, verdict
 from felixpy.datastore.model import KeyValue
 from felixpy.flows.records import FlowRecord
 from felixpy.resources.codec import Decoder
+from felixpy.resources.kinds import KindInfo
 
 _DECIDES = (Said.ALLOWS, Said.DENIES, Said.REFUSES)
 _VERDICTS = {Fate.ACCEPTED: "allowed", Fate.DROPPED: "denied", Fate.REJECTED: "refused"}
@@ -81,8 +82,15 @@ def _stand_for(item: KeyValue) -> Mapping[str, bytes | None]:
         except msgspec.MsgspecError:
             action = ""
         if action in ("Set", "Delete"):
-            return {real.key(name): item.value if action == "Set" else None}
+            return {real.key(name): _as_kind(item.value, real) if action == "Set" else None}
     return {}
+
+
+def _as_kind(value: bytes, info: KindInfo) -> bytes:
+    """The same object as one of another kind."""
+    body = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    said = {"kind": info.kind, "apiVersion": info.api_version}
+    return msgspec.json.encode({**body, **{key: msgspec.Raw(msgspec.json.encode(one)) for key, one in said.items()}})
 
 
 def compare_flows(staged: Cluster, now: Iterable[Flow], then: Iterable[Flow]) -> tuple[Otherwise | None, ...]:

@@ -25,6 +25,8 @@ from felixpy.ctl.validate.fields import (
 )
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
+from felixpy.resources.felix import read_interface_prefixes
+from felixpy.resources.scalars import FieldError
 
 
 def check_interface(text: str) -> str:
@@ -51,22 +53,12 @@ def check_pattern(text: str) -> str:
 
 
 def check_interface_prefixes(text: str) -> str:
-    """Beginnings of the names of workloads' interfaces, with commas between: what begins so and is none is closed."""
-    for word in filter(None, map(str.strip, text.split(","))):
-        check_interface(word)
-        taken = next((one for one in NODE_INTERFACES if one.startswith(word)), None)
-        if taken is not None:
-            raise ValueError(
-                f"{word!r} begins the name of interfaces of the node itself ({taken}), which it would close"
-            )
-    return text
+    """Beginnings of the names of workloads' interfaces, with commas between."""
+    try:
+        return read_interface_prefixes("", text)
+    except FieldError as error:
+        raise ValueError(error.why) from None
 
-
-NODE_INTERFACES = (
-    *("eth0", "ens3", "eno1", "enp0s3", "enx0", "enP1", "em1", "bond0", "team0", "br0", "ib0", "wlan0", "wlp2s0", "lo"),
-    *("vlan1", "vxlan.calico", "vxlan-v6.calico", "tunl0"),
-)
-"""How interfaces are called that carry a node's own traffic."""
 
 InterfaceName = Annotated[str, AfterValidator(check_interface)]
 MtuBytes = Annotated[int, Field(ge=0, le=65535)]
@@ -172,6 +164,14 @@ class WorkloadEndpoint(Resource):
     spec: WorkloadEndpointSpec
 
 
+class ProtoPort(Shape):
+    """A failsafe port; Calico's default protocol is TCP."""
+
+    protocol: Protocol = "TCP"
+    port: PortNumber
+    net: Prefix | None = None
+
+
 class FelixSpec(Shape):
     anything_else = True
 
@@ -180,6 +180,8 @@ class FelixSpec(Shape):
     allowIPIPPacketsFromWorkloads: bool | None = None
     allowVXLANPacketsFromWorkloads: bool | None = None
     disableConntrackInvalidCheck: bool | None = None
+    failsafeInboundHostPorts: list[ProtoPort] | None = None
+    failsafeOutboundHostPorts: list[ProtoPort] | None = None
     flowLogsFileEnabledForAllowed: bool | None = None
     flowLogsFileEnabledForDenied: bool | None = None
     healthEnabled: bool | None = None

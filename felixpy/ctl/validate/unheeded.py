@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from felixpy.ctl.manifests import Json, Manifest, Problem, Severity
+from felixpy.resources.felix import FELIX_FIELDS
 
 NOT_YET = "is kept, and not acted on yet"
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -32,18 +33,6 @@ DEFAULTS: Mapping[tuple[str, str], Mapping[str, str]] = {
 }
 """Fields that no agent reads, whose usual value is what happens anyway."""
 
-FELIX_SETTINGS = frozenset(
-    {
-        *("allowIPIPPacketsFromWorkloads", "allowVXLANPacketsFromWorkloads", "defaultEndpointToHostAction"),
-        *("disableConntrackInvalidCheck", "failsafeInboundHostPorts", "failsafeOutboundHostPorts", "floatingIPs"),
-        *("flowLogsFileEnabledForAllowed", "flowLogsFileEnabledForDenied", "healthEnabled", "healthHost"),
-        *("healthPort", "interfacePrefix", "ipipMTU", "iptablesNATOutgoingInterfaceFilter", "logPrefix"),
-        *("mtuIfacePattern", "natOutgoingAddress", "natOutgoingExclusions", "natPortRange"),
-        *("prometheusMetricsEnabled", "prometheusMetricsHost", "prometheusMetricsPort", "serviceLoopPrevention"),
-        *("vxlanMTU", "vxlanMTUV6", "vxlanPort", "vxlanVNI"),
-    }
-)
-"""The fields of FelixConfiguration that an agent reads."""
 FELIX_USUAL: Mapping[str, Json] = {
     "ipv6Support": True,
     "logSeverityScreen": "Info",
@@ -93,7 +82,7 @@ def _unread_controllers(spec: Mapping[str, Json]) -> Iterator[tuple[str, ...]]:
 def _unread_settings(spec: Mapping[str, Json]) -> Iterator[str]:
     asked = tuple(one for one in FELIX_ENGINES if any(spec.get(f"{one}{switch}") for switch in FELIX_SWITCHES))
     for field, value in spec.items():
-        if field in FELIX_SETTINGS | FELIX_ELSEWHERE or value == FELIX_USUAL.get(field, False):
+        if field in FELIX_FIELDS | FELIX_ELSEWHERE or value == FELIX_USUAL.get(field, False):
             continue
         if not field.startswith(FELIX_ENGINES) or field.startswith(asked):
             yield field
