@@ -135,7 +135,8 @@ def _rule(field: str, rule: Rule, namespace: str) -> PolicyRule | None:
     source, destination = rule.source or Entity(), rule.destination or Entity()
     protocol = read_protocol(f"{field}.protocol", rule.protocol)
     for side, entity in (("source", source), ("destination", destination)):
-        if (entity.ports or entity.not_ports) and protocol not in PORTED:
+        asked = (*(entity.ports or ()), *(entity.not_ports or ()))
+        if asked and protocol not in PORTED and not (protocol is None and all(map(_is_port_name, asked))):
             raise FieldError(f"{field}.{side}.ports", "need protocol TCP, UDP, SCTP or UDPLite in the same rule")
     if rule.http is not None and action is not RuleAction.DENY:
         return None
@@ -224,6 +225,11 @@ def _service(field: str, entity: Entity, namespace: str) -> Name:
     if any(getattr(entity, other) for other in _BESIDE_SERVICES):
         raise FieldError(f"{field}.services", "stands beside other conditions")
     return Name(where, wanted.name)
+
+
+def _is_port_name(port: str | int) -> bool:
+    """Whether it is a name, which says a protocol by itself."""
+    return isinstance(port, str) and not port.partition(":")[0].isdecimal()
 
 
 def _ports(field: str, ports: Iterable[str | int] | None) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:

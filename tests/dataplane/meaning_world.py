@@ -114,35 +114,34 @@ class Maker:
     def labels(self) -> LabelPairs:
         return tuple((name, self.pick(("x", "y", "z"))) for name in ("a", "b") if not self.once_in(3))
 
-    def entity(self, ported: bool) -> EntityMatch:
+    def entity(self, protocol: int | None) -> EntityMatch:
         parts: dict[str, Callable[[], Any]] = {
             "nets": lambda: self.some(NETS, 1, 3),
             "not_nets": lambda: self.some(NETS, 1),
             "selector": lambda: self.pick(SELECTORS),
             "not_selector": lambda: self.pick(SELECTORS),
         }
-        if ported:
+        if protocol in PORTED or (protocol is None and self.once_in(2)):
             parts |= {
-                "ports": lambda: self.some(RANGES, 1),
                 "port_names": lambda: self.some(("web", "dns"), 1),
-                "not_ports": lambda: self.some(RANGES[:5], 1),
                 "not_port_names": lambda: self.some(("web", "dns"), 1),
             }
-        if self.once_in(10) and not ported:
+        if protocol in PORTED:
+            parts |= {"ports": lambda: self.some(RANGES, 1), "not_ports": lambda: self.some(RANGES[:5], 1)}
+        if self.once_in(10) and protocol not in PORTED:
             return EntityMatch(service=Name("ns1", self.pick(("web", "none"))))
         chosen = self.some(tuple(parts), 0, self.pick((0, 1, 1, 1, 2, 3)))
         return EntityMatch(**{name: parts[name]() for name in chosen})
 
     def rule(self) -> PolicyRule:
         protocol = self.pick((None, None, None, TCP, TCP, TCP, UDP, UDP, ICMP, ICMP6, SCTP, OTHER))
-        ported = protocol in PORTED
         made = PolicyRule(
             self.pick((*RuleAction, RuleAction.ALLOW, RuleAction.ALLOW)),
             version=self.pick((None, None, None, 4, 6)),
             protocol=protocol,
             not_protocol=self.pick((TCP, UDP, ICMP, ICMP6)) if protocol is None and self.once_in(3) else None,
-            source=self.entity(ported),
-            destination=self.entity(ported),
+            source=self.entity(protocol),
+            destination=self.entity(protocol),
         )
         if protocol not in (ICMP, ICMP6) or self.once_in(2):
             return made

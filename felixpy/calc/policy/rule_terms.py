@@ -16,8 +16,12 @@ def _compile_all(rules: tuple[PolicyRule, ...]) -> tuple[RuleTerms, ...]:
     return tuple(_compile_rule(rule) for rule in rules)
 
 
+NAMED_PORT_PROTOCOLS = (6, 17, 132)
+"""What a port may be of that a rule without a protocol names."""
+
+
 def _compile_rule(rule: PolicyRule) -> RuleTerms:
-    protocol = rule.protocol or 0
+    protocols = NAMED_PORT_PROTOCOLS if rule.protocol is None else (rule.protocol,)
     return RuleTerms(
         rule.action,
         rule.version,
@@ -25,30 +29,30 @@ def _compile_rule(rule: PolicyRule) -> RuleTerms:
         rule.not_protocol,
         rule.icmp,
         rule.not_icmp,
-        _compile_source(rule.source, protocol),
-        _compile_destination(rule.destination, protocol),
+        _compile_source(rule.source, protocols),
+        _compile_destination(rule.destination, protocols),
         rule.index,
         rule.note,
     )
 
 
-def _compile_source(entity: EntityMatch, protocol: int) -> EntityTerms:
+def _compile_source(entity: EntityMatch, protocols: tuple[int, ...]) -> EntityTerms:
     if entity.service is not None:
         return EntityTerms(sets=(service_set(entity.service, ports=False),))
-    return _compile_entity(entity, protocol)
+    return _compile_entity(entity, protocols)
 
 
-def _compile_destination(entity: EntityMatch, protocol: int) -> EntityTerms:
+def _compile_destination(entity: EntityMatch, protocols: tuple[int, ...]) -> EntityTerms:
     if entity.service is not None:
         return EntityTerms(port_sets=(service_set(entity.service, ports=True),))
-    return _compile_entity(entity, protocol)
+    return _compile_entity(entity, protocols)
 
 
-def _compile_entity(entity: EntityMatch, protocol: int) -> EntityTerms:
+def _compile_entity(entity: EntityMatch, protocols: tuple[int, ...]) -> EntityTerms:
     """A named port is a set of addresses with that port, of the endpoints that the selector matches."""
     scope: Selector = entity.selector if entity.selector is not None else All()
-    port_sets = tuple(set_of(scope, (protocol, name)) for name in entity.port_names)
-    not_port_sets = tuple(set_of(All(), (protocol, name)) for name in entity.not_port_names)
+    port_sets = tuple(set_of(scope, (one, name)) for name in entity.port_names for one in protocols)
+    not_port_sets = tuple(set_of(All(), (one, name)) for name in entity.not_port_names for one in protocols)
     return EntityTerms(
         nets=entity.nets,
         not_nets=entity.not_nets,

@@ -20,8 +20,10 @@ PROTOCOLS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite
 WITH_PORTS = frozenset({6, 17, 132})
 """Protocols whose ports a Calico rule may name."""
 
-_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+IANA_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?=[a-z0-9]))*")
+IANA_NAME_LIMIT = 15
 _PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+|0")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
@@ -37,7 +39,7 @@ def check_name(text: str) -> str:
 
 def check_dns_label(text: str) -> str:
     """A DNS-1123 label."""
-    if len(text) > LABEL_VALUE_LIMIT or not re.fullmatch(_DNS_LABEL, text):
+    if len(text) > LABEL_VALUE_LIMIT or not re.fullmatch(DNS_LABEL, text):
         raise ValueError(f"{text!r} is no name: lower-case letters, digits and '-', at most {LABEL_VALUE_LIMIT}")
     return text
 
@@ -75,6 +77,14 @@ def check_cidr(text: str) -> str:
     if "/" not in text:
         raise ValueError(f"{text!r} has no prefix length")
     return check_prefix(text)
+
+
+def check_masked(text: str) -> str:
+    """A network without bits behind its length."""
+    network = parse_prefix(text)
+    if parse_address(text.partition("/")[0]) != network.address:
+        raise ValueError(f"{text!r} has bits behind its prefix length; the network is {network}")
+    return text
 
 
 def check_selector(text: str) -> str:
@@ -147,6 +157,18 @@ def check_port_range(value: object) -> int | str:
     return checked
 
 
+def is_port_name(value: int | str) -> bool:
+    """Whether a port as written is a name."""
+    return isinstance(value, str) and not value.partition(":")[0].isdecimal()
+
+
+def check_port_name(text: str) -> str:
+    """An IANA service name (RFC 6335 §5.1): what endpoints call their ports."""
+    if not IANA_NAME.fullmatch(text) or len(text) > IANA_NAME_LIMIT:
+        raise ValueError(f"{text!r} is no port's name: at most {IANA_NAME_LIMIT} lower-case letters, digits and '-'")
+    return text
+
+
 def check_asn(value: object) -> int | str:
     """An AS number, plain or dotted."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 32:
@@ -179,6 +201,7 @@ Duration = Annotated[str, AfterValidator(check_duration)]
 Mac = Annotated[str, AfterValidator(check_mac)]
 CommunityValue = Annotated[str, AfterValidator(check_community)]
 Protocol = Annotated[int | str, PlainValidator(check_protocol)]
+EndpointPortName = Annotated[str, AfterValidator(check_port_name)]
 Port = Annotated[int | str, PlainValidator(check_port)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 AsNumber = Annotated[int | str, PlainValidator(check_asn)]

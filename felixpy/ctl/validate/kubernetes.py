@@ -6,7 +6,6 @@ Source  k8s.io/api (fields); kubernetes/pkg/apis/{core,discovery,networking}/val
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Protocol
@@ -15,14 +14,24 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.ctl.manifests import Path, describe
-from felixpy.ctl.validate.fields import Address, Cidr, DnsLabel, Labels, PortNumber, Prefix, Text, is_v6
+from felixpy.ctl.validate.fields import (
+    IANA_NAME,
+    IANA_NAME_LIMIT,
+    Address,
+    Cidr,
+    DnsLabel,
+    Labels,
+    PortNumber,
+    Prefix,
+    Text,
+    is_v6,
+)
 from felixpy.ctl.validate.metadata import LabelSelector, Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 from felixpy.resources.services import ANNOTATION_PREFIXES, CALICO_ADDRESSES, CALICO_ANNOTATIONS
 
 AFFINITY_LIMIT_S = 86_400
 SLICE_ADDRESS_LIMIT = 100
-_IANA_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?=[a-z0-9]))*")
 
 TransportProtocol = Literal["TCP", "UDP", "SCTP"]
 Family = Literal["IPv4", "IPv6"]
@@ -33,7 +42,7 @@ def check_target_port(value: object) -> int | str:
     """A port's number, or its IANA name (RFC 6335 §5.1: at most 15 characters)."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
         return value
-    if isinstance(value, str) and len(value) <= 15 and _IANA_NAME.fullmatch(value):
+    if isinstance(value, str) and len(value) <= IANA_NAME_LIMIT and IANA_NAME.fullmatch(value):
         return value
     raise ValueError(f"{describe(value)} is neither a port (1-65535) nor a port's name")
 

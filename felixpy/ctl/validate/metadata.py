@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from felixpy.ctl.validate.fields import DnsLabel, LabelKey, Labels, LabelValue, ObjectName, Text
-from felixpy.ctl.validate.shape import Shape
+from felixpy.ctl.validate.shape import Fault, Shape
+
+ANNOTATIONS_LIMIT_BYTES = 256 * 1024
 
 
 class Metadata(Shape):
@@ -16,6 +20,11 @@ class Metadata(Shape):
     uid: str | None = None
     resourceVersion: str | None = None
     creationTimestamp: str | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in self.annotations.items())
+        if size > ANNOTATIONS_LIMIT_BYTES:
+            yield Fault(("annotations",), f"have {size} bytes; the most is {ANNOTATIONS_LIMIT_BYTES}")
 
 
 class Resource(Shape):

@@ -14,14 +14,18 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix, version_of
 from felixpy.ctl.validate.fields import (
+    WITH_PORTS,
     Address,
     AsNumber,
+    EndpointPortName,
     Mac,
+    ObjectName,
     PortNumber,
     Prefix,
     Protocol,
     Text,
     check_port_range,
+    protocol_number,
 )
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
@@ -60,14 +64,36 @@ def check_interface_prefixes(text: str) -> str:
         raise ValueError(error.why) from None
 
 
+def check_ported(value: int | str) -> int | str:
+    """A protocol that has ports."""
+    if protocol_number(value) not in WITH_PORTS:
+        raise ValueError(f"{value} has no ports: TCP, UDP or SCTP")
+    return value
+
+
+PortedProtocol = Annotated[Protocol, AfterValidator(check_ported)]
 InterfaceName = Annotated[str, AfterValidator(check_interface)]
 MtuBytes = Annotated[int, Field(ge=0, le=65535)]
 
 
 class NamedPort(Shape):
-    name: Text
-    protocol: Protocol
+    name: EndpointPortName
+    protocol: PortedProtocol
     port: PortNumber
+
+
+class WorkloadPort(Shape):
+    """One that only hostPort tells of has no name."""
+
+    name: EndpointPortName | Literal[""] = ""
+    protocol: PortedProtocol
+    port: PortNumber
+    hostPort: Annotated[int, Field(ge=0, le=65535)] = 0
+    hostIP: str = ""
+
+    def faults(self) -> Iterator[Fault]:
+        if not self.name and not self.hostPort:
+            yield Fault(("name",), "is needed where there is no hostPort")
 
 
 class NodeBgp(Shape):
@@ -113,10 +139,10 @@ class Node(Resource):
 
 
 class HostEndpointSpec(Shape):
-    node: Text
+    node: ObjectName
     interfaceName: InterfaceName | None = None
     expectedIPs: list[Address] = []
-    profiles: list[Text] = []
+    profiles: list[ObjectName] = []
     ports: list[NamedPort] = []
 
     def faults(self) -> Iterator[Fault]:
@@ -148,7 +174,7 @@ class WorkloadEndpointSpec(Shape):
     profiles: list[Text] = []
     interfaceName: InterfaceName
     mac: Mac | None = None
-    ports: list[NamedPort] = []
+    ports: list[WorkloadPort] = []
     allowSpoofedSourcePrefixes: list[Prefix] = []
 
     def faults(self) -> Iterator[Fault]:
@@ -158,6 +184,12 @@ class WorkloadEndpointSpec(Shape):
         for index, nat in enumerate(self.ipNATs):
             if version_of(parse_address(nat.internalIP)) != version_of(parse_address(nat.externalIP)):
                 yield Fault(("ipNATs", index), "has addresses of two families")
+            if parse_address(nat.internalIP) not in (parse_prefix(text).address for text in self.ipNetworks):
+                yield Fault(("ipNATs", index, "internalIP"), f"{nat.internalIP} is none of the endpoint's addresses")
+        for field, version in (("ipv4Gateway", 4), ("ipv6Gateway", 6)):
+            text = getattr(self, field)
+            if text is not None and version_of(parse_address(text)) != version:
+                yield Fault((field,), f"{text} is not IPv{version}")
 
 
 class WorkloadEndpoint(Resource):
@@ -167,7 +199,7 @@ class WorkloadEndpoint(Resource):
 class ProtoPort(Shape):
     """A failsafe port; Calico's default protocol is TCP."""
 
-    protocol: Protocol = "TCP"
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     port: PortNumber
     net: Prefix | None = None
 

@@ -5,33 +5,75 @@ Source  projectcalico/calico api/pkg/apis/projectcalico/v3 (fields and limits), 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from felixpy.ctl.validate.fields import (
+    DNS_LABEL,
     WITH_PORTS,
+    Cidr,
+    DnsLabel,
     LabelKey,
     Labels,
     ObjectName,
     Port,
-    Prefix,
     Protocol,
-    SelectorText,
     Text,
+    check_masked,
+    check_selector,
+    is_port_name,
     is_v6,
     protocol_number,
 )
-from felixpy.ctl.validate.metadata import Resource
+from felixpy.ctl.validate.metadata import Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 
 RULE_LIMIT = 1024
 NET_LIMIT = 256
 PORT_LIMIT = 50
+SELECTOR_LIMIT = 1024
+HTTP_LIMIT = 20
+HTTP_PATH_LIMIT = 1024
 BUILT_IN_TIERS = {"default": (1_000_000, "Deny"), "kube-admin": (1_000, "Pass"), "kube-baseline": (10_000_000, "Pass")}
 
-Nets = Annotated[list[Prefix], Field(max_length=NET_LIMIT)]
+_EVERYTHING = ("0.0.0.0/0", "::/0")
+_LOCAL_NAME = re.compile(rf"({DNS_LABEL}\.)?{DNS_LABEL}")
+_IMPORTED_NAME = re.compile(rf"(knp|ossg)\.default\.{DNS_LABEL}(\.{DNS_LABEL})*")
+
+
+def check_own_selector(text: str) -> str:
+    """A selector of endpoints, which are never all that is outside of namespaces."""
+    if "global(" in text:
+        raise ValueError("global() stands in the namespaceSelector of a rule alone")
+    return check_selector(text)
+
+
+def check_namespace_selector(text: str) -> str:
+    """One of namespaces; `global()` cannot be a part of it."""
+    if "global(" in text and text.replace(" ", "") != "global()":
+        raise ValueError("global() cannot stand beside other conditions")
+    return check_selector(text)
+
+
+def check_policy_name(text: str) -> str:
+    """`name` or `tier.name`."""
+    if not _LOCAL_NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no name: lower-case letters, digits and '-', with one '.' behind a tier's name")
+    return text
+
+
+def check_namespaced_policy_name(text: str) -> str:
+    """The same, or the name of a policy that another system wrote."""
+    return text if _IMPORTED_NAME.fullmatch(text) else check_policy_name(text)
+
+
+SelectorText = Annotated[str, Field(max_length=SELECTOR_LIMIT), AfterValidator(check_own_selector)]
+NamespaceSelector = Annotated[str, Field(max_length=SELECTOR_LIMIT), AfterValidator(check_namespace_selector)]
+Net = Annotated[Cidr, AfterValidator(check_masked)]
+Nets = Annotated[list[Net], Field(max_length=NET_LIMIT)]
 Ports = Annotated[list[Port], Field(max_length=PORT_LIMIT)]
 Direction = Literal["Ingress", "Egress"]
 
@@ -51,8 +93,8 @@ class ServiceAccounts(Shape):
 
 
 class ServiceMatch(Shape):
-    name: Text
-    namespace: str = ""
+    name: ObjectName
+    namespace: ObjectName | Literal[""] = ""
 
 
 class Entity(Shape):
@@ -62,13 +104,16 @@ class Entity(Shape):
     notNets: Nets = []
     selector: SelectorText = ""
     notSelector: SelectorText = ""
-    namespaceSelector: SelectorText = ""
+    namespaceSelector: NamespaceSelector = ""
     services: ServiceMatch | None = None
     ports: Ports = []
     notPorts: Ports = []
     serviceAccounts: ServiceAccounts | None = None
 
     def faults(self) -> Iterator[Fault]:
+        for index, net in enumerate(self.notNets):
+            if net in _EVERYTHING:
+                yield Fault(("notNets", index), f"{net!r} is everything: nothing would be left that matches")
         if self.services is None:
             return
         for field in ("ports", "notPorts", "nets", "notNets", "selector", "notSelector", "namespaceSelector"):
@@ -78,9 +123,19 @@ class Entity(Shape):
             yield Fault(("serviceAccounts",), "cannot stand beside services")
 
 
+def check_http_path(text: str) -> str:
+    """RFC 3986 §3.3."""
+    if not text.startswith("/") or any(character in text for character in "? #"):
+        raise ValueError(f"{text!r} is no path: it begins with '/', and has no blank, '?' and '#'")
+    return text
+
+
+HttpPathText = Annotated[str, Field(max_length=HTTP_PATH_LIMIT), AfterValidator(check_http_path)]
+
+
 class HttpPath(Shape):
-    exact: str | None = None
-    prefix: str | None = None
+    exact: HttpPathText | None = None
+    prefix: HttpPathText | None = None
 
     def faults(self) -> Iterator[Fault]:
         if (self.exact is None) == (self.prefix is None):
@@ -88,8 +143,12 @@ class HttpPath(Shape):
 
 
 class HttpMatch(Shape):
-    methods: list[Text] = []
-    paths: list[HttpPath] = []
+    methods: Annotated[list[Text], Field(max_length=HTTP_LIMIT)] = []
+    paths: Annotated[list[HttpPath], Field(max_length=HTTP_LIMIT)] = []
+
+    def faults(self) -> Iterator[Fault]:
+        if len(set(self.methods)) != len(self.methods):
+            yield Fault(("methods",), "names a method twice")
 
 
 class RuleMetadata(Shape):
@@ -113,8 +172,9 @@ class Rule(Shape):
         for field in ("icmp", "notICMP"):
             if getattr(self, field) is not None and number not in (1, 58):
                 yield Fault((field,), "needs protocol ICMP or ICMPv6 in the same rule", ("protocol",))
-        if (number, self.ipVersion) in ((1, 6), (58, 4)):
-            yield Fault(("ipVersion",), f"is {self.ipVersion}, and protocol {self.protocol} is of the other family")
+        for field, named in (("protocol", self.protocol), ("notProtocol", self.notProtocol)):
+            if (protocol_number(named), self.ipVersion) in ((1, 6), (58, 4)):
+                yield Fault(("ipVersion",), f"is {self.ipVersion}, and {field} {named} is of the other family")
         if self.http is not None:
             if self.action != "Allow":
                 yield Fault(("http",), f"needs action Allow, not {self.action}", ("action",))
@@ -122,12 +182,24 @@ class Rule(Shape):
                 yield Fault(("http",), f"needs protocol TCP, not {self.protocol}", ("protocol",))
         for side, entity in (("source", self.source), ("destination", self.destination)):
             for field in ("ports", "notPorts"):
-                if getattr(entity, field) and number not in WITH_PORTS:
+                named_only = self.protocol is None and all(map(is_port_name, getattr(entity, field)))
+                if getattr(entity, field) and number not in WITH_PORTS and not named_only:
                     yield Fault((side, field), "needs protocol TCP, UDP or SCTP in the same rule", ("protocol",))
+        yield from self._of_one_family()
+
+    def _of_one_family(self) -> Iterator[Fault]:
+        """All networks of a rule, and its ipVersion."""
+        version = self.ipVersion
+        for side, entity in (("source", self.source), ("destination", self.destination)):
             for field in ("nets", "notNets"):
                 for index, net in enumerate(getattr(entity, field)):
-                    if self.ipVersion is not None and is_v6(net) != (self.ipVersion == 6):
+                    found: Literal[4, 6] = 6 if is_v6(net) else 4
+                    if self.ipVersion is not None and found != self.ipVersion:
                         yield Fault((side, field, index), f"{net!r} is not of ipVersion {self.ipVersion}")
+                    elif version not in (None, found):
+                        said = f"{net!r} is IPv{found}, beside IPv{version}: a rule's networks are of one family"
+                        yield Fault((side, field, index), said)
+                    version = version or found
 
 
 Rules = Annotated[list[Rule], Field(max_length=RULE_LIMIT)]
@@ -146,6 +218,17 @@ class PolicySpec(Shape):
     def faults(self) -> Iterator[Fault]:
         if len(set(self.types)) != len(self.types):
             yield Fault(("types",), "names a direction twice")
+        if len(set(self.performanceHints)) != len(self.performanceHints):
+            yield Fault(("performanceHints",), "names a hint twice")
+        for direction, rules, side in (("ingress", self.ingress, "destination"), ("egress", self.egress, "source")):
+            for index, rule in enumerate(rules):
+                if getattr(rule, side).services is not None:
+                    other = "source" if side == "destination" else "destination"
+                    said = f"cannot be the {side} in {direction}: there Services are the {other}"
+                    yield Fault((direction, index, side, "services"), said)
+        for index, rule in enumerate(self.egress):
+            if rule.http is not None:
+                yield Fault(("egress", index, "http"), "cannot be in egress")
         for direction, rules in (("Ingress", self.ingress), ("Egress", self.egress)):
             if rules and self.types and direction not in self.types:
                 said = f"has rules, and types leaves out {direction}: they would do nothing"
@@ -182,7 +265,7 @@ class StagedSpec(PolicySpec):
 
     def faults(self) -> Iterator[Fault]:
         yield from super().faults()
-        yield from _empty_when_deleting(self.stagedAction, self.ingress, self.egress)
+        yield from _empty_when_deleting(self, self.stagedAction)
 
 
 class StagedGlobalSpec(GlobalPolicySpec):
@@ -190,29 +273,41 @@ class StagedGlobalSpec(GlobalPolicySpec):
 
     def faults(self) -> Iterator[Fault]:
         yield from super().faults()
-        yield from _empty_when_deleting(self.stagedAction, self.ingress, self.egress)
+        yield from _empty_when_deleting(self, self.stagedAction)
 
 
-def _empty_when_deleting(action: StagedAction, ingress: list[Rule], egress: list[Rule]) -> Iterator[Fault]:
+def _empty_when_deleting(spec: PolicySpec, action: StagedAction) -> Iterator[Fault]:
     if action == "Delete":
-        for field, rules in (("ingress", ingress), ("egress", egress)):
-            if rules:
+        for field in type(spec).model_fields:
+            if field not in ("stagedAction", "tier") and getattr(spec, field):
                 yield Fault((field,), "must be empty with stagedAction Delete")
 
 
+class GlobalMetadata(Metadata):
+    name: Annotated[ObjectName, AfterValidator(check_policy_name)]
+
+
+class NamespacedMetadata(Metadata):
+    name: Annotated[ObjectName, AfterValidator(check_namespaced_policy_name)]
+
+
 class NetworkPolicy(Resource):
+    metadata: NamespacedMetadata
     spec: PolicySpec = PolicySpec()
 
 
 class GlobalNetworkPolicy(Resource):
+    metadata: GlobalMetadata
     spec: GlobalPolicySpec = GlobalPolicySpec()
 
 
 class StagedNetworkPolicy(Resource):
+    metadata: NamespacedMetadata
     spec: StagedSpec = StagedSpec()
 
 
 class StagedGlobalNetworkPolicy(Resource):
+    metadata: GlobalMetadata
     spec: StagedGlobalSpec = StagedGlobalSpec()
 
 
@@ -231,13 +326,18 @@ class TierSpec(Shape):
     defaultAction: Literal["Deny", "Pass"] = "Deny"
 
 
+class TierMetadata(Metadata):
+    """Policies' names begin with it, so that it has no dots."""
+
+    name: DnsLabel
+
+
 class Tier(Resource):
+    metadata: TierMetadata
     spec: TierSpec = TierSpec()
 
     def faults(self) -> Iterator[Fault]:
         name = self.metadata.name
-        if "." in name:
-            yield Fault(("metadata", "name"), "a tier's name has no '.': policies' names begin with it")
         if name in BUILT_IN_TIERS:
             order, action = BUILT_IN_TIERS[name]
             if self.spec.order not in (None, order):

@@ -15,6 +15,7 @@ from felixpy.addresses import parse_prefix
 from felixpy.ctl.validate.fields import Cidr, Prefix, SelectorText, Text
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
+from felixpy.selector import NAMESPACE_LABEL
 
 BLOCK_SIZES = {4: (20, 32, 26), 6: (116, 128, 122)}
 """Shortest, longest and usual block length in bits, by IP version."""
@@ -133,3 +134,7 @@ class NetworkSetSpec(Shape):
 
 class NetworkSet(Resource):
     spec: NetworkSetSpec = NetworkSetSpec()
+
+    def faults(self) -> Iterator[Fault]:
+        if NAMESPACE_LABEL in self.metadata.labels:
+            yield Fault(("metadata", "labels", NAMESPACE_LABEL), "is given by the namespace, and by nobody else")
