@@ -180,8 +180,7 @@ class IpReservationSpec(Doc):
     reserved_cidrs: list[str] = field(default_factory=list, name="reservedCIDRs")
 
 
-class IpReservationDoc(Doc):
-    metadata: Meta
+class IpReservationDoc(ObjectDoc):
     spec: IpReservationSpec = field(default_factory=IpReservationSpec)
 
 
@@ -197,8 +196,7 @@ class ControllersSpec(Doc):
     controllers: Controllers | None = None
 
 
-class ControllersDoc(Doc):
-    metadata: Meta
+class ControllersDoc(ObjectDoc):
     spec: ControllersSpec = field(default_factory=ControllersSpec)
 
 

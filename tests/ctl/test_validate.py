@@ -89,7 +89,7 @@ spec:
         "spec.types[1]: the text 'Up' is not Ingress or Egress",
         "spec.ingress[0].action: the text 'Maybe' is not Allow, Deny, Log or Pass",
         "spec.ingress[0].icmp.code: needs a type beside it",
-        "spec.ingress[0].source.nets[0]: 'x' is not an IP address",
+        "spec.ingress[0].source.nets[0]: 'x' has no prefix length",
         "spec.ingress[1].protocol: the number 300 is no protocol (TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or 1-255)",
         "spec.ingress[2].source.nets[0]: '10.0.0.0/99' has no prefix length between 0 and 32",
         "spec.ingress[0].source.nets: cannot stand beside services",
@@ -102,6 +102,22 @@ spec:
         "spec.egress: a preDNAT policy has no egress",
         "spec.ingress[0].source.services.namespace: is needed in a global policy",
     ]
+
+
+TAKEN = (
+    ("NetworkPolicy", "spec: {ingress: [{action: Allow, destination: {ports: [web]}, source: {notPorts: [dns]}}]}"),
+    ("NetworkPolicy", "spec: {ingress: [{action: Allow, source: {namespaceSelector: global()}}]}"),
+    ("NetworkPolicy", "metadata: {name: knp.default.some.long.name}"),
+    ("NetworkPolicy", "spec: {ingress: [{action: Deny, source: {nets: [0.0.0.0/0], notNets: [10.0.0.0/8]}}]}"),
+    ("GlobalNetworkPolicy", "metadata: {name: default.web}"),
+    ("StagedNetworkPolicy", "spec: {stagedAction: Delete, tier: default}"),
+    ("GlobalNetworkSet", "spec: {nets: [10.0.0.1/8, 10.0.0.1, 'fd00::/8']}"),
+)
+
+
+@pytest.mark.parametrize(("kind", "given"), TAKEN)
+def test_what_calico_takes_is_taken(kind: str, given: str) -> None:
+    assert problems(kind, given) == []
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])

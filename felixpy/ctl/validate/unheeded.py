@@ -12,8 +12,6 @@ from felixpy.resources.felix import FELIX_FIELDS
 
 NOT_YET = "is kept, and not acted on yet"
 FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("projectcalico.org", "NetworkPolicy"): ("performanceHints",),
-    ("projectcalico.org", "GlobalNetworkPolicy"): ("performanceHints",),
     ("projectcalico.org", "BGPConfiguration"): ("ignoredInterfaces",),
     ("projectcalico.org", "IPAMConfiguration"): ("kubeVirtVMAddressPersistence",),
 }
