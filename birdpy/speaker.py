@@ -175,6 +175,16 @@ class BgpRole:
                 await self._driver.read_sessions(counted=True)
         return self.status()
 
+    async def read_told(self, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
+        """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""
+        driver = self._driver
+        told: dict[bytes, frozenset[Prefix]] = {}
+        for address, session in (driver.sessions if driver is not None and prefixes else {}).items():
+            if driver is not None and session.established:
+                with suppress(GobgpError):  # its session has just gone
+                    told[address] = await driver.read_told(address, prefixes)
+        return told
+
     async def run(self) -> None:
         """Never returns by itself; gobgpd and its sessions go on when it is cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from felixpy.agent.routing.role import RoutingRole
     from felixpy.agent.services.layer2 import Layer2Role
     from felixpy.agent.services.liveness import LivenessWatch
+    from felixpy.agent.services.statuses import ServiceStatuses
     from felixpy.metrics import Family
 
 _log = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ class _Process:
         self._whole = False
         self._routing: RoutingRole | None = None
         self._told: NodeStatusWriter | None = None
+        self._statuses: ServiceStatuses | None = None
         self._sources: list[Source] = []
         self._observed: Observed | None = None
 
@@ -166,18 +168,25 @@ class _Process:
             node, run_dir = self._settings.node, self._settings.run_dir
             self._liveness = LivenessWatch(node, run_dir, self._group, self._nodes_died)
             say = Answering(self._store, self._settings.node)
-            self._layer2 = Layer2Role(self._settings, self._group, say, self._agent.read_subnets, look)
+            told = self._announcing_changed
+            self._layer2 = Layer2Role(self._settings, self._group, say, self._agent.read_subnets, told)
         if Role.BGP in self._settings.roles:
             from felixpy.agent.node.bgp_status import NodeStatusWriter
             from felixpy.agent.routing.role import RoutingRole
 
             self._routing = RoutingRole(
-                self._settings, self._group, self._host_changed, self._serving.look, self._went_down
+                self._settings, self._group, self._host_changed, self._announcing_changed, self._went_down
             )
             self._told = NodeStatusWriter(self._settings.node, self._store, self._status, utc_now)
             self._group.create_task(self._told.serve())
         if self._agent is not None or self._routing is not None:
+            from felixpy.agent.services.statuses import ServiceStatuses
+
             self._sources.append(self._announced_families)
+            made = ServiceStatuses(self._store, self._settings.node, lambda: self._services.grants, self._may_write)
+            made.layer2, made.routing = self._layer2, self._routing
+            self._statuses = made
+            self._group.create_task(made.serve())
         if Role.CONTROLLERS in self._settings.roles:
             from felixpy.agent.services.figures import AllocatorFigures
             from felixpy.controllers import serve_controllers
@@ -254,6 +263,16 @@ class _Process:
         self._host_settles = None
         self._chores.set()
 
+    def _announcing_changed(self) -> None:
+        """A role answers for, or has told, something that it did not before, or no longer."""
+        self._serving.look()
+        if self._statuses is not None:
+            self._statuses.look()
+
+    def _may_write(self) -> bool:
+        """Whether this node is the one of its name, in a datastore that is obeyed."""
+        return self._named and self._syncer.state.phase is Phase.IN_SYNC
+
     def _went_down(self, neighbours: frozenset[bytes]) -> None:
         if self._liveness is not None:
             self._liveness.put_lost(frozenset(map(Address, neighbours)))
@@ -290,6 +309,8 @@ class _Process:
                 self._routing.update(decoded.ref, decoded.value)
             if self._told is not None:
                 self._told.update(decoded.ref, decoded.value)
+            if self._statuses is not None:
+                self._statuses.update(decoded.ref, decoded.value)
         if not batch.in_sync:
             return
         self._whole = True

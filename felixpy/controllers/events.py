@@ -27,9 +27,10 @@ class EventReason(StrEnum):
     ALLOCATED = "IPAllocated"
     FAILED = "AllocationFailed"
     CLEARED = "ClearAssignment"
+    ASSIGNED = "nodeAssigned"
 
 
-def make_event(service: Name, reason: EventReason, message: str, now: str) -> Passing:
+def make_event(service: Name, reason: EventReason, message: str, now: str, component: str = COMPONENT) -> Passing:
     """An event about a Service, at `now` (RFC 3339)."""
     digest = blake2b(f"{reason}\n{message}".encode(), digest_size=8).hexdigest()
     name = Name(service.namespace, f"{service.name}.{digest}")
@@ -46,7 +47,7 @@ def make_event(service: Name, reason: EventReason, message: str, now: str) -> Pa
         "reason": reason.value,
         "message": message,
         "type": "Warning" if reason is EventReason.FAILED else "Normal",
-        "source": {"component": COMPONENT},
+        "source": {"component": component},
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -158,6 +158,12 @@ KINDS: tuple[KindInfo, ...] = (
     KindInfo("Community", "metallb.io/v1beta1", "communities", True, ("community",)),
 )
 
+REPORTED_KINDS = (
+    KindInfo("ServiceL2Status", "metallb.io/v1beta1", "servicel2statuses", True, ("servicel2status",)),
+    KindInfo("ServiceBGPStatus", "metallb.io/v1beta1", "servicebgpstatuses", True, ("servicebgpstatus",)),
+)
+"""Kinds that nobody but nodes write: the whole of such an object is a status, and lies where those are."""
+
 BY_TYPE = {(info.api_version, info.kind): info for info in KINDS}
 
 

@@ -93,6 +93,7 @@ def test_wait_returns_when_the_policy_is_in_the_kernel(both: Cluster) -> None:
     assert "default.closed" in both.n2.nft("list", "ruleset")
 
 
+BGP_STATUSES = "/felixpy/status/metallb.io/v1beta1/servicebgpstatuses/"
 SERVICE = """
 apiVersion: metallb.io/v1beta1
 kind: IPAddressPool
@@ -161,11 +162,16 @@ def test_a_service_in_full_and_where_it_is_served(both: Cluster, tmp_path: Path)
 def test_who_tells_which_peers_of_a_service(both: Cluster, tmp_path: Path) -> None:
     (tmp_path / "service.yaml").write_text(SERVICE)
     both.felixctl("apply", "-f", str(tmp_path / "service.yaml"))
-    eventually(lambda: _in_kernels(both), what="it is announced")
-    items = both.felixctl("get", "servicebgpstatuses", "-o", "json").json()["items"]
-    assert [one["status"] for one in items] == [
-        {"node": "n1", "serviceName": "web", "serviceNamespace": "default", "peers": ["10.98.0.2"]}
-    ]
+    wanted = {"node": "n1", "serviceName": "web", "serviceNamespace": "default", "peers": ["10.98.0.2"]}
+
+    def told() -> list[object]:
+        items = both.felixctl("get", "servicebgpstatuses", "-o", "json").json()["items"]
+        return [one["status"] for one in items]
+
+    eventually(lambda: told() == [wanted], what="n1 tells the other node, and says so")
+    assert set(both.etcd.get_prefix(BGP_STATUSES)) == {f"{BGP_STATUSES}default/web.n1"}
+    both.felixctl("delete", "svc", "web")
+    eventually(lambda: told() == [], what="it goes with what it tells of")
 
 
 def test_a_service_is_told_of_what_another_has(both: Cluster, tmp_path: Path) -> None:

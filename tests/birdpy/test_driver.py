@@ -71,6 +71,25 @@ async def test_a_change_touches_only_what_changed(star: Star) -> None:
     await sees(second, {BLOCK: (star.a.address,)})
 
 
+async def test_what_a_neighbour_has_been_told_is_what_its_export_policy_lets_by(star: Star) -> None:
+    driver, second, _ = star.drivers
+    held_back = Match(neighbors=(star.b.address,), prefixes=(PrefixRange(OTHER, 26, 26),))
+    policy = Policy(exports=(Statement(held_back, False),))
+    six = Advertisement(BLOCK6, next_hop=star.a.address6)
+    intent = star.intent(star.a, BLOCK, OTHER, policy=policy)
+    await make_so(driver, replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
+    await sees(second, {BLOCK: (star.a.address,), BLOCK6: (star.a.address6,)})
+
+    async def told(router: Router, *prefixes: Prefix) -> bool:
+        return await driver.read_told(router.address, (BLOCK, OTHER, THIRD, BLOCK6)) == set(prefixes)
+
+    await eventually_async(lambda: told(star.b, BLOCK, BLOCK6))
+    await eventually_async(lambda: told(star.c, BLOCK, OTHER, BLOCK6))
+    await make_so(driver, star.intent(star.a, OTHER, policy=policy))
+    await eventually_async(lambda: told(star.b))
+    await eventually_async(lambda: told(star.c, OTHER))
+
+
 async def test_a_restarted_client_leaves_sessions_alone(star: Star) -> None:
     driver, second, _ = star.drivers
     policy = Policy(imports=(Statement(Match(neighbors=(star.b.address,)), True, Change(med=7)),))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from birdpy.l2.election import Standing
@@ -105,6 +105,14 @@ class Layer2Role:
     def answered(self) -> frozenset[Address]:
         """What this node answers for, on whatever interface."""
         return frozenset(address for _, address in self._owned)
+
+    @property
+    def answered_on(self) -> Mapping[Address, Collection[str]]:
+        """What this node answers for, and on which interfaces."""
+        found: dict[Address, set[str]] = {}
+        for interface, address in self._owned:
+            found.setdefault(address, set()).add(interface)
+        return found
 
     async def families(self) -> Iterable[Family]:
         """What went to and fro for each address; nothing where the responder does not answer in time."""

@@ -11,7 +11,7 @@ from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_st
 from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.reading.intake import DEFAULT_NAMESPACE
 from felixpy.ctl.showing.columns import columns_of, render_table
-from felixpy.ctl.showing.computed import compute, computed_named
+from felixpy.ctl.showing.reported import reported_named, select_reported
 from felixpy.ctl.showing.selection import EVERYTHING, Found, kinds_named, select
 from felixpy.resources.kinds import CALICO, KindInfo
 
@@ -36,8 +36,8 @@ def command(
     """Show objects. KIND is a kind, its plural or short name, several with commas, or `all`."""
     kind, slash, name = kind.partition("/")
     names = (name, *names) if slash else names
-    if computed := computed_named(kind):
-        made = with_store(etcd, lambda store: compute(store, computed, namespace))
+    if reported := reported_named(kind):
+        made = with_store(etcd, lambda store: select_reported(store, reported, namespace, revision or 0))
         shown = [one for one in made if not names or one.name.name in names]
         _print(shown, output, single=len(names) == 1, with_namespace=True)
         return
