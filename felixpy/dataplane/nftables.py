@@ -240,7 +240,7 @@ def _render_action(action: Action) -> str:
         case Balance():
             slot = f"numgen random mod {action.count}"
             key = f"{_NODE_PORT if action.any_address else _endpoint(action.version, 'destination')} . {slot}"
-            return f"meta l4proto {{ tcp, udp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
+            return f"meta l4proto {{ tcp, udp, sctp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
         case _:
             assert_never(action)
 

@@ -335,7 +335,7 @@ class Balance:
     """Destination becomes the entry of `map_name` at daddr . protocol . dport . (slot modulo `count`).
 
     With `any_address` the key has no daddr. The slot is random. Nothing happens where the map has no such entry. For
-    TCP and UDP; for prerouting and output nat chains.
+    TCP, UDP and SCTP; for prerouting and output nat chains.
     """
 
     map_name: str

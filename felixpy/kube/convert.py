@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from felixpy.resources.kinds import ADMIN_V1, ADMIN_V2, CALICO, KINDS, KindInfo, Name
+from felixpy.resources.services import is_foreign_class
 
 Json = dict[str, Any]
 
@@ -102,6 +103,15 @@ def _spec_of(body: Mapping[str, Any]) -> Json:
     return {key: part for key, part in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
 
 
+def _service(body: Mapping[str, Any]) -> Json:
+    """Of the addresses that another controller gave, which are all that its Services have."""
+    kept = _spec_of(body)
+    told = (body.get("status") or {}).get("loadBalancer")
+    if told and is_foreign_class(body.get("spec", {}).get("loadBalancerClass")):
+        kept["status"] = {"loadBalancer": told}
+    return kept
+
+
 def _pod(body: Mapping[str, Any]) -> Json:
     spec = body.get("spec", {})
     containers = [
@@ -117,6 +127,7 @@ def _nothing(_: Mapping[str, Any]) -> Json:
 
 _REDUCED: Mapping[str, Callable[[Mapping[str, Any]], Json]] = {
     "Pod": _pod,
+    "Service": _service,
     "Namespace": _nothing,
     "ServiceAccount": _nothing,
 }

@@ -70,8 +70,22 @@ class ServiceSpec(Doc):
     traffic_distribution: str | None = None
 
 
+class IngressAddress(Doc):
+    ip: str = ""
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(Doc):
+    ingress: list[IngressAddress] | None = None
+
+
+class ServiceStatus(Doc):
+    load_balancer: LoadBalancerStatus | None = None
+
+
 class ServiceDoc(ObjectDoc):
     spec: ServiceSpec
+    status: ServiceStatus | None = None
 
 
 class SliceConditions(Doc):

@@ -70,6 +70,8 @@ DISTRIBUTIONS = {
 """What else may stand in spec.trafficDistribution means nothing (KEP-4444)."""
 CALICO_ADDRESSES = "projectcalico.org/loadBalancerIPs"
 CALICO_ANNOTATIONS = (CALICO_ADDRESSES, "projectcalico.org/ipv4pools", "projectcalico.org/ipv6pools")
+OUR_CLASSES = (None, "", "felixpy", "calico")
+"""spec.loadBalancerClass of Services whose addresses are of our pools, or of Calico's."""
 _HEALTH_WORD = "health"
 _PROTOCOL_WORDS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
@@ -77,6 +79,23 @@ _PROTOCOL_WORDS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 def _annotation(doc: ServiceDoc, word: str) -> str:
     annotations = doc.metadata.annotations or {}
     return next((annotations[prefix + word] for prefix in ANNOTATION_PREFIXES if prefix + word in annotations), "")
+
+
+def is_foreign_class(name: str | None) -> bool:
+    """Whether a load balancer class is another controller's, which gives the addresses and says so in the status."""
+    return name not in OUR_CLASSES
+
+
+def _given(doc: ServiceDoc) -> tuple[Address, ...]:
+    """Addresses whose packets come here as they are; with ipMode Proxy the balancer itself connects (KEP-1860)."""
+    if doc.spec.type != "LoadBalancer" or not is_foreign_class(doc.spec.load_balancer_class):
+        return ()
+    told = doc.status.load_balancer if doc.status is not None else None
+    return tuple(
+        read_address("status.loadBalancer.ingress", one.ip)
+        for one in (told.ingress if told is not None else None) or ()
+        if one.ip and one.ip_mode != "Proxy"
+    )
 
 
 def read_service(doc: ServiceDoc) -> Service:
@@ -122,6 +141,7 @@ def read_service(doc: ServiceDoc) -> Service:
         selector=read_labels(spec.selector),
         created=doc.metadata.creation_timestamp or "",
         uid=doc.metadata.uid,
+        given=_given(doc),
         calico_pools=(*calico["projectcalico.org/ipv4pools"], *calico["projectcalico.org/ipv6pools"]),
         health_port=spec.health_check_node_port,
         node_ports=spec.type == "NodePort" or spec.allocate_load_balancer_node_ports is not False,

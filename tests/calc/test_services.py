@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from felixpy.calc.reasons import Reason, Silent
 from felixpy.calc.services import arbitration as services
 from felixpy.calc.services.arbitration import ServiceCalc, ServiceDelta, derive_all
 from felixpy.calc.services.frontends import Frontend, FrontendIntent, HealthCheck, derive_claims
-from felixpy.resources.kinds import Name
-from felixpy.resources.tables import Table
+from felixpy.kube.convert import convert
+from felixpy.resources.codec import Decoder
+from felixpy.resources.kinds import BY_TYPE, Name
+from felixpy.resources.tables import Decoded, Table
 from felixpy.resources.view import View
 from tests.calc.service_world import (
     LOCAL,
@@ -34,6 +37,7 @@ from tests.calc.service_world import (
 )
 
 VIP = "203.0.113.1"
+KUBE_SERVICE = BY_TYPE["v1", "Service"]
 
 
 def world(*changes: Change) -> ServiceCalc:
@@ -183,6 +187,36 @@ def test_services_that_are_not_ours_to_forward_have_no_frontend(value: object) -
 def test_a_grant_counts_for_services_of_type_load_balancer_only() -> None:
     calc = world(grant(VIP, "a/x"), service("a/x", service_of("ClusterIP", cluster="10.96.0.1")))
     assert set(calc.frontends) == {at("10.96.0.1")}
+
+
+def load_balancer(class_name: str, *ingress: dict[str, str]) -> dict[str, Any]:
+    """A Service as the API has it, with what its balancer says."""
+    spec = {"type": "LoadBalancer", "loadBalancerClass": class_name, "ports": [{"name": "web", "port": 80}]}
+    body = {"metadata": {"name": "x", "namespace": "a"}, "spec": spec}
+    return {**body, "status": {"loadBalancer": {"ingress": list(ingress)}}}
+
+
+def read(body: dict[str, Any]) -> Change:
+    decoded = Decoder(ME).decode(b"/felixpy/resources/core/v1/services/a/x", json.dumps(body).encode())
+    assert isinstance(decoded, Decoded)
+    return decoded.ref, decoded.value
+
+
+def test_an_address_that_a_foreign_controller_gave_leads_here_too_unless_its_balancer_connects_itself() -> None:
+    given = ({"ip": VIP, "ipMode": "VIP"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"hostname": "lb.example"})
+    behind = slice_of("a/1", "x", backend("10.0.0.1"))
+    assert world(read(load_balancer("cloud", *given)), behind).frontends[at(VIP)].outside == (to("10.0.0.1"),)
+    assert set(world(read(load_balancer("cloud", *given)), behind).frontends) == {at(VIP)}
+    assert not world(read(load_balancer("felixpy", *given)), behind).frontends, "what we give is in grants"
+
+
+def test_the_importer_keeps_what_a_foreign_controller_gave_and_no_other_status() -> None:
+    kept = {one: convert(KUBE_SERVICE, load_balancer(one, {"ip": VIP})) for one in ("cloud", "felixpy")}
+    assert kept["cloud"] is not None
+    assert kept["felixpy"] is not None
+    status = {"loadBalancer": {"ingress": [{"ip": VIP}]}}
+    assert json.loads(kept["cloud"].value)["status"] == status
+    assert "status" not in json.loads(kept["felixpy"].value)
 
 
 def test_a_backend_without_a_node_is_local_where_a_local_endpoint_has_its_address() -> None:

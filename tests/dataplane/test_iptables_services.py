@@ -65,6 +65,10 @@ def test_with_client_affinity_one_client_stays_with_one_backend(
     scenarios.test_with_client_affinity_one_client_stays_with_one_backend(place, services, address, backends)
 
 
+def test_sctp_is_led_to_a_backend_with_a_checksum_that_is_right(place: Place, services: ServiceNode) -> None:
+    scenarios.test_sctp_is_led_to_a_backend_with_a_checksum_that_is_right(place, services, 0)
+
+
 @pytest.mark.parametrize("address", [scenarios.VIP, scenarios.VIP6])
 def test_a_port_that_no_service_has_is_refused(place: Place, services: ServiceNode, address: str) -> None:
     scenarios.test_a_port_that_no_service_has_is_refused(place, services, address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -343,6 +344,58 @@ def test_all_frontends_of_a_service_know_its_clients(place: Place, services: Ser
     services.see(*vip(both, (POD1, ME), (POD2, ME), (REMOTE, OTHER)))
     answers = {(ask_tcp(place.client, CLUSTER_IP, 80, source=client) or "nobody").split()[0] for client in CLIENTS}
     assert answers == {"pod1"}
+
+
+_SCTP_HEAR = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, 132) as heard:
+    print("ready", flush=True)
+    heard.settimeout(5)
+    packet = heard.recv(2048)
+print(socket.inet_ntoa(packet[12:16]), int.from_bytes(packet[22:24], "big"), packet[20:].hex())
+"""
+_SCTP_SEND = """
+import socket, struct, sys
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+init = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
+head = struct.pack("!HHI", 40000, int(sys.argv[2]), 0)
+packet = head + bytes(4) + init
+packet = head + struct.pack("<I", crc32c(packet)) + init
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, 132) as sender:
+    sender.sendto(packet, (sys.argv[1], 0))
+"""
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of SCTP (RFC 9260, appendix A)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("affinity_s", [0, 60])
+def test_sctp_is_led_to_a_backend_with_a_checksum_that_is_right(
+    place: Place, services: ServiceNode, affinity_s: int
+) -> None:
+    services.see(*vip(service_of(protocol=132, affinity_s=affinity_s), (POD1, ME), protocol=132))
+    argv = (sys.executable, "-I", "-S", "-c", _SCTP_HEAR)
+    with place.pod1.popen(*argv, stdout=subprocess.PIPE) as hearing:
+        assert hearing.stdout is not None
+        hearing.stdout.readline()
+        place.client.run(sys.executable, "-I", "-S", "-c", _SCTP_SEND, VIP, "80")
+        source, port, packet = hearing.stdout.readline().split()
+    assert (source, port) == ("10.0.1.254", "8080")
+    raw = bytes.fromhex(packet)
+    assert int.from_bytes(raw[8:12], "little") == crc32c(raw[:8] + bytes(4) + raw[12:])
 
 
 def test_a_backend_that_goes_gets_no_new_connection(place: Place, services: ServiceNode) -> None:

@@ -32,7 +32,7 @@ from felixpy.resources.tables import Ref, Table
 
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 """A Service with this label belongs to another proxy, whatever the value."""
-FORWARDED_PROTOCOLS = (6, 17)
+FORWARDED_PROTOCOLS = (6, 17, 132)
 ANY_OWN: Mapping[int, Address] = {4: Address(bytes(4)), 6: Address(bytes(16))}
 """By family what stands for every address of the node, as it does where a program listens."""
 NODE_PORT_TYPES = ("NodePort", "LoadBalancer")
@@ -63,9 +63,10 @@ class Origin(IntEnum):
 
     CLUSTER = 0
     GRANT = 1
-    EXTERNAL = 2
-    GRANTED_PORT = 3
-    NODE_PORT = 4
+    GIVEN = 2
+    EXTERNAL = 3
+    GRANTED_PORT = 4
+    NODE_PORT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def _derive_frontend(
         outside=outside,
         keep_source=origin is not Origin.CLUSTER and policy is TrafficPolicy.LOCAL,
         reason=reason,
-        source_ranges=tuple(sorted(set(service.source_ranges))) if origin is Origin.GRANT else (),
+        source_ranges=tuple(sorted(set(service.source_ranges))) if origin in (Origin.GRANT, Origin.GIVEN) else (),
         affinity_timeout_s=service.affinity_timeout_s,
         hairpins=tuple(sorted(chosen & local)),
     )
@@ -211,6 +212,7 @@ def derive_claims(
         return {}
     origins = dict.fromkeys(allowed_external(service, here.external_ranges), Origin.EXTERNAL)
     if service.type == "LoadBalancer":
+        origins.update(dict.fromkeys(service.given, Origin.GIVEN))
         origins.update(dict.fromkeys(held.addresses, Origin.GRANT))
     origins.update(dict.fromkeys(service.cluster_addresses, Origin.CLUSTER))
     claims = {}

@@ -46,7 +46,7 @@ from felixpy.dataplane.sets import PORT_KEY_BYTES
 CONNTRACK_PRIORITY = -200
 """Chains before it see no connection (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h)."""
 _MASK = 0xFFFFFFFF
-_BALANCED = (6, 17)
+_BALANCED = (6, 17, 132)
 
 
 class Fate(StrEnum):

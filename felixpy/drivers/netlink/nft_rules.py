@@ -100,7 +100,7 @@ _CT_BITS = {
 _FIB_OIF, _FIB_ADDRTYPE = 1, 3
 _FIB_F_SADDR, _FIB_F_DADDR, _FIB_F_IIF, _FIB_F_PRESENT = 1, 2, 8, 32
 _RTN_LOCAL = 2
-_TCP, _UDP = 6, 17
+_TCP, _UDP, _SCTP = 6, 17, 132
 
 _U32 = Struct("=I")
 _BE16 = Struct(">H")
@@ -197,7 +197,7 @@ class _Code:
             case MapDestination() | MapSource() | Remember():
                 self._require_family(action.version)
             case Balance():
-                protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP))
+                protocols = tuple((bytes([it]), bytes([it])) for it in (_TCP, _UDP, _SCTP))
                 self.parts.append(meta(META_L4PROTO))
                 self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.PROTOCOL, 1, protocols), False)
                 if not action.any_address:
