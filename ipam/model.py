@@ -26,6 +26,8 @@ POOLS_PREFIX = "/calico/resources/v3/projectcalico.org/ippools/"
 RESERVATIONS_PREFIX = "/calico/resources/v3/projectcalico.org/ipreservations/"
 
 WINDOWS_HANDLE = "windows-reserved-ipam-handle"
+MACHINE_INFIX = ".vmi."
+"""In the handle of an address that Calico keeps for a KubeVirt machine, whether or not that runs (lib/ipam/vmipam)."""
 """Marks addresses that every block of a Windows node gives up; such a block still counts as empty."""
 
 MAX_BLOCKS_PER_OWNER = 20

@@ -25,6 +25,7 @@ from ipam.audit import Suspect
 from ipam.codec import Malformed, parse_block
 from ipam.model import (
     BLOCKS_PREFIX,
+    MACHINE_INFIX,
     WINDOWS_HANDLE,
     Attribute,
     Block,
@@ -171,8 +172,11 @@ def _iter_left(block: Block, known: frozenset[str]) -> Iterator[LeftAddress]:
 
 
 def _node_of(attribute: Attribute) -> str:
+    """Of a pod or tunnel; "" where the address is nobody's, or a machine's, which has it also while it is off."""
     holder = attribute.holder
-    return attribute.owner.get("node", "") if holder and holder.lower() != WINDOWS_HANDLE else ""
+    if not holder or holder.lower() == WINDOWS_HANDLE or MACHINE_INFIX in holder:
+        return ""
+    return attribute.owner.get("node", "")
 
 
 def read_users(values: Iterable[tuple[str, bytes]]) -> Users:

@@ -2,8 +2,9 @@
 
     python -m tests.bench.cni [PODS]
 
-A row for each hundred pods says whether the cost grows with the pods that are there; the stages are the agent's own
-times, which it logs, and what is beyond them is the shim's and the socket's.
+Whether the cost grows with the pods that are there, a row for each hundred says, and more sharply (whatever else the
+machine does meanwhile) two nodes whose calls take turns, of which one has few pods and the other many. The stages are
+the agent's own times, which it logs, and what is beyond them is the shim's and the socket's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from tests.support.wait import eventually
 PODS = 500
 AT_ONCE = (20, 100)
 ROW = 100
+FEW, SPARE, TURNS = 20, 50, 4
+"""Pods of the node that has few; pods that come and go on either node, and how often."""
 
 
 def at_once(sandboxes: list[Sandbox], call: Callable[[Sandbox], object], what: str) -> None:
@@ -55,16 +58,44 @@ def show_stages(log: str, verb: str, whole_ms: list[float]) -> None:
     print(f"{verb:4} median {statistics.median(whole_ms):.1f} ms, of it the agent {agent:.1f} ms: {words}")
 
 
+def begin(stack: ExitStack) -> Node:
+    """A node whose agent takes calls."""
+    node = stack.enter_context(Node())
+    node.put("ippools", resource("IPPool", "pool", {"cidr": "10.64.0.0/16"}))
+    node.agent.start()
+    eventually(lambda: call_plugin(node, "STATUS", "", None, "", {}).exit_status == 0)
+    return node
+
+
+def sandboxes(stack: ExitStack, node: Node, name: str, count: int) -> list[Sandbox]:
+    """Empty ones."""
+    return [Sandbox(node, f"{name}{number}", stack.enter_context(Namespace.create("b"))) for number in range(count)]
+
+
+def take_turns(count: int) -> None:
+    """The same calls on a node with few pods and on one with many, by turns."""
+    with ExitStack() as stack:
+        here = {some: begin(stack) for some in (FEW, count)}
+        for some, node in here.items():
+            for sandbox in sandboxes(stack, node, "p", some):
+                sandbox.add()
+        spare = {some: sandboxes(stack, node, "s", SPARE) for some, node in here.items()}
+        seen: dict[tuple[str, int], list[float]] = {}
+        for verb, call in (("ADD", Sandbox.add), ("DEL", Sandbox.delete)) * TURNS:
+            for number in range(SPARE):
+                for some in sorted(here, reverse=bool(number % 2)):
+                    times = seen.setdefault((verb, some), [])
+                    times.append(timed(lambda: call(spare[some][number])))  # noqa: B023
+        for (verb, some), times in sorted(seen.items()):
+            show(f"{verb} beside {some} pods, by turns", times)
+
+
 def main() -> None:
     asked = sys.argv[-1]
     count = int(asked) if asked.isdigit() else PODS
     with ExitStack() as stack:
-        node = stack.enter_context(Node())
-        node.namespace.sysctl(ipv4__ip_forward=1)
-        node.put("ippools", resource("IPPool", "pool", {"cidr": "10.64.0.0/16"}))
-        node.agent.start()
-        eventually(lambda: call_plugin(node, "STATUS", "", None, "", {}).exit_status == 0)
-        made = [Sandbox(node, f"p{number}", stack.enter_context(Namespace.create("b"))) for number in range(count)]
+        node = begin(stack)
+        made = sandboxes(stack, node, "p", count)
         for verb, call in (("ADD", Sandbox.add), ("DEL", Sandbox.delete)):
             times: list[float] = []
             for start in range(0, count, ROW):
@@ -78,6 +109,7 @@ def main() -> None:
         for number in AT_ONCE:
             at_once(made[:number], Sandbox.add, "ADDs")
             at_once(made[:number], Sandbox.delete, "DELs")
+    take_turns(count)
 
 
 if __name__ == "__main__":

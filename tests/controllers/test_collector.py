@@ -178,6 +178,14 @@ async def test_a_pod_that_is_still_of_its_node_keeps_its_address(world: World) -
     assert {key.partition("/")[0] for key in await world.read(CLAIMS)} == {"node-1", "node-2"}
 
 
+async def test_what_calico_keeps_for_a_machine_that_is_off_stays(world: World) -> None:
+    owner = pod_owner("node-1", "default", "virt-launcher-m", datetime.now(UTC))
+    await world.allocator("node-1").assign(Request("k8s-pod-network.vmi.default.m", owner, v4=1))
+    await world.leave("node-1")
+    await world.look_twice()
+    assert await world.handles() == {"k8s-pod-network.vmi.default.m", "net.cb"}
+
+
 async def test_of_a_pod_that_moved_the_old_address_goes_and_the_new_one_stays(world: World) -> None:
     await world.put(PODS + "a", {"metadata": {"name": "a"}, "spec": {"nodeName": "node-2"}})
     await world.run("node-2", "a", container="moved")

@@ -122,7 +122,7 @@ def configure(
             was = "unchanged" if before[name] == after[name] else f"was {_words(before[name])}"
             click.echo(f"{name}: {_words(after[name])} ({was})")
     if persistence == "Enabled":
-        print_warning(f"{PERSISTENCE} is kept, and not acted on yet")
+        print_warning(f"{PERSISTENCE} is for Calico's nodes: ours do not know when a machine is gone for good")
 
 
 @click.command()

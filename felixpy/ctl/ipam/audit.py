@@ -20,7 +20,7 @@ from felixpy.resources.tables import Decoded
 from felixpy.resources.types import Node, WorkloadEndpoint
 from ipam.addresses import Address, format_address, parse_address
 from ipam.audit import CAUSES, Audit, Finding, Problem, Suspect, audit
-from ipam.model import LOAD_BALANCER, parse_affinity_key
+from ipam.model import LOAD_BALANCER, MACHINE_INFIX, parse_affinity_key
 from ipam.request import Tunnel, tunnel_request
 
 _KINDS = ("IPPool", "Node", "WorkloadEndpoint")
@@ -85,7 +85,8 @@ class AuditReport(msgspec.Struct, frozen=True, rename="camel"):
 def derive_alive(values: Mapping[str, bytes]) -> Alive:
     """Who is alive, as endpoints, Nodes and grants say.
 
-    Missing who holds an address of a Service block of Calico's own: it counts as alive, as nothing here says otherwise.
+    Missing who holds an address of a Service block of Calico's own, or for a KubeVirt machine: it counts as alive, as
+            nothing here says otherwise.
     """
     decoder = Decoder("")
     users: dict[Address, list[str]] = {}
@@ -111,8 +112,9 @@ def derive_alive(values: Mapping[str, bytes]) -> Alive:
             case _:
                 pass
     for block in read_blocks(values):
-        if block.affinity == str(LOAD_BALANCER):
-            handles.update(held.attribute.holder for held in iter_held(block))
+        for held in iter_held(block):
+            if block.affinity == str(LOAD_BALANCER) or MACHINE_INFIX in held.attribute.holder:
+                handles.add(held.attribute.holder)
     return Alive(frozenset(handles), {address: tuple(names) for address, names in users.items()}, frozenset(nodes))
 
 
