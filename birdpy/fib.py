@@ -7,6 +7,7 @@ same from scratch. Source: RFC 4271 §9.1, RFC 9494 §4.5; Calico's local_pref t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -200,6 +201,10 @@ class Fib:
             return ()
         paths = self.paths.get(prefix, {})
         return tuple(sorted({source.neighbor for source, path in paths.items() if path.next_hop in route.next_hops}))
+
+    def count_taken(self) -> Mapping[str, int]:
+        """How many prefixes have a path of each neighbour, as gobgpd names it, among their best. Reads all of them."""
+        return Counter(neighbor for paths in self.paths.values() for neighbor in {source.neighbor for source in paths})
 
     def update(self, events: Iterable[PathEvent]) -> RouteDelta:
         """Takes events in; the last one per prefix and source wins."""

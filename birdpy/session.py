@@ -71,7 +71,8 @@ class BfdSession:
 class Session:
     """One neighbour's session. Times are Unix seconds, None when never; counts are of prefixes.
 
-    `end_of_rib`: each family that negotiated graceful restart has sent it; `graceful`: at least one has.
+    `accepted`: prefixes for which its path passed the import policy, and none is better. `end_of_rib`: each family that
+    negotiated graceful restart has sent it; `graceful`: at least one has.
     """
 
     address: bytes

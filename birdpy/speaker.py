@@ -12,15 +12,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from birdpy.addresses import Prefix
+from birdpy.addresses import Prefix, format_address
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
-from birdpy.gobgp.plan import Agreed, Operation, Outcome, RemoveNeighbor, Withdraw, plan
+from birdpy.gobgp.plan import Agreed, Operation, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
 from birdpy.gobgp.versions import find_impossible, possible
 from birdpy.gobgp.watch import WatchBatch, watch
@@ -169,11 +169,19 @@ class BgpRole:
         return self._fib.find_teachers(prefix)
 
     async def read_status(self) -> BgpStatus:
-        """As `status`, with counters asked for now where gobgpd is there to answer."""
+        """As `status`, with counters asked for now where gobgpd is there to answer.
+
+        What it calls accepted is what no policy has judged yet, so that is counted here.
+        """
         if self._driver is not None:
             with suppress(GobgpError):
                 await self._driver.read_sessions(counted=True)
-        return self.status()
+        status, taken = self.status(), self._fib.count_taken()
+        sessions = {
+            address: replace(session, accepted=taken.get(format_address(address), 0))
+            for address, session in status.sessions.items()
+        }
+        return replace(status, sessions=sessions)
 
     async def read_told(self, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
         """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""
@@ -272,6 +280,9 @@ class BgpRole:
             self._mailbox.post_lost(self._losses.lost)
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation, self._agreed))
+        if any(isinstance(one, UpdateNeighbor) for one in operations):
+            await driver.read_sessions()  # gobgpd tells that a session is down before it tells that it has shut it
+            operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         self._agreed = None
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
         self._stray.clear()

@@ -130,8 +130,9 @@ class BfdStatus(Struct, frozen=True, rename="camel"):
 class SessionStatus(Struct, frozen=True, rename="camel"):
     """One BGP neighbour. `since_s` is the time that it has been up, or down; None when that is not known.
 
-    `accepted` of the `received` prefixes passed the import policy. `asked_by` are names of BGPPeers, none for the mesh;
-    `differences` say what of the session is not as was asked for. A `visitor` comes when it likes, if ever.
+    For `accepted` of the `received` prefixes its path passed the import policy, and none is better. `asked_by` are
+    names of BGPPeers, none for the mesh; `differences` say what of the session is not as was asked for. A `visitor`
+    comes when it likes, if ever.
     """
 
     address: str

@@ -112,7 +112,8 @@ class GobgpDriver:
             else:
                 neighbors[session.address] = read_neighbor(reply.peer, speaker)
         self._groups = groups
-        self.actual = replace(self.actual, neighbors=neighbors)
+        shut = frozenset(address for address, session in sessions.items() if session.over_prefix_limit)
+        self.actual = replace(self.actual, neighbors=neighbors, shut=shut)
         self.sessions = sessions
         return sessions
 

@@ -23,7 +23,7 @@ class Actual:
     """What a gobgpd holds. `advertisements` and `policy` are what this client told it, as far as it has.
 
     `marks` are those of the policies assigned, None where there is none of ours. `ranges`: the groups of those who may
-    connect from a prefix, by what stands for it.
+    connect from a prefix, by what stands for it. `shut`: neighbours whose sessions gobgpd ended for too many prefixes.
     """
 
     speaker: Speaker | None = None
@@ -32,6 +32,7 @@ class Actual:
     marks: Mapping[Direction, str | None] = field(default_factory=dict)
     policy: Policy | None = None
     ranges: Mapping[bytes, str] = field(default_factory=dict)
+    shut: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,7 @@ def _plan_neighbors(
         found = actual.neighbors.get(address)
         if found is None:
             added.append(AddNeighbor(neighbor))
-        elif address in begin_anew or _needs_new_session(neighbor, found):
+        elif address in begin_anew or _needs_new_session(neighbor, found, address in actual.shut, speaker):
             removed.append(RemoveNeighbor(address))
             added.append(AddNeighbor(neighbor))
         elif not same_neighbor(neighbor, found, speaker):
@@ -290,9 +291,10 @@ def _plan_neighbors(
     return removed + added
 
 
-def _needs_new_session(wanted: Neighbor, found: Neighbor) -> bool:
-    """GoBGP ignores an update of these without an error."""
-    return wanted.reflection != found.reflection or wanted.allow_own_asn != found.allow_own_asn
+def _needs_new_session(wanted: Neighbor, found: Neighbor, shut: bool, speaker: Speaker) -> bool:
+    """GoBGP ignores an update of these without an error; and one that it has shut stays so through any."""
+    ignored = wanted.reflection != found.reflection or wanted.allow_own_asn != found.allow_own_asn
+    return ignored or (shut and not same_neighbor(wanted, found, speaker))
 
 
 def _list(head: str, names: Sequence[str]) -> str:
