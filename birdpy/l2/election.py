@@ -5,7 +5,7 @@ Never   sends, reads a clock, or needs a datastore: nodes that hear each other s
 Rules   A deputy asks the owner PROBE_INTERVAL_S apart, as a client would; after some silences it takes over with a
         greater claim. An owner that hears a greater one yields at once, and one that hears a lesser one announces
         itself. The best-ranked node takes its address back when it has been well for PREEMPT_AFTER_S; an owner that
-        says it is leaving is followed at once; one that leaves gently answers those who know it for DRAIN_S more, and
+        says it is leaving is followed at once; one that leaves gently answers those who know it for a while, and
         its successor tells nobody before that, so that connections end where they began.
         Claims order by term, then score: two owners never yield to each other. What nodes believe about each other's
         right to an address never makes one take it, so that nodes whose news are of different age do not fight.
@@ -35,7 +35,7 @@ CHECK_S = 3.0
 DEFEND_S = 0.2
 """Announcements against a lesser claim are at least so far apart."""
 DRAIN_S = 60.0
-"""How long a node that leaves gently answers those who have it in their neighbour tables."""
+"""How long a node that leaves gently answers those who have it in their neighbour tables, where it is not told."""
 FOREIGN_DEFEND_S = 10.0
 """The same against a device that takes no part in this (DEFEND_INTERVAL of RFC 5227)."""
 BURST_S = (0.2, 0.9, 1.1, 2.2)
@@ -48,12 +48,14 @@ class Standing(NamedTuple):
     """This node among those that may have the address: `rank` 0 is the best. `score` orders as ranks do.
 
     `elsewhere` is the greatest score of the other nodes that say, by the datastore, that they answer on this segment;
-    0 where none does.
+    0 where none does. `drain_s` is how long a node that leaves gently answers those who know it, during which its
+    successor tells nobody.
     """
 
     rank: int
     score: int
     elsewhere: int = 0
+    drain_s: float = DRAIN_S
 
 
 class Announce(NamedTuple):
@@ -329,7 +331,7 @@ class Election:
         self._owner_mac = None
         self._awaiting, self._silences = False, 0
         self._next_at = now + CHECK_S
-        self._quiet_until = now + DRAIN_S if quietly else now
+        self._quiet_until = now + self.standing.drain_s if quietly else now
         self._refresh_at = self._quiet_until + REFRESH_S
         if quietly:
             self._start_burst(self._quiet_until)

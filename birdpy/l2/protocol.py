@@ -14,7 +14,8 @@ from birdpy.addresses import format_address, parse_address
 from birdpy.l2.election import Standing
 
 LINE_MOST_BYTES = 1 << 24
-VERSION = 3
+DRAIN_MOST_S = 86400.0
+VERSION = 4
 """Raised when a responder that runs must make way for a newer one."""
 
 
@@ -154,16 +155,22 @@ def parse_status(line: bytes) -> Status:
 
 def _list(vips: Iterable[Vip]) -> list[Any]:
     return [
-        [format_address(vip.address), vip.standing.rank, vip.standing.score, vip.interfaces, dict(vip.elsewhere)]
+        [format_address(vip.address), one.rank, one.score, vip.interfaces, dict(vip.elsewhere), one.drain_s]
         for vip in vips
+        for one in (vip.standing,)
     ]
 
 
-def _vip(address: str, rank: int, score: int, interfaces: list[str] | None, elsewhere: dict[str, int]) -> Vip:
+def _vip(
+    address: str, rank: int, score: int, interfaces: list[str] | None, elsewhere: dict[str, int], drain_s: float
+) -> Vip:
     if not (isinstance(rank, int) and isinstance(score, int) and 0 <= score < 1 << 64 and rank >= 0):
         raise ValueError(f"rank {rank!r} or score {score!r}")
+    if not 0 <= drain_s <= DRAIN_MOST_S:
+        raise ValueError(f"drain {drain_s!r}")
     names = None if interfaces is None else tuple(interfaces)
-    return Vip(parse_address(address), Standing(rank, score), names, tuple(elsewhere.items()))
+    standing = Standing(rank, score, drain_s=drain_s)
+    return Vip(parse_address(address), standing, names, tuple(elsewhere.items()))
 
 
 def _line(document: dict[str, Any]) -> bytes:

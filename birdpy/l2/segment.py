@@ -17,7 +17,6 @@ from typing import NamedTuple
 from birdpy.l2.election import (
     CHECK_S,
     DEPUTIES,
-    DRAIN_S,
     PROBE_INTERVAL_S,
     SILENCES,
     Action,
@@ -155,7 +154,7 @@ class Segment:
             return []
         if address in self._leaving and not (election.gently and not gently):
             return []
-        self._leaving[address] = now + LINGER_S + (DRAIN_S if gently else 0)
+        self._leaving[address] = now + LINGER_S + (election.standing.drain_s if gently else 0)
         frames = self._act(address, election, election.owns, election.leave(gently))
         if not election.owns and not election.retired:
             self._forget(address)

@@ -30,6 +30,10 @@ class ConfigError(Exception):
     """A setting is missing or wrong; the text names it."""
 
 
+DRAIN_MOST_S = 86400
+"""A day."""
+
+
 class Role(StrEnum):
     """What a process does; all of them unless told otherwise."""
 
@@ -40,7 +44,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`etcd` None means an etcd of our own (`--etcd local`). `default_pools` are made where there is no pool at all."""
+    """`etcd` None means an etcd of our own (`--etcd local`). `default_pools` are made where there is no pool at all.
+
+    A node that becomes excluded from external load balancers goes on for a while, at layer 2 for those who know it
+    (`layer2_drain_s`), by BGP with GRACEFUL_SHUTDOWN (`bgp_drain_s`; RFC 8326 §4.1).
+    """
 
     node: str
     etcd: EtcdSettings | None
@@ -56,6 +64,8 @@ class Settings:
     log_level: str = "INFO"
     metrics: Listener | None = None
     kubernetes: str = ""
+    layer2_drain_s: float = 60.0
+    bgp_drain_s: float = 10.0
 
 
 _FLAGS: Mapping[str, str] = {
@@ -72,6 +82,8 @@ _FLAGS: Mapping[str, str] = {
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
     "kubernetes": "import from the Kubernetes API: `in-cluster`, or the path of a kubeconfig (controllers role)",
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
+    "layer2-drain": "seconds that an excluded node goes on answering those who know it (60; the same on all nodes)",
+    "bgp-drain": "seconds that an excluded node announces with GRACEFUL_SHUTDOWN before it withdraws (10)",
     "log-level": "debug, info, warning or error (info)",
     "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
     "etcd-cert-file": "our client certificate (PEM)",
@@ -120,6 +132,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         log_level=value("log-level", "info").upper(),
         metrics=_listener(value("metrics")),
         kubernetes=value("kubernetes"),
+        layer2_drain_s=_seconds("layer2-drain", value("layer2-drain", "60")),
+        bgp_drain_s=_seconds("bgp-drain", value("bgp-drain", "10")),
     )
 
 
@@ -190,6 +204,16 @@ def _listener(text: str) -> Listener | None:
     if not colon or not port.isdecimal() or not 0 < int(port) <= 65535:
         raise ConfigError(f"--metrics: {text!r} is not [HOST]:PORT")
     return Listener(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        raise ConfigError(f"--{flag}: {text!r} is no number of seconds") from None
+    if not 0 <= seconds <= DRAIN_MOST_S:
+        raise ConfigError(f"--{flag}: {text!r} is not between 0 and {DRAIN_MOST_S} seconds")
+    return seconds
 
 
 def _address_rule(text: str) -> AddressRule:

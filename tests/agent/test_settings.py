@@ -32,6 +32,9 @@ def test_what_is_not_said_has_its_default() -> None:
     own = parse_settings([*BASE, "--run-dir", "/tmp/x"], {}, "felixpy")
     assert str(own.state_file) == "/tmp/x/cluster.json"
     assert parse_settings(BASE, {}, "birdpy").roles == {Role.BGP}
+    assert (own.layer2_drain_s, own.bgp_drain_s) == (60, 10)
+    longer = parse_settings([*BASE, "--bgp-drain", "2.5"], {"FELIXPY_LAYER2_DRAIN": "600s"}, "felixpy")
+    assert (longer.layer2_drain_s, longer.bgp_drain_s) == (600, 2.5)
     local = parse_settings(["--etcd", "local", "--node", "n1", "--node-address", "cidr=10.0.0.0/8"], {}, "felixpy")
     assert local.etcd is None
     assert [rule.method for rule in local.node_address] == [Method.CIDR]
@@ -51,6 +54,9 @@ def test_what_is_not_said_has_its_default() -> None:
         ([*BASE, "--metrics", "[::1]:0"], "--metrics"),
         ([*BASE, "--node-address", "nic=eth0"], "--node-address"),
         ([*BASE, "--config", "/nowhere"], "--config /nowhere"),
+        ([*BASE, "--layer2-drain", "soon"], "--layer2-drain: 'soon'"),
+        ([*BASE, "--bgp-drain", "-1"], "--bgp-drain: '-1'"),
+        ([*BASE, "--bgp-drain", "nan"], "--bgp-drain: 'nan'"),
     ],
 )
 def test_what_is_wrong_is_named(flags: list[str], named: str) -> None:

@@ -29,6 +29,7 @@ class Wire:
 
     count: int
     now: float = 0.0
+    drain_s: float = DRAIN_S
     nodes: dict[int, Segment] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     sent: list[tuple[float, int, bytes]] = field(default_factory=list)
@@ -40,7 +41,10 @@ class Wire:
         return self
 
     def want(self, number: int, rank: int) -> None:
-        self.deliver(number, self.nodes[number].want({VIP: Standing(rank, score_of(number))}, (), self.now))
+        self.deliver(number, self.nodes[number].want({VIP: self.standing(rank, number)}, (), self.now))
+
+    def standing(self, rank: int, number: int) -> Standing:
+        return Standing(rank, score_of(number), drain_s=self.drain_s)
 
     def run(self, duration_s: float, lost: Loss = nothing_lost) -> Wire:
         for _ in range(round(duration_s / STEP_S)):
@@ -363,9 +367,9 @@ def told(wire: Wire, number: int, elsewhere: int) -> None:
     )
 
 
-def drained(count: int = 2) -> Wire:
+def drained(count: int = 2, drain_s: float = DRAIN_S) -> Wire:
     """Node 0 has left gently, and another has taken over."""
-    wire = Wire(count).start().run(8)
+    wire = Wire(count, drain_s=drain_s).start().run(8)
     wire.deliver(0, wire.nodes[0].want({}, (), wire.now, drain=[VIP]))
     return wire.run(1)
 
@@ -392,6 +396,17 @@ def test_those_who_know_a_node_that_leaves_gently_stay_with_it_and_new_ones_do_n
     assert announcements(wire, since, 1)
     assert not known_by(0, wire)
     assert VIP not in wire.nodes[0].elections
+
+
+@pytest.mark.parametrize("drain_s", [0, 5, 300])
+def test_how_long_it_drains_is_as_told(drain_s: float) -> None:
+    wire, since = drained(drain_s=drain_s), 8.0
+    if drain_s:
+        wire.run(drain_s - 1.5)
+        assert (known_by(0, wire), announcements(wire, since, 1)) == (True, [])
+    wire.run(LINGER_S + 3)
+    assert not known_by(0, wire)
+    assert announcements(wire, since + drain_s, 1)[:1] == [pytest.approx(0.5, abs=0.5)]
 
 
 def test_a_node_that_drained_and_can_serve_no_more_says_so() -> None:

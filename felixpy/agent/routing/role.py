@@ -53,8 +53,6 @@ _TABLES = frozenset(
     }
 )
 NO_GOBGPD = "none"
-DRAIN_S = 10.0
-"""How long neighbours are asked to send elsewhere before an excluded node withdraws (RFC 8326 §4.1)."""
 
 
 class RoutingRole:
@@ -78,6 +76,7 @@ class RoutingRole:
         self.learned = LearnedTable()
         self._unflushed = False
         self._excluded: bool | None = None
+        self._drain_s = settings.bgp_drain_s
         self._draining: asyncio.TimerHandle | None = None
         self._routers = LinkRouters(self._read_facts)
         self._facts = HostReader(settings.secrets_dir, self.learned.driver.read_subnets, self._routers)
@@ -165,8 +164,9 @@ class RoutingRole:
             return
         if excluded and self._excluded is False:
             self._announce.drain(False)
-            _log.info("excluded: Service addresses go with GRACEFUL_SHUTDOWN for %.0f s, then not at all", DRAIN_S)
-            self._draining = asyncio.get_running_loop().call_later(DRAIN_S, self._end_drain)
+            words = "excluded: Service addresses go with GRACEFUL_SHUTDOWN for %.0f s, then not at all"
+            _log.info(words, self._drain_s)
+            self._draining = asyncio.get_running_loop().call_later(self._drain_s, self._end_drain)
         elif self._draining is not None:
             self._draining.cancel()
             self._draining = None

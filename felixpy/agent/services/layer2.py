@@ -73,6 +73,7 @@ class Layer2Role:
         self._group = group
         self._running = self._looked = self._telling = False
         self._told = told
+        self._drain_s = settings.layer2_drain_s
         self._answering = answering
         self._read_subnets = read_subnets
         self._segments: Segments = {}
@@ -282,7 +283,7 @@ class Layer2Role:
 
     def _vips(self, vips: Mapping[Address, Layer2Vip]) -> tuple[Vip, ...]:
         return tuple(
-            Vip(address, Standing(vip.rank, vip.score), vip.interfaces, self._elsewhere(vip))
+            Vip(address, Standing(vip.rank, vip.score, drain_s=self._drain_s), vip.interfaces, self._elsewhere(vip))
             for address, vip in sorted(vips.items())
         )
 
