@@ -1,15 +1,16 @@
 """The name that a Calico policy has in etcd, and the one that its writer typed.
 
-Owns    both directions. A policy of the tier `default` is kept as `default.<name>`, and the typed name in the
-        annotation `projectcalico.org/metadata`; policies of other tiers keep the name as typed.
+Owns    both directions. The typed name is in the annotation `projectcalico.org/metadata`, and since Calico 3.32 in the
+        key too. Earlier Calico keeps a policy of the tier `default` as `default.<name>`, and looks nowhere else for
+        it: where ClusterInformation names such a version, so do we.
 Source  libcalico-go/lib/backend/model/keys.go (reading: the annotation, else a leading `default.` is cut),
-        libcalico-go/lib/backend/etcdv3 (writing). Calico releases differ in whether they write the prefix, so a policy
-        is looked for under both names before it is created.
+        libcalico-go/lib/backend/etcdv3 (writing).
 """
 
 from __future__ import annotations
 
 import json
+import re
 
 from felixpy.ctl.manifests import Body, Json
 from felixpy.resources.kinds import CALICO, KindInfo, Name
@@ -17,6 +18,9 @@ from felixpy.resources.kinds import CALICO, KindInfo, Name
 METADATA_ANNOTATION = "projectcalico.org/metadata"
 TIER_LABEL = "projectcalico.org/tier"
 DEFAULT_TIER = "default"
+PREFIXED_UNTIL = (3, 31)
+"""The last version of Calico that keeps policies of the tier `default` under another name than the typed one."""
+_VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _TIERED = frozenset({"NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"})
 
 
@@ -32,11 +36,19 @@ def tier_of(body: Body) -> str:
     return tier if isinstance(tier, str) and tier else DEFAULT_TIER
 
 
+def is_prefixing(cluster: Body) -> bool:
+    """Whether the Calico that ClusterInformation speaks of would look for `default.<name>`."""
+    spec = cluster.get("spec")
+    version = spec.get("calicoVersion") if isinstance(spec, dict) else None
+    found = _VERSION.match(version) if isinstance(version, str) else None
+    return found is not None and (int(found[1]), int(found[2])) <= PREFIXED_UNTIL
+
+
 def possible_names(info: KindInfo, typed: Name, tier: str) -> tuple[Name, ...]:
-    """The names under which an object may be in etcd; the first is the one to create."""
+    """The names under which an object may be in etcd: as typed, and as Calico before 3.32 has it."""
     if not is_tiered_policy(info) or tier != DEFAULT_TIER or typed.name.startswith(f"{DEFAULT_TIER}."):
         return (typed,)
-    return (Name(typed.namespace, f"{DEFAULT_TIER}.{typed.name}"), typed)
+    return (typed, Name(typed.namespace, f"{DEFAULT_TIER}.{typed.name}"))
 
 
 def typed_name(body: Body) -> str:

@@ -82,11 +82,21 @@ def _metadata(manifest: Manifest, name: Name, old: Mapping[str, Json], stamp: St
     if is_tiered_policy(info):
         annotations = _mapping(metadata.get("annotations"))
         metadata["annotations"] = {**annotations, METADATA_ANNOTATION: name_annotation(manifest.name.name)}
-        if (tier := tier_of(manifest.body)) != DEFAULT_TIER:
-            metadata["labels"] = {**_mapping(metadata.get("labels")), TIER_LABEL: tier}
-    if info.kind == "Namespace":
-        metadata["labels"] = {**_mapping(metadata.get("labels")), "kubernetes.io/metadata.name": name.name}
+    if labels := dict(_labels_given(manifest)):
+        metadata["labels"] = {**_mapping(metadata.get("labels")), **labels}
     return metadata
+
+
+def _labels_given(manifest: Manifest) -> Iterator[tuple[str, Json]]:
+    """Labels that an object has of itself; Felix selects by them, and finds no endpoint of a namespace otherwise."""
+    info, spec = manifest.info, _mapping(manifest.body.get("spec"))
+    if is_tiered_policy(info):
+        yield TIER_LABEL, tier_of(manifest.body)
+    elif info.kind == "Namespace":
+        yield "kubernetes.io/metadata.name", manifest.name.name
+    elif info.kind == "WorkloadEndpoint":
+        yield "projectcalico.org/namespace", manifest.name.namespace
+        yield "projectcalico.org/orchestrator", spec.get("orchestrator")
 
 
 def _with_defaults(info: KindInfo, spec: dict[str, Json]) -> dict[str, Json]:
@@ -103,7 +113,10 @@ def _with_defaults(info: KindInfo, spec: dict[str, Json]) -> dict[str, Json]:
                 "allowedUses": spec.get("allowedUses") or ["Workload", "Tunnel"],
                 "assignmentMode": spec.get("assignmentMode") or "Automatic",
             }
-        case _ if is_tiered_policy(info) and not spec.get("types") and spec.get("stagedAction") != "Delete":
+        case _ if is_tiered_policy(info):
+            spec = {**spec, "tier": spec.get("tier") or DEFAULT_TIER}
+            if spec.get("types") or spec.get("stagedAction") == "Delete":
+                return spec
             ways = [way for way in ("Ingress", "Egress") if spec.get(way.lower())]
             return {**spec, "types": list(ways) or ["Ingress"]}
         case "Tier":

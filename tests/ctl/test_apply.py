@@ -13,7 +13,10 @@ from tests.support.etcd import Etcd
 
 Felixctl = Callable[..., Answer]
 
-POLICY_KEY = "/calico/resources/v3/projectcalico.org/networkpolicies/default/default.web"
+CALICO = "/calico/resources/v3/projectcalico.org"
+CLUSTER_KEY = f"{CALICO}/clusterinformations/default"
+POLICIES = f"{CALICO}/networkpolicies/"
+POLICY_KEY = f"{POLICIES}default/web"
 SERVICE_KEY = "/felixpy/resources/core/v1/services/default/svc"
 POLICY = """\
 apiVersion: projectcalico.org/v3
@@ -153,14 +156,62 @@ def test_an_object_that_changed_since_it_was_read_is_not_overwritten(felixctl: F
     assert body_at(store, SERVICE_KEY)["spec"]["ports"] == [{"port": 8080}]
 
 
-def test_a_policy_put_by_others_under_its_typed_name_is_changed_there(felixctl: Felixctl, store: Etcd) -> None:
-    key = POLICY_KEY.replace("default.web", "web")
-    store.put(key, {"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "metadata": {"name": "web"}})
+def test_a_policy_is_where_the_clusters_calico_looks_for_it(felixctl: Felixctl, store: Etcd) -> None:
+    prefixed = POLICY_KEY.replace("/web", "/default.web")
+    for version, key in (("", POLICY_KEY), ("v3.32.1", POLICY_KEY), ("v4.0.0", POLICY_KEY), ("v3.31.7", prefixed)):
+        store.delete_prefix("/")
+        store.put(CLUSTER_KEY, {"spec": {"calicoVersion": version}})
+
+        felixctl("apply", "-f", "-", stdin=POLICY)
+
+        assert list(store.get_prefix(POLICIES)) == [key], version
+        assert felixctl("get", "np", "web", "-o", "name").out == "networkpolicy.projectcalico.org/default/web\n"
+
+
+@pytest.mark.parametrize("annotations", [{}, {"projectcalico.org/metadata": '{"name":"web"}'}])
+def test_a_policy_that_older_calico_put_is_changed_there(
+    felixctl: Felixctl, store: Etcd, annotations: dict[str, str]
+) -> None:
+    key = POLICY_KEY.replace("/web", "/default.web")
+    metadata = {"name": "default.web", "annotations": annotations}
+    store.put(key, {"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "metadata": metadata})
 
     answer = felixctl("apply", "-f", "-", stdin=POLICY)
 
     assert answer.lines == ["NetworkPolicy default/web configured"]
     assert list(store.get_prefix("/calico/")) == [key]
+
+
+def test_a_policy_that_was_typed_with_the_prefix_is_another_one(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=POLICY.replace("name: web", "name: default.web"))
+
+    answer = felixctl("apply", "-f", "-", stdin=POLICY)
+
+    assert answer.lines == ["NetworkPolicy default/web created"]
+    assert len(store.get_prefix(POLICIES)) == 2
+
+
+def test_a_policy_belongs_to_its_tier_in_every_way_that_calico_looks(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=POLICY)
+
+    stored = body_at(store, POLICY_KEY)
+    assert stored["spec"]["tier"] == "default"
+    assert stored["metadata"]["labels"] == {"projectcalico.org/tier": "default"}
+
+
+def test_a_workload_endpoint_has_the_labels_by_which_policies_of_its_namespace_select(
+    felixctl: Felixctl, store: Etcd
+) -> None:
+    endpoint = """\
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: n1-k8s-a-eth0, namespace: shop, labels: {app: a, projectcalico.org/namespace: other}}
+spec: {orchestrator: k8s, node: n1, pod: a, endpoint: eth0, interfaceName: cali1, ipNetworks: [10.0.0.1/32]}
+"""
+    felixctl("apply", "-f", "-", stdin=endpoint)
+
+    labels = body_at(store, f"{CALICO}/workloadendpoints/shop/n1-k8s-a-eth0")["metadata"]["labels"]
+    assert labels == {"app": "a", "projectcalico.org/namespace": "shop", "projectcalico.org/orchestrator": "k8s"}
 
 
 def test_a_pools_cidr_and_block_size_stay(felixctl: Felixctl, store: Etcd) -> None:

@@ -1,6 +1,7 @@
 """Policies of one endpoint in the order in which they decide, and which of them count at which stage. Pure.
 
-Source: felix/calc (policy sorter): tiers by order then name, policies by order then name, no order last.
+Source: felix/calc/policy_sorter.go: tiers by order then name, policies by order, then name, then namespace; no order
+last. Where a Calico node shares the cluster, policies of one order must decide alike on both.
 Staged policies are never among them, so a tier whose policies are all staged has none and does not deny at its end.
 """
 
@@ -33,11 +34,17 @@ def sort_policies(policies: Iterable[Matched], tiers: Mapping[str, Tier]) -> tup
     names = sorted(by_tier, key=lambda name: (name not in known, _position(known.get(name, _MISSING).order), name))
     found = []
     for name in names:
-        ranked = sorted(by_tier[name], key=lambda pair: (_position(pair[1].order), str(pair[0].name), pair[0].table))
+        ranked = sorted(by_tier[name], key=_rank)
         ingress = tuple(identity for identity, policy in ranked if policy.applies_ingress)
         egress = tuple(identity for identity, policy in ranked if policy.applies_egress)
         found.append(TierIntent(name, known.get(name, _MISSING).default_action, ingress, egress))
     return tuple(found)
+
+
+def _rank(matched: Matched) -> tuple[float, str]:
+    """Felix compares name, namespace and kind as one text."""
+    identity, policy = matched
+    return _position(policy.order), f"{identity.name.name}/{identity.name.namespace}/{identity.table}"
 
 
 def _position(order: float | None) -> float:

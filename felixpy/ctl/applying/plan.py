@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from felixpy.ctl.manifests import Body, Json, Manifest, Problem, Severity
-from felixpy.ctl.policy_names import possible_names, tier_of
+from felixpy.ctl.policy_names import possible_names, tier_of, typed_name
 from felixpy.ctl.stored import Stamp, changes_refused, find_hidden, parse_body, stored_body
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.kinds import Name
@@ -55,10 +55,18 @@ def keys_to_read(manifest: Manifest) -> tuple[str, ...]:
     return tuple(key for name in names for key in (info.key(name), info.status_key(name)))
 
 
-def plan_change(manifest: Manifest, found: Sequence[KeyValue | None], stamp: Stamp) -> Change:
-    """The change that makes etcd say what the manifest says; `found` answers `keys_to_read`."""
+def plan_change(
+    manifest: Manifest, found: Sequence[KeyValue | None], stamp: Stamp, *, prefixing: bool = False
+) -> Change:
+    """The change that makes etcd say what the manifest says; `found` answers `keys_to_read`.
+
+    `prefixing` says that a new policy goes where Calico before 3.32 looks for it.
+    """
     names = possible_names(manifest.info, manifest.name, tier_of(manifest.body))
     held = [(name, found[index * 2], found[index * 2 + 1]) for index, name in enumerate(names)]
+    held = [held[0], *(one for one in held[1:] if prefixing or _is_named(one[1], manifest.name.name))]
+    if prefixing:
+        held.reverse()
     name, current, status = next((entry for entry in held if entry[1] is not None), held[0])
     problems = tuple(_other_copies(manifest, held, name))
     before: Body | None = None
@@ -80,6 +88,16 @@ def plan_change(manifest: Manifest, found: Sequence[KeyValue | None], stamp: Sta
     if before is not None and before == after:
         outcome = Outcome.UNCHANGED
     return Change(manifest, outcome, name, revision, before, after, problems)
+
+
+def _is_named(stored: KeyValue | None, typed: str) -> bool:
+    """Whether what is in etcd is the object that was typed so, and not another one with a name like it."""
+    if stored is None:
+        return False
+    try:
+        return typed_name(parse_body(stored.value)) == typed
+    except ValueError:
+        return False
 
 
 def _other_copies(

@@ -16,11 +16,12 @@ from felixpy.ctl.applying.aggregates import ADVERTISEMENTS, too_wide
 from felixpy.ctl.applying.overlaps import CLAIMING_KINDS, REFUSED_KINDS, overlaps
 from felixpy.ctl.applying.plan import Change, Outcome, keys_to_read, plan_change
 from felixpy.ctl.manifests import Body, Manifest, Problem
+from felixpy.ctl.policy_names import is_prefixing
 from felixpy.ctl.reading.metallb import CONFIG_LABEL
 from felixpy.ctl.showing.selection import Found, select
-from felixpy.ctl.stored import Stamp, encode_body
-from felixpy.datastore.model import DatastoreError, Expect, Store, Unavailable, Write
-from felixpy.resources.kinds import KINDS, Name
+from felixpy.ctl.stored import Stamp, encode_body, parse_body
+from felixpy.datastore.model import DatastoreError, Expect, KeyValue, Store, Unavailable, Write
+from felixpy.resources.kinds import BY_TYPE, CALICO, KINDS, Name
 
 BATCH = 50
 """Objects read and written together; etcd takes 128 operations in a transaction (--max-txn-ops)."""
@@ -28,6 +29,7 @@ BATCH_BYTES = 512 * 1024
 """Values written together; etcd takes 1.5 MB in a request (--max-request-bytes)."""
 ATTEMPTS = 10
 METALLB_KINDS = tuple(info for info in KINDS if info.group == "metallb.io")
+_CLUSTER = BY_TYPE[CALICO, "ClusterInformation"].key(Name("", "default")).encode()
 _TO_WRITE = frozenset({Outcome.CREATED, Outcome.CONFIGURED})
 
 
@@ -107,12 +109,20 @@ def _without(manifests: Sequence[Manifest], refused: Sequence[Change]) -> list[M
 
 async def _plan(store: Store, manifests: Sequence[Manifest]) -> list[Change]:
     keys = [keys_to_read(manifest) for manifest in manifests]
-    found = iter(await store.get_many([key.encode() for group in keys for key in group]))
+    cluster, *values = await store.get_many([_CLUSTER, *(key.encode() for group in keys for key in group)])
+    found, prefixing = iter(values), is_prefixing(_body_of(cluster))
     stamp = Stamp(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "")
     return [
-        plan_change(manifest, [next(found) for _ in group], Stamp(stamp.now, str(uuid.uuid4())))
+        plan_change(manifest, [next(found) for _ in group], Stamp(stamp.now, str(uuid.uuid4())), prefixing=prefixing)
         for manifest, group in zip(manifests, keys, strict=True)
     ]
+
+
+def _body_of(stored: KeyValue | None) -> Body:
+    try:
+        return parse_body(stored.value) if stored is not None else {}
+    except ValueError:
+        return {}
 
 
 def _by_size(changes: Sequence[Change]) -> Iterator[list[Change]]:
