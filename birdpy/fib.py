@@ -8,13 +8,14 @@ same from scratch. Source: RFC 4271 §9.1, RFC 9494 §4.5; Calico's local_pref t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
-from birdpy.addresses import Prefix, is_forwardable
+from birdpy.addresses import Prefix, Version, is_forwardable, version_of
 from birdpy.ranges import is_within
 
 NORMAL_METRIC = 1024
@@ -40,9 +41,9 @@ class Path(NamedTuple):
 
 
 class PathPut(NamedTuple):
-    """`source` has this path to `prefix` now."""
+    """`source` has this path to each of `prefixes` now."""
 
-    prefix: Prefix
+    prefixes: Sequence[Prefix]
     source: Source
     path: Path
 
@@ -62,11 +63,12 @@ class PathSet(NamedTuple):
 
 
 PathEvent = PathPut | PathGone | PathSet
-PathTable = Mapping[Prefix, Mapping[Source, Path]]
+Paths = Mapping[Source, Path]
+"""All best paths to a prefix. Prefixes that are alike share one such value, so nobody ever changes one."""
+PathTable = Mapping[Prefix, Paths]
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedRoute:
+class LearnedRoute(NamedTuple):
     """Where a route for the kernel leads. `next_hops` ascending, none twice; `metric` is the kernel's (lower wins)."""
 
     next_hops: tuple[bytes, ...]
@@ -126,37 +128,37 @@ def metric_of(local_pref: int, normal: int = NORMAL_METRIC) -> int:
     return LOCAL_PREF_TOP - local_pref if LOCAL_PREF_TOP - normal < local_pref < LOCAL_PREF_TOP else normal
 
 
-def choose_route(prefix: Prefix, paths: Mapping[Source, Path], route_filter: RouteFilter) -> LearnedRoute | None:
+def choose_route(prefix: Prefix, paths: Paths, route_filter: RouteFilter) -> LearnedRoute | None:
     """The route for the best paths to `prefix`; None where one of them is our own, or none can be used.
 
     Long-lived stale paths count only where there is no other. Of several metrics the lowest is taken, with its paths.
     """
-    if len(paths) == 1:
-        ((source, path),) = paths.items()
-        usable_alone = source.neighbor and is_forwardable(path.next_hop)
-        if not usable_alone or path.next_hop in route_filter.own_addresses or not route_filter.admits(prefix):
-            return None
-        return _single(path.next_hop, path.local_pref, route_filter.metrics[len(prefix.address) == 16])
+    route = _choose_among(paths, route_filter, version_of(prefix.address))
+    return route if route is not None and route_filter.admits(prefix) else None
+
+
+def _choose_among(paths: Paths, route_filter: RouteFilter, version: Version) -> LearnedRoute | None:
+    """As `choose_route`, for any prefix of a version that is wanted at all."""
     usable: list[Path] = []
     for source, path in paths.items():
         if not source.neighbor:
             return None
         if is_forwardable(path.next_hop) and path.next_hop not in route_filter.own_addresses:
             usable.append(path)
-    if not usable or not route_filter.admits(prefix):
+    if not usable:
         return None
     if len(usable) > 1:
         usable = [path for path in usable if not path.long_lived_stale] or usable
-    normal = route_filter.metrics[len(prefix.address) == 16]
+    normal = route_filter.metrics[version == 6]
     metric = min(metric_of(path.local_pref, normal) for path in usable)
     hops = {path.next_hop for path in usable if metric_of(path.local_pref, normal) == metric}
-    return LearnedRoute(tuple(sorted(hops)), metric)
+    return _shared(LearnedRoute(tuple(sorted(hops)), metric))
 
 
 @lru_cache(maxsize=4096)
-def _single(next_hop: bytes, local_pref: int, normal: int) -> LearnedRoute:
+def _shared(route: LearnedRoute) -> LearnedRoute:
     """Most routes are alike but for their prefix: they share one value."""
-    return LearnedRoute((next_hop,), metric_of(local_pref, normal))
+    return route
 
 
 def derive_routes(paths: PathTable, route_filter: RouteFilter) -> Mapping[Prefix, LearnedRoute]:
@@ -171,7 +173,7 @@ class Fib:
 
     route_filter: RouteFilter = RouteFilter()
     phase: Phase = Phase.FROZEN
-    paths: dict[Prefix, dict[Source, Path]] = field(default_factory=dict)
+    paths: dict[Prefix, Paths] = field(default_factory=dict)
     routes: dict[Prefix, LearnedRoute] = field(default_factory=dict)
     unconfirmed: set[Prefix] = field(default_factory=set)
 
@@ -199,7 +201,7 @@ class Fib:
         route = self.routes.get(prefix)
         if route is None:
             return ()
-        paths = self.paths.get(prefix, {})
+        paths = self.paths.get(prefix, _NOTHING)
         return tuple(sorted({source.neighbor for source, path in paths.items() if path.next_hop in route.next_hops}))
 
     def count_taken(self) -> Mapping[str, int]:
@@ -210,26 +212,29 @@ class Fib:
         """Takes events in; the last one per prefix and source wins."""
         touched: dict[Prefix, None] = {}
         for event in events:
-            prefix = event.prefix
-            touched[prefix] = None
-            if type(event) is PathPut:
-                known = self.paths.get(prefix)
-                if known is None:
-                    self.paths[prefix] = {event.source: event.path}
-                else:
-                    known[event.source] = event.path
-            elif type(event) is PathGone:
-                known = self.paths.get(prefix)
-                if known is not None:
-                    known.pop(event.source, None)
-                    if not known:
-                        del self.paths[prefix]
-            elif type(event) is PathSet:
-                if event.paths:
-                    self.paths[prefix] = dict(event.paths)
-                else:
-                    self.paths.pop(prefix, None)
+            if isinstance(event, PathPut):
+                touched.update(dict.fromkeys(event.prefixes))
+                self._put(event)
+            elif isinstance(event, PathSet):
+                touched[event.prefix] = None
+                self._set(event.prefix, event.paths)
+            else:
+                touched[event.prefix] = None
+                known = self.paths.get(event.prefix, _NOTHING)
+                self._set(event.prefix, {source: path for source, path in known.items() if source != event.source})
         return self._settle(touched)
+
+    def _put(self, event: PathPut) -> None:
+        known, alone = self.paths, {event.source: event.path}
+        for prefix in event.prefixes:
+            before = known.get(prefix)
+            known[prefix] = alone if before is None or before.keys() == alone.keys() else {**before, **alone}
+
+    def _set(self, prefix: Prefix, paths: Paths) -> None:
+        if paths:
+            self.paths[prefix] = paths
+        else:
+            self.paths.pop(prefix, None)
 
     def set_filter(self, route_filter: RouteFilter) -> RouteDelta:
         """Another filter: the known paths are judged anew; where only prefixes of ours came or went, those to them."""
@@ -244,19 +249,33 @@ class Fib:
         return self._settle([*known, *refused])
 
     def _settle(self, prefixes: Iterable[Prefix]) -> RouteDelta:
+        """Judges each set of paths once, however many prefixes share it."""
         put: dict[Prefix, LearnedRoute] = {}
         drop: set[Prefix] = set()
-        nothing: Mapping[Source, Path] = {}
+        known, routes, unconfirmed = self.paths, self.routes, self.unconfirmed
+        admits = self.route_filter.admits
+        judged: tuple[dict[int, LearnedRoute | None], ...] = ({}, {})
         for prefix in prefixes:
-            route = choose_route(prefix, self.paths.get(prefix, nothing), self.route_filter)
-            self.unconfirmed.discard(prefix)
-            before = self.routes.get(prefix)
+            paths = known.get(prefix, _NOTHING)
+            verdicts = judged[len(prefix.address) == 16]
+            if id(paths) in verdicts:
+                route = verdicts[id(paths)]
+            else:
+                version = version_of(prefix.address)
+                route = verdicts[id(paths)] = _choose_among(paths, self.route_filter, version)
+            if route is not None and not admits(prefix):
+                route = None
+            if unconfirmed:
+                unconfirmed.discard(prefix)
+            before = routes.get(prefix)
             if route is before or route == before:
                 continue
             if route is None:
-                del self.routes[prefix]
+                del routes[prefix]
                 drop.add(prefix)
             else:
-                self.routes[prefix] = route
-                put[prefix] = route
+                routes[prefix] = put[prefix] = route
         return RouteDelta(put, frozenset(drop), self.phase is Phase.LIVE)
+
+
+_NOTHING: Paths = MappingProxyType({})

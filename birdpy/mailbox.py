@@ -23,9 +23,9 @@ class RouteMailbox:
 
     def post(self, delta: RouteDelta) -> None:
         """Merges `delta` in."""
-        for prefix, route in delta.put.items():
-            self._put[prefix] = route
-            self._drop.discard(prefix)
+        self._put.update(delta.put)
+        if self._drop:
+            self._drop.difference_update(delta.put)
         for prefix in delta.drop:
             self._put.pop(prefix, None)
             self._drop.add(prefix)

@@ -375,7 +375,7 @@ class BgpRole:
                     now = time.monotonic()
                     if now - since > FLOOD_S:
                         since, paths = now, 0
-                    paths += len(batch.events)
+                    paths += batch.paths
                     if paths >= FLOOD_PATHS:
                         _log.info("a flood of changes: they are let pass, and all is read anew")
                         return

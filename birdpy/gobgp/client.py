@@ -136,17 +136,16 @@ class GobgpClient:
         finally:
             running.cancel()
 
-    async def watch(self, name: str, argument: Message, reply: str) -> AsyncGenerator[list[Message], None]:
-        """One call with replies without end, as many at a time as have come.
+    async def watch(self, name: str, argument: Message) -> AsyncGenerator[list[bytes], None]:
+        """One call with replies without end, as many at a time as have come; each as it was sent.
 
         Raises  GobgpUnavailable when it ends even so.
         """
-        parse = self.wire.messages[reply].FromString
         method = self.wire.service + name
         async with aclosing(read_stream(self.socket_path, method, argument.SerializeToString())) as chunks:
             try:
                 async for chunk in chunks:
-                    yield [parse(message) for message in chunk]
+                    yield chunk
             except StreamEnded as error:
                 raise GobgpUnavailable(name, str(error)) from None
 

@@ -8,10 +8,10 @@ bare link taught leads to it, whichever address of its own it names: that one ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from birdpy.addresses import Prefix, format_address, parse_address, version_of
-from birdpy.fib import DEFAULT_LOCAL_PREF, Path, PathEvent, PathGone, PathPut, PathSet, Source
+from birdpy.fib import DEFAULT_LOCAL_PREF, Path, PathSet, Source
+from birdpy.gobgp.alike import Tail
 from birdpy.gobgp.wire import Message, Wire, family_message
 from birdpy.intent import Advertisement
 
@@ -19,13 +19,6 @@ LLGR_STALE = 65535 << 16 | 6
 _ORIGIN_IGP = 0
 _NO_NEIGHBOR = ("", "<nil>", "invalid IP")
 """How the versions name the neighbour of a path of our own."""
-
-
-class TableChange(NamedTuple):
-    """One table event: path events in order, and the prefixes among them that we originate ourselves."""
-
-    events: tuple[PathEvent, ...]
-    own: tuple[Prefix, ...]
 
 
 def path_messages(wire: Wire, advertisements: Iterable[Advertisement]) -> Iterator[Message]:
@@ -90,47 +83,25 @@ def withdraw_message(wire: Wire, prefix: Prefix) -> Message:
     return path
 
 
-def read_table_event(wire: Wire, paths: Iterable[Message]) -> TableChange:
-    """The changes that one table event tells; prefixes of other families and unreadable ones are left out.
-
-    Paths of one neighbour that follow each other mostly have the same attributes: those are read once.
-    """
-    if wire.generation == 3:
-        return _read_sets(wire, paths)
-    events: list[PathEvent] = []
-    own: list[Prefix] = []
-    last: tuple[object, str, Path] | None = None
-    for message in paths:
-        prefix = _prefix_of(wire, message)
-        if prefix is None:
-            continue
-        source = _source_of(message)
-        if message.is_withdraw:
-            events.append(PathGone(prefix, source))
-        else:
-            attributes = message.attributes
-            if last is None or last[0] != attributes or last[1] != source.neighbor:
-                last = attributes, source.neighbor, _path_of(wire, message)
-            events.append(PathPut(prefix, source, last[2]))
-            if not source.neighbor:
-                own.append(prefix)
-    return TableChange(tuple(events), tuple(own))
+def read_path(wire: Wire, path: Message) -> tuple[Prefix, Tail] | None:
+    """A path of version 4's events; None where its prefix is of another family or unreadable."""
+    prefix = _prefix_of(wire, path)
+    if prefix is None:
+        return None
+    return prefix, (_source_of(path), None if path.is_withdraw else _path_of(wire, path))
 
 
-def _read_sets(wire: Wire, paths: Iterable[Message]) -> TableChange:
+def read_sets(wire: Wire, paths: Iterable[Message]) -> Iterator[PathSet]:
+    """The best paths that an event of version 3 tells, of each prefix that it names."""
     sets: dict[Prefix, dict[Source, Path]] = {}
-    own: list[Prefix] = []
     for message in paths:
         prefix = _prefix_of(wire, message)
         if prefix is None:
             continue
         members = sets.setdefault(prefix, {})
         if not message.is_withdraw:
-            source = _source_of(message)
-            members[source] = _path_of(wire, message)
-            if not source.neighbor:
-                own.append(prefix)
-    return TableChange(tuple(PathSet(prefix, members) for prefix, members in sets.items()), tuple(own))
+            members[_source_of(message)] = _path_of(wire, message)
+    return (PathSet(prefix, members) for prefix, members in sets.items())
 
 
 def _prefix_of(wire: Wire, message: Message) -> Prefix | None:

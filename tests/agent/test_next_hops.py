@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from felixpy.addresses import Address, parse_address
 from felixpy.agent.routing.learned import LearnedTable
 from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.objects import Key, Kind, Object
+from felixpy.dataplane.objects import Key, Object
 from felixpy.drivers.netlink.lookup import Outlet
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.support.netns import Namespace, link_namespaces
@@ -78,7 +79,8 @@ def from_scratch(used: Counter[HopSet], ways: Mapping[Address, Outlet], lost: fr
 PREFIXES = [parse_prefix(f"10.80.{number // 256}.{number % 256}/32") for number in range(1000)]
 
 
-def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached() -> None:
+@pytest.mark.parametrize("objects", [True, False], ids=["nexthop objects", "plain routes"])
+def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached(objects: bool) -> None:
     with Namespace.create("h") as here, Namespace.create("t") as there:
         link_namespaces(
             here,
@@ -89,7 +91,7 @@ def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached
             right_addresses=["192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64", "2001:db8::3/64"],
         )
         here.ip("route", "add", "198.51.100.0/24", "via", "192.0.2.3")
-        table = in_namespace(here.path, LearnedTable)
+        table = in_namespace(here.path, lambda: LearnedTable(objects))
 
         def take(**delta: Any) -> None:
             whole = {"put": {}, "drop": frozenset(), "complete": True, **delta}
@@ -102,10 +104,15 @@ def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached
         assert table.installed == len(PREFIXES)
         seen = {via for number in range(60) for via in route(f"10.80.0.{number}").split() if via.startswith("192.0.2.")}
         assert {"192.0.2.2", "192.0.2.3"} <= seen
-        before = dict(table.reconciler.desired)
+        assert bool(here.ip("nexthop")) is objects
+        assert ("nhid" in here.ip("route", "show", "10.80.0.7")) is objects
+        before, base = dict(table.reconciler.desired), dict(table.reconciler.base.desired)
         take(lost=frozenset({A}))
-        changed = dict(table.reconciler.desired).items() - before.items()
-        assert [key.kind for key, _ in changed] == [Kind.NEXTHOP], "one object of a thousand and three"
+        changed = dict(table.reconciler.desired).items() ^ before.items()
+        others = dict(table.reconciler.base.desired).items() - base.items()
+        assert (bool(changed), len(others)) == (not objects, objects), (
+            "one object of a thousand and three, or all routes"
+        )
         assert all("via 192.0.2.3 " in route(f"10.80.1.{number}") for number in range(40))
         take()
         assert any("via 192.0.2.2 " in route(f"10.80.1.{number}") for number in range(60)), "it is back"

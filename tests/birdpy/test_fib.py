@@ -96,22 +96,22 @@ def test_what_stays_out() -> None:
 
 
 def test_a_lost_path_leaves_the_others() -> None:
-    fib = live(PathPut(BLOCK, FROM_2, Path(N2)), PathPut(BLOCK, FROM_3, Path(N3)))
+    fib = live(PathPut((BLOCK,), FROM_2, Path(N2)), PathPut((BLOCK,), FROM_3, Path(N3)))
     assert fib.update([PathGone(BLOCK, FROM_2)]).put == {BLOCK: LearnedRoute((N3,))}
     assert fib.update([PathGone(BLOCK, FROM_3)]).drop == {BLOCK}
 
 
 def test_nothing_new_is_no_delta() -> None:
-    fib = live(PathPut(BLOCK, FROM_2, Path(N2)))
-    delta = fib.update([PathPut(BLOCK, FROM_2, Path(N2))])
+    fib = live(PathPut((BLOCK,), FROM_2, Path(N2)))
+    delta = fib.update([PathPut((BLOCK,), FROM_2, Path(N2))])
     assert (delta.put, delta.drop) == ({}, frozenset())
 
 
 def test_absence_of_gobgpd_drops_nothing_until_the_sweep() -> None:
-    fib = live(PathPut(BLOCK, FROM_2, Path(N2)), PathPut(OTHER, FROM_2, Path(N2)))
+    fib = live(PathPut((BLOCK,), FROM_2, Path(N2)), PathPut((OTHER,), FROM_2, Path(N2)))
     fib.freeze()
     fib.resync()
-    confirmed = fib.update([PathPut(BLOCK, FROM_2, Path(N2))])
+    confirmed = fib.update([PathPut((BLOCK,), FROM_2, Path(N2))])
     assert (confirmed.put, confirmed.drop, confirmed.complete) == ({}, frozenset(), False)
     assert set(fib.routes) == {BLOCK, OTHER}
     assert fib.sweep().drop == {OTHER}
@@ -119,13 +119,13 @@ def test_absence_of_gobgpd_drops_nothing_until_the_sweep() -> None:
 
 
 def test_a_withdrawal_while_resyncing_counts() -> None:
-    fib = live(PathPut(BLOCK, FROM_2, Path(N2)))
+    fib = live(PathPut((BLOCK,), FROM_2, Path(N2)))
     fib.resync()
     assert fib.update([PathGone(BLOCK, FROM_2)]).drop == {BLOCK}
 
 
 def test_a_new_own_block_drops_the_learned_route() -> None:
-    fib = live(PathPut(BLOCK, FROM_2, Path(N2)))
+    fib = live(PathPut((BLOCK,), FROM_2, Path(N2)))
     assert fib.set_filter(RouteFilter(frozenset({BLOCK}))).drop == {BLOCK}
 
 
@@ -133,7 +133,7 @@ PREFIXES = st.sampled_from([BLOCK, OTHER, parse_prefix("0.0.0.0/0"), parse_prefi
 SOURCES = st.sampled_from([FROM_2, FROM_3, OWN, Source("10.0.0.2", 7)])
 PATHS = st.builds(Path, st.sampled_from([N2, N3, bytes(4)]), st.sampled_from([100, LOCAL_PREF_TOP - 1]), st.booleans())
 EVENTS = st.one_of(
-    st.builds(PathPut, PREFIXES, SOURCES, PATHS),
+    st.builds(PathPut, st.lists(PREFIXES, max_size=3), SOURCES, PATHS),
     st.builds(PathGone, PREFIXES, SOURCES),
     st.builds(PathSet, PREFIXES, st.dictionaries(SOURCES, PATHS, max_size=3)),
 )

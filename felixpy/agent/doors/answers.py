@@ -20,13 +20,13 @@ import msgspec
 
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.ranges import find_meant
-from felixpy.addresses import Address, format_address
+from felixpy.addresses import Address, Prefix, format_address
 from felixpy.agent.clock import utc_now
 from felixpy.agent.services.answers import read_layer2, read_served
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.tunnel_plan import Direct, Tunnel, Unreached, Way
 from felixpy.dataplane.describe import describe_op
-from felixpy.dataplane.objects import Outcome, Route
+from felixpy.dataplane.objects import Outcome
 from felixpy.datastore.model import DatastoreError, Event, Store
 from felixpy.datastore.syncer import Phase, Syncer
 from felixpy.drivers.netlink.lookup import Outlet, find_outlets
@@ -351,28 +351,26 @@ def _announced(one: Announcement) -> AnnouncedPrefix:
 
 def _learned(routing: RoutingRole) -> tuple[LearnedPrefix, ...]:
     """The routes that the kernel should have, in the order of their prefixes."""
-    desired = routing.learned.reconciler.desired.values()
-    routes = sorted((one for one in desired if isinstance(one, Route)), key=lambda route: route.destination)
-    shown = routes[:DETAILS_SHOWN]
+    shown = nsmallest(DETAILS_SHOWN, routing.learned.reconciler.desired)
     try:
-        outlets = find_outlets({hop for route in shown for hop in _next_hops(route, routing)})
+        outlets = find_outlets({hop for prefix in shown for hop in _next_hops(prefix, routing)})
     except OSError:
         outlets = {}
     return tuple(_learned_route(one, routing, outlets) for one in shown)
 
 
-def _next_hops(route: Route, routing: RoutingRole) -> tuple[Address, ...]:
+def _next_hops(prefix: Prefix, routing: RoutingRole) -> tuple[Address, ...]:
     """The neighbours' addresses, which the kernel's own form of the route need not name."""
-    return tuple(map(Address, routing.role.find_next_hops(BgpPrefix(*route.destination))))
+    return tuple(map(Address, routing.role.find_next_hops(BgpPrefix(*prefix))))
 
 
-def _learned_route(route: Route, routing: RoutingRole, outlets: Mapping[Address, Outlet]) -> LearnedPrefix:
-    hops, failed = _next_hops(route, routing), routing.learned.reconciler.failed.get(route.key)
+def _learned_route(prefix: Prefix, routing: RoutingRole, outlets: Mapping[Address, Outlet]) -> LearnedPrefix:
+    hops, reconciler = _next_hops(prefix, routing), routing.learned.reconciler
     return LearnedPrefix(
-        prefix=str(route.destination),
+        prefix=str(prefix),
         next_hops=tuple(map(format_address, hops)),
-        metric=route.metric,
-        error="" if failed is None else failed.error or "",
-        teachers=routing.role.find_teachers(BgpPrefix(*route.destination)),
+        metric=reconciler.desired[prefix].route(prefix).metric,
+        error=reconciler.why_failed(prefix),
+        teachers=routing.role.find_teachers(BgpPrefix(*prefix)),
         devices=tuple(sorted({outlets[hop].device for hop in hops if hop in outlets})),
     )

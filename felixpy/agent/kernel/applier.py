@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.objects import Key, Outcome
-from felixpy.reconcile import Reconciler, Report, key_of
+from felixpy.reconcile import Report, key_of
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,20 @@ def awaits_nothing(_: Outcome) -> bool:
     return False
 
 
+class Reconciling(Protocol):
+    """What an applier needs of a reconciler."""
+
+    @property
+    def failed(self) -> Mapping[Key, Outcome]:
+        """What is desired and does not hold, with why."""
+
+    def retry(self, keys: Collection[Key] | None = None) -> bool:
+        """Takes up again what failed, or of it what has one of `keys`; whether there is anything."""
+
+    def apply(self) -> Report:
+        """Makes the kernel what is desired. Raises OSError when it does not answer."""
+
+
 class Applier:
     """`after` is called whenever something may hold that did not hold before.
 
@@ -48,7 +63,7 @@ class Applier:
     def __init__(
         self,
         what: str,
-        reconciler: Reconciler,
+        reconciler: Reconciling,
         after: Callable[[], None],
         awaited: Callable[[Outcome], bool] = awaits_nothing,
     ) -> None:

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.addresses import bare, device_of
-from birdpy.fib import NORMAL_METRIC, LearnedRoute, RouteDelta
+from birdpy.fib import LearnedRoute, RouteDelta
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.agent.kernel.applier import Applier
 from felixpy.agent.routing.next_hops import HopSet, NextHops
+from felixpy.agent.routing.route_reconciler import Lead, RouteReconciler
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_LEARNED,
     ROUTE_PROTOCOL_WORKLOAD,
-    Hop,
     Key,
     Kind,
+    Object,
     Route,
     RouteType,
     Seen,
@@ -41,11 +44,12 @@ from felixpy.drivers.netlink.monitor import (
     RouteChanged,
 )
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
-from felixpy.reconcile import Reconciler
 
 _log = logging.getLogger(__name__)
 
 LOOPBACK = "lo"
+NOT_WANTED = "they are not wanted (--nexthops none)"
+
 GATHER_S = 0.05
 """Kernel events so close together cost one repair."""
 
@@ -57,21 +61,27 @@ class LearnedRoutes(RouteDriver):
         super().__init__(protocols=(ROUTE_PROTOCOL_LEARNED,))
 
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
-        """Routes and nexthops with our protocol number."""
-        seen = super().read()
-        return Seen({key: one for key, one in seen.objects.items() if key.kind in (Kind.ROUTE, Kind.NEXTHOP)})
+        """Nexthops with our protocol number, and of the routes with it those that are `wanted`."""
+        found: dict[Key, Object] = {one.key: one for one in self.read_nexthops()}
+        keys = {key for key in wanted if key.kind is Kind.ROUTE}
+        for destination, alike in self.read_alike() if keys else ():
+            route = replace(alike, destination=destination)
+            if route.key in keys:
+                found[route.key] = route
+        return Seen(found)
 
 
 class LearnedTable:
-    """`survived`: the kernel held such routes when we came."""
+    """`survived`: the kernel held such routes when we came. `objects`: whether nexthop objects may be made."""
 
-    def __init__(self) -> None:
+    def __init__(self, objects: bool = True) -> None:
         self.driver = LearnedRoutes()
-        self.reconciler = Reconciler(self.driver, lambda _: {})
-        self.survived = bool(self.driver.read().objects)
+        self.plain = self.driver.why_no_nexthops() if objects else NOT_WANTED
+        self.reconciler = RouteReconciler(self.driver)
+        self.survived = bool(self.driver.read().objects) or any(True for _ in self.driver.read_alike())
         self._applier = Applier("learned routes", self.reconciler, lambda: None)
         self._routes: dict[BgpPrefix, LearnedRoute] = {}
-        self._hops = NextHops()
+        self._hops = NextHops(objects=not self.plain)
         self._ways: frozenset[Key] = frozenset()
         self._adopted = False
         self._pruned = False
@@ -83,7 +93,7 @@ class LearnedTable:
     @property
     def installed(self) -> int:
         """How many learned routes the kernel has."""
-        return len(self._routes) - sum(key.kind is Kind.ROUTE for key in self.reconciler.failed)
+        return self.reconciler.installed
 
     def put_ways(self, gateways: Mapping[BgpPrefix, bytes], local_addresses: Iterable[bytes]) -> None:
         """Takes the routes to peers that say by which gateway they are reached, and the addresses at which this node's
@@ -97,39 +107,31 @@ class LearnedTable:
         changes.objects.update(dict.fromkeys(self._ways - wanted.keys()))
         changes.objects.update(wanted)
         self._ways = frozenset(wanted)
-        self.reconciler.want(changes)
+        self.reconciler.want(changes, {})
         if not self._adopted:
             self.reconciler.distrust(prune=False)
             self._adopted = True
         self._applier.apply("ways to BGP peers")
 
     def take(self, delta: RouteDelta) -> None:
-        """Makes the kernel what the delta asks for.
+        """Makes the kernel what the delta asks for. Routes are many and lead few ways, so it goes by these.
 
         Next hops are left once all are taken: one that some routes leave and others take keeps its object and its way.
         """
         changes = Changes()
-        left: list[HopSet] = []
-        self._hops.lose(delta.lost, changes)
-        self._find_ways({route.next_hops for route in delta.put.values()}, changes)
-        for prefix, route in delta.put.items():
-            old = self._routes.get(prefix)
-            number = self._hops.take(route.next_hops, changes)
-            if old is not None:
-                left.append(old.next_hops)
-                if old.metric != route.metric:
-                    changes.objects[route_key(prefix, old)] = None
-            self._routes[prefix] = route
-            one = learned_route(prefix, route, number)
-            changes.objects[one.key] = one
+        alike = _group(delta.put)
+        turned = self._hops.lose(delta.lost, changes)
+        put = self._lead_anew(turned | self._find_ways({route.next_hops for route in alike}, changes))
+        left = Counter(old.next_hops for prefix in (*delta.put, *delta.drop) if (old := self._routes.get(prefix)))
+        for route, prefixes in alike.items():
+            self._hops.take(route.next_hops, changes, len(prefixes))
+            put.update(dict.fromkeys(prefixes, self._lead(route)))
+        self._routes.update(delta.put)
         for prefix in delta.drop:
-            gone = self._routes.pop(prefix, None)
-            if gone is not None:
-                left.append(gone.next_hops)
-                changes.objects[route_key(prefix, gone)] = None
-        for next_hops in left:
-            self._hops.leave(next_hops, changes)
-        self.reconciler.want(changes)
+            self._routes.pop(prefix, None)
+        for next_hops, users in left.items():
+            self._hops.leave(next_hops, changes, users)
+        self.reconciler.want(changes, put, delta.drop)  # type: ignore[arg-type]
         if not self._adopted:
             self.reconciler.distrust(prune=delta.complete)
             self._adopted, self._pruned = True, delta.complete
@@ -137,6 +139,19 @@ class LearnedTable:
             self.reconciler.prune()
             self._pruned = True
         self._applier.apply("BGP")
+
+    def _lead(self, route: LearnedRoute) -> Lead:
+        return Lead(self._hops.find_target(route.next_hops), route.metric)
+
+    def _lead_anew(self, turned: Collection[HopSet]) -> dict[Prefix, Lead]:
+        """The routes that are to name something else, because their next hops do."""
+        if not turned:
+            return {}
+        found: dict[Prefix, Lead] = {}
+        alike = _group({prefix: route for prefix, route in self._routes.items() if route.next_hops in turned})
+        for route, prefixes in alike.items():
+            found.update(dict.fromkeys(prefixes, self._lead(route)))
+        return found
 
     def _find_ways(self, sets: Iterable[HopSet], changes: Changes, again: bool = False) -> set[HopSet]:
         """Asks the kernel the way to next hops that have none yet, or to all of them."""
@@ -156,11 +171,7 @@ class LearnedTable:
         self._resolve = False
         changes = Changes()
         turned = self._find_ways((), changes, again=True)
-        for prefix, route in self._routes.items() if turned else ():
-            if route.next_hops in turned:
-                one = learned_route(prefix, route, self._hops.take(route.next_hops, changes, users=0))
-                changes.objects[one.key] = one
-        self.reconciler.want(changes)
+        self.reconciler.want(changes, self._lead_anew(turned))
 
     def notice(self, event: KernelEvent) -> None:
         """Takes what happened in the kernel; what has to be repaired is, once for a burst of events."""
@@ -175,7 +186,7 @@ class LearnedTable:
         match event:
             case RouteChanged(key=key, protocol=protocol):
                 if self.reconciler.wants(key):
-                    self.reconciler.touch((key,))
+                    self.reconciler.touch(key)
                     return True
                 self._resolve |= protocol not in (ROUTE_PROTOCOL_WORKLOAD, ROUTE_PROTOCOL_LEARNED)
                 return self._resolve
@@ -194,7 +205,7 @@ class LearnedTable:
             case NextHopChanged(key=key, gone=False):
                 if not self.reconciler.wants(key):
                     return False
-                self.reconciler.touch((key,))
+                self.reconciler.touch(key)
                 return True
             case NeighbourChanged() | NftChanged():
                 return False
@@ -226,19 +237,12 @@ def local_route(address: bytes) -> Route:
     return Route(host_prefix(address), ROUTE_PROTOCOL_LEARNED, RouteType.LOCAL, device=LOOPBACK, metric=0)
 
 
-def learned_route(prefix: BgpPrefix, route: LearnedRoute, number: int | None) -> Route:
-    """The kernel's form of a learned route: it names a nexthop, or where that has none the next hops themselves."""
-    destination = Prefix(Address(prefix.address), prefix.length)
-    metric = 0 if destination.version == 6 and route.metric == NORMAL_METRIC else route.metric
-    if number is not None:
-        return Route(destination, ROUTE_PROTOCOL_LEARNED, nexthop_id=number, metric=metric)
-    if len(route.next_hops) == 1:
-        gateway = Address(route.next_hops[0])
-        return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=gateway, metric=metric)
-    hops = tuple(Hop(Address(hop), None) for hop in route.next_hops)
-    return Route(destination, ROUTE_PROTOCOL_LEARNED, hops=hops, metric=metric)
-
-
-def route_key(prefix: BgpPrefix, route: LearnedRoute) -> Key:
-    """The kernel's key of a learned route."""
-    return learned_route(prefix, route, 0).key
+def _group(routes: Mapping[BgpPrefix, LearnedRoute]) -> Mapping[LearnedRoute, Sequence[Prefix]]:
+    """The prefixes of routes that are alike."""
+    found: dict[LearnedRoute, list[Prefix]] = {}
+    last: LearnedRoute | None = None
+    for prefix, route in routes.items():
+        if route is not last:
+            last, prefixes = route, found.setdefault(route, [])
+        prefixes.append(prefix)  # type: ignore[arg-type]
+    return found

@@ -95,6 +95,12 @@ class RouteEncoder:
             frame = self._frames[shape] = _frame(example, self._index_of)
         return frame[0] + bytes(len(example.destination.address)) + frame[1], len(frame[0])
 
+    def drop_frame_of(self, example: Route) -> tuple[bytes, int]:
+        """As `frame_of`, of RTM_DELROUTE: for routes of this length, table, metric and protocol, wherever they lead."""
+        table, address, length, metric = example.key.id
+        body = self.encode_drop(table, address, length, metric, protocol=example.protocol)  # type: ignore[arg-type]
+        return body, _ROUTE.size + _HEADER.size
+
     def encode_drop(self, table: int, address: bytes, length: int, metric: int, *, protocol: int) -> bytes:
         """Body of RTM_DELROUTE for a route of `protocol`, whatever its next hops."""
         shape = (length, len(address), table, metric, protocol)
@@ -122,17 +128,22 @@ class RouteDecoder:
         Default metrics read as 0. Where a route names a nexthop object, the device and gateway that the kernel repeats
         beside it are left out.
         """
+        destination, alike = self.parse_alike(body)
+        if alike is None or alike.destination == destination:
+            return alike
+        return Route(destination, *_all_but_destination(alike))
+
+    def parse_alike(self, body: bytes) -> tuple[Prefix, Route | None]:
+        """The destination, and a route that is the same in all else: one for all that are alike."""
         size = 4 if body[0] == AF_INET else 16
         end = _DESTINATION_AT + 4 + size
         if _HEADER.unpack_from(body, _DESTINATION_AT) != (4 + size, _RTA_DST):
-            return _parse_route(body, size, self._name_of)
+            lone = _parse_route(body, size, self._name_of)
+            return Prefix(Address(bytes(size)), 0) if lone is None else lone.destination, lone
         frame = (body[:_DESTINATION_AT], body[end:])
         if frame not in self._frames:
             self._frames[frame] = _parse_route(body, size, self._name_of)
-        alike = self._frames[frame]
-        if alike is None:
-            return None
-        return Route(Prefix(Address(body[end - size : end]), body[1]), *_all_but_destination(alike))
+        return Prefix(Address(body[end - size : end]), body[1]), self._frames[frame]
 
 
 def encode_nexthop(nexthop: NextHop, index_of: IndexOf) -> bytes:

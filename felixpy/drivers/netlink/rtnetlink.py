@@ -9,7 +9,7 @@ Source: rtnetlink(7); linux/rtnetlink.h. No `if` about policy here.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -38,6 +38,7 @@ from felixpy.dataplane.objects import (
     VxlanSettings,
 )
 from felixpy.drivers.netlink import iprules, links, neighbours, routes
+from felixpy.drivers.netlink.alike import drop_alike, put_alike, read_alike
 from felixpy.drivers.netlink.codec import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Failure
 from felixpy.drivers.netlink.devices import (
     LINK_HEADER,
@@ -54,6 +55,8 @@ from felixpy.drivers.outcomes import ABSENT, failed
 PROTOCOLS = (ROUTE_PROTOCOL_WORKLOAD, ROUTE_PROTOCOL_LEARNED)
 
 _REPLACE = NLM_F_CREATE | NLM_F_REPLACE
+_TRIAL = 0x3FFF_FFFF
+"""The number of a nexthop that is there for a moment only: below all that routes name."""
 
 
 class RouteDriver:
@@ -116,6 +119,51 @@ class RouteDriver:
         for address in self._read_addresses(name_of):
             found[address.device].add(address.prefix)
         return {name: frozenset(prefixes) for name, prefixes in found.items()}
+
+    def why_no_nexthops(self) -> str:
+        """Why the kernel has no nexthop objects, found by making one; "" where it has them (Linux 5.3 and later)."""
+        trial = NextHop(_TRIAL, blackhole=True, protocol=self._protocols[0])
+        (outcome,) = self.apply([Put(trial)])
+        self.apply([Drop(trial.key, trial)])
+        return outcome.error or ""
+
+    def read_nexthops(self) -> Iterable[NextHop]:
+        """The nexthop objects with one of our protocols; none where the kernel knows no such thing."""
+        return self._read_nexthops({index: name for index, name, _ in dump_links(self._socket)})
+
+    def read_alike(self) -> Iterator[tuple[Prefix, Route]]:
+        """The routes with one of our protocols: each destination, and a route that is the same in all else."""
+        name_of = {index: name for index, name, _ in dump_links(self._socket)}
+        for protocol in self._protocols:
+            yield from read_alike(self._socket, name_of, protocol)
+
+    def put_alike(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
+        """Puts a route like the example to each, all of one length; what was refused, by position.
+
+        Raises  NetlinkError only when the kernel does not answer.
+        """
+        addresses = [address for address, _ in destinations]
+        encoder = routes.RouteEncoder(Devices(self._socket).index_of)
+        try:
+            refused = put_alike(self._socket, encoder, example, addresses)
+        except MissingDevice as error:
+            text = error.strerror or ""
+            return {at: Outcome(Put(_like(example, to)), text, errno.ENODEV) for at, to in enumerate(destinations)}
+        return {
+            at: failed(Put(_like(example, destinations[at])), one.errno, one.text, example.device or "")
+            for at, one in refused.items()
+        }
+
+    def drop_alike(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
+        """Drops the route to each that has the example's table, length and metric; as `put_alike`."""
+        addresses = [address for address, _ in destinations]
+        refused = drop_alike(self._socket, routes.RouteEncoder(Devices(self._socket).index_of), example, addresses)
+        outcomes: dict[int, Outcome] = {}
+        for at, one in refused.items():
+            if one.errno not in ABSENT:
+                route = _like(example, destinations[at])
+                outcomes[at] = failed(Drop(route.key, route), one.errno, one.text)
+        return outcomes
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """One outcome per op, in order. A refused op changes nothing for the others.
@@ -329,10 +377,13 @@ class RouteDriver:
                     yield entry
 
     def _read_nexthops(self, name_of: routes.NameOf) -> Iterable[NextHop]:
-        found = [
-            routes.parse_nexthop(body, name_of)
-            for body in self._socket.dump(routes.RTM_GETNEXTHOP, routes.encode_nexthop_dump())
-        ]
+        try:
+            bodies = self._socket.dump(routes.RTM_GETNEXTHOP, routes.encode_nexthop_dump())
+        except NetlinkError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return
+        found = [routes.parse_nexthop(body, name_of) for body in bodies]
         version_of = {hop.id: hop.version for hop in found if not hop.group}
         for hop in found:
             if hop.protocol in self._protocols:
@@ -356,6 +407,10 @@ class RouteDriver:
                     route = parse(body)
                     if route is not None:
                         yield route
+
+
+def _like(example: Route, destination: Prefix) -> Route:
+    return replace(example, destination=Prefix(*destination))
 
 
 _Parse = Callable[[bytes, Mapping[int, str]], Neighbour | FdbEntry | None]
