@@ -233,7 +233,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
 
     `announced` is how many prefixes it should originate, `advertised` how many gobgpd has of them. `pending` are
     operations that are still to be done for gobgpd to be as asked. `phase` says how far the learned routes are known,
-    of which the kernel has `installed`.
+    of which the kernel has `installed`. `plain` says why they name gateways themselves; "" where nexthop objects do.
     `refusals`: what was asked for and cannot be had, by the object that asks.
     """
 
@@ -255,6 +255,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     router_id: str = ""
     phase: str = ""
     pending: tuple[str, ...] = ()
+    plain: str = ""
 
     @property
     def established(self) -> int:

@@ -23,6 +23,8 @@ _TABLE, _NLRI, _ATTRIBUTE, _AGE = 0x1A, 0x0A, 0x12, 0x1A
 _PREFIX, _LENGTH, _ADDRESS = 0x0A, 0x08, 0x12
 """Tags: of the prefix in an NLRI, and of the prefix's fields."""
 
+_HEADS, _LENGTH_128 = bytes([_NLRI, _PREFIX]), bytes([_LENGTH, 0x80, 0x01, _ADDRESS])
+
 Tail = tuple[Source, Path | None]
 """All of a path but its prefix; no Path where it is withdrawn."""
 
@@ -34,6 +36,7 @@ class AlikePaths:
     decode: Callable[[bytes], tuple[Prefix, Tail] | None]
     _exact: dict[bytes, Tail] = field(default_factory=dict)
     _ageless: dict[bytes, Tail] = field(default_factory=dict)
+    _shared: dict[Tail, Tail] = field(default_factory=dict)
 
     def read(self, reply: bytes) -> tuple[list[PathEvent], int]:
         """The changes that a table event tells, what went before what there is now; and of how many paths it told.
@@ -57,9 +60,9 @@ class AlikePaths:
             else:
                 length, start = read_varint(reply, position + 1)
             position = start + length
-            tail_at = start + 2 + reply[start + 1]
             if (
-                reply[start + 7] + start + 8 == tail_at
+                length > 8
+                and (tail_at := start + 2 + reply[start + 1]) == start + 8 + reply[start + 7]
                 and reply[start + 4] == _LENGTH
                 and reply[start + 6] == _ADDRESS
                 and reply[start + 2] == _PREFIX
@@ -71,14 +74,21 @@ class AlikePaths:
                 if tail is None:
                     tail = self._find_tail(reply[start:position], tail_at - start)
             else:
-                decoded = self.decode(reply[start:position])
-                if decoded is None:
+                told = self._read_other(reply[start:position])
+                if told is None:
                     continue
-                prefix, tail = decoded
+                prefix, tail = told
             if tail is not last:
                 last, prefixes = found.setdefault(id(tail), (tail, []))
             prefixes.append(prefix)
         return _events(found), count
+
+    def _read_other(self, path: bytes) -> tuple[Prefix, Tail] | None:
+        """A path that begins otherwise; one of IPv6 with a length of 128, which takes two bytes, in the short way."""
+        if path[:1] + path[2:3] == _HEADS and path[4:8] == _LENGTH_128 and path[8] + 9 == (tail_at := path[1] + 2):
+            return Prefix(inet_pton(AF_INET6, str(path[9:tail_at], "ascii")), 128), self._find_tail(path, tail_at)
+        told = self.decode(path)
+        return None if told is None else (told[0], self._share(told[1]))
 
     def _find_tail(self, path: bytes, tail_at: int) -> Tail:
         """By all that follows the prefix, but for the age, and for the prefix again (IPv6 has it in MP_REACH_NLRI)."""
@@ -91,11 +101,16 @@ class AlikePaths:
             assert decoded is not None, path
             if len(self._ageless) >= TAILS_MOST:
                 self._ageless.clear()
-            known = self._ageless[key] = decoded[1]
+            known = self._ageless[key] = self._share(decoded[1])
         if len(self._exact) >= TAILS_MOST:
             self._exact.clear()
         self._exact[tail] = known
         return known
+
+    def _share(self, tail: Tail) -> Tail:
+        if len(self._shared) >= TAILS_MOST:
+            self._shared.clear()
+        return self._shared.setdefault(tail, tail)
 
 
 def _events(found: dict[int, tuple[Tail, list[Prefix]]]) -> list[PathEvent]:

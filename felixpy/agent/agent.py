@@ -83,6 +83,7 @@ class AgentRole:
             settings.node_port_addresses,
             driver.takes_reports,
         )
+        self._dataplane.graph.tunnels.objects = settings.nexthop_objects and not driver.why_no_nexthops()
         self.flows = FlowWatch(settings.node, self._dataplane)
         self.counters = FlowCounters(self.flows, driver.read_counts)
         if driver.takes_reports:

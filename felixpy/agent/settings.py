@@ -59,6 +59,7 @@ class Settings:
     node_address: tuple[AddressRule, ...] = ()
     node_port_addresses: tuple[Prefix, ...] = ()
     gobgpd: str = ""
+    nexthop_objects: bool = True
     secrets_dir: Path = DEFAULT_SECRETS_DIR
     backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
@@ -79,6 +80,7 @@ _FLAGS: Mapping[str, str] = {
     "secrets-dir": f"where BGP passwords are that no Secret in etcd has, as NAME/KEY ({DEFAULT_SECRETS_DIR})",
     "node-port-addresses": "CIDR[,CIDR]: node ports are those of the node's own addresses in these (all but loopback)",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
+    "nexthops": "auto, or `none`: routes name gateways themselves, not nexthop objects (auto: what the kernel has)",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
     "kubernetes": "import from the Kubernetes API: `in-cluster`, or the path of a kubeconfig (controllers role)",
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
@@ -127,6 +129,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
             _cidr("node-port-addresses", text) for text in value("node-port-addresses").split(",") if text
         ),
         gobgpd=value("gobgpd"),
+        nexthop_objects=_nexthop_objects(value("nexthops", "auto")),
         secrets_dir=Path(value("secrets-dir", str(DEFAULT_SECRETS_DIR))),
         backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=value("log-level", "info").upper(),
@@ -195,6 +198,12 @@ def _backend(text: str) -> BackendSetting:
         return BackendSetting(text)
     except ValueError as error:
         raise ConfigError(f"--backend: {error}; there are {', '.join(BackendSetting)}") from None
+
+
+def _nexthop_objects(text: str) -> bool:
+    if text not in ("auto", "none"):
+        raise ConfigError(f"--nexthops: {text!r} is neither auto nor none")
+    return text == "auto"
 
 
 def _listener(text: str) -> Listener | None:

@@ -93,6 +93,8 @@ class TunnelCalc:
 
     def __init__(self, node: str) -> None:
         self.node = node
+        self.objects = True
+        """Whether there are to be nexthop objects; set before anything is told."""
         self._nodes: dict[str, Node] = {}
         self._pools: dict[Name, IpPool] = {}
         self._blocks: dict[Prefix, Block] = {}
@@ -238,7 +240,8 @@ class TunnelCalc:
         if isinstance(hop, Unreached):
             self._unreached[way] = hop
             return None
-        return NextHopIntent(way.number if min(self._numbers[way.number]) == way else None, hop)
+        numbered = self.objects and min(self._numbers[way.number]) == way
+        return NextHopIntent(way.number if numbered else None, hop)
 
     def _derive_routes(self, prefix: Prefix) -> BlockRoutes:
         return routes_of(self._wanted.get(prefix, {}), self._hops)

@@ -165,7 +165,8 @@ def _bgp_words(bgp: BgpStatus) -> str:
     if not bgp.generation:
         return "gobgpd does not answer"
     words = f"gobgpd {bgp.generation}, {bgp.established} of {len(bgp.sessions)} sessions up"
-    return f"{words}; prefixes: {bgp.announced} announced, {bgp.silent} held silent, {bgp.learned} learned"
+    words = f"{words}; prefixes: {bgp.announced} announced, {bgp.silent} held silent, {bgp.learned} learned"
+    return f"{words}; no nexthop objects: {bgp.plain}" if bgp.plain else words
 
 
 def node_tree(name: str, status: NodeStatus | None) -> dict[str, Json]:

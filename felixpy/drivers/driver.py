@@ -82,6 +82,10 @@ class KernelDriver:
         """Whether the kernel can tell of packets."""
         return self._netfilter.takes_reports
 
+    def why_no_nexthops(self) -> str:
+        """Why the kernel has no nexthop objects, found by making one; "" where it has them."""
+        return self._routes.why_no_nexthops()
+
     @property
     def port_ids(self) -> frozenset[int]:
         """By which the kernel names us as the cause of an event."""

@@ -187,6 +187,7 @@ class StatusReader:
             router_id=_router_id(routing.plan),
             phase=str(status.phase),
             pending=status.pending[:FAILURES_SHOWN],
+            plain=routing.learned.plain,
         )
 
     async def _leads(self) -> bool:

@@ -48,7 +48,7 @@ from felixpy.drivers.netlink.rtnetlink import RouteDriver
 _log = logging.getLogger(__name__)
 
 LOOPBACK = "lo"
-NOT_WANTED = "they are not wanted (--nexthops none)"
+NOT_WANTED = "not wanted (--nexthops none)"
 
 GATHER_S = 0.05
 """Kernel events so close together cost one repair."""

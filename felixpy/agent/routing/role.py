@@ -73,7 +73,7 @@ class RoutingRole:
         self._dirty = True
         self._silent: NoSpeaker | None = None
         self._plan: BgpPlan | None = None
-        self.learned = LearnedTable()
+        self.learned = LearnedTable(settings.nexthop_objects)
         self._unflushed = False
         self._excluded: bool | None = None
         self._drain_s = settings.bgp_drain_s
