@@ -64,6 +64,7 @@ def test_the_endpoints_of_a_node_go_when_it_dies_and_not_when_its_agent_ends(clu
     eventually(lambda: used(cluster) == {POD1}, within_s=NOTICED_S, what="n2 is silent")
     said = cluster.felixctl("svc", "a/web").out
     assert "looks dead to n1: no agent holds its name, and it does not answer" in said
+    assert "endpoints on n2 are used only where no other node has any" in cluster.felixctl("explain", "10.96.0.1").out
 
     cluster.n1.agent.kill()
     cluster.n1.agent.start()

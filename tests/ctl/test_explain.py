@@ -232,6 +232,19 @@ def test_a_service_goes_to_each_of_its_backends(explain: Asker) -> None:
     assert said.code == 0
 
 
+def test_a_service_with_client_affinity_goes_to_each_of_its_backends_too(explain: Asker) -> None:
+    plain = explain("client", "web").lines
+    key = "/felixpy/resources/core/v1/services/default/web"
+    service = json.loads(explain.etcd.get(key) or "")
+    service["spec"] |= {"sessionAffinity": "ClientIP"}
+    explain.etcd.put(key, service)
+    said = explain("client", "web").lines
+    assert sorted(line for line in said if line.startswith("Allowed")) == sorted(
+        line for line in plain if line.startswith("Allowed")
+    )
+    assert any("destination becomes 10.0.2.1 port 8080" in line for line in said)
+
+
 def test_what_a_service_does_not_serve_is_refused(explain: Asker) -> None:
     said = explain("client", "web", "tcp/81")
     assert (said.code, said.lines[0].partition(":")[0], said.lines[-1].strip()) == (

@@ -17,7 +17,7 @@ from felixpy.ctl.explain.parties import Party, party_at
 from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import Fate, Verdict, verdict
-from felixpy.dataplane.rules import Balance, CtState
+from felixpy.dataplane.rules import Balance, CtState, SourceSlotIn
 from felixpy.resources.kinds import Name
 from felixpy.resources.scalars import PORTED
 from felixpy.resources.service_types import EndpointSlice
@@ -245,6 +245,9 @@ def _slots(flow: Flow) -> int:
         for step in passage.verdict.steps:
             if isinstance(step.action, Balance):
                 return step.action.count
+            for match in step.rule.matches:
+                if isinstance(match, SourceSlotIn):
+                    return match.count
     return 1
 
 

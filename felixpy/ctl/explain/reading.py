@@ -30,6 +30,7 @@ from felixpy.dataplane.judging.verdict import Step
 from felixpy.dataplane.rules import (
     Accept,
     Balance,
+    DestinationNat,
     Goto,
     Jump,
     MapDestination,
@@ -148,7 +149,7 @@ class _Reader:
                 yield Statement(Said.ALLOWS, scope, direction, default="an answer to what was allowed")
             case Accept() if step.rule.comment:
                 yield Statement(Said.ALLOWS, scope, direction, default=step.rule.comment)
-            case Balance():
+            case Balance() | DestinationNat():
                 end = f"{format_address(self._translated.destination)} port {self._translated.destination_port}"
                 yield Statement(Said.TRANSLATES, "", default=f"destination becomes {end}")
             case MapDestination():

@@ -12,7 +12,7 @@ from felixpy.controllers.resting import RESTING, parse_rest
 from felixpy.ctl.cells import align_rows, list_some
 from felixpy.ctl.services.text import frontend_cells, render_reach
 from felixpy.ctl.services.view import PREFIXES as SERVICE_PREFIXES
-from felixpy.ctl.services.view import Facts, derive_frontends, read_facts
+from felixpy.ctl.services.view import Facts, derive_frontends, describe_dead, read_facts
 from felixpy.ctl.services.vips import POOLS, derive_reach
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoder
@@ -73,6 +73,10 @@ class AddressView:
         frontends = [one for one in derive_frontends(facts.name, self._nodes) if one.address == text]
         rows = [(f"  {cells[0]}", *cells[2:]) for cells in map(frontend_cells, frontends)]
         yield from align_rows([("  FRONTEND", "ENDPOINTS", "IN THE KERNEL OF", "NOT OF"), *rows]) if rows else ()
+        houses = {backend.node for backend in facts.backends}
+        for node, words in describe_dead(self._nodes).items():
+            if node in houses:
+                yield f"  endpoints on {node} are used only where no other node has any: it {words}"
 
     def _why_free(self, text: str, pools: Sequence[str]) -> str:
         if not pools:
