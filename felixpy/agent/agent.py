@@ -132,6 +132,8 @@ class AgentRole:
         """Takes one change of the View."""
         self._facts.update(ref, value)
         self._mtu_may_change = self._mtu_may_change or ref.table in _MTU_TABLES
+        if ref.table in (Table.WORKLOAD, Table.HOST):
+            self.flows.endpoint_changes(ref, value)
         self._dataplane.update(ref, value)
         self._tunnels.update(ref, value)
 

@@ -38,12 +38,11 @@ def find_ends(
             case WorkloadEndpoint(addresses=addresses):
                 for address in addresses:
                     if address in wanted:
-                        endpoints[address] = pod_end(address, ref.name, holder)
+                        endpoints[address] = endpoint_end(address, ref.name, holder)
             case HostEndpoint(expected_addresses=addresses):
                 for address in addresses:
                     if address in wanted:
-                        end = FlowEnd(format_address(address), HOST_ENDPOINT, name=ref.name.name, node=holder.node)
-                        endpoints.setdefault(address, end)
+                        endpoints.setdefault(address, endpoint_end(address, ref.name, holder))
             case NetworkSet(nets=nets):
                 for net in nets:
                     for address in prefixes.get(net, ()):
@@ -57,6 +56,22 @@ def find_ends(
         if frontend.address in wanted:
             others.setdefault(frontend.address, _end(frontend.address, SERVICE, intent.service))
     return {**{address: end for address, (_, end) in inside.items()}, **others, **endpoints}
+
+
+def endpoint_end(address: Address, name: Name, endpoint: WorkloadEndpoint | HostEndpoint) -> FlowEnd:
+    """The end that an endpoint is, at one of its addresses."""
+    if isinstance(endpoint, WorkloadEndpoint):
+        return pod_end(address, name, endpoint)
+    return FlowEnd(format_address(address), HOST_ENDPOINT, name=name.name, node=endpoint.node)
+
+
+def addresses_of(holder: object) -> frozenset[Address]:
+    """The addresses that an endpoint has; none of anything else."""
+    match holder:
+        case WorkloadEndpoint(addresses=addresses) | HostEndpoint(expected_addresses=addresses):
+            return frozenset(addresses)
+        case _:
+            return frozenset()
 
 
 def pod_end(address: Address, name: Name, endpoint: WorkloadEndpoint) -> FlowEnd:

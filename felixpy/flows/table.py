@@ -1,16 +1,19 @@
 """The flows that were told of lately, each with how often: a bounded table, the oldest forgotten first. Pure.
 
 In: sightings; out: Flows. Packets that differ in their source port only are one flow, so that the attempts of one
-client count up. Each change of a flow has a number, by which one who follows asks for what is new.
+client count up. Each change of a flow has a number, by which one who follows asks for what is new. When an address
+changes hands, the flows that name it keep the end that it was, and what comes later is another flow.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
+from felixpy.addresses import Address
 from felixpy.dataplane.chains.causes import Cause
 from felixpy.flows.records import FlowEnd
 from felixpy.flows.sighting import Sighting, Traffic, parse_head
@@ -43,7 +46,10 @@ class About:
 
 @dataclass(slots=True)
 class Flow:
-    """A flow: when it was told of first and last (seconds since the epoch), how often, and the last source port."""
+    """A flow: when it was told of first and last (seconds since the epoch), how often, and the last source port.
+
+    `ends` are those that its addresses were, of addresses that have changed hands since.
+    """
 
     key: FlowKey
     first_s: float
@@ -52,6 +58,7 @@ class Flow:
     source_port: int
     change: int
     about: About = About()
+    ends: dict[Address, FlowEnd] = field(default_factory=dict)
 
 
 class FlowTable:
@@ -59,7 +66,10 @@ class FlowTable:
 
     def __init__(self, most: int = MOST_FLOWS) -> None:
         self._most = most
-        self._flows: OrderedDict[FlowKey, Flow] = OrderedDict()
+        self._flows: OrderedDict[int, Flow] = OrderedDict()
+        self._open: dict[FlowKey, int] = {}
+        self._naming: dict[Address, set[int]] = {}
+        self._made = 0
         self.change = 0
         self.forgotten = 0
         self.unreadable = 0
@@ -75,17 +85,47 @@ class FlowTable:
             return None
         self.change += 1
         key = FlowKey(sighting.text, sighting.in_index, sighting.out_index, traffic._replace(source_port=0))
-        flow = self._flows.get(key)
-        if flow is not None:
+        number = self._open.get(key)
+        if number is not None:
+            flow = self._flows[number]
             flow.last_s, flow.source_port, flow.change = now_s, traffic.source_port, self.change
             flow.told += 1
-            self._flows.move_to_end(key)
+            self._flows.move_to_end(number)
             return None
         if len(self._flows) >= self._most:
-            self._flows.popitem(last=False)
-            self.forgotten += 1
-        flow = self._flows[key] = Flow(key, now_s, now_s, 1, traffic.source_port, self.change)
+            self._forget(*self._flows.popitem(last=False))
+        self._made += 1
+        self._open[key] = self._made
+        for address in key.traffic[:2]:
+            self._naming.setdefault(address, set()).add(self._made)
+        flow = self._flows[self._made] = Flow(key, now_s, now_s, 1, traffic.source_port, self.change)
         return flow
+
+    def hand_over(self, address: Address, end: FlowEnd, before_s: float = inf) -> None:
+        """The address is another's now: flows that were told of last before `before_s` are those of `end`."""
+        for number in tuple(self._naming.get(address, ())):
+            flow = self._flows[number]
+            if flow.last_s < before_s:
+                flow.ends[address] = end
+                self._drop_name(address, number)
+                self._close(flow.key, number)
+
+    def _forget(self, number: int, flow: Flow) -> None:
+        self.forgotten += 1
+        self._close(flow.key, number)
+        for address in flow.key.traffic[:2]:
+            self._drop_name(address, number)
+
+    def _close(self, key: FlowKey, number: int) -> None:
+        if self._open.get(key) == number:
+            del self._open[key]
+
+    def _drop_name(self, address: Address, number: int) -> None:
+        naming = self._naming.get(address)
+        if naming is not None:
+            naming.discard(number)
+            if not naming:
+                del self._naming[address]
 
     def newest(self, after: int = 0) -> Iterator[Flow]:
         """The flows that changed after change number `after`, the latest first."""

@@ -15,11 +15,10 @@ _FIELDS = {"in": "ingress", "out": "egress", "": ""}
 
 
 def tell(flow: Flow, ends: Mapping[Address, FlowEnd]) -> FlowRecord:
-    """The record of one flow; `ends` are those of its addresses that have a name."""
+    """The record of one flow; `ends` are those that its addresses are now, where they have a name."""
     about, traffic = flow.about, flow.key.traffic
     cause = about.cause
-    source = ends.get(traffic.source) or FlowEnd(format_address(traffic.source))
-    destination = ends.get(traffic.destination) or FlowEnd(format_address(traffic.destination))
+    source, destination = (flow.ends.get(one) or ends.get(one) or FlowEnd(format_address(one)) for one in traffic[:2])
     if about.local is not None and cause is not None and about.local.kind == POD:
         if cause.way == "out":
             source = _at(about.local, traffic.source)

@@ -72,6 +72,26 @@ def test_a_denied_packet_is_told_with_its_rule_and_names(backend: str, scene: Sc
         assert explained(node, a.addresses[address], b.addresses[address]) == "spec.ingress[1]", "explain agrees"
 
 
+def test_a_flow_keeps_the_name_of_its_time(backend: str, scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    node.policy("shut", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
+
+    def told() -> dict[str, int]:
+        """How often each source was told of."""
+        found = [flow for flow in flows(node, "--denied", "--address", a.addresses[0]) if flow["protocol"] == 17]
+        return {flow["source"].get("name", ""): flow["packets"] for flow in found}
+
+    eventually(lambda: a.asks(b.addresses[0]) is None and "a" in told())
+    before = told()["a"]
+    node.etcd.delete(a.key)
+    heir = node.pod("heir", a.addresses[0])
+    heir.write()
+    node.namespace.ip("route", "replace", f"{a.addresses[0]}/32", "dev", heir.device)
+    eventually(lambda: heir.asks(b.addresses[0]) is None and "heir" in told(), within_s=20)
+    assert told()["a"] == before, "and what was told of its predecessor is still the predecessor's"
+    assert {flow["source"]["name"] for flow in flows(node, "--denied", "--pod", "a")} == {"a"}
+
+
 def explained(node: Node, source: str, destination: str) -> str:
     """The field of the rule that decides, as explain says."""
     words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "explain", source, destination, f"tcp/{PORT}", "-o", "json"]

@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from felixpy.addresses import parse_address
+from felixpy.addresses import Address, format_address, parse_address
+from felixpy.flows.records import FlowEnd
 from felixpy.flows.sighting import Sighting, Traffic, parse_head
 from felixpy.flows.table import FlowKey, FlowTable
 
@@ -68,6 +69,46 @@ def test_the_table_holds_the_last_flows_with_their_counts(events: list[tuple[str
     assert [(flow.key, flow.told, flow.last_s) for flow in table.newest()] == [(k, counted[k], last[k]) for k in newest]
     middle = len(events) // 2
     assert [flow.key for flow in table.newest(middle)] == [key for key in newest if last[key] >= middle]
+
+
+HANDED = st.lists(
+    st.one_of(st.tuples(st.just("packet"), st.integers(1, 2)), st.tuples(st.sampled_from([A, B]), st.integers(0, 3))),
+    max_size=30,
+)
+
+
+@given(HANDED)
+def test_flows_keep_the_ends_of_their_time(events: list[tuple[str | Address, int]]) -> None:
+    table = FlowTable()
+    flows: list[tuple[int, list[int], dict[Address, FlowEnd]]] = []
+    for now, (what, number) in enumerate(events):
+        if isinstance(what, str):
+            table.add(Sighting("x", 1, 2, ipv4(6, ports(1, number))), now)
+            found = next((flow for flow in flows if flow[0] == number and not flow[2]), None)
+            if found is None:
+                flows.append((number, [now], {}))
+            else:
+                found[1].append(now)
+            continue
+        end = FlowEnd(format_address(what), "pod", "ns", f"p{now}")
+        table.hand_over(what, end, now - number)
+        for _, times, ends in flows:
+            if times[-1] < now - number:
+                ends.setdefault(what, end)
+    expected = [(port, len(times), times[-1], ends) for port, times, ends in flows]
+    held = [(flow.key.traffic.destination_port, flow.told, int(flow.last_s), flow.ends) for flow in table.newest()]
+    assert sorted(held, key=lambda one: one[2]) == sorted(expected, key=lambda one: one[2])
+
+
+def test_what_is_forgotten_leaves_nothing_behind() -> None:
+    table = FlowTable(most=3)
+    for number in range(1, 50):
+        table.add(Sighting("x", 1, 2, ipv4(6, ports(1, number))), number)
+        if number % 5 == 0:
+            table.hand_over(A, FlowEnd("a"))
+    assert len(table) == len(table._flows) == 3
+    assert set(table._open.values()) <= set(table._flows)
+    assert {number for naming in table._naming.values() for number in naming} <= set(table._flows)
 
 
 def test_what_is_no_packet_is_counted() -> None:

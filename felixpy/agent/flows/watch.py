@@ -15,21 +15,26 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import NoReturn
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, format_address
 from felixpy.agent.kernel.dataplane import Dataplane
 from felixpy.dataplane.chains.causes import Cause, parse_cause
 from felixpy.drivers.netlink.nflog import Nflog
 from felixpy.flows.counting import ToldCauses
-from felixpy.flows.names import HOST_ENDPOINT, find_ends, pod_end
+from felixpy.flows.names import HOST_ENDPOINT, addresses_of, endpoint_end, find_ends, pod_end
 from felixpy.flows.records import FLOWS_SHOWN, FlowEnd, FlowsAnswer, FlowsQuestion, is_asked_for
 from felixpy.flows.table import About, Flow, FlowTable
 from felixpy.flows.telling import tell
 from felixpy.resources.kinds import Name
+from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref
+from felixpy.resources.types import HostEndpoint, WorkloadEndpoint
 
 READ_PER_S = 2000
 DATAGRAMS_PER_TURN = 16
 AGAIN_S = 2.0
 """Between two attempts to have the group: another process may hold it, for as long as it lives."""
+SEEN_BEFORE_S = 10.0
+"""A packet may be told of before the datastore tells of its endpoint: so much later the endpoint is still its own."""
 NO_REPORTS = "the kernel cannot tell of packets (NFLOG)"
 _log = logging.getLogger(__name__)
 
@@ -116,10 +121,22 @@ class FlowWatch:
         host = graph.hosts.governing(of_host) if of_host and not graph.options.is_workload(of_host) else None
         return _host_end(host) if host is not None else None
 
+    def endpoint_changes(self, ref: Ref, value: Resource | None) -> None:
+        """Takes a change of an endpoint before it is made: what was told of its addresses stays the former holder's."""
+        if not self.table:
+            return
+        known = self._dataplane.graph.sets.holders.get(ref)
+        had, has = addresses_of(known), addresses_of(value)
+        if isinstance(known, WorkloadEndpoint | HostEndpoint):
+            for address in had - has:
+                self.table.hand_over(address, endpoint_end(address, ref.name, known))
+        for address in has - had:
+            self.table.hand_over(address, FlowEnd(format_address(address)), time.time() - SEEN_BEFORE_S)
+
     async def answer(self, question: FlowsQuestion, after: int = 0) -> FlowsAnswer:
         """The latest flows that are asked for, of those that changed after change number `after`."""
         told = list(self.table.newest(after))
-        wanted = frozenset(address for flow in told for address in flow.key.traffic[:2])
+        wanted = frozenset(address for flow in told for address in flow.key.traffic[:2] if address not in flow.ends)
         ends = await self._find(wanted) if wanted else {}
         records = [record for record in (tell(flow, ends) for flow in told) if is_asked_for(record, question)]
         shown = tuple(islice(records, FLOWS_SHOWN))[::-1]
