@@ -277,3 +277,29 @@ def test_whoever_connects_from_a_prefix_is_a_peer(rack: Rack) -> None:
     rack.node.drop("bgppeers", "rack")
     eventually(lambda: not rack.learned(WANTED6) and not up_since(), within_s=20)
     assert rack.asked_by("fd97::2") == []
+
+
+def test_a_node_that_is_drained_or_deleted_leaves_nothing_at_its_neighbour(rack: Rack) -> None:
+    """BIRD helps who restarts: what is not taken back would stay there for the restart time."""
+
+    def seen(*prefixes: str) -> bool:
+        shown = rack.birdc("show", "route")
+        return all(one in shown for one in prefixes)
+
+    rack.peer("tor6", PEER6)
+    spec = {"serviceLoadBalancerIPs": [{"cidr": "172.30.0.0/24"}]}
+    rack.node.put("bgpconfigurations", resource("BGPConfiguration", "default", spec))
+    eventually(lambda: seen(BLOCK, "172.30.0.0/24"), within_s=40)
+    bgp = {"ipv4Address": "10.97.0.1/24", "ipv6Address": "fd97::1/64"}
+    excluded = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
+    rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}, excluded))
+    eventually(lambda: "(65535,0)" in rack.birdc("show", "route", "172.30.0.0/24", "all"), within_s=10, what="drains")
+    eventually(lambda: not seen("172.30.0.0/24"), within_s=20)
+    assert seen(BLOCK), "pods stay where they are"
+    rack.node.drop("nodes", "n1")
+    eventually(lambda: "64512" not in rack.birdc("show", "route", "all"), within_s=10, what="nothing of its AS is left")
+    eventually(lambda: not rack.learned(), within_s=10, what="nor here of its neighbours")
+    assert rack.bgp()["noSpeaker"]
+    rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
+    eventually(lambda: seen(BLOCK, "172.30.0.0/24") and rack.learned(WANTED6), within_s=40)
+    rack.node.drop("bgpconfigurations", "default")
