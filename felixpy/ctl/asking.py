@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from felixpy.ctl.foreign import foreign_nodes
 from felixpy.datastore.model import Lease, Store
 from felixpy.resources.kinds import ASK_PREFIX, CALICO, KINDS
 from felixpy.status import (
@@ -99,10 +100,10 @@ def is_programmed(found: Survey, revision: int) -> bool:
 
 
 async def list_nodes(store: Store) -> set[str]:
-    """The names of the cluster's nodes."""
+    """The names of the cluster's nodes, but for those that run Calico's Felix, which answers nobody."""
     snapshot = await store.snapshot([NODES.prefix.encode()])
     names = (NODES.parse_name(pair.key.decode()) for pair in snapshot.items)
-    return {name.name for name in names if name is not None}
+    return {name.name for name in names if name is not None}.difference(await foreign_nodes(store))
 
 
 async def _ask(store: Store, lease: Lease, expected: Collection[str], ask: Ask, timeout_s: float) -> Survey:

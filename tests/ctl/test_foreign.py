@@ -56,6 +56,18 @@ def test_so_does_status(mixed: Etcd, felixctl: Ctl) -> None:
     assert sorted(warnings(felixctl("status"))) == sorted(SAID)
 
 
+def test_nobody_waits_for_calicos_nodes_to_answer(mixed: Etcd, felixctl: Ctl) -> None:
+    for node in ("c1", "c2", "n1"):
+        mixed.put(f"/calico/resources/v3/projectcalico.org/nodes/{node}", {"metadata": {"name": node}, "spec": {}})
+
+    said = felixctl("status", "--timeout", "0.3").err.splitlines()
+
+    assert [line for line in said if "no answer" in line or "not asked" in line] == [
+        "n1: no answer (frozen, down or unreachable; on the node: felixctl status --local)",
+        "warning: c1, c2: Calico's Felix runs there, which is not asked",
+    ]
+
+
 def test_where_all_nodes_are_ours_nothing_is_said(felixctl: Ctl) -> None:
     applied = felixctl("apply", "-f", "-", stdin=POLICIES)
     assert (applied.code, warnings(applied), warnings(felixctl("status"))) == (0, [], [])

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from felixpy.ctl.asking import TIMEOUT_S, WAIT_TIMEOUT_S, Survey, survey, survey_programmed
+from felixpy.ctl.cells import list_some
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
 from felixpy.ctl.foreign import describe_unenforced, foreign_nodes, unread_policies
 from felixpy.ctl.local import ask_processes, run_dir_option
@@ -55,10 +56,12 @@ def command(
         _show_local(run_dir, output)
         return
     named = [node] if node else []
+    foreign: list[str] = []
     unenforced: list[str] = []
 
     async def work(store: Store) -> tuple[Survey, bool, dict[str, str]]:
-        if not node and (foreign := await foreign_nodes(store)):
+        foreign.extend(() if node else await foreign_nodes(store))
+        if foreign:
             unenforced.extend(describe_unenforced(policy, foreign) for policy in await unread_policies(store))
         names = await find_names(store) if node else {}
         if wait:
@@ -73,6 +76,8 @@ def command(
         _show_one(found, node, names)
     else:
         _show_all(found)
+    if foreign:
+        print_warning(f"{list_some(foreign)}: Calico's Felix runs there, which is not asked")
     for line in unenforced:
         print_warning(line)
     if not well:
