@@ -10,7 +10,7 @@ Nothing may be planned before the whole datastore has been observed; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from felixpy.addresses import Address, format_address
 from felixpy.controllers.batch import MOST_OPERATIONS, Batch, IpamChange, Step, changes_of, join_steps, size_of
@@ -148,10 +148,11 @@ class Allocation:
         choice = choose_addresses(asking, self._known.vip_pools(), self._known.ledger)
         if isinstance(choice, Refused):
             self._known.waiting.add(name)
-            held = {address: pool for address, pool in held.items() if self._may_stay(asking, address)}
+            kept = {address: pool for address, pool in held.items() if self._may_stay(asking, address)}
             reason = next(iter(choice.reasons.values())).name
-            words = choice.describe()
-            return self._step(name, held, render_status(held, "False", reason, words), now, (EventReason.FAILED, words))
+            words = self._tell_kept(kept, choice)
+            event = EventReason.FAILED if len(kept) == len(held) else EventReason.CLEARED
+            return self._step(name, kept, render_status(kept, "False", reason, words), now, (event, words))
         wanted = {Address(vip.address): vip.pool for vip in choice.vips}
         broken = self._known.unreadable[Table.ADDRESS_POOL] | self._known.unreadable[Table.POOL]
         if broken and held.keys() - wanted.keys():
@@ -160,6 +161,16 @@ class Allocation:
         words = " ".join(f"{format_address(address)} of pool {pool}" for address, pool in wanted.items())
         granted = (EventReason.ALLOCATED, f"has {words}")
         return self._step(name, wanted, render_status(wanted, "True", "GRANTED", ""), now, granted)
+
+    def _tell_kept(self, kept: Iterable[Address], choice: Refused) -> str:
+        """Why a Service does not have what it wants, and what it keeps meanwhile."""
+        pools = self._known.vip_pools()
+        told = [
+            f"keeps {format_address(address)}"
+            + ("" if any(pool.contains(address) for pool in pools) else ", which is of no pool any more")
+            for address in kept
+        ]
+        return "; ".join((*told, choice.describe()))
 
     def _may_stay(self, asking: VipService, address: Address) -> bool:
         """Whether a Service that can have no other address may keep this one: beside those that it may share with."""

@@ -46,7 +46,7 @@ def make_event(service: Name, reason: EventReason, message: str, now: str, compo
         },
         "reason": reason.value,
         "message": message,
-        "type": "Warning" if reason is EventReason.FAILED else "Normal",
+        "type": "Warning" if reason in (EventReason.FAILED, EventReason.CLEARED) else "Normal",
         "source": {"component": component},
         "firstTimestamp": now,
         "lastTimestamp": now,

@@ -21,8 +21,8 @@ from felixpy.resources.service_types import AddressPool, AddressRange, Grant
 
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
 _PREFIX = f"{STATUS_PREFIX}{POOLS.group}/{POOLS.version}/{POOLS.plural}/"
-MOST = (1 << 63) - 1
-"""What a pool of more addresses is said to have (math.MaxInt64)."""
+ENDLESS, MOST = 1 << 62, (1 << 63) - 1
+"""What a pool of so many addresses or more is said to have (math.MaxInt64)."""
 
 
 class PoolCount(NamedTuple):
@@ -124,7 +124,7 @@ class PoolStatus:
         for (version, size_bytes), size in zip(((4, 4), (6, 16)), sizes, strict=True):
             held = self._held[pool, size_bytes]
             body[f"assignedIPv{version}"] = held
-            body[f"availableIPv{version}"] = min(size - held, MOST)
+            body[f"availableIPv{version}"] = MOST if size >= ENDLESS else size - held
         return msgspec.json.encode(body)
 
 

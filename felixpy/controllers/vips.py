@@ -55,9 +55,16 @@ def make_sharer(name: Name, service: Service | None, revision: int) -> Sharer:
         str(name),
         service.sharing_key,
         frozenset(Port(_PROTOCOLS.get(port.protocol, str(port.protocol)), port.port) for port in service.ports),
-        "selects " + ",".join(f"{label}={value}" for label, value in service.selector) if local else "",
+        _describe_backend(name, service) if local else "",
         revision,
     )
+
+
+def _describe_backend(name: Name, service: Service) -> str:
+    """The same for those that are on the same nodes: they select the same pods. Endpoints made by hand are its own."""
+    if not service.selector:
+        return f"endpoints of {name}"
+    return f"in {name.namespace} " + ",".join(f"{label}={value}" for label, value in sorted(service.selector))
 
 
 def make_families(service: Service) -> tuple[int, ...]:

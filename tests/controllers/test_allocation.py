@@ -195,6 +195,67 @@ async def test_a_pool_that_goes_keeps_its_holders_where_there_is_no_other(
     assert await cluster.reason("a/x") == "NO_POOL"
 
 
+async def test_who_keeps_what_no_pool_has_is_told_so(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_pool("default", "203.0.113.0/32")
+    await cluster.put_service("a/1")
+    await run_once(store, fence)
+    await cluster.put_pool("default", "198.51.100.0/32", autoAssign=False)
+    await run_once(store, fence)
+    condition = (await cluster.read(STATUS))["a/1"]["conditions"][0]  # type: ignore[index]
+    wanted = "keeps 203.0.113.0, which is of no pool any more; default: the pool is only for Services that ask for it"
+    assert condition["message"] == wanted
+    assert (await cluster.grants(), condition["reason"]) == ({"203.0.113.0": ["a/1"]}, "NOT_AUTOMATIC")
+
+
+async def test_who_has_to_leave_with_nowhere_to_go_is_told_so(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_pool("default", "203.0.113.0/32")
+    shared = {"allow-shared-ip": "k"}
+    await cluster.put_service("a/1", annotations=shared)
+    await cluster.put_service("a/2", annotations=shared, ports=[{"port": 443}])
+    await run_once(store, fence)
+    await cluster.put_service("a/2", annotations={}, ports=[{"port": 443}])
+    await run_once(store, fence)
+    told = [body for body in (await cluster.read(EVENTS)).values() if body["reason"] == "ClearAssignment"]
+    assert [(body["involvedObject"]["name"], body["type"]) for body in told] == [("2", "Warning")]  # type: ignore[index]
+
+
+async def test_of_pools_of_one_priority_the_first_by_name_gives(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    for name, address, priority in (("z", "203.0.113.1/32", 5), ("b", "203.0.113.2/32", 5), ("a", "203.0.113.3/32", 0)):
+        await cluster.put_pool(name, address, serviceAllocation={"priority": priority})
+    for number in range(3):
+        await cluster.put_service(f"x/{number}")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"x/0": ["203.0.113.2"], "x/1": ["203.0.113.1"], "x/2": ["203.0.113.3"]}
+
+
+async def test_a_pool_for_some_namespaces_and_some_services_wants_both(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    allocation = {"namespaces": ["a"], "serviceSelectors": [{"matchLabels": {"tier": "gold"}}]}
+    await cluster.put_pool("default", "203.0.113.0/30", serviceAllocation=allocation)
+    for name, tier in (("a/gold", "gold"), ("a/tin", "tin"), ("b/gold", "gold")):
+        await cluster.put_service(name, labels={"tier": tier})
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/gold": ["203.0.113.0"], "a/tin": [], "b/gold": []}
+    assert [await cluster.reason(name) for name in ("a/tin", "b/gold")] == ["OTHER_SERVICES", "OTHER_NAMESPACE"]
+
+
+async def test_a_pool_of_no_address_and_an_endless_one(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
+    await cluster.put_pool("default", "2001:db8::/64")
+    await cluster.put_pool("none", "203.0.113.0/32", avoidBuggyIPs=True)
+    await cluster.put_service("a/4")
+    await cluster.put_service("a/6", ipFamilies=["IPv6"])
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/4": [], "a/6": ["2001:db8::"]}
+    assert await cluster.reason("a/4") == "LACKS_FAMILY"
+    said = await cluster.read(POOL_STATUS)
+    assert (said["none"]["availableIPv4"], said["default"]["availableIPv6"]) == (0, 2**63 - 1)
+
+
 async def test_what_cannot_be_read_moves_nobody(store: MemoryStore, fence: Expect, cluster: Cluster) -> None:
     await cluster.put_service("a/x")
     await cluster.put_service("a/y")

@@ -27,6 +27,11 @@ def shared(port: int, key: str = "k") -> Json:
     return {"annotations": {"metallb.io/allow-shared-ip": key}, "ports": [{"port": port}]}
 
 
+def local(port: int, app: str) -> Json:
+    """Shares, and keeps its traffic local."""
+    return {**shared(port), "externalTrafficPolicy": "Local", "selector": {"app": app}}
+
+
 @dataclass(frozen=True)
 class Scenario:
     """Pools and Services at first, what then becomes of them (None: it goes), and who moves where."""
@@ -100,6 +105,44 @@ SCENARIOS = {
         {},
         pools={"default": pool("203.0.113.0/30", "2001:db8::/126")},
         services={"a/1": {"ipFamilyPolicy": "RequireDualStack"}},
+    ),
+    "a service wants one family no more": Scenario(
+        {"service a/1": {}},
+        {"a/1": "203.0.113.0 2001:db8:: → 203.0.113.0"},
+        pools={"default": pool("203.0.113.0/30", "2001:db8::/126")},
+        services={"a/1": {"ipFamilyPolicy": "RequireDualStack"}},
+    ),
+    "a service takes another class": Scenario(
+        {"service a/1": {"loadBalancerClass": "other"}}, {"a/1": "203.0.113.0 → none"}
+    ),
+    "a service takes our class": Scenario({"service a/1": {"loadBalancerClass": "felixpy"}}, {}),
+    "a service leaves another class": Scenario(
+        {"service a/1": {}},
+        {"a/1": "none → 203.0.113.1"},
+        services={"a/1": {"loadBalancerClass": "other"}, "a/2": {}},
+    ),
+    "a sharer keeps its traffic local": Scenario(
+        {"service a/2": local(443, "x")},
+        {"a/2": "203.0.113.0 → 203.0.113.1"},
+        services={"a/1": shared(80), "a/2": shared(443)},
+    ),
+    "local sharers of the same pods go on": Scenario(
+        {"service a/2": {**local(443, "x"), "internalTrafficPolicy": "Local"}},
+        {},
+        services={"a/1": local(80, "x"), "a/2": local(443, "x")},
+    ),
+    "local sharers of two namespaces have different pods": Scenario(
+        {"service b/2": local(443, "x")},
+        {"b/2": "none → 203.0.113.1"},
+        services={"a/1": local(80, "x")},
+    ),
+    "a local sharer selects other pods": Scenario(
+        {"service a/2": local(443, "y")},
+        {"a/2": "203.0.113.0 → 203.0.113.1"},
+        services={"a/1": local(80, "x"), "a/2": local(443, "x")},
+    ),
+    "a pool has no address that may be given": Scenario(
+        {"pool default": pool("203.0.113.0/32", avoidBuggyIPs=True)}, {}, services={"a/1": {}}
     ),
     "a service goes": Scenario({"service a/1": None}, {"a/1": "203.0.113.0 → none"}),
     "one more service than addresses": Scenario(

@@ -46,6 +46,7 @@ class Cluster:
         annotations: Mapping[str, str] | None = None,
         calico: Mapping[str, str] | None = None,
         uid: str = "",
+        labels: Mapping[str, str] | None = None,
         **spec: object,
     ) -> None:
         """A LoadBalancer Service with port 80; `name` is `namespace/name`."""
@@ -55,6 +56,7 @@ class Cluster:
             "namespace": namespace,
             "annotations": {f"metallb.io/{key}": value for key, value in (annotations or {}).items()} | (calico or {}),
             "uid": uid,
+            "labels": dict(labels or {}),
             "creationTimestamp": created or None,
         }
         body = {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}], **spec}
