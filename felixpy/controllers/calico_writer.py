@@ -7,12 +7,11 @@ and the leadership. Never decides which address.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from felixpy.controllers.batch import Batch
-from felixpy.controllers.leader import check_fence
-from felixpy.datastore.ipam_store import IpamStore
+from felixpy.controllers.fenced_store import FencedStore, Overtaken
 from felixpy.datastore.model import Expect, Store
 from felixpy.datastore.model import Write as StoreWrite
 from ipam.addresses import Address
@@ -20,46 +19,6 @@ from ipam.block import Release
 from ipam.engine import Allocator
 from ipam.model import LOAD_BALANCER, Use
 from ipam.request import IpamError, Request, Write
-from ipam.store import CommitResult, Versioned
-
-
-class Overtaken(Exception):
-    """What the batch relied on has changed."""
-
-
-class _FencedStore:
-    """The datastore, every commit under conditions of ours as well."""
-
-    def __init__(self, store: Store) -> None:
-        self._plain = IpamStore(store)
-        self._store = store
-        self.conditions: tuple[Expect, ...] = ()
-        self.leased: Mapping[bytes, int] = {}
-
-    async def read(self, keys: Sequence[str]) -> Mapping[str, Versioned | None]:
-        return await self._plain.read(keys)
-
-    async def list(self, prefix: str) -> Mapping[str, Versioned]:
-        return await self._plain.list(prefix)
-
-    async def commit(self, expect: Mapping[str, int], writes: Mapping[str, bytes | None]) -> CommitResult:
-        own = [Expect(key.encode(), revision) for key, revision in expect.items()]
-        done = await self._store.transact(
-            [*self.conditions, *own],
-            [StoreWrite(key.encode(), value, self.leased.get(key.encode(), 0)) for key, value in writes.items()],
-        )
-        if done.succeeded:
-            return CommitResult(True, done.revision, {})
-        check_fence(self.conditions[0], done.current[0])
-        for condition, found in zip(self.conditions, done.current, strict=False):
-            if condition.mod_revision != (found.mod_revision if found is not None else 0):
-                raise Overtaken(condition.key.decode())
-        mine = done.current[len(self.conditions) :]
-        current = {
-            key: None if pair is None else Versioned(pair.value, pair.mod_revision)
-            for key, pair in zip(expect, mine, strict=True)
-        }
-        return CommitResult(False, done.revision, current)
 
 
 class CalicoWriter:
@@ -67,7 +26,7 @@ class CalicoWriter:
 
     def __init__(self, store: Store, fence: Expect) -> None:
         self._fence = fence
-        self._store = _FencedStore(store)
+        self._store = FencedStore(store, fence)
         self._allocator = Allocator(self._store, LOAD_BALANCER, now=lambda: datetime.now(UTC), rng=random.Random())
 
     async def make(self, batch: Batch, writes: Sequence[StoreWrite]) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from felixpy.controllers.fenced_store import FencedStore
 from felixpy.controllers.leader import check_fence
 from felixpy.controllers.leftovers import (
     NODES,
@@ -28,7 +29,6 @@ from felixpy.controllers.leftovers import (
     read_users,
 )
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
-from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
 from felixpy.resources.kinds import HOLDERS_PREFIX, NODES_PREFIX, Name
@@ -36,7 +36,6 @@ from ipam.audit import GRACE, Suspicions
 from ipam.engine import Allocator
 from ipam.model import node_owner
 from ipam.request import IpamError, Write
-from ipam.store import CommitResult, Versioned
 
 LEADER_KEY = b"/felixpy/leaders/addresses"
 AT_ONCE = 20
@@ -115,7 +114,7 @@ class Collector:
         endpoints: Mapping[str, KeyValue],
     ) -> None:
         allocator = Allocator(
-            _FencedStore(IpamStore(self._store), self._fence),
+            FencedStore(self._store, self._fence),
             node_owner("felixpy-collector"),
             now=lambda: datetime.now(UTC),
             rng=random.Random(),
@@ -163,32 +162,6 @@ def _still_gone(node: str) -> tuple[Write, ...]:
     """Deletes what must not exist, so that nothing happens where it does."""
     keys = (NODES.key(Name("", node)), f"{HOLDERS_PREFIX}{node}/agent")
     return tuple(Write(key, None, 0) for key in keys)
-
-
-class _FencedStore:
-    """Commits only while the leadership holds."""
-
-    def __init__(self, store: IpamStore, fence: Expect) -> None:
-        self._store = store
-        self._fence = fence
-
-    async def read(self, keys: Sequence[str]) -> Mapping[str, Versioned | None]:
-        return await self._store.read(keys)
-
-    async def list(self, prefix: str) -> Mapping[str, Versioned]:
-        return await self._store.list(prefix)
-
-    async def commit(self, expect: Mapping[str, int], writes: Mapping[str, bytes | None]) -> CommitResult:
-        """Raises  LeadershipLost."""
-        key = self._fence.key.decode()
-        result = await self._store.commit({**expect, key: self._fence.mod_revision}, writes)
-        if not result.succeeded:
-            check_fence(self._fence, _as_pair(self._fence.key, result.current.get(key)))
-        return result
-
-
-def _as_pair(key: bytes, found: Versioned | None) -> KeyValue | None:
-    return None if found is None else KeyValue(key, found.value, found.mod_revision)
 
 
 async def serve_collector(store: Store, fence: Expect, times: CollectTimes = USUAL_TIMES) -> None:
