@@ -116,10 +116,11 @@ class RuleTerms:
 
 @dataclass(frozen=True, slots=True)
 class RulesIntent:
-    """The rules of a policy or profile, per direction (as the endpoint sees it)."""
+    """The rules of a policy or profile, per direction (as the endpoint sees it), and a policy's tier."""
 
     ingress: tuple[RuleTerms, ...]
     egress: tuple[RuleTerms, ...]
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ Source: libcalico-go/lib/backend/k8s/conversion/clusternetworkpolicy.go; v1alpha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -93,12 +94,13 @@ def _rules(
     decoder: msgspec.json.Decoder[_Rule],
     read: Callable[[_Rule], Iterable[PolicyRule]],
 ) -> Iterator[PolicyRule]:
-    for raw in rules or ():
+    """Each rule, as many as it has peers and ports; all of them keep the place of the one that was written."""
+    for index, raw in enumerate(rules or ()):
         try:
-            yield from tuple(read(decoder.decode(raw)))
+            yield from tuple(replace(rule, index=index) for rule in read(decoder.decode(raw)))
         except (msgspec.MsgspecError, FieldError):
             if _ACTIONS.get(_ACTION.decode(raw).action) in (RuleAction.DENY, RuleAction.PASS):
-                yield PolicyRule(RuleAction.DENY)
+                yield PolicyRule(RuleAction.DENY, index=index)
 
 
 def _ingress_rule(rule: docs.IngressRule) -> Iterator[PolicyRule]:

@@ -353,7 +353,7 @@ def test_a_name_of_any_length_is_told_in_full_before_and_after_a_restart(scene: 
     eventually(lambda: a.asks(b.addresses[0]) is None and by in causes(node))
 
 
-def test_policies_before_conntrack_and_translation_say_their_stage(scene: Scene) -> None:
+def test_policies_of_hosts_say_their_stage_and_rule(backend: str, scene: Scene) -> None:
     node, a = scene.node, scene.a
     outside = Namespace.create("o")
     with outside:
@@ -370,20 +370,24 @@ def test_policies_before_conntrack_and_translation_say_their_stage(scene: Scene)
             "types": ["Ingress"],
             "applyOnForward": True,
         }
-        for name, stage, port in (("raw", "doNotTrack", 1111), ("before", "preDNAT", 2222)):
+        for name, stage, port in (("raw", "doNotTrack", 1111), ("before", "preDNAT", 2222), ("through", "", 3333)):
             match = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [port]}}
             ingress = [match] if stage == "preDNAT" else [match, {"action": "Pass"}]
-            policy = {**spec, stage: True, "applyOnForward": True, "ingress": ingress}
+            policy = {**spec, **({stage: True} if stage else {}), "ingress": ingress}
             node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"default.{name}", policy))
 
-        def told() -> dict[int, tuple[str, str, str]]:
-            for port in (1111, 2222):
+        def told() -> dict[int, tuple[str, str, str, str]]:
+            for port in (1111, 2222, 3333):
                 tcp_ok(outside, a.addresses[0], port, wait_s=0.2)
             found = [one for one in flows(node, "--denied", "--address", "192.0.2.9") if "policy" in one]
-            return {one["destinationPort"]: (one["policy"], one["stage"], one["endpoint"]) for one in found}
+            return {
+                one["destinationPort"]: (one["policy"], one["field"], one.get("stage", ""), one["endpoint"])
+                for one in found
+            }
 
         wanted = {
-            1111: ("GlobalNetworkPolicy default.raw", "untracked", "host endpoint uplink"),
-            2222: ("GlobalNetworkPolicy default.before", "pre-dnat", "host endpoint uplink"),
+            1111: ("GlobalNetworkPolicy default.raw", "spec.ingress[0]", "untracked", "host endpoint uplink"),
+            2222: ("GlobalNetworkPolicy default.before", "spec.ingress[0]", "pre-dnat", "host endpoint uplink"),
+            3333: ("GlobalNetworkPolicy default.through", "spec.ingress[0]", "", "host endpoint uplink"),
         }
         eventually(lambda: told() == wanted, within_s=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +58,9 @@ class World:
         self.node.put("felixconfigurations", resource("FelixConfiguration", "default", spec))
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[World]:
-    """One for the module; etcd is outside, on a port that is no failsafe."""
+@contextmanager
+def make_world() -> Iterator[World]:
+    """Etcd is outside, on a port that is no failsafe."""
     outside = Namespace.create("o")
     try:
         with Etcd(outside, "0.0.0.0") as etcd, Node(etcd=etcd, etcd_address=OUT4) as node:
@@ -77,6 +78,13 @@ def shared() -> Iterator[World]:
                 yield World(node, outside, pod)
     finally:
         outside.delete()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[World]:
+    """One for the module."""
+    with make_world() as made:
+        yield made
 
 
 @pytest.fixture
@@ -160,11 +168,39 @@ def test_an_interface_that_is_renamed_and_one_that_comes(world: World) -> None:
     eventually(world.into_host, what="another name, no endpoint")
 
 
+def test_an_interface_that_goes_and_comes_back_and_has_another_name_for_a_while(world: World) -> None:
+    host = world.node.namespace
+    world.host("side", interfaceName="side0")
+
+    def rename(old: str, new: str) -> None:
+        for words in (("down",), ("name", new)):
+            host.ip("link", "set", old, *words)
+        host.ip("link", "set", new, "up")
+
+    with Namespace.create("s") as side:
+
+        def closed() -> bool:
+            return tcp_ok(side, "10.9.7.1", SSH, wait_s=1) and not tcp_ok(side, "10.9.7.1", PORT, wait_s=DENIED_S)
+
+        for _ in range(2):
+            link_namespaces(
+                host, "side0", side, "eth0", left_addresses=["10.9.7.1/24"], right_addresses=["10.9.7.2/24"]
+            )
+            assert not tcp_ok(side, "10.9.7.1", PORT, wait_s=DENIED_S), "closed from its first packet"
+            eventually(closed, what="but for the failsafe ports")
+            rename("side0", "other0")
+            eventually(lambda: tcp_ok(side, "10.9.7.1", PORT, wait_s=DENIED_S), what="no endpoint has that name")
+            rename("other0", "side0")
+            eventually(closed, what="its own name, its own policy")
+            host.ip("link", "delete", "side0")
+
+
 def test_forwarded_traffic_is_judged_only_where_a_policy_says_so(world: World) -> None:
     world.host("up", profiles=("open",), interfaceName="up0")
-    deny = [{"action": "Deny", "destination": {"nets": [f"{POD4}/32"]}}, {"action": "Allow"}]
+    here = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [VXLAN]}}
+    deny = [{"action": "Deny", "destination": {"nets": [f"{POD4}/32"]}}, here, {"action": "Allow"}]
     world.policy("one", types=["Ingress"], ingress=deny)
-    eventually(lambda: "hep-normal-in" in world.node.nft("list", "ruleset"))
+    eventually(lambda: not world.into_host(VXLAN), what="it holds for the host")
     assert world.into_pod(), "not applied on forward"
     world.policy("one", types=["Ingress"], ingress=deny, applyOnForward=True)
     eventually(lambda: not world.into_pod() and world.into_host())

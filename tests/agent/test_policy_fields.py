@@ -247,6 +247,8 @@ def test_log_writes_to_the_kernels_log_and_decides_nothing(scene: Scene) -> None
     node.put("felixconfigurations", resource("FelixConfiguration", "default", {"logPrefix": "mine"}))
     node.policy("seen", "name == 'b'", ingress=[{"action": "Log"}, {"action": "Allow"}])
     eventually(lambda: 'log prefix "mine: " level notice' in node.nft("list", "ruleset") and a.reaches(b))
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", {"logPrefix": "%k %p of %t"}))
+    eventually(lambda: 'log prefix "gnp default.seen of default: "' in node.nft("list", "ruleset"))
 
 
 def test_a_tier_of_staged_policies_only(scene: Scene) -> None:

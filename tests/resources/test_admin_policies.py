@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_ports_of_the_older_kinds() -> None:
 def test_networks() -> None:
     policy = cluster(egress=[{"action": "Pass", "to": [{"networks": ["10.0.0.0/8", "fd00::/8"]}]}])
     nets = (parse_prefix("10.0.0.0/8"), parse_prefix("fd00::/8"))
-    assert policy.egress == (PolicyRule(RuleAction.PASS, destination=EntityMatch(nets=nets)),)
+    assert policy.egress == (PolicyRule(RuleAction.PASS, destination=EntityMatch(nets=nets), index=0),)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,17 @@ def test_networks() -> None:
 def test_what_cannot_be_enforced_fails_closed(peer: dict[str, Any]) -> None:
     rules = [{"action": action, "to": [EVERYONE, peer]} for action in ("Accept", "Deny", "Pass", "Odd")]
     policy = cluster(egress=rules)
-    assert policy.egress == (DENY_ALL, DENY_ALL)
+    assert policy.egress == (replace(DENY_ALL, index=1), replace(DENY_ALL, index=2))
+
+
+def test_a_rule_of_many_peers_and_ports_keeps_its_place() -> None:
+    ports = [{"tcp": {"destinationPort": {"number": 80}}}, {"udp": {}}]
+    rules = [
+        {"action": "Accept", "from": [{"nodes": {}}]},
+        {"action": "Deny", "from": [EVERYONE, EVERYONE], "protocols": ports},
+        {"action": "Pass", "from": [EVERYONE]},
+    ]
+    assert [rule.index for rule in cluster(ingress=rules).ingress] == [1, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ Runs where the kernel is so (see test_agent.py).
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,24 @@ def ground() -> Iterator[Ground]:
             raise
 
 
+def check_log(ground: Ground) -> None:
+    """A rule of action Log writes to the kernel's log, and the line names its policy."""
+    n2 = ground.nodes["n2"]
+    subprocess.run(["modprobe", "-a", "xt_LOG", "nf_log_syslog"], check=True)
+    Path("/proc/sys/net/netfilter/nf_log_all_netns").write_text("1")
+    n2.put("felixconfigurations", resource("FelixConfiguration", "default", {"logPrefix": "%k %n"}))
+    rules = [{"action": "Log", "protocol": "ICMP"}, {"action": "Allow"}]
+    n2.policy("seen", "all()", ingress=rules)
+
+    def logged() -> bool:
+        lines = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout.splitlines()
+        said = [line for line in lines if "gnp default.seen: IN=tunl0" in line]
+        return any(f"DST={ground.addresses['n2']} " in line and "PROTO=ICMP" in line for line in said)
+
+    eventually(lambda: ground.reaches("n1", "n2") and logged(), PATIENCE_S, what="the kernel's log")
+    n2.drop("globalnetworkpolicies", "default.seen")
+
+
 def test_policy_over_ipip_on_iptables_legacy(ground: Ground) -> None:
     n1, n2 = ground.nodes.values()
     for node in (n1, n2):
@@ -77,6 +97,7 @@ def test_policy_over_ipip_on_iptables_legacy(ground: Ground) -> None:
     eventually(lambda: not ground.reaches("n1", "n2") and not ground.reaches("n2", "n1"), PATIENCE_S, what="denied")
     n1.drop("globalnetworkpolicies", "default.closed")
     eventually(lambda: ground.reaches("n1", "n2"), PATIENCE_S, what="allowed again")
+    check_log(ground)
     n2.namespace.run("iptables-legacy", "-I", "FORWARD", "1", "-j", "ACCEPT")
     n1.policy("closed", "all()", ingress=[{"action": "Deny"}])
     eventually(lambda: not ground.reaches("n1", "n2"), PATIENCE_S, what="our rule comes first again")

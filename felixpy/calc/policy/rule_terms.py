@@ -9,7 +9,8 @@ from felixpy.selector import All, Selector
 
 def compile_rules(rules: Policy | Profile) -> RulesIntent:
     """Rules with their selectors replaced by sets."""
-    return RulesIntent(_compile_all(rules.ingress), _compile_all(rules.egress))
+    tier = rules.tier if isinstance(rules, Policy) else ""
+    return RulesIntent(_compile_all(rules.ingress), _compile_all(rules.egress), tier)
 
 
 def _compile_all(rules: tuple[PolicyRule, ...]) -> tuple[RuleTerms, ...]:

@@ -53,7 +53,12 @@ def check(manifest: Manifest) -> tuple[Problem, ...]:
     """Every problem of one object, errors and warnings."""
     problems = check_shape(_shape_of(manifest), dict(manifest.body))
     if not any(problem.severity is Severity.ERROR for problem in problems):
-        problems += (*_unenforced(manifest), *_without_service(manifest), *find_unheeded(manifest))
+        problems += (
+            *_unenforced(manifest),
+            *_closed_peers(manifest),
+            *_without_service(manifest),
+            *find_unheeded(manifest),
+        )
     return tuple(problems)
 
 
@@ -80,6 +85,23 @@ def _unenforced(manifest: Manifest) -> Iterator[Problem]:
                 for path in _conditions_unknown(rule):
                     said = "is not enforced here, so that this rule allows nothing"
                     yield Problem(("spec", direction, index, *path), said, Severity.WARNING)
+
+
+def _closed_peers(manifest: Manifest) -> Iterator[Problem]:
+    """Peers in rules for administrators that the data plane does not know, and what becomes of their rules."""
+    spec = manifest.body.get("spec")
+    if manifest.info.kind not in _ADMIN or not isinstance(spec, dict):
+        return
+    rules = spec.get("egress")
+    for index, rule in enumerate(rules if isinstance(rules, list) else []):
+        peers = rule.get("to") if isinstance(rule, dict) else None
+        for place, peer in enumerate(peers if isinstance(peers, list) else []):
+            for field in ("nodes", "domainNames"):
+                if isinstance(rule, dict) and isinstance(peer, dict) and field in peer:
+                    allows = rule.get("action") in ("Accept", "Allow")
+                    what = "is left out" if allows else "denies everything"
+                    said = f"is not enforced here, so that this rule {what}"
+                    yield Problem(("spec", "egress", index, "to", place, field), said, Severity.WARNING)
 
 
 def _without_service(manifest: Manifest) -> Iterator[Problem]:

@@ -47,6 +47,13 @@ def check_interface_filter(text: str) -> str:
     return text
 
 
+def check_log_prefix(text: str) -> str:
+    """What rules of action Log begin their lines with."""
+    if not re.fullmatch(r"[A-Za-z0-9%: /_-]*", text):
+        raise ValueError(f"{text!r} has other characters than letters, digits, blanks and '%:/_-'")
+    return text
+
+
 def check_pattern(text: str) -> str:
     """A regular expression for the names of devices."""
     try:
@@ -219,7 +226,7 @@ class FelixSpec(Shape):
     healthEnabled: bool | None = None
     healthHost: str | None = None
     healthPort: PortNumber | None = None
-    logPrefix: str | None = None
+    logPrefix: Annotated[str, AfterValidator(check_log_prefix)] | None = None
     prometheusMetricsEnabled: bool | None = None
     prometheusMetricsHost: str | None = None
     prometheusMetricsPort: PortNumber | None = None

@@ -78,7 +78,7 @@ def _render(
     return (
         Chain(name("in"), _render_rules(owner, "in", rules.ingress, set_name, options)),
         Chain(name("out"), _render_rules(owner, "out", rules.egress, set_name, options)),
-        *(render_cause(cause, options) for cause in causes_of(owner, rules, options)),
+        *(render_cause(cause, options, rules.tier) for cause in causes_of(owner, rules, options)),
     )
 
 

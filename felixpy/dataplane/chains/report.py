@@ -7,6 +7,7 @@ packet's head: never more than the limit, and none where nobody listens. Connect
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import assert_never
 
@@ -31,6 +32,7 @@ from felixpy.dataplane.rules import (
 
 _INVALID = CtStateIn(frozenset({CtState.INVALID}))
 _TCP = 6
+_LOG_WORD = re.compile("%[tknp]")
 
 
 def cause_chain(cause: Cause) -> str:
@@ -46,8 +48,8 @@ def effect_of(chain: str) -> Effect | None:
     return Effect(word) if word in set(Effect) and word != chain else None
 
 
-def render_cause(cause: Cause, options: Options) -> Chain:
-    """The chain of a cause.
+def render_cause(cause: Cause, options: Options, tier: str = "") -> Chain:
+    """The chain of a cause, which a policy of `tier` may be.
 
     A refusal is a reset for TCP and an ICMP error for the rest, but not for what conntrack finds invalid: a reset for
     a stray segment would end the connection that it strayed from.
@@ -68,10 +70,21 @@ def render_cause(cause: Cause, options: Options) -> Chain:
         case Effect.ADMIT:
             rules = (*report, Rule(SetMark(MARK_ACCEPT, MARK_ACCEPT), (), words, counter=True))
         case Effect.LOG:
-            rules = (*report, Rule(Log(f"{options.log_prefix}: "), (), words))
+            rules = (*report, Rule(Log(f"{_log_prefix(cause, options.log_prefix, tier)}: "), (), words))
         case _:
             assert_never(cause.effect)
     return Chain(cause_chain(cause), rules)
+
+
+def _log_prefix(cause: Cause, prefix: str, tier: str) -> str:
+    """The prefix with what it has words for: `%t` tier, `%k` kind, `%n` name, `%p` name in its namespace.
+
+    Source  felix/rules/policy.go (generateLogPrefix).
+    """
+    kind, _, full = cause.subject.partition("/")
+    name = cause.policy.name.name if cause.policy is not None else full
+    words = {"%t": tier, "%k": kind if cause.policy is not None else "pro", "%n": name, "%p": full}
+    return _LOG_WORD.sub(lambda found: words[found[0]], prefix)
 
 
 def _is_reported(cause: Cause, options: Options) -> bool:

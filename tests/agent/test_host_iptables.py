@@ -1,0 +1,39 @@
+"""Host endpoints on iptables: what they do to packets is what they do with nftables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.agent import test_host_endpoints as scenarios
+from tests.agent.test_host_endpoints import World, make_world
+
+SCENARIOS = (
+    scenarios.test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows,
+    scenarios.test_an_endpoint_found_by_its_address,
+    scenarios.test_all_interfaces_and_one_of_its_own,
+    scenarios.test_an_interface_that_goes_and_comes_back_and_has_another_name_for_a_while,
+    scenarios.test_forwarded_traffic_is_judged_only_where_a_policy_says_so,
+    scenarios.test_pre_dnat_policy_sees_the_address_that_was_asked_for,
+    scenarios.test_untracked_policy_leaves_connection_tracking_out_of_it,
+    scenarios.test_the_datastore_is_kept_whatever_the_failsafes_are,
+    scenarios.test_bgp_with_nodes_and_peers_is_kept,
+    scenarios.test_what_a_pod_may_send_its_host,
+)
+world = scenarios.world
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[World]:
+    """One for the module, whose agent is told to use iptables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FELIXPY_BACKEND", "iptables-legacy")
+        with make_world() as made:
+            yield made
+            assert "packet rules by iptables-legacy: asked for" in made.node.log()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__.removeprefix("test_"))
+def test_host(scenario: Callable[[World], None], world: World) -> None:
+    scenario(world)
