@@ -118,9 +118,9 @@ def test_affinity_asks_who_was_there_of_late_and_then_the_slot_of_the_source() -
     choice, first, second = (one for one in made.objects if isinstance(one, Chain))
     sets = [one for one in made.objects if isinstance(one, Set)]
     assert all(one.ages for one in sets)
-    asked = [(rule.action, type(rule.matches[0])) for rule in choice.rules]
-    ends = [Goto(first.name), Goto(second.name)]
-    assert asked == [(one, kind) for kind in (SetHas, SourceSlotIn) for one in ends]
+    asked = [(rule.action, *map(type, rule.matches)) for rule in choice.rules]
+    one, other = Goto(first.name), Goto(second.name)
+    assert asked == [(one, SetHas), (other, SetHas), (one, SourceSlotIn), (other,)]
     assert [rule.action for rule in first.rules] == [Remember(sets[0].name, 4, 10800), DestinationNat(*TWO[0])]
     assert FOUR.backends not in made.own
 

@@ -245,9 +245,10 @@ def _slots(flow: Flow) -> int:
         for step in passage.verdict.steps:
             if isinstance(step.action, Balance):
                 return step.action.count
-            for match in step.rule.matches:
-                if isinstance(match, SourceSlotIn):
-                    return match.count
+            for rule in passage.compiled.kernel.chains[step.chain].rules:
+                for match in rule.matches:
+                    if isinstance(match, SourceSlotIn):
+                        return match.count
     return 1
 
 

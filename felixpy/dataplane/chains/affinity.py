@@ -42,8 +42,10 @@ def sticky_objects(stay: Stay, backends: Sequence[BackendAddress]) -> tuple[Chai
     spread = spread_slots(backends)
     count = sum(map(len, spread.values()))
     known = tuple(Rule(Goto(chains[one].name), (SetHas("source", sets[one].name, version),)) for one in backends)
-    unknown = tuple(
-        Rule(Goto(chains[one].name), (SourceSlotIn(version, count, spread[one]),)) for one in backends if spread[one]
+    *others, last = (one for one in backends if spread[one])
+    unknown = (
+        *(Rule(Goto(chains[one].name), (SourceSlotIn(version, count, spread[one]),)) for one in others),
+        Rule(Goto(chains[last].name)),
     )
     name = f"svc-stay{version}-{_digest(stay, *map(encode_backend, backends))}"
     return Chain(name, (*known, *unknown)), (*chains.values(), *sets.values())
