@@ -5,11 +5,15 @@ n1 forwards; n2, a machine of its own, first loses its agent and then its link.
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
 
+from birdpy.process import listener_pid
 from felixpy.calc.services.liveness import SILENCES
 from tests.agent.cluster import Cluster, two_nodes
 from tests.support.wait import eventually
@@ -20,9 +24,9 @@ NOTICED_S = 30.0
 """The lease runs out after 8 s, and a few rounds follow."""
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with two_nodes("agent") as made:
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with two_nodes(request.param) as made:
         ports = [{"port": 80, "protocol": "TCP"}]
         spec = {"type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": ports}
         meta = {"name": "web", "namespace": "a"}
@@ -47,12 +51,19 @@ def used(cluster: Cluster) -> set[str]:
     return set(re.findall(r": (\S+) \. 8080", cluster.n1.nft("list", "map", "inet", "felixpy", "eps4")))
 
 
+def established(cluster: Cluster) -> bool:
+    """Whether n1 has its session with n2."""
+    said = json.loads(cluster.felixctl("status", "n1", "-o", "json").out)
+    return any(one["established"] for one in said["bgp"]["sessions"])
+
+
 def echoes(cluster: Cluster) -> int:
     """How often n2 was asked whether it is there."""
     icmp = [line.split() for line in cluster.n2.namespace.run("cat", "/proc/net/snmp").splitlines() if "Icmp:" in line]
     return int(dict(zip(*icmp[:2], strict=True))["InEchos"])
 
 
+@pytest.mark.parametrize("cluster", ["agent"], indirect=True)
 def test_the_endpoints_of_a_node_go_when_it_dies_and_not_when_its_agent_ends(cluster: Cluster) -> None:
     eventually(lambda: used(cluster) == {POD1, POD2})
     cluster.n2.agent.kill()
@@ -78,3 +89,18 @@ def test_the_endpoints_of_a_node_go_when_it_dies_and_not_when_its_agent_ends(clu
 
     cluster.n2.namespace.ip("link", "set", "eth0", "up")
     eventually(lambda: used(cluster) == {POD1, POD2}, what="n2 answers again, though its agent is away")
+
+
+@pytest.mark.parametrize("cluster", ["agent,bgp"], indirect=True)
+def test_a_node_that_bgp_lost_and_that_does_not_answer_is_dead_while_its_lease_lives(cluster: Cluster) -> None:
+    """Its way to etcd is another than ours to it."""
+    eventually(lambda: used(cluster) == {POD1, POD2})
+    eventually(lambda: established(cluster), within_s=40)
+    deaf = "type filter hook input priority -300; ip protocol icmp drop; tcp dport 179 drop; tcp sport 179 drop;"
+    cluster.n2.namespace.run("nft", "-f", "-", stdin=f"table ip cut {{\nchain in {{\n{deaf}\n}}\n}}\n")
+    os.kill(listener_pid(cluster.n2.run_dir / "gobgp.sock"), signal.SIGKILL)
+    eventually(lambda: used(cluster) == {POD1}, within_s=NOTICED_S, what="n2 is silent")
+    assert "looks dead to n1: its BGP session is lost" in cluster.felixctl("svc", "a/web").out
+    assert cluster.etcd.get("/felixpy/holders/n2/agent"), "and nobody else says so"
+    cluster.n2.namespace.run("nft", "delete", "table", "ip", "cut")
+    eventually(lambda: used(cluster) == {POD1, POD2}, within_s=NOTICED_S, what="it answers")

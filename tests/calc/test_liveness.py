@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, parse_address, parse_prefix
-from felixpy.calc.services.liveness import ANSWERS, ASKED_MOST, SILENCES, Liveness, Sign
+from felixpy.calc.services.liveness import ANSWERS, ASKED_MOST, SILENCES, STEADY, STEADY_EVERY, Liveness, Sign
 from felixpy.resources.kinds import Name
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node, NodeAddress
@@ -129,6 +129,19 @@ def test_who_looked_dead_before_a_restart_does_so_until_it_answers() -> None:
     assert state.dead == {"n2": Sign.NO_LEASE}
     ask(state, True, ANSWERS)
     assert not state.dead
+
+
+def test_who_answers_again_and_again_is_asked_less_often() -> None:
+    state = world()
+    lose_lease(state)
+    ask(state, True, STEADY)
+    asked = [bool(state.next_round()) for _ in range(2 * STEADY_EVERY)]
+    assert sum(asked) == 2
+    while not state.next_round():
+        pass
+    state.note({"n2"}, ())
+    ask(state, False, SILENCES - 1)
+    assert state.dead, "who is silent once is asked at once again"
 
 
 def test_all_suspects_are_asked_in_turn_and_no_more_than_some_at_once() -> None:

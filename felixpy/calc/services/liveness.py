@@ -23,6 +23,8 @@ from felixpy.resources.types import Node
 
 SILENCES, ANSWERS = 3, 2
 """Rounds in a row that make a suspect dead, and a dead one alive."""
+STEADY, STEADY_EVERY = 10, 10
+"""Who answered so many times in a row is asked in one round of so many: its agent may be away for good."""
 ASKED_MOST = 50
 """Suspects asked in one round: where all leases are lost at once, every node suspects every other."""
 
@@ -43,6 +45,11 @@ class _Suspicion:
     answers: int = 0
     dead: bool = False
     asked: int = 0
+
+    @property
+    def pause(self) -> int:
+        """Rounds from one question to the next."""
+        return STEADY_EVERY if self.answers >= STEADY else 1
 
 
 class Liveness:
@@ -122,7 +129,8 @@ class Liveness:
     def next_round(self) -> Mapping[str, tuple[Address, ...]]:
         """Whom to ask now, and at which addresses; those without any do not answer."""
         self._round += 1
-        chosen = sorted(self._suspects, key=lambda node: (self._suspects[node].asked, node))[:ASKED_MOST]
+        due = [node for node, one in self._suspects.items() if self._round - one.asked >= one.pause]
+        chosen = sorted(due, key=lambda node: (self._suspects[node].asked, node))[:ASKED_MOST]
         for node in chosen:
             self._suspects[node].asked = self._round
         return {node: self._addresses.get(node, ()) for node in chosen}
