@@ -113,13 +113,88 @@ def test_nobody_fares_otherwise(ctl: Ctl) -> None:
     assert "No pair" not in ctl("diff", "-f", "-", "--no-verdicts", stdin=renamed).out
 
 
-def test_host_endpoints_whose_rules_change_are_named(ctl: Ctl) -> None:
-    host = """
+HOST = """
 apiVersion: projectcalico.org/v3
 kind: HostEndpoint
-metadata: {name: n1-eth0, labels: {app: web}}
+metadata: {name: n1-eth0, labels: {host: 'yes'}}
 spec: {node: n1, interfaceName: eth0}
 """
-    assert ctl("apply", "-f", "-", stdin=host).code == 0
-    assert "HostEndpoint n1-eth0: its rules would be others" in ctl("diff", "-f", "-", stdin=DENY_CLIENTS).err
-    assert "HostEndpoint" not in ctl("diff", "-f", "-", stdin=DENY_CLIENTS.replace("'web'", "'none'")).err
+ON_HOSTS = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.hosts}
+spec:
+  tier: security
+  order: 1
+  selector: host == 'yes'
+  types: [Ingress]
+  ingress:
+  - {action: Deny, protocol: TCP, destination: {ports: [9000]}}
+  - {action: Allow}
+"""
+FORWARDED = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.through}
+spec:
+  tier: security
+  order: 2
+  selector: host == 'yes'
+  types: [Ingress]
+  %s
+  ingress:
+  - {action: Deny, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: [53]}}
+  - {action: Pass}
+"""
+
+
+def test_a_host_endpoint_closes_its_node(ctl: Ctl) -> None:
+    said = verdicts(ctl("diff", "-f", "-", stdin=HOST))
+    assert "Denied now: elsewhere in IPv4 → node n1/eth0 (IPv4)\n" in said
+    assert "    before  nothing decides about it\n" in said
+    assert "    after   host endpoint: denies: no profile allows it\n" in said
+    assert "\n  tcp/0-21,23-178,180-2378," in said, "ssh, BGP and etcd stay open"
+
+
+def test_what_a_policy_says_of_a_node(ctl: Ctl) -> None:
+    assert ctl("apply", "-f", "-", stdin=HOST).code == 0
+    tree: dict[str, Any] = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=ON_HOSTS).out)
+    assert {one["verdict"] for one in tree["verdicts"]} == {"allowed"}
+    assert {node for one in tree["verdicts"] for node in one["destinations"]["nodes"]} == {"n1/eth0"}
+    senders = {who for one in tree["verdicts"] for who in one["sources"]["endpoints"]}
+    assert senders == {"default/web-1"}, "the pods of n1 reach their node by no interface of it"
+    ports = {change["packets"][0] for one in tree["verdicts"] for change in one["changes"]}
+    assert all(one.startswith("tcp/") and one.endswith("8999,9001-65535") for one in ports)
+
+
+@pytest.mark.parametrize(
+    ("fields", "scope", "reached"),
+    [
+        ("applyOnForward: true", "host endpoint, on forward", {"default/client", "default/web-2"}),
+        ("preDNAT: true\n  applyOnForward: true", "host endpoint, before DNAT", {"default/client", "default/web-2"}),
+        ("doNotTrack: true\n  applyOnForward: true", "host endpoint, untracked", {"default/client", "default/web-2"}),
+        ("applyOnForward: false", "", set()),
+    ],
+)
+def test_what_passes_through_a_node(ctl: Ctl, fields: str, scope: str, reached: set[str]) -> None:
+    assert ctl("apply", "-f", "-", stdin=HOST + "---" + ON_HOSTS).code == 0
+    tree: dict[str, Any] = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=FORWARDED % fields).out)
+    of_pods = [one for one in tree["verdicts"] if one["destinations"]["endpoints"]]
+    assert {who for one in of_pods for who in one["destinations"]["endpoints"]} <= reached
+    assert bool(of_pods) == bool(reached)
+    for one in of_pods:
+        assert one["sources"]["networks"] == ["203.0.113.0/24"]
+        assert {change["after"][-1]["endpoint"] for change in one["changes"]} == {scope}
+        assert {change["packets"][0].partition(" ")[0] for change in one["changes"]} == {"udp/53"}
+
+
+def test_what_workloads_may_send_to_their_own_node(ctl: Ctl) -> None:
+    felix = """
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {defaultEndpointToHostAction: Accept}
+"""
+    said = verdicts(ctl("diff", "-f", "-", stdin=felix))
+    assert "Allowed now: default/client, default/web-1, default/web-2 → node n1, node n2 (IPv4), on one node\n" in said
+    assert "before  denies: workload to its host" in said

@@ -1,4 +1,4 @@
-"""Small clusters of one node as keys and values, made by chance: every kind that policy reads, few values of each."""
+"""Small clusters of two nodes as keys and values, made by chance: every kind that policy reads, few values of each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,38 @@ T = TypeVar("T")
 CALICO = "/calico/resources/v3/projectcalico.org"
 OURS = "/felixpy/resources"
 PODS = ("p1", "p2", "p3", "p4", "p5")
+NODE_OF = {"p1": "n1", "p2": "n1", "p3": "n1", "p4": "n2", "p5": "n2"}
+NODES = {"n1": ("10.9.0.1", "fd09::1"), "n2": ("10.9.0.2", "fd09::2")}
+SECOND = {"n1": ("10.9.1.1", "fd09:1::1")}
+"""Addresses of nodes, on eth0, and on eth1."""
 SELECTORS = ("all()", "a == 'x'", "a != 'x'", "has(b)", "!has(b)", "a in {'x', 'y'} && has(b)", "name == 'p2'")
-NETS = ("10.0.0.0/24", "10.0.0.2/31", "10.0.0.1/32", "192.0.2.0/25", "192.0.2.7/32", "0.0.0.0/0", "fd00::/64", "::/0")
+NETS = (
+    "10.9.0.0/24",
+    "10.0.0.0/24",
+    "10.0.0.2/31",
+    "10.0.0.1/32",
+    "192.0.2.0/25",
+    "192.0.2.7/32",
+    "0.0.0.0/0",
+    "fd00::/64",
+    "::/0",
+)
+TYPES = (["Ingress"], ["Egress"], ["Ingress", "Egress"])
+HOST_FIELDS = (
+    {"applyOnForward": True},
+    {"applyOnForward": True, "preDNAT": True},
+    {"applyOnForward": True, "doNotTrack": True},
+)
+OPTIONS = (
+    {"allowIPIPPacketsFromWorkloads": True},
+    {"vxlanPort": 4790},
+    {"defaultEndpointToHostAction": "Accept"},
+    {
+        "failsafeInboundHostPorts": [{"protocol": "TCP", "port": 80, "net": "192.0.2.0/25"}],
+        "failsafeOutboundHostPorts": [],
+    },
+    {},
+)
 PORTS = (80, 443, "1:79", "web", "dns", "8000:9000")
 
 
@@ -79,14 +109,29 @@ class Maker:
         return [self.rule() for _ in range(self.pick((0, 1, 2, 3)))]
 
     def policy(self) -> Json:
+        on_hosts = self.pick(({}, {}, *HOST_FIELDS))
         return {
+            **on_hosts,
             "tier": self.pick(("default", "default", "first", "absent")),
             "order": self.pick((None, 1, 2)),
             "selector": self.pick(SELECTORS),
-            "types": self.pick((["Ingress"], ["Egress"], ["Ingress", "Egress"])),
+            "types": ["Ingress"] if "preDNAT" in on_hosts else self.pick(TYPES),
             "ingress": self.rules(),
             "egress": self.rules(),
         }
+
+    def host(self, name: str) -> Json:
+        node = name.partition("-")[0]
+        profiles = self.pick(([], ["pr1"], ["projectcalico-default-allow"]))
+        own = list(NODES[node])
+        where: Json = {
+            "all": {"interfaceName": "*"},
+            "first": self.pick(
+                ({"interfaceName": "eth0"}, {"interfaceName": "eth0", "expectedIPs": own}, {"expectedIPs": own})
+            ),
+            "second": {"interfaceName": "eth1", "expectedIPs": list(SECOND["n1"])},
+        }[name.partition("-")[2]]
+        return {"node": node, "profiles": profiles, **where}
 
     def kubernetes_policy(self) -> Json:
         peer = self.pick(
@@ -103,7 +148,7 @@ class Maker:
     def endpoint(self, pod: str) -> Json:
         ports = [{"name": "web", "protocol": "TCP", "port": self.pick((80, 8080))}]
         return {
-            "node": "n1",
+            "node": NODE_OF[pod],
             "orchestrator": "k8s",
             "pod": pod,
             "endpoint": "eth0",
@@ -123,7 +168,9 @@ class Maker:
             "profile": lambda: {"ingress": self.rules(), "egress": self.rules(), "labelsToApply": self.labels()},
             "set": lambda: {"nets": self.random.sample(NETS, self.pick((0, 1, 3)))},
             "endpoint": lambda: self.endpoint(name.split("-")[2]),
-            "options": lambda: self.pick(({"allowIPIPPacketsFromWorkloads": True}, {"vxlanPort": 4790}, {})),
+            "options": lambda: self.pick(OPTIONS),
+            "host": lambda: self.host(name),
+            "node": lambda: {"bgp": {"ipv4Address": f"{NODES[name][0]}/24", "ipv6Address": f"{NODES[name][1]}/64"}},
         }
         meta: Json = {"name": name, "namespace": "ns1", "labels": self.labels()}
         if kind == "endpoint":
@@ -139,13 +186,20 @@ class Maker:
         return {"metadata": meta, **({"spec": spec[kind]()} if kind in spec else {})}
 
     def cluster(self) -> Keys:
-        """Every endpoint, and most of the rest."""
-        return {key: self.object(key) for key, kind in KEYS.items() if kind == "endpoint" or not self.once_in(3)}
+        """Every endpoint and node, and most of the rest; host endpoints in two of three clusters."""
+        bare = self.once_in(3)
+        return {
+            key: self.object(key)
+            for key, kind in KEYS.items()
+            if kind in KEPT or not (self.once_in(3) or (bare and kind == "host"))
+        }
 
     def changed(self, cluster: Keys) -> Keys:
         """The cluster with one or two objects anew, or without them."""
         after = dict(cluster)
         for key in self.random.sample(tuple(KEYS), self.pick((1, 1, 2))):
+            if KEYS[key] == "node":
+                continue
             if key in after and KEYS[key] != "endpoint" and self.once_in(3):
                 del after[key]
             else:
@@ -153,8 +207,11 @@ class Maker:
         return after
 
 
+KEPT = ("endpoint", "node")
 KEYS: dict[str, str] = {
-    **{f"{CALICO}/workloadendpoints/ns1/n1-k8s-{pod}-eth0": "endpoint" for pod in PODS},
+    **{f"{CALICO}/workloadendpoints/ns1/{NODE_OF[pod]}-k8s-{pod}-eth0": "endpoint" for pod in PODS},
+    **{f"{CALICO}/nodes/{name}": "node" for name in NODES},
+    **{f"{CALICO}/hostendpoints/{name}": "host" for name in ("n1-first", "n1-second", "n1-all", "n2-all")},
     **{f"{CALICO}/globalnetworkpolicies/g{number}": "policy" for number in range(3)},
     **{f"{CALICO}/networkpolicies/ns1/n{number}": "policy" for number in range(3)},
     **{f"{OURS}/networking.k8s.io/v1/networkpolicies/ns1/k{number}": "kubernetes" for number in range(2)},

@@ -32,7 +32,7 @@ _DECIDING = frozenset(
         *("NetworkPolicy", "GlobalNetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy"),
         *("BaselineAdminNetworkPolicy", "Tier", "Profile", "NetworkSet", "GlobalNetworkSet", "HostEndpoint"),
         *("WorkloadEndpoint", "Pod", "Namespace", "ServiceAccount", "EndpointSlice", "Endpoints"),
-        *("FelixConfiguration", "Node"),
+        *("FelixConfiguration", "Node", "BGPPeer", "BGPConfiguration"),
     }
 )
 """Kinds that decide about packets."""
@@ -116,7 +116,7 @@ async def _snapshot(store: Store, changes: Sequence[Change]) -> Snapshot | None:
 
 def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     from felixpy.ctl.explain.cluster import read_cluster
-    from felixpy.ctl.verdicts.compare import changed_hosts, compare
+    from felixpy.ctl.verdicts.compare import compare
     from felixpy.ctl.verdicts.world import World
 
     gc.disable()  # all of a large cluster is made, and kept until the end
@@ -126,8 +126,6 @@ def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     for broken in changed.broken:
         print_warning(f"would count as missing: {broken}")
     after = World(changed, before)
-    for host in changed_hosts(before, after):
-        print_warning(f"HostEndpoint {host}: its rules would be others; whose packets it lets by is not compared")
     return Compared(before, after, tuple(compare(before, after)))
 
 
@@ -139,7 +137,8 @@ def _print_lines(changes: Sequence[Change], moves: Sequence[Move], compared: Com
         click.echo(str(move))
     if compared is None:
         return
-    from felixpy.ctl.verdicts.text import decisive_reasons, group_differences, render_groups
+    from felixpy.ctl.verdicts.groups import decisive_reasons, group_differences
+    from felixpy.ctl.verdicts.text import render_groups
 
     groups = group_differences(compared.differences, decisive_reasons)
     click.echo("" if groups else "No pair of endpoints fares otherwise.")
@@ -156,7 +155,8 @@ def _print_tree(changes: Sequence[Change], moves: Sequence[Move], compared: Comp
         "moves": [str(move) for move in moves],
     }
     if compared is not None:
-        from felixpy.ctl.verdicts.text import count_pairs, full_reasons, group_differences, groups_tree
+        from felixpy.ctl.verdicts.groups import count_pairs, full_reasons, group_differences
+        from felixpy.ctl.verdicts.text import groups_tree
 
         groups = group_differences(compared.differences, full_reasons)
         tree["pairs"] = count_pairs(groups)

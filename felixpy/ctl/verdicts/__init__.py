@@ -1,6 +1,8 @@
-"""Whose packets would meet another fate if some objects were otherwise: each pair of endpoints, and what decides.
+"""Whose packets would meet another fate if some objects were otherwise: each pair of ends, and what decides.
 
-`world` answers what policy asks of a cluster, `judge` puts the compiled rules of one endpoint into the order in which
-they decide, `cells` divides all packets into those that no rule tells apart, `compare` finds the pairs and packets
-that differ between two worlds without looking at each pair, `text` prints them.
+`world` answers what policy asks of a cluster, `hosts` what host endpoints decide at a node's interfaces, `ways` what a
+packet meets at either end. `clauses` puts the compiled rules of a way into the order in which they decide, `cells`
+divides all packets into those that no rule tells apart, `classes` divides addresses so, `settle` says what becomes of
+all cells at once. `shifts` finds what the change touches, `compare` the pairs and packets that differ; `groups` puts
+together what fares alike and `text` prints it.
 """

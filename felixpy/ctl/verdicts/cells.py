@@ -6,13 +6,16 @@ that some rule names and one that stands for all others. Pure.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from felixpy.addresses import Address
 from felixpy.ctl.explain.text import PROTOCOL_NAMES
-from felixpy.ctl.verdicts.judge import Left, Serves
-from felixpy.dataplane.judging.packet import Packet
+from felixpy.ctl.verdicts.clauses import Left, Serves
+from felixpy.dataplane.judging.matching import satisfies
+from felixpy.dataplane.judging.packet import KernelState, Packet
 from felixpy.dataplane.rules import IcmpIs, PortIn, ProtocolIs, Side
 from felixpy.resources.scalars import PORTED
 
@@ -46,7 +49,78 @@ class Cell(NamedTuple):
         return Packet(source, destination, self.example, "", *ports, self.icmp_example)
 
 
-class Asked:
+class Cells:
+    """All packets between two addresses in cells; some of them are a number whose bits are their places."""
+
+    def __init__(self, version: int, rules: Iterable[Iterable[Left]]) -> None:
+        self.version = version
+        self.all = tuple(_Asked(version, rules).cells())
+        self.everything = (1 << len(self.all)) - 1
+        self._found: dict[Left, int] = {}
+        self._runs = tuple(_runs(self.all))
+
+    def satisfying(self, matches: Iterable[Left]) -> int:
+        """The cells whose packets satisfy every match."""
+        found = self.everything
+        for match in matches:
+            some = self._found.get(match)
+            if some is None:
+                some = self._found[match] = self._find(match)
+            found &= some
+        return found
+
+    def of(self, some: int) -> Iterator[Cell]:
+        """The cells that a number stands for."""
+        while some:
+            lowest = some & -some
+            yield self.all[lowest.bit_length() - 1]
+            some ^= lowest
+
+    def _find(self, match: Left) -> int:
+        if isinstance(match, PortIn) and match.side == "destination":
+            found = sum(run.within(match.ranges) for run in self._runs)
+            return (sum(run.all for run in self._runs) ^ found) if match.negate else found
+        return sum(1 << place for place, cell in enumerate(self.all) if self._holds(match, cell))
+
+    def _holds(self, match: Left, cell: Cell) -> bool:
+        packet = cell.packet(*_NOBODY[self.version])
+        if isinstance(match, Serves):
+            return ((packet.protocol, packet.port(match.side)) in match.ports) != match.negate
+        return satisfies(match, packet, _NOTHING)
+
+
+class _Run(NamedTuple):
+    """Cells that differ in their destination ports alone, as they follow each other from the place `start`."""
+
+    start: int
+    begins: tuple[int, ...]
+
+    @property
+    def all(self) -> int:
+        return ((1 << len(self.begins)) - 1) << self.start
+
+    def within(self, ranges: Iterable[Range]) -> int:
+        """Those whose ports are in one of the ranges, none of which divides a cell."""
+        found = 0
+        for low, high in ranges:
+            first, after = bisect_left(self.begins, low), bisect_left(self.begins, high + 1)
+            found |= ((1 << (after - first)) - 1) << first
+        return found << self.start
+
+
+def _runs(cells: Sequence[Cell]) -> Iterator[_Run]:
+    keyed = groupby(enumerate(cells), key=lambda pair: (pair[1].example, pair[1].source_ports))
+    for (example, _), group in keyed:
+        if example in PORTED:
+            run = list(group)
+            yield _Run(run[0][0], tuple(cell.ports[0] for _, cell in run))
+
+
+_NOTHING = KernelState({}, {}, {})
+_NOBODY = {4: (Address(bytes(4)), Address(bytes(4))), 6: (Address(bytes(16)), Address(bytes(16)))}
+
+
+class _Asked:
     """What rules tell packets apart by."""
 
     def __init__(self, version: int, rules: Iterable[Iterable[Left]]) -> None:

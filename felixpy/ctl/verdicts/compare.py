@@ -1,31 +1,30 @@
 """The pairs of ends and the packets whose fate differs between two worlds, and what decides before and after.
 
-In: two Worlds; out: Differences, each of many sources, many destinations and some cells of packets. Ends that the
-rules in question cannot tell apart are one class, of which one end is looked at; first for the sides that the change
-touches alone, and only where these say something else also for the side that stays as it was. Pure.
+In: two Worlds; out: Differences, each of many sources, many destinations and some cells of packets. Each way on which
+the change has a say is looked at alone: the ends at its other side are divided by what its own rules ask, one end of
+each class is tried, and only where the way says something else also the other side's way is asked. So the work is that
+of the ways which the change touches, and of the classes that these tell apart. Pure.
 `tests/ctl/test_verdicts_properties.py` has the oracle: every pair and packet by `explain`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from felixpy.addresses import Address, Prefix, host_prefix
-from felixpy.calc.intent import PolicyId, SetSpec
 from felixpy.ctl.explain.reading import Statement
-from felixpy.ctl.verdicts.cells import Asked, Cell
-from felixpy.ctl.verdicts.ends import End, endpoints_of, regions_of
-from felixpy.ctl.verdicts.judge import Clause, allows, clauses_between, decide
-from felixpy.ctl.verdicts.world import Held, Judge, World
-from felixpy.dataplane.judging.packet import Packet
-from felixpy.dataplane.rules import NetIn, SetHas, Side
-from felixpy.resources.tables import Table
-from felixpy.selector import compile_selector, parse_selector
+from felixpy.ctl.verdicts.cells import Cell, Cells
+from felixpy.ctl.verdicts.classes import Divider, Division
+from felixpy.ctl.verdicts.clauses import Clause, Filed
+from felixpy.ctl.verdicts.ends import End, regions_of
+from felixpy.ctl.verdicts.settle import Settled, settle
+from felixpy.ctl.verdicts.shifts import SIDES, Shifts
+from felixpy.ctl.verdicts.ways import NOBODY, Field, Ways, fields_of
+from felixpy.ctl.verdicts.world import Condition, World
+from felixpy.dataplane.rules import Side
 
-Condition = SetSpec | Prefix
 T = TypeVar("T")
 
 
@@ -46,276 +45,259 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From each of the sources to each of the destinations (but from none to itself) the packets fare otherwise."""
+    """From each of the sources to each of the destinations the packets fare otherwise, where `Difference.holds`."""
 
     sources: tuple[End, ...]
     destinations: tuple[End, ...]
     turns: tuple[Turn, ...]
+    is_within: bool = False
 
+    def holds(self, source: End, destination: End) -> bool:
+        """Whether this is about two of its ends: none is about an end itself, nor about a way that the two do not use.
 
-class _Sides(NamedTuple):
-    """One direction of an end, before and after; None where nothing judges."""
+        With `is_within` both are on one node; else none of the pairs is that a node parts from the rest.
+        """
+        if source.is_same(destination):
+            return False
+        return source.node == destination.node if self.is_within else not source.is_near(destination)
 
-    before: Judge | None
-    after: Judge | None
-
-
-_NOBODY = _Sides(None, None)
+    @property
+    def is_about_some(self) -> bool:
+        """Whether it is about any pair."""
+        return any(self.holds(source, destination) for source in self.sources for destination in self.destinations)
 
 
 def compare(before: World, after: World) -> Iterator[Difference]:
     """Everything that fares otherwise in the second world."""
-    yield from _Comparison(before, after).differences()
+    shifts = Shifts(before, after)
+    for field in fields_of(before, after):
+        if any(map(shifts.touch, {*field.sources.values(), *field.targets.values()})):
+            yield from _Comparison((before, after), shifts, field).differences()
 
 
-def changed_hosts(before: World, after: World) -> list[str]:
-    """Host endpoints whose rules are others in the second world, by name. What they decide is not compared."""
-    hosts = {ref for world in (before, after) for ref in world.holders if ref.table is Table.HOST}
-    return sorted(str(ref.name) for ref in hosts if before.host_rules(ref) != after.host_rules(ref))
+class _Class(NamedTuple):
+    """Ends at the far side of a way that its rules do not tell apart, and the steps of either track that concern them.
+
+    `members` are by their own ways; None for all that no condition tells from the most.
+    """
+
+    example: End
+    members: Mapping[Ways, Sequence[End]] | None
+    places: tuple[Sequence[int], Sequence[int]]
+
+
+_FAR: Mapping[Side, Side] = {"source": "destination", "destination": "source"}
 
 
 class _Comparison:
-    def __init__(self, before: World, after: World) -> None:
-        self.before, self.after = before, after
-        self._changed = _changed_holders(before, after)
-        self._other_slices = not before.has_slices_of(after)
-        self._moved: dict[SetSpec, bool] = {}
-        self._conditions: dict[tuple[_Sides, Side], frozenset[Condition]] = {}
+    """What differs in one Field."""
+
+    def __init__(self, worlds: tuple[World, World], shifts: Shifts, field: Field) -> None:
+        self._worlds = worlds
+        self._shifts = shifts
+        self._is_within = field.is_within
+        self._ways: Mapping[Side, Mapping[End, Ways]] = {"source": field.sources, "destination": field.targets}
+        self._groups = {side: _by_way(ways) for side, ways in self._ways.items()}
+        self._holders = {side: _by_address(ways) for side, ways in self._ways.items()}
+        self._divider = Divider(*worlds, (end.address for ways in self._ways.values() for end in ways))
+        self._divisions: dict[tuple[Ways, Side], Division] = {}
+        self._filed: dict[tuple[Ways, Side], tuple[Filed, Filed]] = {}
+        self._strangers: dict[Condition, tuple[Prefix, ...]] = {}
+        self._told: set[tuple[End, End]] = set()
 
     def differences(self) -> Iterator[Difference]:
-        ends = list(endpoints_of(self.before, self.after))
-        out: dict[End, _Sides] = {}
-        into: dict[End, _Sides] = {}
-        for end in ends:
-            out[end], into[end] = self._sides(end)
-        touched_out, touched_in = (
-            {sides for sides in set(every.values()) if self._decides_otherwise(sides)} for every in (out, into)
-        )
-        touched = touched_out | touched_in
-        if not touched:
-            return
-        ends += regions_of(self._prefixes(touched), {end.address for end in ends})
-        sources = self._classes(ends, touched, "source", {end: one for end, one in out.items() if one in touched_out})
-        targets = self._classes(
-            ends, touched, "destination", {end: one for end, one in into.items() if one in touched_in}
-        )
-        for leaving, here in sources:
-            for reaching, there in targets:
-                if here[0].version != there[0].version or leaving is reaching is _NOBODY:
-                    continue
-                if self._differ(leaving, reaching, here[0], there[0]):
-                    yield from self._finer(here, there, out, into)
+        """Each way that is touched, with those at its far side of whom it says something else."""
+        for near in SIDES:
+            for (version, ways), ends in self._groups[near].items():
+                if self._shifts.touch(ways):
+                    classes = tuple(self._classes(_FAR[near], version, ways))
+                    for here in self._split(ends, ways, near):
+                        for there in classes:
+                            if self._differs(near, ways, here[0], there):
+                                yield from self._by_both(near, ways, here, there)
 
-    def _sides(self, end: End) -> tuple[_Sides, _Sides]:
-        """What judges what an end sends, and what it receives."""
-        if end.endpoint is None:
-            return _NOBODY, _NOBODY
-        (out, into), (out_after, into_after) = self.before.judges(end.endpoint), self.after.judges(end.endpoint)
-        return _Sides(out, out_after), _Sides(into, into_after)
+    def _classes(self, far: Side, version: int, ways: Ways) -> Iterator[_Class]:
+        """All ends of a family that may be at the far side, as far as the way tells them apart."""
+        notes = self._division(ways, far).notes
+        noted: dict[tuple[int, ...], dict[Ways, list[End]]] = {}
+        for address, note in notes.items():
+            for end in self._holders[far].get(address, ()):
+                if end.version == version:
+                    noted.setdefault(note, {}).setdefault(self._ways[far][end], []).append(end)
+        for note, members in noted.items():
+            yield _Class(next(iter(members.values()))[0], members, self._places(ways, far, note))
+        others = (end for end in self._ways[far] if end.version == version and end.address not in notes)
+        example = next(others, None)
+        if example is not None:
+            yield _Class(example, None, self._places(ways, far, ()))
+        if not self._is_within:
+            yield from self._regions(far, version, ways)
 
-    def _decides_otherwise(self, sides: _Sides) -> bool:
-        """Whether the two may decide otherwise about some packet."""
-        one, other = sides
-        if one is None or other is None:
-            return one is not other
-        if (one.tiers, one.profiles, one.first) != (other.tiers, other.profiles, other.first):
-            return True
-        writers: tuple[PolicyId | str, ...] = (*one.policies(), *one.profiles)
-        if any(self.before.written(writer) != self.after.written(writer) for writer in writers):
-            return True
-        return bool(self._changed or self._other_slices) and any(
-            isinstance(condition, SetSpec) and self._is_moved(condition)
-            for side in _SIDES
-            for condition in self._conditions_of(sides, side)
-        )
+    def _regions(self, far: Side, version: int, ways: Ways) -> Iterator[_Class]:
+        """The rest of the world."""
+        conditions = self._shifts.conditions(ways, far)
+        prefixes = {prefix for condition in conditions for prefix in self._prefixes(condition)}
+        regions = [end for end in regions_of(prefixes, self._divider.addresses) if end.version == version]
+        division = self._divider.divide_others(conditions, [end.address for end in regions])
+        found: dict[tuple[int, ...], list[End]] = {}
+        for end in regions:
+            found.setdefault(division.notes.get(end.address, ()), []).append(end)
+        for note, ends in found.items():
+            held = tuple(division.held(note))
+            before, after = (filed.places(held) for filed in self._files(ways, far))
+            yield _Class(ends[0], {NOBODY: ends}, (before, after))
 
-    def _is_moved(self, spec: SetSpec) -> bool:
-        """Whether a set has other members in the second world."""
-        found = self._moved.get(spec)
-        if found is None:
-            found = self._moved[spec] = self._may_move(spec) and self.before.held(spec) != self.after.held(spec)
-        return found
-
-    def _may_move(self, spec: SetSpec) -> bool:
-        if spec.service is not None:
-            return self._other_slices
-        matches = compile_selector(parse_selector(spec.text))
-        return any(matches(labels) for labels in self._changed)
-
-    def _conditions_of(self, sides: _Sides, side: Side) -> frozenset[Condition]:
-        """What the rules ask of the addresses of one side, in both worlds."""
-        found = self._conditions.get((sides, side))
-        if found is None:
-            asked = (
-                condition
-                for world, judge in zip((self.before, self.after), sides, strict=True)
-                if judge is not None
-                for condition in _conditions(world, judge, side)
-            )
-            found = self._conditions[sides, side] = frozenset(asked)
-        return found
-
-    def _prefixes(self, touched: Iterable[_Sides]) -> Iterator[Prefix]:
-        """Where the rules in question may divide addresses that no endpoint has."""
-        for condition in {one for sides in touched for side in _SIDES for one in self._conditions_of(sides, side)}:
-            if isinstance(condition, Prefix):
-                yield condition
-                continue
-            for world in (self.before, self.after):
-                held = world.held(condition)
-                yield from held.prefixes
-                yield from (host_prefix(address) for address in held.addresses)
-
-    def _classes(
-        self, ends: Sequence[End], touched: Iterable[_Sides], side: Side, judged: dict[End, _Sides]
-    ) -> list[tuple[_Sides, list[End]]]:
-        """Ends that no touched rule tells apart, with the touched sides that they have themselves."""
-        conditions = frozenset(one for sides in touched for one in self._conditions_of(sides, side))
-        marks = self._marks(ends, conditions)
-        found = _grouped((judged.get(end, _NOBODY), end.version, marks[end.address]) for end in ends)
-        return [(key[0], [ends[index] for index in indexes]) for key, indexes in found.items()]
-
-    def _marks(self, ends: Iterable[End], conditions: Iterable[Condition]) -> dict[Address, int]:
-        """A number for each address; equal ones for those of which each condition says the same, in both worlds."""
-        marks = dict.fromkeys((end.address for end in ends), 0)
-        ordered = sorted(marks, key=lambda address: (len(address), address))
-        bit = 1
-        for condition in conditions:
-            for members in self._members(condition, ordered, marks):
-                for address in members:
-                    marks[address] |= bit
-                bit <<= 1
-        return marks
-
-    def _members(
-        self, condition: Condition, ordered: Sequence[Address], marks: dict[Address, int]
-    ) -> Iterator[Iterable[Address]]:
-        """Which of the addresses a condition is about, once for each way in which it is."""
+    def _prefixes(self, condition: Condition) -> tuple[Prefix, ...]:
+        """Where a condition may divide addresses that no end has."""
         if isinstance(condition, Prefix):
-            yield _within(condition, ordered)
+            return (condition,)
+        found = self._strangers.get(condition)
+        if found is None:
+            every: set[Prefix] = set()
+            for world in self._worlds:
+                held = world.held(condition)
+                every |= held.prefixes
+                every.update(map(host_prefix, held.addresses - self._divider.addresses))
+            found = self._strangers[condition] = tuple(every)
+        return found
+
+    def _division(self, ways: Ways, side: Side) -> Division:
+        found = self._divisions.get((ways, side))
+        if found is None:
+            found = self._divisions[ways, side] = self._divider.divide(self._shifts.conditions(ways, side))
+        return found
+
+    def _files(self, ways: Ways, side: Side) -> tuple[Filed, Filed]:
+        found = self._filed.get((ways, side))
+        if found is None:
+            narrow = frozenset(filter(self._divider.is_narrow, self._shifts.conditions(ways, side)))
+            one, other = (track.filed(side, narrow) for track in self._shifts.tracks(ways))
+            found = self._filed[ways, side] = one, other
+        return found
+
+    def _places(self, ways: Ways, side: Side, note: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:
+        """The steps of either track that can concern what is noted so."""
+        held = tuple(self._division(ways, side).held(note))
+        one, other = (filed.places(held) for filed in self._files(ways, side))
+        return one, other
+
+    def _split(self, ends: Sequence[End], ways: Ways, side: Side) -> Iterator[Sequence[End]]:
+        """Ends by what a way says of them at one of its sides."""
+        notes = self._division(ways, side).notes
+        if not notes:
+            yield ends
             return
-        one, other = self.before.held(condition), self.after.held(condition)
-        for held in (one,) if one == other else (one, other):
-            members = held.addresses & marks.keys()
-            yield members.union(*(_within(prefix, ordered) for prefix in held.prefixes)) if held.prefixes else members
-            yield from _by_ports(held, marks)
+        found: dict[tuple[int, ...], list[End]] = {}
+        for end in ends:
+            found.setdefault(notes.get(end.address, ()), []).append(end)
+        yield from found.values()
 
-    def _differ(self, leaving: _Sides, reaching: _Sides, source: End, destination: End) -> bool:
-        """Whether a side that is touched decides otherwise about some packet."""
-        for sides in (leaving, reaching):
-            one, other = self._clauses(sides, source, destination)
-            if [clause.meaning for clause in one] == [clause.meaning for clause in other]:
-                continue
-            for cell in Asked(source.version, (clause.matches for clause in (*one, *other))).cells():
-                packet = cell.packet(source.address, destination.address)
-                if allows(decide(one, packet)) != allows(decide(other, packet)):
-                    return True
-        return False
+    def _differs(self, near: Side, ways: Ways, here: End, there: _Class) -> bool:
+        """Whether a way says something else of some packet between an end and a class."""
+        one, other = self._clauses(ways, *_ordered(near, here, there.example), there.places)
+        if [clause.meaning for clause in one] == [clause.meaning for clause in other]:
+            return False
+        cells = Cells(here.version, (clause.matches for clause in (*one, *other)))
+        return settle(one, cells).allowed != settle(other, cells).allowed
 
-    def _clauses(self, sides: _Sides, source: End, destination: End) -> tuple[tuple[Clause, ...], tuple[Clause, ...]]:
-        if sides.before is None or sides.after is None:
-            return (), ()
+    def _clauses(
+        self, ways: Ways, source: End, destination: End, places: tuple[Sequence[int], Sequence[int]]
+    ) -> tuple[tuple[Clause, ...], tuple[Clause, ...]]:
+        one, other = self._shifts.tracks(ways)
         return (
-            clauses_between(self.before, sides.before, source.address, destination.address),
-            clauses_between(self.after, sides.after, source.address, destination.address),
+            one.between(source.address, destination.address, places[0]),
+            other.between(source.address, destination.address, places[1]),
         )
 
-    def _finer(
-        self, here: Sequence[End], there: Sequence[End], out: dict[End, _Sides], into: dict[End, _Sides]
-    ) -> Iterator[Difference]:
+    def _by_both(self, near: Side, ways: Ways, here: Sequence[End], there: _Class) -> Iterator[Difference]:
         """What differs between two classes, by all that decides at both ends."""
-        leaving = _grouped(out.get(end, _NOBODY) for end in here)
-        reaching = _grouped(into.get(end, _NOBODY) for end in there)
-        for out_sides, sources in leaving.items():
-            for in_sides, targets in reaching.items():
-                both = (out_sides, in_sides)
-                for source in self._alike([here[index] for index in sources], both, "source"):
-                    for target in self._alike([there[index] for index in targets], both, "destination"):
-                        turns = tuple(self._turns(out_sides, in_sides, source[0], target[0]))
-                        if turns and not (len(source) == len(target) == 1 and _same(source[0], target[0])):
-                            yield Difference(tuple(source), tuple(target), turns)
+        far = _FAR[near]
+        for others, ends in self._members(far, ways, here[0].version, there):
+            twice = self._shifts.touch(others)
+            for some in self._split(here, others, near):
+                asked = self._places(others, near, self._division(others, near).notes.get(some[0].address, ()))
+                for rest in self._split(ends, others, far):
+                    sources, targets = _ordered(near, some, rest)
+                    if twice and not self._is_new(sources, targets):
+                        continue
+                    own = self._clauses(ways, sources[0], targets[0], there.places)
+                    theirs = self._clauses(others, sources[0], targets[0], asked)
+                    turns = tuple(_turns(some[0].version, *_ordered(near, own, theirs)))
+                    if turns:
+                        yield from self._told_of(sources, targets, turns)
 
-    def _alike(self, ends: Sequence[End], sides: Iterable[_Sides], side: Side) -> Iterator[list[End]]:
-        conditions = frozenset(one for some in sides for one in self._conditions_of(some, side))
-        marks = self._marks(ends, conditions)
-        for indexes in _grouped(marks[end.address] for end in ends).values():
-            yield [ends[index] for index in indexes]
+    def _told_of(self, sources: Sequence[End], targets: Sequence[End], turns: tuple[Turn, ...]) -> Iterator[Difference]:
+        """What differs between two classes; ends that are near all of the other class are no part of it."""
+        if not self._is_within:
+            sources, targets = _partnered(sources, targets), _partnered(targets, sources)
+        found = Difference(tuple(sources), tuple(targets), turns, self._is_within)
+        if found.is_about_some:
+            yield found
 
-    def _turns(self, leaving: _Sides, reaching: _Sides, source: End, destination: End) -> Iterator[Turn]:
-        out_before, out_after = self._clauses(leaving, source, destination)
-        in_before, in_after = self._clauses(reaching, source, destination)
-        every = (*out_before, *out_after, *in_before, *in_after)
-        for cell in Asked(source.version, (clause.matches for clause in every)).cells():
-            packet = cell.packet(source.address, destination.address)
-            one = _rule(out_before, in_before, packet)
-            other = _rule(out_after, in_after, packet)
-            if one.allowed != other.allowed:
-                yield Turn(cell, one, other)
+    def _members(self, far: Side, ways: Ways, version: int, there: _Class) -> Iterator[tuple[Ways, Sequence[End]]]:
+        if there.members is not None:
+            yield from there.members.items()
+            return
+        notes = self._division(ways, far).notes
+        noted = {self._ways[far][end] for address in notes for end in self._holders[far].get(address, ())}
+        for (family, others), ends in self._groups[far].items():
+            if family == version:
+                left = ends if others not in noted else tuple(end for end in ends if end.address not in notes)
+                if left:
+                    yield others, left
 
-
-_SIDES: tuple[Side, Side] = ("source", "destination")
-
-
-def _conditions(world: World, judge: Judge, side: Side) -> Iterator[Condition]:
-    """What a judge's rules ask of the address on one side."""
-    writers: tuple[PolicyId | str, ...] = (*judge.policies(), *judge.profiles)
-    for writer in writers:
-        for line in world.lines(writer, judge.direction):
-            for match in line.rule.matches:
-                if isinstance(match, NetIn) and match.side == side:
-                    yield from match.nets
-                elif isinstance(match, SetHas) and match.side == side:
-                    yield world.spec(match.set_name)
-
-
-def _within(prefix: Prefix, ordered: Sequence[Address]) -> Iterator[Address]:
-    """The addresses in a prefix, out of a sorted sequence."""
-    index = bisect_left(ordered, (len(prefix.address), prefix.address), key=lambda one: (len(one), one))
-    while index < len(ordered) and prefix.contains(ordered[index]):
-        yield ordered[index]
-        index += 1
+    def _is_new(self, sources: Sequence[End], targets: Sequence[End]) -> bool:
+        """Whether two classes were not told of yet; both their ways are touched, so that they are found twice."""
+        key = min(sources), min(targets)
+        is_new = key not in self._told
+        self._told.add(key)
+        return is_new
 
 
-def _by_ports(held: Held, addresses: Iterable[Address]) -> Iterator[list[Address]]:
-    """Addresses by the ports that they serve, where they serve some."""
-    known = addresses if isinstance(addresses, dict) else frozenset(addresses)
-    found: dict[frozenset[tuple[int, int]], list[Address]] = {}
-    for address, ports in held.served.items():
-        if address in known:
-            found.setdefault(ports, []).append(address)
-    yield from found.values()
+def _partnered(ends: Sequence[End], others: Sequence[End]) -> Sequence[End]:
+    """The ends of which some of the others is not near."""
+    if not others or not others[0].node or any(other.node != others[0].node for other in others):
+        return ends
+    return [end for end in ends if any(not end.is_near(other) for other in others)]
 
 
-def _grouped(keys: Iterable[T]) -> dict[T, list[int]]:
-    """The places of equal keys."""
-    found: dict[T, list[int]] = {}
-    for index, key in enumerate(keys):
-        found.setdefault(key, []).append(index)
+def _turns(
+    version: int,
+    leaving: tuple[Sequence[Clause], Sequence[Clause]],
+    reaching: tuple[Sequence[Clause], Sequence[Clause]],
+) -> Iterator[Turn]:
+    """The packets that fare otherwise: first the sender's side, then, if that lets them go, the receiver's."""
+    cells = Cells(version, (clause.matches for clauses in (*leaving, *reaching) for clause in clauses))
+    out, into = ([settle(clauses, cells) for clauses in side] for side in (leaving, reaching))
+    was, is_now = (one.allowed & other.allowed for one, other in zip(out, into, strict=True))
+    changed = was ^ is_now
+    while changed:
+        bit = changed & -changed
+        changed ^= bit
+        before, after = (_rule(one, other, bit) for one, other in zip(out, into, strict=True))
+        yield Turn(cells.all[bit.bit_length() - 1], before, after)
+
+
+def _rule(leaving: Settled, reaching: Settled, cell: int) -> Ruling:
+    if not leaving.allowed & cell:
+        return Ruling(False, leaving.of(cell))
+    return Ruling(bool(reaching.allowed & cell), (*leaving.of(cell), *reaching.of(cell)))
+
+
+def _ordered(near: Side, here: T, there: T) -> tuple[T, T]:
+    """The source's first."""
+    return (here, there) if near == "source" else (there, here)
+
+
+def _by_way(ways: Mapping[End, Ways]) -> dict[tuple[int, Ways], tuple[End, ...]]:
+    found: dict[tuple[int, Ways], list[End]] = {}
+    for end, one in ways.items():
+        found.setdefault((end.version, one), []).append(end)
+    return {key: tuple(ends) for key, ends in found.items()}
+
+
+def _by_address(ends: Iterable[End]) -> dict[Address, list[End]]:
+    found: dict[Address, list[End]] = {}
+    for end in ends:
+        found.setdefault(end.address, []).append(end)
     return found
-
-
-def _rule(leaving: Sequence[Clause], reaching: Sequence[Clause], packet: Packet) -> Ruling:
-    """First the sender's side, then, if that lets it go, the receiver's."""
-    statements: list[Statement] = []
-    for clauses in (leaving, reaching):
-        if clauses:
-            statements.append(decide(clauses, packet))
-            if not allows(statements[-1]):
-                return Ruling(False, tuple(statements))
-    return Ruling(True, tuple(statements))
-
-
-def _same(one: End, other: End) -> bool:
-    """Whether two ends are one endpoint, whose packets to itself meet no rule."""
-    return one.endpoint is not None and one.endpoint == other.endpoint
-
-
-def _changed_holders(before: World, after: World) -> list[dict[str, str]]:
-    """The labels, in either world, of what sets are made of and is not the same in both; each once."""
-    found: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
-    for ref in before.changed_holders(after):
-        for world in (before, after):
-            labels = world.labels_of(ref)
-            if labels is not None:
-                found[frozenset(labels.items())] = labels
-    return list(found.values())

@@ -1,5 +1,5 @@
-"""Who may send and receive: each address of an endpoint that is in both worlds, and the rest of the world in regions
-that no rule in question divides. In: two worlds and prefixes; out: Ends. Pure.
+"""Who may send and receive: each address of an endpoint that is in both worlds, those of nodes with host endpoints, and
+the rest of the world in regions that no rule in question divides. In: two worlds and prefixes; out: Ends. Pure.
 """
 
 from __future__ import annotations
@@ -17,19 +17,39 @@ MOST_STEPS = 4096
 
 
 class End(NamedTuple):
-    """An address, and the endpoint that has it; None for one outside, which stands for its region."""
+    """An address, and who has it: an endpoint, a node itself, or (None of both) nobody known, for a whole region.
+
+    `node` is that of an endpoint only where host endpoints guard it. `interface` is the one by which the node is left
+    or reached, where this makes a difference. `is_forwarded`: host endpoints have a say about what passes through.
+    """
 
     address: Address
-    endpoint: Name | None
+    endpoint: Name | None = None
     region: Prefix | None = None
+    node: str = ""
+    interface: str = ""
+    is_forwarded: bool = False
 
     @property
     def version(self) -> int:
         """The family."""
         return 4 if len(self.address) == 4 else 6
 
+    @property
+    def is_host(self) -> bool:
+        """Whether it is a node itself."""
+        return self.endpoint is None and self.region is None
 
-def endpoints_of(before: World, after: World) -> Iterator[End]:
+    def is_near(self, other: End) -> bool:
+        """Whether packets between the two do not pass the door of the node that both are on."""
+        return bool(self.node) and self.node == other.node and (self.is_host or other.is_host or self.is_forwarded)
+
+    def is_same(self, other: End) -> bool:
+        """Whether both are one endpoint, whose packets to itself meet no rule."""
+        return self.endpoint is not None and self.endpoint == other.endpoint
+
+
+def endpoints_of(before: World, after: World) -> Iterator[tuple[Name, Address]]:
     """The addresses that an endpoint has in both worlds; of an address that several have, the first is the holder."""
     held: set[Address] = set()
     for name in sorted(before.endpoints.keys() & after.endpoints.keys()):
@@ -39,7 +59,7 @@ def endpoints_of(before: World, after: World) -> Iterator[End]:
         for address in one.addresses:
             if address in other.addresses and address not in held:
                 held.add(address)
-                yield End(address, name)
+                yield name, address
 
 
 def regions_of(prefixes: Iterable[Prefix], taken: Collection[Address]) -> Iterator[End]:
@@ -49,7 +69,7 @@ def regions_of(prefixes: Iterable[Prefix], taken: Collection[Address]) -> Iterat
     for prefix, index in starts.items():
         address = _free(prefix, ordered, index + 1, taken)
         if address is not None:
-            yield End(address, None, prefix)
+            yield End(address, region=prefix)
 
 
 def _free(prefix: Prefix, ordered: list[Prefix], inner: int, taken: Collection[Address]) -> Address | None:

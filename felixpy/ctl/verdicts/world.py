@@ -1,6 +1,6 @@
 """One state of the cluster, as far as policy asks: who is selected by what, and which addresses each set holds.
 
-In: a Cluster; out: the Judge of each endpoint's direction, the compiled rules of each policy, the members of each set.
+In: a Cluster; out: the Judges of endpoints and of hosts, the compiled rules of each policy, the members of each set.
 All is made when it is first asked for: what a question does not touch costs nothing. Pure.
 """
 
@@ -11,29 +11,38 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from felixpy.addresses import Address, Prefix, mask_address
-from felixpy.calc.intent import PolicyId, RulesIntent, SetSpec, TierIntent
-from felixpy.calc.options import derive_options
+from felixpy.calc.intent import PolicyId, RulesIntent, SetSpec, Stage, TierIntent
+from felixpy.calc.options import Options, derive_options
 from felixpy.calc.policy.ipsets import Holder, Member, effective_labels, members_of
 from felixpy.calc.policy.labels import LabelIndex
+from felixpy.calc.policy.peers import PeersIntent, derive_peers
 from felixpy.calc.policy.pods import derive_workloads
 from felixpy.calc.policy.profiles import derive_profiles
 from felixpy.calc.policy.rule_terms import compile_rules
 from felixpy.calc.policy.service_sets import derive_service_members
-from felixpy.calc.policy.tiers import for_workloads, sort_policies, sort_stages
+from felixpy.calc.policy.tiers import Matched, for_workloads, sort_policies
 from felixpy.ctl.explain.cluster import Cluster
+from felixpy.dataplane.chains.base import PEER_SETS
 from felixpy.dataplane.chains.endpoint import Direction, encapsulation_rules
+from felixpy.dataplane.chains.host import ALWAYS, peer_members
 from felixpy.dataplane.chains.policy import render_policy, render_profile, rendered_from
+from felixpy.dataplane.objects import Set
 from felixpy.dataplane.rules import Rule
 from felixpy.dataplane.sets import Version, describe_set
+from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet, Policy, Tier
 from felixpy.resources.service_types import EndpointSlice
 from felixpy.resources.tables import POLICY_TABLES, Ref, Table
-from felixpy.resources.types import FelixConfiguration, HostEndpoint, LabelPairs, Pod
+from felixpy.resources.types import FelixConfiguration, HostEndpoint, LabelPairs, Node, Pod
 from felixpy.selector import parse_selector
 
 _HOLDERS = (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
 _SLICES = (Table.SLICE, Table.ENDPOINTS)
+_PEER_SETS = {target.name: target for target in PEER_SETS}
+
+Condition = SetSpec | Set | Prefix
+"""What rules ask of an address: whether a set has it, or a network."""
 
 
 class Line(NamedTuple):
@@ -45,20 +54,47 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """What decides about one direction of an endpoint: tiers, then profiles; before them what its node never lets by.
+    """What decides at one place: rules that go `first`, tiers, then profiles.
 
-    `tiers` have the policies of the direction only. A World has one Judge for all endpoints that are judged alike.
+    `tiers` have the policies of the direction only. `stage` is a host endpoint's; None is a workload's own judge. A
+    World has one Judge for all that are judged alike.
     """
 
     direction: Direction
     tiers: tuple[TierIntent, ...]
     profiles: tuple[str, ...]
     first: tuple[Rule, ...] = ()
+    stage: Stage | None = None
+
+    @property
+    def ends_tiers(self) -> bool:
+        """Whether a tier of which no policy decided does what its default says."""
+        return self.stage is None or self.stage in ALWAYS
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it denies what nothing allows."""
+        return self.stage in (None, Stage.NORMAL)
+
+    @property
+    def spares_hosts(self) -> bool:
+        """Whether what its policies allow meets no later judge of a host."""
+        return self.stage in (Stage.UNTRACKED, Stage.PRE_DNAT)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What is equal in two worlds where the same policies decide in the same order."""
+        return (self.direction, self.tiers, self.profiles, self.first, self.stage)
 
     def policies(self) -> Iterable[PolicyId]:
         """Its policies, in the order in which they decide."""
         for tier in self.tiers:
             yield from tier.ingress if self.direction == "in" else tier.egress
+
+    def writers(self) -> Iterable[PolicyId | str]:
+        """Its policies, and the names of its profiles."""
+        yield from self.policies()
+        yield from self.profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +128,7 @@ class World:
         self._pods = _read_bulk(cluster, Table.POD, like)
         self.endpoints = derive_workloads({**cluster.tables, Table.POD: self._pods})
         self._profiles = derive_profiles(cluster.tables)
-        self._tiers = {name.name: one for name, one in cluster.tables[Table.TIER].items() if isinstance(one, Tier)}
+        self.tiers = {name.name: one for name, one in cluster.tables[Table.TIER].items() if isinstance(one, Tier)}
         self._policies = {
             PolicyId(table, name): one
             for table in POLICY_TABLES
@@ -114,8 +150,10 @@ class World:
         self._judges: dict[tuple[object, ...], tuple[Judge, Judge]] = {}
         self._alike: dict[tuple[object, ...], Judge] = {}
         self._first_of_node: dict[str, int] = {}
+        self._options: dict[str, Options] = {}
+        self._derived_peers: PeersIntent | None = None
         self._firsts: list[tuple[Rule, ...]] = []
-        self._held: dict[SetSpec, Held] = {}
+        self._held: dict[SetSpec | Set, Held] = {}
         self._lines: dict[tuple[PolicyId | str, Direction], tuple[Line, ...]] = {}
         self._specs: dict[str, SetSpec] = {}
 
@@ -127,26 +165,37 @@ class World:
         key = (selectors, endpoint.profiles, first)
         found = self._judges.get(key)
         if found is None:
-            known = tuple(one for one in endpoint.profiles if one in self._profiles)
+            known = self.known(endpoint.profiles)
             found = self._judges[key] = (
-                self._same(Judge("out", self._tiers_of(selectors, "out"), known, self._firsts[first])),
-                self._same(Judge("in", self._tiers_of(selectors, "in"), known)),
+                self.same(Judge("out", self._tiers_of(selectors, "out"), known, self._firsts[first])),
+                self.same(Judge("in", self._tiers_of(selectors, "in"), known)),
             )
         return found
 
-    def host_rules(self, ref: Ref) -> tuple[object, ...]:
-        """All that decides at a host endpoint: what is equal in two worlds decides alike, but for members of sets."""
-        host = self.holders.get(ref)
-        if not isinstance(host, HostEndpoint):
-            return ()
-        matched = [(one, self._policies[one]) for one in self._index.selectors_of(ref) if isinstance(one, PolicyId)]
-        written = tuple(self._policies[one] for one, _ in sorted(matched, key=lambda pair: str(pair[0])))
-        profiles = tuple(self._profiles.get(name) for name in host.profiles)
-        return (host.node, host.interface, sort_stages(matched, self._tiers), written, profiles)
+    def matched(self, ref: Ref) -> list[Matched]:
+        """The policies that select an endpoint of either kind."""
+        return [(one, self._policies[one]) for one in self._index.selectors_of(ref) if isinstance(one, PolicyId)]
 
-    def _same(self, judge: Judge) -> Judge:
+    def known(self, profiles: Iterable[str]) -> tuple[str, ...]:
+        """Those of the profiles that there are."""
+        return tuple(one for one in profiles if one in self._profiles)
+
+    @property
+    def peers(self) -> PeersIntent:
+        """Whom nodes must be able to talk to."""
+        if self._derived_peers is None:
+            tables = self.cluster.tables
+            peers = (*tables[Table.BGP_PEER].values(), *tables[Table.SPEAKER_PEER].values())
+            self._derived_peers = derive_peers(
+                (one for one in tables[Table.NODE].values() if isinstance(one, Node)),
+                (one for one in peers if isinstance(one, BgpPeer | SpeakerPeer)),
+                (one for one in tables[Table.BGP_CONFIGURATION].values() if isinstance(one, BgpConfiguration)),
+            )
+        return self._derived_peers
+
+    def same(self, judge: Judge) -> Judge:
         """The judge of these parts that there is already, else this one."""
-        return self._alike.setdefault((judge.direction, judge.tiers, judge.profiles, judge.first), judge)
+        return self._alike.setdefault(judge.content, judge)
 
     def _tiers_of(self, selectors: Iterable[PolicyId | SetSpec], direction: Direction) -> tuple[TierIntent, ...]:
         matched = [
@@ -154,27 +203,30 @@ class World:
             for one in selectors
             if isinstance(one, PolicyId) and for_workloads(policy := self._policies[one])
         ]
-        sorted_tiers = sort_policies(matched, self._tiers)
-        if direction == "in":
-            found = (TierIntent(tier.name, tier.default_action, tier.ingress, ()) for tier in sorted_tiers)
-        else:
-            found = (TierIntent(tier.name, tier.default_action, (), tier.egress) for tier in sorted_tiers)
-        return tuple(tier for tier in found if tier.ingress or tier.egress)
+        return of_direction(sort_policies(matched, self.tiers), direction)
 
     def _first_of(self, node: str) -> int:
         """Which of `_firsts` a node has: what it never lets its workloads send."""
         found = self._first_of_node.get(node)
         if found is None:
-            stored = self.cluster.tables[Table.FELIX_CONFIGURATION]
-            common, own = (stored.get(Name("", name)) for name in ("default", f"node.{node}"))
-            options = derive_options(
-                common if isinstance(common, FelixConfiguration) else None,
-                own if isinstance(own, FelixConfiguration) else None,
-            )
-            rules = tuple(encapsulation_rules(options))
+            rules = tuple(encapsulation_rules(self.options_of(node)))
             if rules not in self._firsts:
                 self._firsts.append(rules)
             found = self._first_of_node[node] = self._firsts.index(rules)
+        return found
+
+    def options_of(self, node: str) -> Options:
+        """What FelixConfiguration says of a node."""
+        stored = self.cluster.tables[Table.FELIX_CONFIGURATION]
+        own = stored.get(Name("", f"node.{node}"))
+        key = node if own is not None else ""
+        found = self._options.get(key)
+        if found is None:
+            common = stored.get(Name("", "default"))
+            found = self._options[key] = derive_options(
+                common if isinstance(common, FelixConfiguration) else None,
+                own if isinstance(own, FelixConfiguration) else None,
+            )
         return found
 
     def written(self, source: PolicyId | str) -> object:
@@ -205,18 +257,25 @@ class World:
         self._specs[name] = spec
         return name
 
-    def spec(self, set_name: str) -> SetSpec:
-        """The set that a rule of `lines` names."""
-        return self._specs[set_name]
+    def spec(self, set_name: str) -> SetSpec | Set:
+        """The set that a rule of `lines`, or a failsafe, names."""
+        return self._specs.get(set_name) or _PEER_SETS[set_name]
 
-    def held(self, spec: SetSpec) -> Held:
+    def held(self, spec: SetSpec | Set) -> Held:
         """The members of a set."""
         found = self._held.get(spec)
         if found is None:
             found = self._held[spec] = _as_held(self._members(spec))
         return found
 
-    def _members(self, spec: SetSpec) -> Iterable[Member]:
+    def share(self, spec: SetSpec | Set, other: World) -> None:
+        """Takes the members of a set from another world in which it has the same."""
+        self._held[spec] = other.held(spec)
+
+    def _members(self, spec: SetSpec | Set) -> Iterable[Member]:
+        if isinstance(spec, Set):
+            yield from peer_members(self.peers)[spec]
+            return
         if spec.service is not None:
             yield from derive_service_members(spec.service, self._slices())
             return
@@ -259,6 +318,15 @@ class World:
         return effective_labels(
             holder.labels, holder.profiles, {name: self._given_by(name) for name in holder.profiles}
         )
+
+
+def of_direction(tiers: Iterable[TierIntent], direction: Direction) -> tuple[TierIntent, ...]:
+    """Tiers with the policies of one direction, where they have some."""
+    if direction == "in":
+        found = (TierIntent(tier.name, tier.default_action, tier.ingress, ()) for tier in tiers)
+    else:
+        found = (TierIntent(tier.name, tier.default_action, (), tier.egress) for tier in tiers)
+    return tuple(tier for tier in found if tier.ingress or tier.egress)
 
 
 def _read_bulk(cluster: Cluster, table: Table, like: World | None) -> dict[Name, Pod]:

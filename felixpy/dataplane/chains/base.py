@@ -91,16 +91,23 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
     return (*sets, *fixed, *bases, *host_objects(guards))
 
 
-def _fixed_chains(options: Options) -> tuple[Chain, ...]:
+def own_host_rules(options: Options) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """What a workload may always send to its own host, and what becomes of the rest that its policy allows."""
+    discovery = tuple(Rule(Accept(), (FamilyIs(6), IcmpIs(6, kind))) for kind in _NEIGHBOUR_DISCOVERY)
+    peering = tuple(_speaks_bgp(address, port) for address, port in options.workload_peering)
     match options.endpoint_to_host:
         case HostAction.DROP:
-            host: tuple[Rule, ...] = (end_in(TO_HOST),)
+            return discovery, (*peering, end_in(TO_HOST))
         case HostAction.ACCEPT:
-            host = (Rule(Accept()),)
+            return discovery, (*peering, Rule(Accept()))
         case HostAction.RETURN:
-            host = ()
+            return discovery, peering
         case _:
             assert_never(options.endpoint_to_host)
+
+
+def _fixed_chains(options: Options) -> tuple[Chain, ...]:
+    discovery, action = own_host_rules(options)
     return (
         Chain(ALLOW_CHAIN, (Rule(SetMark(MARK_ACCEPT, MARK_ACCEPT)),)),
         Chain(PASS_CHAIN, (Rule(SetMark(MARK_PASS, MARK_PASS)),)),
@@ -114,12 +121,7 @@ def _fixed_chains(options: Options) -> tuple[Chain, ...]:
         ),
         Chain(
             "workload-to-host",
-            (
-                *(Rule(Accept(), (FamilyIs(6), IcmpIs(6, kind))) for kind in _NEIGHBOUR_DISCOVERY),
-                Rule(Jump("from-workload")),
-                *(_speaks_bgp(address, port) for address, port in options.workload_peering),
-                *host,
-            ),
+            (*discovery, Rule(Jump("from-workload")), *action),
         ),
     )
 

@@ -184,7 +184,7 @@ def host_objects(guards: Guards) -> tuple[Object, ...]:
     return (
         *(place.map for place in places if place in guards.named),
         *(Chain(place.chain, _dispatch(place, guards)) for place in places),
-        *(Chain(name, _failsafes(place, guards)) for name, place in failsafes.items()),
+        *(Chain(name, failsafe_rules(place, guards)) for name, place in failsafes.items()),
     )
 
 
@@ -206,7 +206,7 @@ def workload_interfaces(direction: Direction, options: Options) -> tuple[Interfa
     return tuple(InterfaceIs(direction, f"{prefix}*") for prefix in options.interface_prefixes)
 
 
-def _failsafes(place: Place, guards: Guards) -> tuple[Rule, ...]:
+def failsafe_rules(place: Place, guards: Guards) -> tuple[Rule, ...]:
     """Accepts of what is always open in one direction; untracked, also of the answers of the other direction."""
     remote: Side = "source" if place.direction == "in" else "destination"
     inward, outward = guards.options.failsafe_in, guards.options.failsafe_out

@@ -12,6 +12,7 @@ from typing import TypeVar
 from felixpy.addresses import Address
 from felixpy.calc.graph import Graph
 from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent
+from felixpy.calc.policy.hosts import Interfaces
 from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
 from felixpy.dataplane.chains.base import base_objects
@@ -41,14 +42,21 @@ class CompiledNode:
 
 
 def compile_node(
-    node: str, resources: Iterable[tuple[Ref, Resource]], local: frozenset[Address] = frozenset(), uplink: str = "eth0"
+    node: str,
+    resources: Iterable[tuple[Ref, Resource]],
+    local: frozenset[Address] = frozenset(),
+    uplink: str = "eth0",
+    interfaces: Interfaces | None = None,
 ) -> CompiledNode:
-    """All of `node`; `local` are its own addresses, `uplink` the device that has them and leads elsewhere."""
+    """All of `node`; `local` are its own addresses, `uplink` the device that leads elsewhere.
+
+    `interfaces` are the host's own with their addresses; None: `uplink` has all of them.
+    """
     graph, calc, tables = Graph(node), ServiceCalc(node), ServiceTables()
     for ref, value in resources:
         graph.update(ref, value)
         calc.update(ref, value)
-    graph.put_interfaces({uplink: local})
+    graph.put_interfaces({uplink: local} if interfaces is None else interfaces)
     intent, services = graph.flush(), calc.flush()
     translator, changes = Translator(graph.sets.members), Changes()
     translator.translate(intent, changes)
