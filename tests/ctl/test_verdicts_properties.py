@@ -69,7 +69,7 @@ class Asked:
     def guards(self, who: Who) -> str:
         """What tells the interface from others in one of the clusters."""
         names = {oracle.name_of(who.node, who.interface) for oracle in self.oracles if who.node}
-        return next((name for name in sorted(names, key=lambda one: (one in ("*", ""), one == "")) if name), "")
+        return min(names, key=lambda one: (not one, one == "*", one != who.interface), default="")
 
 
 @settings(max_examples=CASES, deadline=None)

@@ -216,17 +216,15 @@ class World:
         return found
 
     def options_of(self, node: str) -> Options:
-        """What FelixConfiguration says of a node."""
-        stored = self.cluster.tables[Table.FELIX_CONFIGURATION]
-        own = stored.get(Name("", f"node.{node}"))
-        key = node if own is not None else ""
+        """What FelixConfiguration and BGPConfiguration say of a node."""
+        names = (Name("", "default"), Name("", f"node.{node}"))
+        felix, bgp = (self.cluster.tables[table] for table in (Table.FELIX_CONFIGURATION, Table.BGP_CONFIGURATION))
+        key = node if names[1] in felix or names[1] in bgp else ""
         found = self._options.get(key)
         if found is None:
-            common = stored.get(Name("", "default"))
-            found = self._options[key] = derive_options(
-                common if isinstance(common, FelixConfiguration) else None,
-                own if isinstance(own, FelixConfiguration) else None,
-            )
+            common, own = (one if isinstance(one := felix.get(name), FelixConfiguration) else None for name in names)
+            routing, of_node = (one if isinstance(one := bgp.get(name), BgpConfiguration) else None for name in names)
+            found = self._options[key] = derive_options(common, own, routing, of_node)
         return found
 
     def written(self, source: PolicyId | str) -> object:
