@@ -517,6 +517,39 @@ def test_the_later_of_an_aggregate_and_its_pool_is_refused(felixctl: Felixctl, s
     assert (refused.code, TOO_WIDE in refused.err) == (1, True)
 
 
+def advertisement(name: str, spec: str) -> str:
+    metadata = f"{{name: {name}, namespace: metallb-system}}"
+    return f"{{apiVersion: metallb.io/v1beta1, kind: BGPAdvertisement, metadata: {metadata}, spec: {spec}}}"
+
+
+def node(name: str, rack: str) -> str:
+    return f"{{apiVersion: projectcalico.org/v3, kind: Node, metadata: {{name: {name}, labels: {{rack: {rack}}}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("second", "refused"),
+    [
+        ("{localPref: 200}", True),
+        ("{localPref: 200, peers: [tor]}", True),
+        ("{localPref: 200, nodeSelectors: [{matchLabels: {rack: a}}]}", True),
+        ("{localPref: 100}", False),
+        ("{localPref: 200, aggregationLength: 24}", False),
+        ("{localPref: 200, nodeSelectors: [{matchLabels: {rack: b}}]}", False),
+        ("{localPref: 200, ipAddressPools: [others]}", False),
+        ("{localPref: 200, serviceSelectors: [{matchLabels: {a: b}}]}", False),
+    ],
+)
+def test_two_advertisements_of_one_path_agree_on_its_preference(
+    felixctl: Felixctl, store: Etcd, second: str, refused: bool
+) -> None:
+    first = advertisement("first", "{localPref: 100, nodeSelectors: [{matchLabels: {rack: a}}]}")
+    texts = (VIPS, node("n1", "a"), node("n2", "b"), first)
+    assert felixctl("apply", "-f", "-", stdin="\n---\n".join(texts)).code == 0
+    said = felixctl("apply", "-f", "-", stdin=advertisement("second", second))
+    words = "spec.localPref: is 200, and BGPAdvertisement metallb-system/first says 100 for the same paths of"
+    assert (words in said.err, said.code) == (refused, int(refused))
+
+
 TOO_WIDE = "BGPAdvertisement metallb-system/wide aggregates to /"
 
 

@@ -30,13 +30,15 @@ def too_wide(
     """Each advertisement, and each pool, among `manifests` that does not fit one in etcd or among them."""
     ours = {one.info.key(one.name): one for one in manifests if one.info in (POOLS, ADVERTISEMENTS)}
     bodies = {key: body for key, (info, body) in existing.items() if info in (POOLS, ADVERTISEMENTS)}
-    values = {key: _read(key, body) for key, body in {**bodies, **{key: one.body for key, one in ours.items()}}.items()}
+    values = {
+        key: read_object(key, body) for key, body in {**bodies, **{key: one.body for key, one in ours.items()}}.items()
+    }
     for key, advertisement in values.items():
         if not isinstance(advertisement, BgpAdvertisement):
             continue
         for other, pool in values.items():
             blamed = ours.get(key) or ours.get(other)
-            if blamed is None or not isinstance(pool, AddressPool) or not _covers(advertisement, other, pool):
+            if blamed is None or not isinstance(pool, AddressPool) or not covers_pool(advertisement, other, pool):
                 continue
             for words, path in _misfits(advertisement, pool):
                 names = key.removeprefix(ADVERTISEMENTS.prefix), other.removeprefix(POOLS.prefix)
@@ -44,12 +46,14 @@ def too_wide(
                 yield blamed, Problem(path if key in ours else ("spec", "addresses"), said)
 
 
-def _read(key: str, body: Body) -> object:
+def read_object(key: str, body: Body) -> object:
+    """What an object is to an agent; whatever it is where that cannot be read."""
     decoded = Decoder("").decode(key.encode(), encode_body(body))
     return decoded.value if isinstance(decoded, Decoded) else None
 
 
-def _covers(one: BgpAdvertisement, key: str, pool: AddressPool) -> bool:
+def covers_pool(one: BgpAdvertisement, key: str, pool: AddressPool) -> bool:
+    """Whether an advertisement is for the pool at a key."""
     if not one.pools and not one.pool_selectors:
         return True
     by_label = bool(one.pool_selectors) and selects(one.pool_selectors, dict(pool.labels))

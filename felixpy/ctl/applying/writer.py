@@ -15,6 +15,7 @@ from itertools import chain
 from felixpy.ctl.applying.aggregates import ADVERTISEMENTS, too_wide
 from felixpy.ctl.applying.overlaps import CLAIMING_KINDS, REFUSED_KINDS, overlaps
 from felixpy.ctl.applying.plan import Change, Outcome, keys_to_read, plan_change
+from felixpy.ctl.applying.preferences import disagreeing
 from felixpy.ctl.manifests import Body, Manifest, Problem
 from felixpy.ctl.policy_names import is_prefixing
 from felixpy.ctl.reading.metallb import CONFIG_LABEL
@@ -87,15 +88,19 @@ def _config_label(body: Body) -> str:
     return value if isinstance(value, str) else ""
 
 
+_CHECKS = (overlaps, too_wide, disagreeing)
+"""What no object says by itself, and several together."""
+
+
 async def _clashes(store: Store, manifests: Sequence[Manifest], leaving: Sequence[Found]) -> list[Change]:
-    """The objects that would have addresses, or draw traffic to addresses, that are not theirs: refused."""
+    """The objects that would have addresses, or draw traffic to such, that are not theirs, or contradict another."""
     if not any(manifest.info in (*REFUSED_KINDS, ADVERTISEMENTS) for manifest in manifests):
         return []
     gone = {one.key for one in leaving}
     objects = (await select(store, (*CLAIMING_KINDS, ADVERTISEMENTS), None)).objects
     existing = {one.key: (one.info, one.body) for one in objects if one.key not in gone}
     refused: dict[str, Change] = {}
-    for manifest, problem in chain(overlaps(manifests, existing), too_wide(manifests, existing)):
+    for manifest, problem in chain(*(check(manifests, existing) for check in _CHECKS)):
         key = manifest.info.key(manifest.name)
         before = refused.get(key, Change(manifest, Outcome.REFUSED, manifest.name))
         refused[key] = replace(before, problems=(*before.problems, problem))

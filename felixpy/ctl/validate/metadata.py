@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
-from felixpy.ctl.validate.fields import DnsLabel, LabelKey, Labels, LabelValue, ObjectName, Text
+from felixpy.ctl.validate.fields import DnsLabel, LabelKey, Labels, LabelValue, ObjectName
 from felixpy.ctl.validate.shape import Fault, Shape
 
 ANNOTATIONS_LIMIT_BYTES = 256 * 1024
@@ -39,8 +40,14 @@ class Requirement(Shape):
     """One expression of a LabelSelector."""
 
     key: LabelKey
-    operator: Text
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     values: list[LabelValue] = []
+
+    def faults(self) -> Iterator[Fault]:
+        if self.operator in ("In", "NotIn") and not self.values:
+            yield Fault(("values",), f"are needed by {self.operator}", ("operator", "values"))
+        elif self.operator in ("Exists", "DoesNotExist") and self.values:
+            yield Fault(("values",), f"cannot stand beside {self.operator}", ("operator", "values"))
 
 
 class LabelSelector(Shape):

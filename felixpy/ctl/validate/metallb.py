@@ -52,10 +52,11 @@ def check_span(text: str) -> str:
 
 def check_speaker_community(text: str) -> str:
     """`a:b`, or `large:a:b:c`."""
-    if text.startswith("large:"):
-        check_community(text.removeprefix("large:"))
-        return text
-    return check_community(text)
+    large = text.startswith("large:")
+    check_community(text.removeprefix("large:"))
+    if text.removeprefix("large:").count(":") != 1 + large:
+        raise ValueError(f"{text!r} is no community such as 65000:100 or large:65000:100:1")
+    return text
 
 
 def check_any_community(text: str) -> str:
@@ -170,6 +171,10 @@ class PasswordSecret(Shape):
     namespace: str = ""
 
 
+MOST_SECONDS = 65535
+"""As much as OPEN messages can say (RFC 4271 §4.2), and FRR takes."""
+
+
 class SpeakerPeerSpec(Shape):
     myASN: Annotated[int, Field(ge=1, le=(1 << 32) - 1)]
     peerASN: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
@@ -195,10 +200,13 @@ class SpeakerPeerSpec(Shape):
 
     def faults(self) -> Iterator[Fault]:
         if bool(self.peerASN) == (self.dynamicASN is not None):
-            yield Fault(("peerASN",), "is needed, or dynamicASN, and not both")
+            yield Fault(("peerASN",), "is needed, or dynamicASN, and not both", ("peerASN", "dynamicASN"))
         if (self.peerAddress is None) == (not self.interface):
-            yield Fault(("peerAddress",), "is needed, or interface, and not both")
-        if self.ebgpMultiHop and self.peerASN == self.myASN:
+            yield Fault(("peerAddress",), "is needed, or interface, and not both", ("peerAddress", "interface"))
+        if self.routerID is not None and ":" in self.routerID:
+            yield Fault(("routerID",), f"is {self.routerID}, no IPv4 address")
+        yield from twice(("nodeSelectors",), self.nodeSelectors)
+        if self.ebgpMultiHop and (self.peerASN == self.myASN or self.dynamicASN == "internal"):
             yield Fault(("ebgpMultiHop",), "is for a peer of another AS")
         if self.password and self.passwordSecret:
             yield Fault(("passwordSecret",), "cannot stand beside password")
@@ -209,8 +217,11 @@ class SpeakerPeerSpec(Shape):
         if self.interface and self.ebgpMultiHop:
             yield Fault(("ebgpMultiHop",), "cannot stand beside interface")
         hold_s, keepalive_s = (read_seconds("", text) for text in (self.holdTime, self.keepaliveTime))
-        if hold_s is not None and 0 < hold_s < 3:
-            yield Fault(("holdTime",), "is 0, or 3s and more")
+        connect_s = read_seconds("", self.connectTime)
+        if hold_s is not None and (0 < hold_s < 3 or hold_s > MOST_SECONDS):
+            yield Fault(("holdTime",), f"is 0, or between 3s and {MOST_SECONDS}s")
+        if connect_s is not None and not 1 <= connect_s <= MOST_SECONDS:
+            yield Fault(("connectTime",), f"is not between 1s and {MOST_SECONDS}s")
         if keepalive_s is not None and keepalive_s > (90 if hold_s is None else hold_s):
             yield Fault(("keepaliveTime",), "is longer than holdTime")
 
