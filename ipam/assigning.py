@@ -226,7 +226,7 @@ def _why_no_claim(config: Config, count: int) -> PoolRefusal | None:
 
 
 def _from_own(draft: Draft, own: list[tuple[Prefix, Pool]], search: _Search) -> tuple[Draft, AssignedAddress] | None:
-    resting: list[tuple[Block, Pool]] = []
+    full: list[tuple[Block, Pool]] = []
     for cidr, pool in own:
         block = draft.owned_block(cidr)
         if block is None:
@@ -234,9 +234,10 @@ def _from_own(draft: Draft, own: list[tuple[Prefix, Pool]], search: _Search) -> 
         ordinal = next(iter(free_ordinals(block, search.reserved)), None)
         if ordinal is not None:
             return _take(draft, block, ordinal, pool, search.request)
-        if any(attribute.released_at is not None for attribute in block.attributes):
-            resting.append((block, pool))
-    for block, pool in resting:
+        full.append((block, pool))
+    for block, pool in full:
+        if all(attribute.released_at is None for attribute in block.attributes):
+            continue
         rested = collect(block, search.config.cooldown_s, draft.now)
         ordinal = next(iter(free_ordinals(rested, search.reserved)), None)
         if ordinal is not None:

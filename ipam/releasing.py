@@ -71,7 +71,10 @@ def plan_release_handle(draft: Draft, handle_id: str, only_empty: bool = False) 
 def _own_holding(draft: Draft, handle_id: str) -> Iterable[Prefix]:
     for cidr in draft.own_blocks():
         block = draft.get(block_key(cidr))
-        if isinstance(block, Block) and any(attribute.holder == handle_id for attribute in block.attributes):
+        if isinstance(block, Block) and any(
+            (attribute.handle_id or "").startswith(handle_id) and attribute.holder == handle_id
+            for attribute in block.attributes
+        ):
             yield cidr
 
 

@@ -53,7 +53,11 @@ class Changes:
 
 
 class Ledger:
-    """Who wants which object; tells what to change when an owner's wishes change."""
+    """Who wants which object; tells what to change when an owner's wishes change.
+
+    Cost    that of the owner's objects, however many others want the same: of a key's claims the one that counts stands
+            first, and is looked for only when it goes.
+    """
 
     def __init__(self) -> None:
         self._claims: dict[Key, dict[str, Object]] = {}
@@ -61,7 +65,7 @@ class Ledger:
 
     def desired(self) -> Mapping[Key, Object]:
         """Every object that should be."""
-        return {key: claims[min(claims)] for key, claims in self._claims.items()}
+        return {key: claims[next(iter(claims))] for key, claims in self._claims.items()}
 
     def owners(self, key: Key) -> tuple[str, ...]:
         """Who wants an object; the first one has it."""
@@ -75,22 +79,41 @@ class Ledger:
         """Replaces all that `owner` wants; what follows from it is added to `changes`."""
         wanted = {one.key: one for one in objects}
         for key in self._owned.get(owner, frozenset()) - wanted.keys():
-            claims = self._claims[key]
-            before = claims[min(claims)]
-            del claims[owner]
-            if not claims:
-                del self._claims[key]
-                changes.objects[key] = None
-            elif claims[min(claims)] != before:
-                changes.objects[key] = claims[min(claims)]
+            _note(changes, key, *self._withdraw(key, owner))
         for key, one in wanted.items():
-            claims = self._claims.setdefault(key, {})
-            had = claims[min(claims)] if claims else None
-            claims[owner] = one
-            now = claims[min(claims)]
-            if now != had:
-                changes.objects[key] = now
+            _note(changes, key, *self._claim(key, owner, one))
         if wanted:
             self._owned[owner] = frozenset(wanted)
         else:
             self._owned.pop(owner, None)
+
+    def _claim(self, key: Key, owner: str, one: Object) -> tuple[Object | None, Object]:
+        """What was to be under a key, and what is now."""
+        claims = self._claims.setdefault(key, {})
+        first = next(iter(claims), owner)
+        had = claims.get(first)
+        if owner < first:
+            self._claims[key] = {owner: one, **claims}
+            return had, one
+        claims[owner] = one
+        return had, claims[first]
+
+    def _withdraw(self, key: Key, owner: str) -> tuple[Object, Object | None]:
+        """What was to be under a key, and what is now."""
+        claims = self._claims[key]
+        first = next(iter(claims))
+        had = claims[first]
+        del claims[owner]
+        if not claims:
+            del self._claims[key]
+            return had, None
+        if owner == first:
+            first = min(claims)
+            self._claims[key] = {first: claims.pop(first), **claims}
+            return had, self._claims[key][first]
+        return had, had
+
+
+def _note(changes: Changes, key: Key, before: Object | None, now: Object | None) -> None:
+    if now != before:
+        changes.objects[key] = now

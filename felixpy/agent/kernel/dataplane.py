@@ -85,7 +85,7 @@ class Dataplane:
         self._interfaces_read = False
         self._unflushed = False
         self._started = False
-        self._devices: dict[str, set[str]] = {}
+        self._devices: dict[str, set[Name]] = {}
         self._indexes: dict[str, int] = {}
         self._device_of: dict[Name, str] = {}
         self._lost: set[str] = set()
@@ -258,12 +258,12 @@ class Dataplane:
         """Several endpoints may name one device: each is put again when it comes."""
         old = self._device_of.pop(name, None)
         if old is not None:
-            self._devices[old].discard(endpoint_owner(name))
+            self._devices[old].discard(name)
             if not self._devices[old]:
                 del self._devices[old]
         if device is not None:
             self._device_of[name] = device
-            self._devices.setdefault(device, set()).add(endpoint_owner(name))
+            self._devices.setdefault(device, set()).add(name)
 
     def _notify(self) -> None:
         """Wakes those who wait for what now holds."""
@@ -284,17 +284,17 @@ class Dataplane:
         if not gone:
             self._indexes[device] = index
         self._carrier_changed(device, lost=gone or not up or known != index)
-        owners = self._devices.get(device)
-        if owners is None or not self._started:
+        names = self._devices.get(device)
+        if names is None or not self._started:
             return
-        keys = self._on_device(owners)
+        keys = self._on_device(names)
         if gone or not up or known != index:
             self.reconciler.touch(keys)
         if up and not gone and not self.reconciler.holds(keys):
-            self._put_again(owners, f"device {device}")
+            self._put_again(names, f"device {device}")
 
-    def _put_again(self, owners: Collection[str], why: str) -> None:
-        self.reconciler.touch(self._on_device(owners))
+    def _put_again(self, names: Collection[Name], why: str) -> None:
+        self.reconciler.touch(self._on_device(names))
         self._applier.apply(why)
 
     def kernel_changed(self, what: str) -> None:
@@ -333,14 +333,14 @@ class Dataplane:
             case _:
                 return False
 
-    def _on_device(self, owners: Iterable[str]) -> list[Key]:
-        keys = (key for owner in owners for key in self.translator.ledger.keys_of(owner))
+    def _on_device(self, names: Iterable[Name]) -> list[Key]:
+        keys = (key for name in names for key in self.translator.ledger.keys_of(endpoint_owner(name)))
         return [key for key in keys if key.kind in (Kind.ROUTE, Kind.SYSCTL, Kind.NEIGHBOUR)]
 
     def endpoint_at(self, device: str, cause: Cause) -> Name | None:
         """The endpoint behind a device, where its rules may come to the cause."""
-        names = [name for name, behind in self._device_of.items() if behind == device]
-        return next((name for name in sorted(names) if self.translator.comes_to(name, cause)), None)
+        names = sorted(self._devices.get(device, ()))
+        return next((name for name in names if self.translator.comes_to(name, cause)), None)
 
     def holds(self, endpoint: Name) -> bool:
         """Whether an endpoint is known, and all of it is in the kernel."""
@@ -354,7 +354,7 @@ class Dataplane:
         Its device must be there by now: what failed for want of it is put again at once.
         """
         if self.revision >= revision and not self.holds(endpoint):
-            self._put_again((endpoint_owner(endpoint),), "wired")
+            self._put_again((endpoint,), "wired")
         if self.revision >= revision and self.holds(endpoint):
             return
         waiter = asyncio.get_running_loop().create_future()
