@@ -176,7 +176,7 @@ def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...]:
         named = port.get("protocol") or "TCP"
         if isinstance(named, bool) or not isinstance(named, str | int):
             raise FieldError(f"{where}.protocol", "is neither a name nor a number")
-        protocol = read_protocol(f"{where}.protocol", named)
+        protocol = read_protocol(f"{where}.protocol", named.upper() if isinstance(named, str) else named)
         net = read_prefix(f"{where}.net", str(port["net"])) if port.get("net") else None
         found.append(FailsafePort(protocol or 6, number, net))
     return tuple(found)

@@ -274,7 +274,7 @@ def test_untracked_policy_leaves_connection_tracking_out_of_it(world: World) -> 
 
 
 def test_the_datastore_is_kept_whatever_the_failsafes_are(world: World) -> None:
-    world.felix(failsafeInboundHostPorts=[], failsafeOutboundHostPorts=[{"protocol": "TCP", "port": SSH}])
+    world.felix(failsafeInboundHostPorts=[], failsafeOutboundHostPorts=[{"protocol": "tcp", "port": SSH}])
     world.host("all", interfaceName="*")
     world.policy("shut", types=["Ingress", "Egress"])
     eventually(lambda: not world.into_host(SSH) and not world.out_of_host(), what="no failsafe port in")

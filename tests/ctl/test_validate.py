@@ -120,10 +120,15 @@ def test_what_calico_takes_is_taken(kind: str, given: str) -> None:
     assert problems(kind, given) == []
 
 
-@pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_rules_have_calicos_limit(direction: str) -> None:
-    spec = f"spec: {{{direction}: [{', '.join(['{action: Deny}'] * 1025)}]}}"
-    assert problems("NetworkPolicy", spec) == [f"spec.{direction}: has 1025 entries; the most is 1024"]
+def test_a_policy_may_be_as_long_as_calico_takes_it() -> None:
+    nets = ", ".join(f"10.{one}.0.0/16" for one in range(256))
+    ports = ", ".join(map(str, range(1, 100)))
+    ends = f"source: {{nets: [{nets}, 172.16.0.0/12]}}, destination: {{ports: [{ports}]}}"
+    rule = f"{{action: Allow, protocol: TCP, {ends}}}"
+    selector = " || ".join(f"app == 'a{number}'" for number in range(200))
+    spec = f'spec: {{selector: "{selector}", ingress: [{", ".join([rule, *["{action: Deny}"] * 1100])}]}}'
+
+    assert problems("NetworkPolicy", spec) == []
 
 
 def test_a_kind_without_rules_is_taken_as_it_is() -> None:
@@ -179,3 +184,9 @@ spec:
 @pytest.mark.parametrize("prefix", ["", "cali", "cali,tap", "eni", "azv", "gke"])
 def test_prefixes_of_pods_interfaces_are_taken(prefix: str) -> None:
     assert problems("FelixConfiguration", f"metadata: {{name: default}}\nspec: {{interfacePrefix: '{prefix}'}}") == []
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "tcp", "udp"])
+def test_failsafe_ports_are_taken_as_calico_writes_them(protocol: str) -> None:
+    spec = f"metadata: {{name: default}}\nspec: {{failsafeInboundHostPorts: [{{protocol: {protocol}, port: 22}}]}}"
+    assert problems("FelixConfiguration", spec) == []

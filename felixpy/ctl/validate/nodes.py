@@ -204,9 +204,9 @@ class WorkloadEndpoint(Resource):
 
 
 class ProtoPort(Shape):
-    """A failsafe port; Calico's default protocol is TCP."""
+    """A failsafe port; Calico's default protocol is TCP, and it writes the names either way."""
 
-    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    protocol: Literal["TCP", "UDP", "SCTP", "tcp", "udp", "sctp"] = "TCP"
     port: PortNumber
     net: Prefix | None = None
 

@@ -31,10 +31,6 @@ from felixpy.ctl.validate.fields import (
 from felixpy.ctl.validate.metadata import Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
 
-RULE_LIMIT = 1024
-NET_LIMIT = 256
-PORT_LIMIT = 50
-SELECTOR_LIMIT = 1024
 HTTP_LIMIT = 20
 HTTP_PATH_LIMIT = 1024
 BUILT_IN_TIERS = {"default": (1_000_000, "Deny"), "kube-admin": (1_000, "Pass"), "kube-baseline": (10_000_000, "Pass")}
@@ -70,11 +66,11 @@ def check_namespaced_policy_name(text: str) -> str:
     return text if _IMPORTED_NAME.fullmatch(text) else check_policy_name(text)
 
 
-SelectorText = Annotated[str, Field(max_length=SELECTOR_LIMIT), AfterValidator(check_own_selector)]
-NamespaceSelector = Annotated[str, Field(max_length=SELECTOR_LIMIT), AfterValidator(check_namespace_selector)]
+SelectorText = Annotated[str, AfterValidator(check_own_selector)]
+NamespaceSelector = Annotated[str, AfterValidator(check_namespace_selector)]
 Net = Annotated[Cidr, AfterValidator(check_masked)]
-Nets = Annotated[list[Net], Field(max_length=NET_LIMIT)]
-Ports = Annotated[list[Port], Field(max_length=PORT_LIMIT)]
+Nets = list[Net]
+Ports = list[Port]
 Direction = Literal["Ingress", "Egress"]
 
 
@@ -202,7 +198,7 @@ class Rule(Shape):
                     version = version or found
 
 
-Rules = Annotated[list[Rule], Field(max_length=RULE_LIMIT)]
+Rules = list[Rule]
 
 
 class PolicySpec(Shape):
