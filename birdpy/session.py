@@ -39,7 +39,9 @@ class DownReason(StrEnum):
     """
 
     OVER_PREFIX_LIMIT = "the neighbour announced more prefixes than its limit"
-    REFUSED_BY_NEIGHBOUR = "the neighbour sent a notification: its settings (AS, families, limits) are not ours"
+    REFUSED_BY_NEIGHBOUR = (
+        "the neighbour sent a notification: it ended the session, or its settings (AS, families, limits) are not ours"
+    )
     REFUSED_BY_US = "we sent a notification: AS, families or hold time are not as expected"
     NEGOTIATING = "the connection is there, and OPEN messages are being exchanged"
     NO_CONNECTION = "no connection: the neighbour is unreachable, does not listen, or has another password"

@@ -255,6 +255,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     router_id: str = ""
     phase: str = ""
     pending: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
     plain: str = ""
 
     @property

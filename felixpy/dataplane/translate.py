@@ -32,7 +32,6 @@ from felixpy.dataplane.sets import (
     encode_member,
     encode_prefix,
     member_version,
-    merge_prefixes,
 )
 from felixpy.dataplane.tunnel_objects import TunnelTables
 from felixpy.resources.kinds import Name
@@ -79,8 +78,8 @@ class Translator:
             for target, prefixes in pool_sets(delta.pools).items():
                 self._put_prefixes(target, prefixes, changes)
         if delta.peers is not None:
-            for target, addresses in peer_members(delta.peers).items():
-                self._put_prefixes(target, merge_prefixes(addresses), changes)
+            for target, prefixes in peer_members(delta.peers).items():
+                self._put_prefixes(target, prefixes, changes)
         again: set[Rendered] = set()
         for spec in sets.dropped:
             self._drop_set(spec, changes)

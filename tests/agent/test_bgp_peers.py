@@ -265,6 +265,7 @@ def test_whoever_connects_from_a_prefix_is_a_peer(rack: Rack) -> None:
     rack.peer("rack", {"peerIP": "fd97::/64", "asNumber": 65000})
     eventually(lambda: rack.learned(WANTED6), within_s=40)
     assert rack.asked_by("fd97::2") == ["rack"]
+    assert "from fd97::/64 is a neighbour of AS 65000 (rack): 1 has" in rack.felixctl("bgp")
     before = up_since()
     rack.node.agent.stop()
     rack.node.agent.start()

@@ -181,6 +181,8 @@ def test_peers_are_nodes_and_bgp_peers_at_every_port_that_is_used() -> None:
     node = Node(ipv4=NodeAddress(inside, parse_prefix("10.0.0.0/24")))
     derived = derive_peers([node], [BgpPeer(outside, 1179, None)], [BgpConfiguration(listen_port=2179)])
     assert derived == PeersIntent(frozenset({inside}), frozenset({inside, outside}), (179, 1179, 2179))
+    anyone = replace(BgpPeer(None, None, 65000), peer_range=parse_prefix("10.9.0.0/16"))
+    assert derive_peers([], [anyone], []).neighbours == {parse_prefix("10.9.0.0/16")}
     theirs = SpeakerPeer(64512, 65000, address=outside, port=3179)
     assert derive_peers([node], [theirs], []) == replace(derived, bgp_ports=(179, 3179))
 

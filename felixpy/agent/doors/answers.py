@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from birdpy.addresses import Prefix as BgpPrefix
+from birdpy.addresses import range_of
 from birdpy.ranges import find_meant
 from felixpy.addresses import Address, Prefix, format_address
 from felixpy.agent.clock import utc_now
@@ -169,6 +170,7 @@ class StatusReader:
         return BgpStatus(
             no_speaker=str(routing.silent or ""),
             generation=status.generation,
+            ranges=_ranges(status, routing.plan),
             sessions=tuple(_session(one, now, status, routing.plan) for _, one in sorted(status.sessions.items())),
             announced=len(announcements if routing.plan is None else routing.plan.intent.advertisements),
             advertised=status.advertised,
@@ -290,6 +292,18 @@ def _failure_of_gobgpd(words: str) -> Failure:
     return Failure(operation, error)
 
 
+def _ranges(status: RoleStatus, plan: BgpPlan | None) -> tuple[str, ...]:
+    """Prefixes from which whoever connects is a neighbour, and how many have."""
+    neighbors = plan.intent.neighbors if plan is not None else {}
+    ranges = sorted(one for one in neighbors if range_of(one) is not None)
+    meant = [find_meant(address, neighbors) for address in (status.sessions if ranges else ())]
+    return tuple(
+        f"whoever connects from {range_of(one)} is a neighbour of AS {neighbors[one].asn}"
+        f" ({', '.join(plan.asked_by.get(one, ()) if plan is not None else ())}): {meant.count(one) or 'nobody'} has"
+        for one in ranges
+    )
+
+
 def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | None) -> SessionStatus:
     meant = find_meant(session.address, plan.intent.neighbors) if plan is not None else None
     since = session.up_since if session.established else session.down_since
@@ -370,7 +384,7 @@ def _learned_route(prefix: Prefix, routing: RoutingRole, outlets: Mapping[Addres
     return LearnedPrefix(
         prefix=str(prefix),
         next_hops=tuple(map(format_address, hops)),
-        metric=reconciler.desired[prefix].route(prefix).metric,
+        metric=routing.role.find_metric(BgpPrefix(*prefix)),
         error=reconciler.why_failed(prefix),
         teachers=routing.role.find_teachers(BgpPrefix(*prefix)),
         devices=tuple(sorted({outlets[hop].device for hop in hops if hop in outlets})),

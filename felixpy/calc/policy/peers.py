@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
@@ -21,10 +21,13 @@ BGP_PORT = 179
 
 @dataclass(frozen=True, slots=True)
 class PeersIntent:
-    """`nodes`: addresses of the cluster's nodes. `neighbours`: those of nodes and BGP peers, at `bgp_ports`."""
+    """`nodes`: addresses of the cluster's nodes. `neighbours`: those of nodes and BGP peers, at `bgp_ports`.
+
+    Whoever may connect from a prefix has that.
+    """
 
     nodes: frozenset[Address] = frozenset()
-    neighbours: frozenset[Address] = frozenset()
+    neighbours: frozenset[Address | Prefix] = frozenset()
     bgp_ports: tuple[int, ...] = (BGP_PORT,)
 
 
@@ -40,8 +43,8 @@ def derive_peers(
     return PeersIntent(own, own | named, tuple(sorted(ports - {0})))
 
 
-def _address_of(peer: BgpPeer | SpeakerPeer) -> Address | None:
-    return peer.address if isinstance(peer, SpeakerPeer) else peer.peer_address
+def _address_of(peer: BgpPeer | SpeakerPeer) -> Address | Prefix | None:
+    return peer.address if isinstance(peer, SpeakerPeer) else peer.peer_range or peer.peer_address
 
 
 def _port_of(peer: BgpPeer | SpeakerPeer) -> int | None:

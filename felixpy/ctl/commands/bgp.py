@@ -68,7 +68,7 @@ def find_troubles(found: Survey) -> Iterator[str]:
         if not bgp.generation:
             yield f"{name}: gobgpd does not answer"
         for session in bgp.sessions:
-            if not session.established:
+            if not session.established and not session.visitor:
                 why = f": {session.last_error}" if session.last_error else ""
                 yield f"{name}: the session with {session.address} is {session.state}{why}"
         for refusal in bgp.refusals:
@@ -78,13 +78,14 @@ def find_troubles(found: Survey) -> Iterator[str]:
 
 
 def find_differences(found: Survey) -> Iterator[str]:
-    """What of BGP is not as was asked for, and need not be wrong: a neighbour may want less than we do."""
+    """What of BGP is not as was asked for, and need not be wrong: a neighbour may want less than we do, or not come."""
     for name, status in found.nodes.items():
         bgp = status.bgp if status is not None else None
         if bgp is None:
             continue
         for session in bgp.sessions:
             yield from (f"{name}: the session with {session.address}: {words}" for words in session.differences)
+        yield from (f"{name}: {words}" for words in bgp.ranges)
         yield from (f"{name}: still to be done: {operation}" for operation in bgp.pending)
         if bgp.phase and bgp.phase != "live" and not bgp.no_speaker:
             yield f"{name}: learned routes are those of before, until the neighbours have told theirs"

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from felixpy.addresses import Address, host_prefix
+from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.calc.intent import HostEndpointIntent, Stage
 from felixpy.calc.options import DEFAULTS, Options
 from felixpy.calc.policy.peers import BGP_PORT, PeersIntent
@@ -45,7 +45,7 @@ from felixpy.dataplane.rules import (
     SetMark,
     Side,
 )
-from felixpy.dataplane.sets import VERSIONS, Version
+from felixpy.dataplane.sets import VERSIONS, Version, merge_prefixes
 from felixpy.resources.kinds import Name
 from felixpy.resources.types import FailsafePort
 
@@ -247,10 +247,13 @@ def _keep(guards: Guards, remote: Side, at: Side) -> Iterable[Rule]:
         yield Rule(Accept(), (SetHas(remote, NODES[4].name, 4), ProtocolIs(_IPIP)), "IPIP between nodes")
 
 
-def peer_members(peers: PeersIntent) -> Mapping[Set, frozenset[Address]]:
+def peer_members(peers: PeersIntent) -> Mapping[Set, frozenset[Prefix]]:
     """What the sets of peers hold."""
     return {
-        targets[version]: frozenset(one for one in addresses if len(one) == (4 if version == 4 else 16))
-        for targets, addresses in ((NODES, peers.nodes), (NEIGHBOURS, peers.neighbours))
+        targets[version]: frozenset(one for one in prefixes if one.version == version)
+        for targets, prefixes in (
+            (NODES, merge_prefixes(peers.nodes)),
+            (NEIGHBOURS, merge_prefixes(peers.neighbours)),
+        )
         for version in VERSIONS
     }
