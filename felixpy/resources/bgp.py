@@ -73,6 +73,11 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
     port = spec.listen_port
     if port is not None and not 0 < port < 1 << 16:
         raise FieldError("spec.listenPort", f"{port} is no port")
+    peering = [
+        read_peering(f"spec.localWorkloadPeeringIPV{version}", text, version)
+        for version, text in ((4, spec.local_peering4), (6, spec.local_peering6))
+        if text
+    ]
     return BgpConfiguration(
         as_number=read_as_number("spec.asNumber", spec.as_number),
         mesh=spec.node_to_node_mesh_enabled,
@@ -93,11 +98,8 @@ def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:
         normal_priority4=spec.normal_priority4,
         normal_priority6=spec.normal_priority6,
         extras=read_extras(doc.metadata.annotations),
-        workload_peering=tuple(
-            read_peering(f"spec.localWorkloadPeeringIPV{version}", text, version)
-            for version, text in ((4, spec.local_peering4), (6, spec.local_peering6))
-            if text
-        ),
+        workload_peering=tuple(one for one in peering if not _is_of_one_link(one)),
+        peering_on_links=tuple(one for one in peering if _is_of_one_link(one)),
     )
 
 
@@ -114,9 +116,11 @@ def read_peering(field: str, text: str, version: int) -> Address:
     address = read_address(field, text)
     if (len(address) == 4) is not (version == 4):
         raise FieldError(field, f"{text} is no IPv{version} address")
-    if len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80:
-        raise FieldError(field, f"{text} is of one link only, and every workload has one of its own")
     return address
+
+
+def _is_of_one_link(address: Address) -> bool:
+    return len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
 def _prefix_communities(

@@ -63,6 +63,8 @@ class BgpConfiguration:
     normal_priority6: int | None = None
     workload_peering: tuple[Address, ...] = ()
     """At which addresses, one a family, every node speaks with its own workloads."""
+    peering_on_links: tuple[Address, ...] = ()
+    """Those that were asked for and are of one link only, where each workload has a link of its own."""
     extras: SessionExtras = NO_EXTRAS
     """Of the sessions of the mesh."""
 

@@ -81,3 +81,18 @@ def test_what_the_node_does_not_listen_at_is_named() -> None:
     ((what, why),) = [(one.what, one.why) for one in derive_plan(with_workloads(world, "10.65.0.2"), ()).refusals]
     assert what == "BGPConfiguration default"
     assert "localWorkloadPeeringIPV4" in why
+
+
+def test_an_address_of_one_link_takes_nothing_else_of_the_configuration_with_it() -> None:
+    world = World().put("BGPPeer", "pods", {"localWorkloadSelector": "all()", "asNumber": 65001}, "projectcalico.org")
+    peering = {"localWorkloadPeeringIPV4": "169.254.0.179", "localWorkloadPeeringIPV6": "fe80::179"}
+    world.put("BGPConfiguration", "default", {"asNumber": 64999, **peering})
+
+    plan = derive_plan(with_workloads(world, "10.65.0.2"), ())
+
+    assert plan.intent.speaker is not None
+    assert plan.intent.speaker.asn == 64999
+    assert [format_address(one) for one in plan.local_addresses] == ["169.254.0.179"]
+    assert [one.why for one in plan.refusals] == [
+        "localWorkloadPeeringIPV6: fe80::179 is of one link only, and every workload has one of its own"
+    ]

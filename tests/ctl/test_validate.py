@@ -190,3 +190,8 @@ def test_prefixes_of_pods_interfaces_are_taken(prefix: str) -> None:
 def test_failsafe_ports_are_taken_as_calico_writes_them(protocol: str) -> None:
     spec = f"metadata: {{name: default}}\nspec: {{failsafeInboundHostPorts: [{{protocol: {protocol}, port: 22}}]}}"
     assert problems("FelixConfiguration", spec) == []
+
+
+def test_the_address_that_calico_recommends_for_workloads_to_peer_with_is_taken() -> None:
+    spec = "metadata: {name: default}\nspec: {asNumber: 64512, localWorkloadPeeringIPV6: fe80::179}"
+    assert problems("BGPConfiguration", spec) == []

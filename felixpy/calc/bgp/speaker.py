@@ -313,6 +313,10 @@ def _refusals(scene: Scene) -> Iterator[Refusal]:
         for address in scene.settings.default.workload_peering:
             why = f"with bindMode NodeIP nothing listens at {format_address(address)}, but at the node's own addresses"
             yield Refusal("BGPConfiguration default", f"localWorkloadPeeringIPV{version_of(address)}: {why}")
+    if any(peer.workloads for peer in peers):
+        for address in scene.settings.default.peering_on_links:
+            why = f"{format_address(address)} is of one link only, and every workload has one of its own"
+            yield Refusal("BGPConfiguration default", f"localWorkloadPeeringIPV6: {why}")
     for one in scene.settings.communities:
         if one.unknown:
             names = ", ".join(one.unknown)
