@@ -217,7 +217,9 @@ def read_speaker_peer(doc: SpeakerPeerDoc, namespace: str) -> SpeakerPeer:
     )
     if hold_s is not None and 0 < hold_s < 3:
         raise FieldError("spec.holdTime", "is 0, or 3 seconds and more")
-    if keepalive_s is not None and keepalive_s > (90 if hold_s is None else hold_s):
+    if hold_s is None and keepalive_s is not None:
+        hold_s = 3 * keepalive_s
+    if keepalive_s is not None and hold_s is not None and keepalive_s > hold_s:
         raise FieldError("spec.keepaliveTime", "is longer than holdTime")
     dynamic = _choice("spec.dynamicASN", spec.dynamic_asn, ("internal", "external"))
     return SpeakerPeer(

@@ -166,6 +166,8 @@ def test_metallbs_peer_is_as_metallb_would_have_it() -> None:
     assert (asked.local_asn, asked.port, asked.hold_time_s, asked.keepalive_s) == (65010, 1790, 30, 5)
     assert (asked.connect_retry_s, asked.source, asked.multihop_ttl) == (7, parse_address("192.0.2.9"), 255)
     assert (asked.graceful_restart.enabled, asked.versions) == (True, (4, 6))
+    slow = World().metallb(keepaliveTime="40s").tor
+    assert (slow.hold_time_s, slow.keepalive_s) == (120, 40), "three times as long, where it is not said"
     assert World().metallb(peerASN=None, dynamicASN="internal").tor.asn == 64512
     assert World().metallb(peerASN=None, dynamicASN="external").tor.asn == ANY_AS
     assert World().calico().metallb(peerASN=None, dynamicASN="external").tor.asn == 65000

@@ -4,6 +4,7 @@ import pytest
 
 from felixpy.ctl.reading.intake import Intake, take_in
 from felixpy.ctl.reading.yaml_text import parse_documents
+from felixpy.ctl.validate import check
 
 SNIPPET = """\
 address-pools:
@@ -11,6 +12,9 @@ address-pools:
   protocol: layer2
   addresses: [172.25.1.100-172.25.1.200]
 """
+
+
+PEER = "peers: [{peer-address: 10.0.0.1, peer-asn: 64501, my-asn: 64500, %s}]"
 
 
 def wrap(config: str) -> str:
@@ -90,13 +94,50 @@ address-pools:
         (SNIPPET + SNIPPET.partition("\n")[2], "address-pools[1].name: 'default' is given twice"),
         ("peers: [{peer-address: 10.0.0.1, my-asn: 1}]", "peers[0].peer-asn: is needed"),
         ("address-pools: {name: x}", "address-pools: must be a list"),
+        ("address-pools: [x]", "address-pools[0]: must be a mapping"),
+        (SNIPPET.replace("layer2", "BGP"), "the protocol is 'BGP'; it must be layer2 or bgp"),
+        (SNIPPET.replace("- name: default\n ", "-"), "address-pools[0].name: is needed"),
+        (SNIPPET.replace("[172.25.1.100-172.25.1.200]", "[]"), "pool 'default' has no addresses"),
+        (SNIPPET + "  bgp-advertisements: [{aggregation-length: 24}]\n", "pool 'default' has protocol layer2"),
+        (
+            SNIPPET.replace("layer2", "bgp") + "  bgp-advertisements: [{aggregationLength: 24}]\n",
+            "address-pools[0].bgp-advertisements[0].aggregationLength: is no field here",
+        ),
+        (SNIPPET + "address-pool: []\n", "address-pool: is no field of MetalLB's configuration"),
+        ("peer-autodiscovery: {}", "peer-autodiscovery: is not supported; write the peers"),
+        (PEER % "node-selectors: {rack: a}", "peers[0].node-selectors: must be a list"),
+        (PEER % "node-selectors: [rack]", "peers[0].node-selectors[0]: must be a mapping"),
+        (PEER % "node-selectors: [{matchLabels: {a: b}}]", "peers[0].node-selectors[0].matchLabels: is no field here"),
+        (PEER % "hold: 3s", "peers[0].hold: is no field here"),
+        ("bgp-communities: [a]", "bgp-communities: must map names to communities"),
+        ("bfd-profiles: [{receive-interval: 10}]", "bfd-profiles[0].name: is needed"),
+        ("bfd-profiles: [{name: a, interval: 10}]", "bfd-profiles[0].interval: is no field here"),
     ],
 )
-def test_what_it_does_not_know_is_refused_by_name(config: str, said: str) -> None:
-    intake = taken(config)
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+def test_what_it_does_not_know_is_refused_by_name(config: str, said: str, wrapped: bool) -> None:
+    intake = taken(wrap(config) if wrapped else config)
 
     assert said in str(intake.reports[0])
     assert intake.manifests == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (SNIPPET.replace("172.25.1.100-", ""), "spec.addresses[0]: '172.25.1.200' is neither a CIDR nor a range"),
+        (SNIPPET + "  auto-assign: maybe\n", "spec.autoAssign: must be true or false, not the text 'maybe'"),
+        (PEER.replace("64501", "x") % "hold-time: 9s", "spec.peerASN: must be a whole number, not the text 'x'"),
+        (PEER % "hold-time: 1s", "spec.holdTime: is 0, or between 3s and 65535s"),
+        (PEER % "peer-port: 70000", "spec.peerPort: "),
+        ("bgp-communities: {a: x}", "spec.communities[0].value: 'x' is no community"),
+        ("bfd-profiles: [{name: a, receive-interval: 1}]", "spec.receiveInterval: is 1; the least is 10"),
+    ],
+)
+def test_what_it_becomes_is_checked_as_if_it_had_been_written(config: str, said: str) -> None:
+    (first, *_) = taken(config).manifests
+
+    assert str(check(first)[0]).startswith(said)
 
 
 def test_another_config_map_is_skipped() -> None:

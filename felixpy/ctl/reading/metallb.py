@@ -39,6 +39,7 @@ _PEER = {
     "bfd-profile": "bfdProfile",
     "ebgp-multihop": "ebgpMultiHop",
 }
+_SELECTOR = {"match-labels": "matchLabels", "match-expressions": "matchExpressions"}
 _PROFILE = {
     "receive-interval": "receiveInterval",
     "transmit-interval": "transmitInterval",
@@ -162,16 +163,26 @@ def _peer(peer: dict[str, Json], path: Path, namespace: str) -> Converted:
     ]
     spec = _renamed(peer, _PEER)
     selectors = peer.get("node-selectors")
-    if isinstance(selectors, list):
-        spec["nodeSelectors"] = [_selector(item) for item in selectors if isinstance(item, dict)]
+    if selectors is not None:
+        given = selectors if isinstance(selectors, list) else []
+        problems += _selector_problems(selectors, (*path, "node-selectors"))
+        spec["nodeSelectors"] = [_renamed(item, _SELECTOR) for item in given if isinstance(item, dict)]
     name = f"peer-{str(peer.get('peer-address')).replace(':', '-').strip('-')}"
     if "peer-port" in peer:
         name += f"-{peer['peer-port']}"
     return Converted((_body("v1beta2", "BGPPeer", name, namespace, spec),), tuple(problems))
 
 
-def _selector(old: dict[str, Json]) -> dict[str, Json]:
-    return _renamed(old, {"match-labels": "matchLabels", "match-expressions": "matchExpressions"})
+def _selector_problems(selectors: Json, path: Path) -> Iterator[Problem]:
+    """A selector that is not understood must not come to select all nodes."""
+    if not isinstance(selectors, list):
+        yield Problem(path, "must be a list")
+        return
+    for index, item in enumerate(selectors):
+        if isinstance(item, dict):
+            yield from _strangers(item, _SELECTOR, (*path, index))
+        else:
+            yield Problem((*path, index), "must be a mapping")
 
 
 def _profile(profile: dict[str, Json], path: Path, namespace: str) -> Converted:

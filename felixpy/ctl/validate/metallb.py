@@ -138,10 +138,6 @@ class L2Spec(AdvertisementSpec):
     interfaces: list[Text] = []
     preferredNodeSelectors: list[Preference] = []
 
-    def faults(self) -> Iterator[Fault]:
-        yield from super().faults()
-        yield from twice(("interfaces",), self.interfaces)
-
 
 class L2Advertisement(Resource):
     spec: L2Spec = L2Spec()
@@ -222,7 +218,7 @@ class SpeakerPeerSpec(Shape):
             yield Fault(("holdTime",), f"is 0, or between 3s and {MOST_SECONDS}s")
         if connect_s is not None and not 1 <= connect_s <= MOST_SECONDS:
             yield Fault(("connectTime",), f"is not between 1s and {MOST_SECONDS}s")
-        if keepalive_s is not None and keepalive_s > (90 if hold_s is None else hold_s):
+        if keepalive_s is not None and hold_s is not None and keepalive_s > hold_s:
             yield Fault(("keepaliveTime",), "is longer than holdTime")
 
 
