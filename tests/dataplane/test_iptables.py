@@ -110,6 +110,14 @@ def test_affinity_is_a_set_of_clients_and_else_the_group_that_the_source_is_in()
     ]
 
 
+def test_any_number_of_slots_that_backends_are_given_has_a_form() -> None:
+    nat, count = Place(4, Table.NAT), 64
+    while count <= 65536:
+        found = {text(SourceSlotIn(4, count, (slot,)), place=nat)[1] for slot in (0, 1, count // 2, count - 1)}
+        assert len(found) == 4
+        count *= 2
+
+
 def test_alternatives_are_noted_in_the_mark() -> None:
     mark = "-j MARK --set-xmark"
     one, other = nets("10.0.0.1", "10.0.0.3"), nets("10.1.0.0/16", "10.3.0.1")

@@ -15,7 +15,7 @@ from felixpy.dataplane.iptables.terms import Inexpressible
 from felixpy.dataplane.rules import Balance, SourceSlotIn
 
 CLUSTER_GROUPS = 32
-_FIRST_SEED, _SECOND_SEED = 1, 2
+_FIRST_SEED = 1
 
 
 def render_balance(balance: Balance, frontend: bytes, slots: Sequence[bytes | None]) -> Iterator[str]:
@@ -32,15 +32,19 @@ def match_slots(match: SourceSlotIn) -> Iterator[str]:
 
     Raises  Inexpressible.
     """
-    groups = min(CLUSTER_GROUPS, match.count)
-    inner, rest = divmod(match.count, groups)
-    if rest or inner > CLUSTER_GROUPS:
-        raise Inexpressible(f"{match.count} slots by source")
+    sizes = []
+    left = match.count
+    while left > 1:
+        sizes.append(min(CLUSTER_GROUPS, left))
+        left, rest = divmod(left, sizes[-1])
+        if rest:
+            raise Inexpressible(f"{match.count} slots by source")
     for slot in match.slots:
-        group, within = divmod(slot, inner)
-        words = [_cluster(groups, group, _FIRST_SEED)]
-        if inner > 1:
-            words.append(_cluster(inner, within, _SECOND_SEED))
+        words, within, left = [], slot, match.count
+        for seed, size in enumerate(sizes, _FIRST_SEED):
+            left //= size
+            group, within = divmod(within, left)
+            words.append(_cluster(size, group, seed))
         yield " ".join(words)
 
 
