@@ -141,7 +141,8 @@ class ServedElsewhere:
 
     def __init__(self, run_dir: Path, doubt: Callable[[Collection[Frontend] | None], None]) -> None:
         self._path = run_dir / SOCKET_NAME
-        self._alone = not (run_dir / f"{Role.AGENT}.lock").exists()
+        self._agent_lock = run_dir / f"{Role.AGENT}.lock"
+        self._alone = False
         self._doubt = doubt
         self._served: set[Frontend] = set()
         self._keys: frozenset[bytes] | None = None
@@ -151,7 +152,7 @@ class ServedElsewhere:
 
     @property
     def started(self) -> bool:
-        """Whether something is known of the kernel, or there is nobody to ask."""
+        """Whether something is known of the kernel, or that nobody can be asked."""
         return self._heard or self._keys is not None or self._alone
 
     def holds(self, frontend: Frontend) -> bool | None:
@@ -204,15 +205,23 @@ class ServedElsewhere:
         self._doubt(changed)
 
     def _ask_kernel(self) -> None:
-        if self._heard or self._alone:
+        """The agent has said nothing so far: it is away, or there is none in this run directory."""
+        if self._heard:
             return
-        try:
-            self._keys = read_served_keys()
-        except OSError as error:
-            _log.warning("what the kernel serves cannot be read: %s", error)
-            self._keys = frozenset()
-        _log.info("the agent is away: what the kernel serves is announced, %d frontends", len(self._keys))
+        if self._agent_lock.exists():
+            self._keys = _read_keys()
+            _log.info("the agent is away: what the kernel serves is announced, %d frontends", len(self._keys))
+        else:
+            self._alone = True
         self._doubt(None)
+
+
+def _read_keys() -> frozenset[bytes]:
+    try:
+        return read_served_keys()
+    except OSError as error:
+        _log.warning("what the kernel serves cannot be read: %s", error)
+        return frozenset()
 
 
 def _write(frontend: Frontend) -> str:
