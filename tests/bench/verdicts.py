@@ -1,7 +1,8 @@
 """felixctl diff of a policy in a large cluster: seconds from the command to every pair that fares otherwise.
 
 `python -m tests.bench verdicts`: real etcd on loopback, the command as a person types it; the best of three. A hundred
-pods to an app; each app has policies of its own that let in three other apps, so every pod is judged.
+pods to an app; each app has policies of its own that let in three other apps, so every pod is judged. Then files of
+many changed policies that share no net and no port.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from tests.support.etcd import Etcd
 FELIXCTL = Path(sys.executable).with_name("felixctl")
 SIZES = ((1_000, 100), (10_000, 1_000), (50_000, 3_000))
 TOUCHED = 100
+MANY = 3_000
+MANY_ENDPOINTS = 10_000
+MANY_APPS = (MANY, TOUCHED)
 
 
 def policy(name: str, app: int, others: range, action: str = "Allow") -> dict[str, Any]:
@@ -61,9 +65,29 @@ def cluster(endpoints: int, policies: int) -> Iterator[tuple[bytes, bytes]]:
         yield render("GlobalNetworkPolicy", "globalnetworkpolicies", f"default.p{number}", spec)
 
 
-def document(spec: Mapping[str, Any]) -> str:
+def many(apps: int, port: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and specs of policies for as many apps, each with nets and ports of its own; `port` makes them others."""
+    for number in range(MANY):
+        net = f"172.{16 + number // 4096}.{number // 16 % 256}.{number % 16 * 16}/28"
+        other = {"selector": f"app == 'app{(number * 7 + 1) % apps}'"}
+        ranges = [1_000 + number, f"{20_000 + number * 4}:{20_001 + number * 4 + port}"]
+        rules = [
+            {"action": "Allow", "protocol": "TCP", "source": {"nets": [net]}, "destination": {"ports": ranges}},
+            {
+                "action": "Allow",
+                "protocol": "TCP",
+                "source": other,
+                "destination": {"ports": [2 + number % 900 + port]},
+            },
+        ]
+        selector = f"app == 'app{number % apps}'"
+        types = ["Ingress"]
+        yield f"m{number}", {"tier": "default", "order": number, "selector": selector, "types": types, "ingress": rules}
+
+
+def document(spec: Mapping[str, Any], name: str = "new") -> str:
     """A policy as people write it."""
-    meta = {"name": "new"}
+    meta = {"name": name}
     return yaml.safe_dump(
         {"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": meta, "spec": dict(spec)}
     )
@@ -80,7 +104,7 @@ def ask(url: str, text: str) -> tuple[float, float, int]:
             env={**os.environ, "FELIXPY_ETCD": url},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         taken, busy = time.perf_counter() - begin, _busy_s() - busy
     assert done.returncode == 1, done.stderr
@@ -106,3 +130,18 @@ def main() -> None:
             other, more_busy, more = min(ask(etcd.url, everything) for _ in range(3))
             row = f"{one:11.2f} {busy:6.2f} {pairs:6} {other:11.2f} {more_busy:6.2f} {more:6}"
             print(f"{endpoints:9} {policies:8} {row}", flush=True)
+        print(f"{'endpoints':>9} {'changed':>8} {'apps':>6} {'s':>7} {'cpu s':>6} {'pairs':>8}")
+        for apps in MANY_APPS:
+            etcd.delete_prefix("/")
+            endpoints = (
+                endpoint(f"r{number // 100}", number + 1, f"cali{number}", app=f"app{number % apps}")
+                for number in range(MANY_ENDPOINTS)
+            )
+            stored = (
+                render("GlobalNetworkPolicy", "globalnetworkpolicies", f"default.{name}", spec)
+                for name, spec in many(apps, 0)
+            )
+            etcd.put_all([*cluster(0, 0), *endpoints, *stored])
+            text = "---\n".join(document(spec, name) for name, spec in many(apps, 1))
+            taken, busy, pairs = ask(etcd.url, text)
+            print(f"{MANY_ENDPOINTS:9} {MANY:8} {apps:6} {taken:7.2f} {busy:6.2f} {pairs:8}", flush=True)

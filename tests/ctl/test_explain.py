@@ -324,10 +324,11 @@ def test_every_rule_on_the_way(explain: Asker) -> None:
 
 
 def test_what_cannot_be_read_is_named_and_counts_as_missing(explain: Asker) -> None:
-    explain.etcd.put(f"{CALICO}/networkpolicies/default/default.web", '{"metadata": {}, "spec": {"selector": "app ="}}')
+    (stored,) = explain.etcd.get_prefix(f"{CALICO}/networkpolicies/default/")
+    explain.etcd.put(stored, '{"metadata": {}, "spec": {"selector": "app ="}}')
     said = explain("client", "web-2", "tcp/8080")
     assert said.code == 0
-    assert "default.web: spec.selector" in said.err
+    assert "web: spec.selector" in said.err
     assert "tier default" not in said.out
 
 
@@ -422,3 +423,68 @@ def test_what_is_staged_to_be_learned_or_ignored_says_nothing(explain: Asker) ->
     for action in ("Learn", "Ignore"):
         apply(explain, STAGED.replace("spec:", f"spec:\n  stagedAction: {action}", 1))
         assert "staged" not in explain("client", "web-2", "tcp/8080").out
+
+
+def guard(explain: Asker, node: str, interface: str, **policy: Any) -> None:
+    """Gives a node a host endpoint, and this policy."""
+    name = f"{node}-{'all' if interface == '*' else interface}"
+    meta = {"name": name, "labels": {"host": name}}
+    body = {"kind": "HostEndpoint", "apiVersion": "projectcalico.org/v3", "metadata": meta}
+    explain.etcd.put(f"{CALICO}/hostendpoints/{name}", {**body, "spec": {"node": node, "interfaceName": interface}})
+    spec = {"tier": "default", "order": 1, "selector": f"host == '{name}'", "types": ["Ingress"], **policy}
+    meta = {"name": f"default.{name}"}
+    body = {"kind": "GlobalNetworkPolicy", "apiVersion": "projectcalico.org/v3", "metadata": meta, "spec": spec}
+    explain.etcd.put(f"{CALICO}/globalnetworkpolicies/default.{name}", body)
+
+
+def tunnel(explain: Asker) -> None:
+    """Puts what pods send to other nodes into VXLAN."""
+    pool = {"cidr": "10.0.0.0/16", "vxlanMode": "Always", "ipipMode": "Never"}
+    meta = {"kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "pool"}}
+    explain.etcd.put(f"{CALICO}/ippools/pool", {**meta, "spec": pool})
+    for number in (1, 2):
+        first = f"10.0.{number}.0"
+        block = {"cidr": f"{first}/26", "affinity": f"host:n{number}", "allocations": [0], "unallocated": []}
+        block["attributes"] = [{"handle_id": "h", "secondary": {}}]
+        explain.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{first}-26", block)
+        spec = {"bgp": {"ipv4Address": f"192.0.2.{number}/24"}, "ipv4VXLANTunnelAddr": first}
+        node = {"kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": f"n{number}"}, "spec": spec}
+        explain.etcd.put(f"{CALICO}/nodes/n{number}", node)
+
+
+DENY_ALL = {"ingress": [{"action": "Deny"}], "applyOnForward": True}
+
+
+def test_what_a_tunnel_carries_is_judged_at_the_tunnel(explain: Asker) -> None:
+    guard(explain, "n2", "eth0", **DENY_ALL)
+    denied = explain("client", "10.0.2.1", "tcp/8080")
+    assert (denied.code, denied.lines[-2].strip()) == (
+        1,
+        "tier default: GlobalNetworkPolicy n2-eth0 spec.ingress[0] denies",
+    )
+    assert "n2 towards host endpoint n2-eth0 (forward):" in denied.out
+    tunnel(explain)
+    assert explain("client", "10.0.2.1", "tcp/8080").code == 0, "eth0 sees VXLAN, from a node"
+    assert explain("198.51.100.7", "10.0.2.4", "tcp/8080").code == 1, "what comes from elsewhere is in no tunnel"
+    guard(explain, "n2", "*", **DENY_ALL)
+    assert explain("client", "10.0.2.1", "tcp/8080").code == 1, "every interface, so the tunnel's too"
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"applyOnForward": True}, "host endpoint n2-eth1 (forward)"),
+        ({"applyOnForward": True, "preDNAT": True}, "host endpoint n2-eth1 (pre-dnat)"),
+        ({"applyOnForward": True, "doNotTrack": True}, "host endpoint n2-eth1 (untracked)"),
+    ],
+)
+def test_by_which_interface_a_packet_comes_in(explain: Asker, policy: dict[str, bool], words: str) -> None:
+    guard(explain, "n2", "eth0", applyOnForward=True, ingress=[{"action": "Allow"}])
+    guard(explain, "n2", "eth1", **policy, ingress=[{"action": "Deny", "source": {"nets": ["198.51.100.0/24"]}}])
+    by_eth0 = explain("198.51.100.7", "10.0.2.4", "tcp/8080", "--via", "n2/eth0")
+    assert by_eth0.code == 0
+    by_eth1 = explain("198.51.100.7", "10.0.2.4", "tcp/8080", "--via", "n2/eth1")
+    assert (by_eth1.code, f"  n2 towards {words}:" in by_eth1.lines) == (1, True)
+    assert "{action: Deny, source: {nets: [198.51.100.0/24]}}" in by_eth1.out
+    unknown = explain("198.51.100.7", "10.0.2.4", "--via", "n9")
+    assert (unknown.code, "there is no node 'n9'" in unknown.err) == (2, True)

@@ -26,7 +26,7 @@ MOST_BROKEN = 5
 @click.argument("traffic", default="tcp/80", metavar="[PROTOCOL/PORT]")
 @click.option("-n", "--namespace", default="", help="Where bare names are looked for first; else default.")
 @click.option("--at-revision", type=click.IntRange(min=1), help="As it was at this revision of etcd.")
-@click.option("--via", default="", metavar="NODE", help="The node by which a packet from outside comes in.")
+@click.option("--via", default="", metavar="NODE[/DEVICE]", help="Where a packet from outside comes in.")
 @click.option("--source-port", type=click.IntRange(0, 65535), help="40000 unless given.")
 @click.option("--live", is_flag=True, help="And what the nodes have counted there, asked now.")
 @click.option("-v", "--verbose", is_flag=True, help="Every rule that the packet meets.")
@@ -57,7 +57,7 @@ def command(
     if destination is None:
         _explain_address(etcd, source, namespace)
         return
-    from felixpy.ctl.explain.cluster import PREFIXES, read_cluster
+    from felixpy.ctl.explain.cluster import WITH_TUNNELS, read_cluster
     from felixpy.ctl.explain.counted import counting_chains, counts_tree, render_counts
     from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained, explain_flows
     from felixpy.ctl.explain.parties import UnknownParty, find_party
@@ -71,7 +71,7 @@ def command(
         raise click.UsageError(str(error)) from None
 
     async def work(store: Store) -> Snapshot:
-        return await store.snapshot(PREFIXES, at_revision or 0)
+        return await store.snapshot(WITH_TUNNELS, at_revision or 0)
 
     snapshot = with_store(etcd, work)
     cluster = read_cluster(snapshot.items)

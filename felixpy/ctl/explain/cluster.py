@@ -17,14 +17,16 @@ from felixpy.calc.policy.peers import node_addresses
 from felixpy.calc.policy.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoder, faults_of
-from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, KINDS, OURS_PREFIX, Name
+from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, OURS_PREFIX, Name
 from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.service_types import Grant, PortGrant, Service
 from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import HostEndpoint, Node, WorkloadEndpoint
 
 PREFIXES = tuple(prefix.encode() for prefix in (CALICO_PREFIX, OURS_PREFIX, GRANTS_PREFIX))
-"""What an explanation reads."""
+"""What policy reads."""
+WITH_TUNNELS = (*PREFIXES, f"{IPAM_PREFIX}assignment/".encode())
+"""What an explanation reads: blocks too, which say what goes through tunnels."""
 DEFAULT_UPLINK = "eth0"
 _BULK = {Table.POD: "Pod", Table.SLICE: "EndpointSlice", Table.ENDPOINTS: "Endpoints"}
 """Tables that are read one object at a time, those that matter; the kinds whose keys they have."""

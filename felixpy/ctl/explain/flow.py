@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from felixpy.addresses import Address
 from felixpy.calc.services.frontends import ANY_OWN, Frontend
+from felixpy.calc.tunnel_plan import Tunnel
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.ctl.explain.parties import Party, party_at
 from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
@@ -28,6 +29,9 @@ MOST_NODES = 4
 """A packet passes its source's node, that of a Service's address, and its backend's."""
 SOURCE_PORT = 40000
 ICMP, ICMP6, ECHO, ECHO6 = 1, 58, 8, 128
+
+
+_TUNNELS = frozenset(map(str, Tunnel))
 
 
 class Unexplained(ValueError):
@@ -84,7 +88,9 @@ class Flow:
 def explain_flows(
     cluster: Cluster, source: Party, destination: Party, traffic: Traffic, via: str = ""
 ) -> tuple[Flow, ...]:
-    """What becomes of a first packet; `via` is the node by which it comes in from outside.
+    """What becomes of a first packet; `via` is the node by which it comes in from outside: NODE or NODE/DEVICE.
+
+    A packet that a node or a workload of it sends leaves by that device where `via` names its node.
 
     Raises  Unexplained.
     """
@@ -127,12 +133,17 @@ class _Walker:
         floating = cluster.floating.get(there)
         self.addresses = frozenset({packet.source, there, *self.backends, *((floating.internal,) if floating else ())})
         self._compiled: dict[str, CompiledNode] = {}
+        self._entered = ("", "")
 
     def flows(self, via: str) -> Iterator[Flow]:
         """One flow, or one for each backend."""
         packet = self.packet
+        via, _, by = via.partition("/")
+        if via and Name("", via) not in self.cluster.tables[Table.NODE]:
+            raise Unexplained(f"there is no node {via!r}")
         node = self.source.node or via or self._entrance(packet)
-        device = self.source.interface if self.source.node else self.cluster.uplink(node)
+        self._entered = (via, by)
+        device = self.source.interface if self.source.node else self._uplink(node)
         entering = replace(packet, in_interface=device)
         first = self._flow(node, entering)
         yield first
@@ -168,7 +179,7 @@ class _Walker:
             source,
             packet.destination,
             packet.protocol,
-            self.cluster.uplink(there),
+            packet.out_interface if packet.out_interface in _TUNNELS else self._uplink(there),
             packet.source_port,
             packet.destination_port,
             packet.icmp,
@@ -222,9 +233,14 @@ class _Walker:
                 node,
                 self.cluster.resources(node, self.addresses, self.services),
                 self.cluster.local_addresses(node),
-                self.cluster.uplink(node),
+                self._uplink(node),
             )
         return self._compiled[node]
+
+    def _uplink(self, node: str) -> str:
+        """The device by which a node has to do with the rest of the world, unless it was asked about another."""
+        asked, by = self._entered
+        return by if by and node == asked else self.cluster.uplink(node)
 
 
 def _backends(cluster: Cluster, services: tuple[Name, ...]) -> frozenset[Address]:

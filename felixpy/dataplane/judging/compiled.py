@@ -15,6 +15,7 @@ from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, Ru
 from felixpy.calc.policy.hosts import Interfaces
 from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
+from felixpy.calc.tunnel_plan import HostDevice
 from felixpy.dataplane.chains.base import base_objects
 from felixpy.dataplane.chains.services import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.changes import Changes
@@ -57,6 +58,7 @@ def compile_node(
         graph.update(ref, value)
         calc.update(ref, value)
     graph.put_interfaces({uplink: local} if interfaces is None else interfaces)
+    graph.tunnels.put_devices(dict.fromkeys(local, HostDevice(uplink, 0)))
     intent, services = graph.flush(), calc.flush()
     translator, changes = Translator(graph.sets.members), Changes()
     translator.translate(intent, changes)

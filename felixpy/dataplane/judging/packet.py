@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from felixpy.addresses import Address, Prefix, mask_address
-from felixpy.dataplane.objects import BaseHook, Chain, Members, Object, Route, RouteType, Set
+from felixpy.dataplane.objects import BaseHook, Chain, Members, NextHop, Object, Route, RouteType, Set
 from felixpy.dataplane.rules import CtState, Side
 from felixpy.dataplane.sets import encode_port_key
 
@@ -63,7 +63,7 @@ class Packet:
 class KernelState:
     """The chains by name, the sets by name with their members, the routes, and the node's own addresses.
 
-    What no route of ours leads to leaves by `uplink`.
+    What no route of ours leads to leaves by `uplink`. `hops` are the devices of nexthop objects.
     """
 
     chains: Mapping[str, Chain]
@@ -72,6 +72,7 @@ class KernelState:
     routes: Mapping[Prefix, Route] = field(default_factory=dict)
     local: frozenset[Address] = frozenset()
     uplink: str = "eth0"
+    hops: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -90,6 +91,7 @@ class KernelState:
             {one.destination: one for one in every if isinstance(one, Route)},
             local,
             uplink,
+            {one.id: one.device for one in every if isinstance(one, NextHop) and one.device is not None},
         )
 
     def base_chains(self, hook: HookName) -> tuple[tuple[Chain, BaseHook], ...]:
@@ -124,7 +126,7 @@ class KernelState:
         for length in range(len(destination) * 8, -1, -1):
             route = self.routes.get(Prefix(mask_address(destination, length), length))
             if route is not None:
-                return route.device or self.uplink
+                return route.device or self.hops.get(route.nexthop_id or 0, self.uplink)
         return self.uplink
 
     def leads_back(self, source: Address, device: str) -> bool:
