@@ -59,3 +59,4 @@ def test_clients_stay_where_they_are_while_backends_come_and_the_agent_restarts(
         assert goes_to() == {"a"}, "b and c are there now, and all these clients are known"
         write_service(node, "b", "c")
         eventually(lambda: goes_to() == {"b", "c"})
+        assert "repair" not in node.log(), "what the kernel learns is nobody's change of our rules"

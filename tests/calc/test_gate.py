@@ -121,6 +121,17 @@ def test_an_address_that_the_kernel_loses_is_withdrawn() -> None:
     assert world.look(everything=True).announced() == set()
 
 
+def test_one_that_is_doubted_is_looked_at_again_and_no_other() -> None:
+    other = VIP._replace(port=443)
+    world = World().ask({VIP: ONE, other: ONE}).carry_out()
+    world.refused |= {VIP, other}
+    assert world.look().announced() == {VIP, other}, "nobody said that anything has changed"
+    world.gate.doubt([VIP])
+    assert world.look().announced() == {other}
+    world.refused.clear()
+    assert world.look().announced() == {VIP, other}, "until it holds it is looked at each time"
+
+
 def test_other_frontends_pass_as_they_come() -> None:
     world = World(refused={VIP}).ask({VIP: INSIDE})
     assert (world.announcers, world.kernel) == ({}, {VIP: INSIDE})
