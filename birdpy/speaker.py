@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from birdpy.addresses import Prefix, format_address
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
+from birdpy.flood import until_quiet
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Agreed, Operation, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
@@ -40,8 +41,6 @@ TELL_POLL_S, TELL_MOST_S = 0.03, 1.0
 """Between two looks whether neighbours have been told, and how long they may take."""
 FLOOD_PATHS, FLOOD_S = 2000, 0.25
 """So many changes in so short a time are a flood."""
-FLOOD_POLL_S, FLOOD_MOST_S = 0.03, 3.0
-"""Between two looks whether it is over, and how long it may keep us from listening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +347,7 @@ class BgpRole:
             self._fib.resync()
             self._renew.clear()
             if await self._watch_until_flood(driver):
-                await self._until_quiet(driver)
+                await until_quiet(driver)
             self._sessions_changed = True
             self._work.set()
 
@@ -384,17 +383,6 @@ class BgpRole:
                     if paths >= FLOOD_PATHS:
                         _log.info("a flood of changes: they are let pass, and all is read anew")
                         return
-
-    async def _until_quiet(self, driver: GobgpDriver) -> None:
-        """Waits until no neighbour tells anything new, for a while that no flood can draw out."""
-        until, before, calm = time.monotonic() + FLOOD_MOST_S, -1, 0
-        while calm < 2 and time.monotonic() < until:
-            await asyncio.sleep(FLOOD_POLL_S)
-            sessions = (await driver.read_sessions()).values()
-            now = sum(session.got.updates for session in sessions)
-            ended = all(session.end_of_rib for session in sessions if session.established)
-            calm = 0 if now != before else 2 if ended else calm + 1
-            before = now
 
     async def _settle(self, driver: GobgpDriver, since: float, restarting: bool) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go.

@@ -19,7 +19,7 @@ from birdpy.gobgp.paths import read_path, read_sets
 from birdpy.gobgp.wire import Wire
 
 SNAPSHOT_BATCH = 1000
-_FILTER_BEST = 0
+_FILTER_BEST, _FILTER_END = 0, 3
 _PEER_EVENT = 0x12
 """How a reply begins that tells of a session."""
 
@@ -68,6 +68,20 @@ async def watch(client: GobgpClient) -> AsyncGenerator[WatchBatch, None]:
             batch = _merge(read, replies, in_snapshot)
             in_snapshot = in_snapshot and not batch.snapshot_end
             yield batch
+
+
+async def watch_ends(client: GobgpClient) -> AsyncGenerator[None, None]:
+    """Tells of each neighbour that comes to the end of its table, from now on; of none with version 3.
+
+    Raises  GobgpUnavailable when gobgpd goes away.
+    """
+    if client.wire.generation == 3:
+        return
+    end = client.message("TableFilter", type=client.wire.enum(_FILTER_END))
+    call = client.message("WatchCall", table=client.message("TableWatch", filters=[end]))
+    async with aclosing(client.watch("WatchEvent", call)) as chunks:
+        async for _ in chunks:
+            yield
 
 
 _Told = tuple[Sequence[PathEvent], int, bool]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -18,8 +20,11 @@ from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Key, Object
 from felixpy.drivers.netlink.lookup import Outlet
+from felixpy.drivers.netlink.monitor import watch_kernel
+from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.support.netns import Namespace, link_namespaces
+from tests.support.wait import eventually_async
 
 A, B, C, D = (parse_address(f"192.0.2.{number}") for number in (2, 3, 4, 5))
 HOPS = st.sampled_from([(A,), (B,), (A, B), (A, C), (A, B, C), (D,)])
@@ -133,3 +138,39 @@ def test_a_lost_next_hop_costs_one_message_and_a_hop_behind_a_gateway_is_reached
         take(drop=frozenset({*PREFIXES, six}))
         assert here.ip("route", "show", "proto", "177") == here.ip("nexthop") == ""
         table.driver.close()
+
+
+MANY = [parse_prefix(f"10.81.{number // 256}.{number % 256}/32") for number in range(5000)]
+
+
+@pytest.mark.parametrize("objects", [True, False], ids=["nexthop objects", "plain routes"])
+async def test_a_flush_of_all_that_was_learned_is_undone(objects: bool) -> None:
+    with Namespace.create("h") as here, Namespace.create("t") as there:
+        far = ["192.0.2.2/24"]
+        link_namespaces(here, "eth0", there, "eth0", left_addresses=["192.0.2.1/24"], right_addresses=far)
+        with here.entered():
+            table = LearnedTable(objects)
+            events = watch_kernel({table.driver.port_id})
+
+            async def follow() -> None:
+                async with aclosing(events):  # type: ignore[type-var]
+                    async for event in events:
+                        table.notice(event)
+
+            async def whole() -> bool:
+                return len(here.ip("route", "show", "proto", "177").splitlines()) == len(MANY)
+
+            following = asyncio.create_task(follow())
+            table.take(RouteDelta(dict.fromkeys(MANY, LearnedRoute((A,))), frozenset(), True))
+            assert await whole()
+            with RouteDriver(protocols=(177,)) as other:
+                example = next(iter(table.reconciler.desired.values())).route(MANY[0])  # type: ignore[arg-type]
+                other.drop_alike(example, MANY)  # type: ignore[arg-type]
+            await eventually_async(whole, within_s=5, what="after a flush")
+            for damage in (["nexthop", "flush"], ["link", "set", "eth0", "down"]):
+                here.ip(*damage)
+                here.ip("link", "set", "eth0", "up")
+                await eventually_async(whole, within_s=5, what=" ".join(damage))
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            table.driver.close()

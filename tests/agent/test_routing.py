@@ -50,6 +50,25 @@ def test_a_learned_route_that_was_lost_comes_back(cluster: Cluster, damage: list
     eventually(lambda: learned(cluster) == right, within_s=2, what="the route is as before")
 
 
+def test_without_nexthop_objects_routes_name_their_gateways_and_status_says_why(cluster: Cluster) -> None:
+    node = cluster.n1
+    right = learned(cluster)
+    assert "nhid" in right
+    for flags, plain in ((("--nexthops", "none"), "not wanted (--nexthops none)"), ((), "")):
+        node.agent.kill()
+        node.agent = node.make_agent(*flags)
+        node.agent.start()
+        eventually(lambda plain=plain: ("nhid" in learned(cluster)) is not bool(plain), within_s=20)
+        assert f"via {ADDRESSES['n2']} dev eth0" in learned(cluster)
+        eventually(lambda plain=plain: bool(node.namespace.ip("nexthop")) is not bool(plain), within_s=5)
+        if plain:
+            node.namespace.ip("route", "flush", "proto", "177")
+            eventually(lambda: f"via {ADDRESSES['n2']} dev eth0" in learned(cluster), within_s=2)
+        said = cluster.felixctl("bgp", "-o", "json").json()["nodes"]
+        assert [one["bgp"]["plain"] for one in said if one["node"] == "n1"] == [plain]
+    eventually(lambda: learned(cluster) == right, within_s=20)
+
+
 def peers_up(cluster: Cluster) -> bool:
     """Whether the session that the BGPPeer asks for is up: the one of the mesh, which it replaces, was until now."""
     said = cluster.felixctl("bgp", "-o", "json").json()["nodes"]

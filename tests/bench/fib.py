@@ -1,9 +1,10 @@
 """Learned routes on their way into the kernel, beside C and BIRD. `python -m tests.bench.fib [ROUTES ...]`.
 
 Prints three things, each of ours beside the other's in alternating rounds of one run: routes installed a second, by our
-driver and by a C program; seconds from an established session to the last of the neighbour's routes in the kernel, and
-the processor time and memory of that, with gobgpd and this role, and with BIRD; and milliseconds from an announcement
-to the route in the neighbour's kernel.
+driver, by all that a delta of learned routes passes, and by a C program; seconds from an established session to the
+last of the neighbour's routes in the kernel, and the processor time and memory of that, with gobgpd and this role, with
+BIRD, and, to know what there is to gain, until gobgpd alone has all of them and nobody watches it; and milliseconds
+from an announcement to the route in the neighbour's kernel.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from birdpy.fib import LearnedRoute, RouteDelta
 from birdpy.gobgp.plan import Announce, Withdraw
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
-from felixpy.addresses import parse_address
+from felixpy.addresses import Prefix, parse_address
 from felixpy.agent.routing.learned import LearnedTable
-from felixpy.dataplane.objects import Drop, NextHop, Op, Put, Route
+from felixpy.dataplane.objects import NextHop, Put, Route
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket, in_namespace
 from tests.bench.bgp import cpu_seconds, hosts
@@ -34,6 +38,7 @@ from tests.birdpy.conftest import Router, build_link, make_so, remove_link, sess
 from tests.support.netns import Namespace
 
 ROUNDS, SAMPLES = 3, 100
+ALONE, DRIVER = "gobgpd alone", "ours, the driver"
 HOP = 0x4000_0001
 SOURCE = Path(__file__).with_name("_install.c")
 BIRD = """
@@ -67,26 +72,36 @@ def measure_install(count: int, directory: Path) -> None:
         namespace.ip("address", "add", "192.0.2.1/24", "dev", "up0")
         driver = in_namespace(namespace.path, lambda: RouteDriver(protocols=(177,)))
         driver.apply([Put(NextHop(HOP, parse_address("192.0.2.9"), "up0"))])
-        routes = [Route(one.prefix, 177, nexthop_id=HOP, metric=1024) for one in hosts(count)]  # type: ignore[arg-type]
-        puts: list[Op] = [Put(route) for route in routes]
-        drops: list[Op] = [Drop(route.key, route) for route in routes]
+        prefixes = [Prefix(*one.prefix) for one in hosts(count)]  # type: ignore[arg-type]
+        like = Route(prefixes[0], 177, nexthop_id=HOP, metric=1024)
+        route = LearnedRoute((bytes([192, 0, 2, 9]),))
+        whole = RouteDelta(dict.fromkeys((one.prefix for one in hosts(count)), route), frozenset(), True)
         gateway = int.from_bytes(bytes([192, 0, 2, 9]), sys.byteorder)
-        ways = {"C, by nexthop object": ("30", str(HOP)), "C, by gateway": ("5", str(gateway))}
-        times: dict[str, list[float]] = {name: [] for name in ("ours", *ways)}
+        c_ways = {"C, by nexthop object": ("30", str(HOP)), "C, by gateway": ("5", str(gateway))}
+        times: dict[str, list[float]] = {name: [] for name in (DRIVER, "ours, from the delta on", *c_ways)}
         gc.collect()
         gc.freeze()  # as the agent does once it has started
         for _ in range(ROUNDS + 2):
             begin = time.perf_counter()
-            assert not any(outcome.error for outcome in driver.apply(puts))
-            times["ours"].append(time.perf_counter() - begin)
-            driver.apply(drops)
-            for name, way in ways.items():
+            assert not driver.put_alike(like, prefixes)
+            times[DRIVER].append(time.perf_counter() - begin)
+            driver.drop_alike(like, prefixes)
+            for name, way in c_ways.items():
                 times[name].append(int(namespace.run(program, str(count), *way)) / 1e6)
-                driver.apply(drops)
+                driver.drop_alike(like, prefixes)
+            table = in_namespace(namespace.path, LearnedTable)
+            begin = time.perf_counter()
+            in_namespace(namespace.path, lambda table=table: table.take(whole))  # type: ignore[misc]
+            times["ours, from the delta on"].append(time.perf_counter() - begin)
+            assert table.installed == count
+            table.driver.close()
+            driver.drop_alike(like, prefixes)
+            driver.apply([Put(NextHop(HOP, parse_address("192.0.2.9"), "up0"))])
         driver.close()
     best = {name: min(seconds) for name, seconds in times.items()}
+    c = best["C, by nexthop object"]
     for name, seconds in best.items():
-        print(f"  {count} routes installed, {name}: {count / seconds / 1e3:.0f} k/s ({seconds / best['ours']:.2f})")
+        print(f"  {count} routes installed, {name}: {count / seconds / 1e3:.0f} k/s ({c / seconds:.2f} of C's rate)")
 
 
 @contextmanager
@@ -110,6 +125,27 @@ def ours(router: Router, feeder: Router) -> Iterator[list[int]]:
     router.stop()
 
 
+@contextmanager
+def gobgpd_alone(router: Router, feeder: Router) -> Iterator[list[int]]:
+    """gobgpd on a router, told of its neighbour and then left alone; its process."""
+    gobgpd = router.start_gobgpd()
+
+    async def tell() -> None:
+        async with router.driver() as driver:
+            await make_so(driver, BgpIntent(router.speaker(), {feeder.address: session(router, feeder)}))
+
+    in_thread(tell)
+    yield [gobgpd.pid]
+    router.stop()
+
+
+def in_thread(told: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs it to its end in a loop of its own."""
+    thread = threading.Thread(target=lambda: asyncio.run(told()))
+    thread.start()
+    thread.join()
+
+
 def memory_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
@@ -123,21 +159,28 @@ async def measure_learning(routers: list[Router], count: int) -> None:
         others = {one.address: session(feeder, one) for one in (we, they)}
         await make_so(driver, BgpIntent(feeder.speaker(), others))
         await driver.apply([Announce(hosts(count))])
-        times: dict[str, list[float]] = {"gobgpd and ours": [], "BIRD": []}
+        times: dict[str, list[float]] = {"gobgpd and ours": [], "BIRD": [], ALONE: []}
         for _ in range(ROUNDS):
             for name, router, start in (
                 ("gobgpd and ours", we, lambda: ours(we, feeder)),
                 ("BIRD", they, lambda: bird(they)),
+                (ALONE, we, lambda: gobgpd_alone(we, feeder)),
             ):
                 with start() as pids:
-                    took_s = await until_installed(driver_of(driver, router), router.namespace, count)
+                    if name == ALONE:
+                        took_s = await until_known(driver_of(driver, router), router, count)
+                    else:
+                        took_s = await until_installed(driver_of(driver, router), router.namespace, count)
                     times[name].append(took_s)
                     used = ", ".join(f"{cpu_seconds(pid):.1f} s {memory_mib(pid):.0f} MiB" for pid in pids)
                     print(f"    {name}: {took_s:.2f} s; processor and memory: {used}", flush=True)
                 router.namespace.ip("nexthop", "flush")
                 router.namespace.run("ip", "route", "flush", "proto", "bird", check=False)
-    mine, bird_s = (statistics.median(times[name]) for name in times)
-    print(f"  {count} routes, session up to kernel: ours {mine:.2f} s, BIRD {bird_s:.2f} s ({mine / bird_s:.2f})")
+    mine, bird_s, alone = (statistics.median(times[name]) for name in times)
+    print(
+        f"  {count} routes, session up to kernel: ours {mine:.2f} s, BIRD {bird_s:.2f} s ({mine / bird_s:.2f});"
+        f" until gobgpd alone knows them {alone:.2f} s ({alone / bird_s:.2f})"
+    )
 
 
 def driver_of(driver: object, router: Router) -> Callable[[], object]:
@@ -148,6 +191,17 @@ def driver_of(driver: object, router: Router) -> Callable[[], object]:
         return bool(sessions[router.address].established)
 
     return probe
+
+
+async def until_known(established: Callable[[], object], router: Router, count: int) -> float:
+    """Until gobgpd has them, asked as seldom as the kernel is."""
+    async with asyncio.timeout(120), router.driver() as driver:
+        while not await established():  # type: ignore[misc]
+            await asyncio.sleep(0.01)
+        begin = time.perf_counter()
+        while sum(one.accepted for one in (await driver.read_sessions()).values()) < count:
+            await asyncio.sleep(0.02)
+    return time.perf_counter() - begin
 
 
 async def until_installed(established: Callable[[], object], namespace: Namespace, count: int) -> float:
