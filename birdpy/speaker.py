@@ -39,8 +39,8 @@ RETRY_MOST_S = 30.0
 SETTLE_POLL_S = 0.5
 TELL_POLL_S, TELL_MOST_S = 0.03, 1.0
 """Between two looks whether neighbours have been told, and how long they may take."""
-FLOOD_PATHS, FLOOD_S = 2000, 0.25
-"""So many changes in so short a time are a flood."""
+FLOOD_PATHS, FLOOD_SHARE, FLOOD_S = 500, 50, 0.25
+"""So many changes in so short a time are a flood, or so large a share of the table: to read that costs what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +380,7 @@ class BgpRole:
                     if now - since > FLOOD_S:
                         since, paths = now, 0
                     paths += batch.paths
-                    if paths >= FLOOD_PATHS:
+                    if paths >= max(FLOOD_PATHS, len(self._fib.paths) // FLOOD_SHARE):
                         _log.info("a flood of changes: they are let pass, and all is read anew")
                         return
 
