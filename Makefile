@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench lock clean
+.PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench calico lock clean
 
 help: ## these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,12 @@ test: setup-test prepare ## everything, in namespaces of its own
 
 bench: setup-test prepare ## the curves in tests/bench
 	$(PY) -m tests.bench
+
+calico: setup-test prepare build/calico ## beside Calico's own code (needs Go; the first build takes minutes)
+	$(PYTEST) tests/calico/with_calico.py $(ARGS)
+
+build/calico: tests/calico/program/main.go tests/calico/program/go.mod
+	cd tests/calico/program && go build -o $(CURDIR)/$@ .
 
 lock: ## pin every dependency anew (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
