@@ -352,10 +352,14 @@ class Verbs:
                 await self._wirer.retire(device, owner)
 
     async def _finish_pending(self, attachment: Attachment) -> None:
-        """A DEL of this very interface that was kept comes before its next ADD."""
-        earlier = self._read_pending(wire.pending_name(attachment.container_id, attachment.ifname))
-        if earlier:
+        """A DEL of this very interface that was kept comes before its next ADD, and never after it.
+
+        What an ADD of unknown end still brings is this one's own: it is the same container's.
+        """
+        name = wire.pending_name(attachment.container_id, attachment.ifname)
+        if earlier := self._read_pending(name):
             await self._delete(earlier, Timing())
+            self._pending.remove(name)
 
     def _read_pending(self, name: str) -> Attachment | None:
         try:

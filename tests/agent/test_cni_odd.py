@@ -160,6 +160,16 @@ def test_an_add_that_etcd_does_without_saying_so_is_taken_back(
     assert len(a.add()) == 1
 
 
+def test_an_add_that_is_tried_again_stays(node: Node, sandbox: MakeSandbox) -> None:
+    a = sandbox("a")
+    with mute(node):
+        assert a.call("ADD").code == TRY_AGAIN
+    (address,) = eventually(lambda: (said := a.call("ADD")).exit_status == 0 and said.addresses, within_s=30)
+    eventually(lambda: list((node.run_dir / "cni-pending").iterdir()) == [], within_s=30)
+    assert ping_ok(node.namespace, address)
+    assert set(left(node)) == {"endpoints", "handles", "addresses", "devices"}
+
+
 def test_an_add_again_of_a_running_pod_is_not_taken_back(node: Node, sandbox: MakeSandbox) -> None:
     a = sandbox("a")
     (address,) = a.add()
