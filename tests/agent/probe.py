@@ -1,6 +1,7 @@
 """Many flows from one namespace at once: which of them get through, answered or refused by whoever they reached.
 
-TCP counts when a connection is made or reset, UDP and ICMP echo when an answer comes. One process a batch.
+TCP counts when a connection is made or reset, UDP and ICMP echo when an answer comes. One process a batch; its echoes
+have numbers of their own, so that no earlier connection lets them through.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _PROBE = """
 import errno, json, select, socket, struct, sys, time
 flows, wait = json.loads(sys.stdin.read()), float(sys.argv[1])
 reached, poll, waiting = set(), select.poll(), {}
+first = time.monotonic_ns() // 1000 % 60000
 def checksum(data):
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -23,7 +25,7 @@ def checksum(data):
     return ~total & 65535
 def icmp(number, v6):
     s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, 58 if v6 else 1)
-    head = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 7000 + number, 1)
+    head = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, first + number, 1)
     return s, head if v6 else head[:2] + struct.pack("!H", checksum(head)) + head[4:]
 for number, (kind, host, port) in enumerate(flows):
     v6, data = ":" in host, b"GET / HTTP/1.0\\r\\n\\r\\n"
@@ -44,7 +46,7 @@ while waiting and (left := end - time.monotonic()) > 0:
         number, kind, v6, s = waiting[fd]
         if kind == "icmp":
             answer = s.recv(2048)[0 if v6 else 20:]
-            if answer[0] != (129 if v6 else 0) or struct.unpack("!H", answer[4:6])[0] != 7000 + number:
+            if answer[0] != (129 if v6 else 0) or struct.unpack("!H", answer[4:6])[0] != first + number:
                 continue
             through = True
         elif kind == "tcp":
