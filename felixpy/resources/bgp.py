@@ -44,6 +44,8 @@ from felixpy.resources.scalars import (
 )
 from felixpy.resources.services import read_community
 
+OWN_AS_MOST = 255
+"""What GoBGP holds of how often the own AS may be in a path (AllowOwnAs, uint8); Calico sets no limit."""
 PRIORITY_MOST = (1 << 31) - 2
 """The largest route priority of Calico: local_pref is 2^31 - 1 less the priority."""
 PASSWORD_KEY = "password"
@@ -155,8 +157,8 @@ def read_bgp_peer(doc: BgpPeerDoc) -> BgpPeer:
         raise FieldError("spec.reachableBy", "is of another family than peerIP, or there is none")
     if spec.ttl_security is not None and not 0 <= spec.ttl_security <= 255:
         raise FieldError("spec.ttlSecurity", f"{spec.ttl_security} is not between 0 and 255")
-    if spec.allow_local_as is not None and not 0 <= spec.allow_local_as <= 10:
-        raise FieldError("spec.numAllowedLocalASNumbers", f"{spec.allow_local_as} is not between 0 and 10")
+    if spec.allow_local_as is not None and not 0 <= spec.allow_local_as <= OWN_AS_MOST:
+        raise FieldError("spec.numAllowedLocalASNumbers", f"{spec.allow_local_as} is not between 0 and {OWN_AS_MOST}")
     mode = _choice("spec.nextHopMode", spec.next_hop_mode, tuple(NextHopMode))
     return BgpPeer(
         peer_address=address,

@@ -99,9 +99,9 @@ def test_calicos_peer_is_as_calico_would_have_it() -> None:
     assert plain.source == parse_address("192.0.2.1")
     asked = World().calico(
         peerIP=f"{TOR}:1790", localASNumber=65010, sourceAddress="None", ttlSecurity=2, keepaliveTime="50s",
-        maxRestartTime="1m", numAllowedLocalASNumbers=3,
+        maxRestartTime="1m", numAllowedLocalASNumbers=200,
     ).tor  # fmt: skip
-    assert (asked.port, asked.local_asn, asked.source, asked.allow_own_asn) == (1790, 65010, None, 3)
+    assert (asked.port, asked.local_asn, asked.source, asked.allow_own_asn) == (1790, 65010, None, 200)
     assert (asked.ttl_security_hops, asked.multihop_ttl) == (2, 0), "they exclude each other"
     assert (asked.keepalive_s, asked.hold_time_s, asked.graceful_restart.restart_time_s) == (50, 150, 60)
 

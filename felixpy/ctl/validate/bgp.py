@@ -25,7 +25,7 @@ from felixpy.ctl.validate.fields import (
 )
 from felixpy.ctl.validate.metadata import Metadata, Resource
 from felixpy.ctl.validate.shape import Fault, Shape
-from felixpy.resources.bgp import PRIORITY_MOST, read_peer_range, read_peering
+from felixpy.resources.bgp import OWN_AS_MOST, PRIORITY_MOST, read_peer_range, read_peering
 from felixpy.resources.bgp_extras import LONG_LIVED, PREFIX_LIMIT, read_limit, read_long_lived
 from felixpy.resources.bgp_filters import OPERATIONS_MOST
 from felixpy.resources.scalars import FieldError
@@ -192,7 +192,7 @@ class BgpPeerSpec(Shape):
     sourceAddress: Literal["UseNodeIP", "None"] | None = None
     maxRestartTime: Duration | None = None
     keepaliveTime: Duration | None = None
-    numAllowedLocalASNumbers: Annotated[int, Field(ge=0, le=10)] | None = None
+    numAllowedLocalASNumbers: Annotated[int, Field(ge=0, le=OWN_AS_MOST)] | None = None
     ttlSecurity: Annotated[int, Field(ge=0, le=255)] | None = None
     reachableBy: Address | None = None
     filters: list[Text] = []
