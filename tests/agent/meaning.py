@@ -1,4 +1,4 @@
-"""Random policies on two nodes with real agents, and random flows: what explain says, and what packets do."""
+"""Random policies, host endpoints and a Service on two nodes with real agents: what explain says, and packets do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from felixpy.ctl.explain.flow import explain_flows
 from felixpy.ctl.explain.parties import find_party
 from felixpy.ctl.explain.text import render_flow
 from felixpy.ctl.explain.traffic import parse_traffic
+from felixpy.dataplane.judging.verdict import Fate
 from felixpy.datastore.model import KeyValue
 from tests.agent.cluster import ADDRESSES, two_nodes
 from tests.agent.cluster import Cluster as Machines
@@ -24,6 +25,7 @@ from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
 FLOWS = 24
+VIP, NODE_PORT = "10.96.0.10", 30080
 SELECTORS = ("all()", "a == 'x'", "a != 'x'", "has(b)", "!has(b)", "a in {'x', 'y'} && has(b)", "name == 'p2'")
 NETS = ("10.65.1.0/24", "10.65.2.2/32", "10.98.0.0/24", "10.65.0.0/16", "fd65:1::/64", "fd65:2::/64")
 TYPES = (["Ingress"], ["Egress"], ["Ingress", "Egress"])
@@ -77,6 +79,7 @@ def two_nodes_with_pods() -> Iterator[Scene]:
                 pods.append(node.pod(f"p{last}", f"10.65.{number}.{last}", f"fd65:{number}::{last}"))
         for pod in pods:
             pod.write()
+        put_service(machines)
         machines.start()
         eventually(lambda: pods[0].reaches(pods[3]) and pods[0].reaches(pods[3], 1), what="p1 reaches p4")
         yield Scene(machines, pods)
@@ -139,24 +142,73 @@ class Author:
                 node.put("networkpolicies", resource("NetworkPolicy", f"{tier}.p{number}", spec, namespace="default"))
             else:
                 node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"{tier}.p{number}", spec))
+        self.write_hosts(machines)
+
+    def host_policy(self) -> Json:
+        """What a policy for hosts says besides its rules; untracked ones are left out, as answers need rules too."""
+        types = self.random.choice(TYPES)
+        fields: Json = self.random.choice(({}, {"applyOnForward": True}, {"applyOnForward": True}))
+        if self.random.random() < 0.3:
+            fields, types = {"applyOnForward": True, "preDNAT": True}, ["Ingress"]
+        return {**fields, "selector": "has(host)", "types": types}
+
+    def write_hosts(self, machines: Machines) -> None:
+        """Host endpoints for some nodes, and policies for them; and a Service with an endpoint on either node."""
+        node = machines.n1
+        machines.etcd.delete_prefix("/calico/resources/v3/projectcalico.org/hostendpoints/")
+        for name in ADDRESSES:
+            if self.random.random() < 0.6:
+                spec = {"node": name, "interfaceName": self.random.choice(("eth0", "*")), "profiles": ["open"]}
+                labels = {"host": name, "a": self.random.choice("xyz")}
+                node.put("hostendpoints", resource("HostEndpoint", name, spec, labels))
+        for number in range(self.random.randint(0, 2)):
+            rules = {"ingress": self.rules(), "egress": self.rules()}
+            spec = {"tier": "default", "order": 0, **rules, **self.host_policy()}
+            if "preDNAT" in spec:
+                del spec["egress"]
+            node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"default.h{number}", spec))
 
     def flows(self, scene: Scene, count: int = FLOWS) -> list[tuple[str, Probe]]:
         """Who sends what to whom: mostly between pods, some from and to nodes."""
-        addresses = [address for pod in scene.pods for address in pod.addresses] * 2 + list(ADDRESSES.values())
+        addresses = [address for pod in scene.pods for address in pod.addresses] * 2 + [*ADDRESSES.values(), VIP]
         chosen: dict[tuple[str, Probe], None] = {}
         while len(chosen) < count:
             kind = self.random.choice(("tcp", "tcp", "tcp", "udp", "icmp"))
             source, address = self.random.choice(list(scene.ends)), self.random.choice(addresses)
             port = {"tcp": self.random.choice((PORT, 81, 82)), "udp": PORT, "icmp": 0}[kind]
             own = address in ADDRESSES.values()
-            if not (own and (kind == "udp" or source in ADDRESSES)):
+            if own and kind == "tcp" and self.random.random() < 0.5:
+                port = NODE_PORT
+            if address == VIP:
+                kind, port = "tcp", self.random.choice((80, 80, 81))
+            if not (own and (kind == "udp" or address == ADDRESSES.get(source))):
                 chosen[source, Probe(kind, address, port)] = None
         return list(chosen)
 
 
 def predict(cluster: Cluster, source: str, probe: Probe) -> bool:
-    """What explain says."""
-    return all(flow.allowed for flow in _flows(cluster, source, probe))
+    """What explain says; a refusal reaches the sender as an answer does."""
+    return all(flow.fate is not Fate.DROPPED for flow in _flows(cluster, source, probe))
+
+
+def is_decided(cluster: Cluster, source: str, probe: Probe) -> bool:
+    """Whether all endpoints of a Service that may be chosen fare alike."""
+    return len({flow.fate for flow in _flows(cluster, source, probe)}) == 1
+
+
+def put_service(machines: Machines) -> None:
+    """One of all nodes and of a cluster address, with an endpoint on either node."""
+    meta = {"name": "web", "namespace": "default"}
+    port: Json = {"name": "", "protocol": "TCP", "port": 80, "targetPort": PORT, "nodePort": NODE_PORT}
+    spec = {"type": "NodePort", "clusterIP": VIP, "clusterIPs": [VIP], "ports": [port]}
+    machines.etcd.put("/felixpy/resources/core/v1/services/default/web", {"metadata": meta, "spec": spec})
+    slice_ = {
+        "metadata": {**meta, "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "protocol": "TCP", "port": PORT}],
+        "endpoints": [{"addresses": ["10.65.1.2"], "nodeName": "n1"}, {"addresses": ["10.65.2.4"], "nodeName": "n2"}],
+    }
+    machines.etcd.put("/felixpy/resources/discovery.k8s.io/v1/endpointslices/default/web-1", slice_)
 
 
 def _flows(cluster: Cluster, source: str, probe: Probe) -> Sequence[Any]:
@@ -187,7 +239,8 @@ def try_world(scene: Scene, seed: int, count: int = FLOWS) -> Outcome:
     assert waited.code == 0, waited.out + waited.err
     for node in (scene.machines.n1, scene.machines.n2):
         node.namespace.run("conntrack", "-F")  # an echo of the world before has this one's numbers
-    cluster, flows = scene.cluster(), author.flows(scene, count)
+    cluster = scene.cluster()
+    flows = [flow for flow in author.flows(scene, count) if is_decided(cluster, *flow)]
     said = {flow: predict(cluster, *flow) for flow in flows}
     seen = scene.send(flows)
     seen.update(scene.send([flow for flow in flows if said[flow] != seen[flow]]))

@@ -188,6 +188,29 @@ def test_what_passes_through_a_node(ctl: Ctl, fields: str, scope: str, reached: 
         assert {change["packets"][0].partition(" ")[0] for change in one["changes"]} == {"udp/53"}
 
 
+@pytest.mark.parametrize("fields", ["preDNAT: true", "doNotTrack: true"])
+def test_what_is_allowed_early_is_asked_no_more_on_forward(ctl: Ctl, fields: str) -> None:
+    through = FORWARDED % "applyOnForward: true"
+    assert ctl("apply", "-f", "-", stdin=HOST + "---" + through).code == 0
+    early = f"""
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: security.early}}
+spec:
+  tier: security
+  selector: host == 'yes'
+  types: [Ingress]
+  applyOnForward: true
+  {fields}
+  ingress: [{{action: Allow, protocol: UDP, source: {{nets: [203.0.113.0/24]}}}}]
+"""
+    tree: dict[str, Any] = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=early).out)
+    (one,) = (one for one in tree["verdicts"] if one["destinations"]["endpoints"])
+    assert (one["verdict"], one["sources"]["networks"]) == ("allowed", ["203.0.113.0/24"])
+    assert one["destinations"]["endpoints"] == ["default/client"], "web's own policy lets in clients alone"
+    assert one["changes"][0]["before"][-1]["field"] == "spec.ingress[0]"
+
+
 def test_what_workloads_may_send_to_their_own_node(ctl: Ctl) -> None:
     felix = """
 apiVersion: projectcalico.org/v3
