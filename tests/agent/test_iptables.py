@@ -7,11 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from felixpy.agent.agent import LOOK_AGAIN_S
+from tests.agent import test_conntrack as conntrack
 from tests.agent import test_policy_packets as scenarios
 from tests.agent.conftest import Scene
-from tests.agent.node import Node
+from tests.agent.node import Node, Pod
+from tests.agent.test_conntrack import Client, served
 from tests.support.packets import FlowMeter
 from tests.support.wait import eventually
+
+__all__ = ["served"]
 
 LEGACY = [
     scenarios.test_a_policy_is_obeyed_and_so_is_its_change,
@@ -46,6 +50,11 @@ def test_policy(backend: str, scenario: Callable[[Scene], None], scene: Scene) -
     scenario(scene)
     assert f"packet rules by {backend}: asked for" in scene.node.log()
     assert "felixpy" not in scene.node.nft("list", "tables")
+
+
+@pytest.mark.parametrize("backend", ["iptables-legacy"], indirect=True)
+def test_a_udp_client_moves_to_the_new_backend(backend: str, served: tuple[Scene, Pod, Client]) -> None:
+    conntrack.test_a_udp_client_moves_to_the_new_backend(served)
 
 
 def test_an_agent_takes_over_from_the_other_back_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
