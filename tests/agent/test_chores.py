@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,3 +55,18 @@ def test_a_host_that_gets_its_address_late_gets_its_node_then() -> None:
         node.namespace.add_address("eth0", "10.9.0.5/24")
         node.namespace.ip("route", "add", "default", "via", "10.9.0.1")
         eventually(lambda: node.etcd.get("/calico/resources/v3/projectcalico.org/nodes/n1"))
+
+
+def test_a_host_that_cannot_be_read_for_a_while_gets_its_node_then() -> None:
+    with Node() as node:
+        node.agent.start()
+        eventually(lambda: "this node has no IPv4 address" in node.log())
+        usual = resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+        eventually(lambda: "cannot be made now: [Errno 24]" in node.log(), within_s=20)
+        resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, usual)
+        node.namespace.ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+        node.namespace.ip("link", "set", "eth1", "up")
+        node.namespace.add_address("eth0", "10.9.0.5/24")
+        node.namespace.ip("route", "add", "default", "via", "10.9.0.1")
+        eventually(lambda: node.etcd.get("/calico/resources/v3/projectcalico.org/nodes/n1"), within_s=20)
