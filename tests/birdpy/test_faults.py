@@ -198,7 +198,8 @@ async def stale(router: Router) -> set[Prefix]:
     found: set[Prefix] = set()
     async with router.driver() as driver, aclosing(watch(driver.client)) as batches:
         async for batch in batches:
-            found |= {one.prefix for one in batch.events if isinstance(one, PathPut) and one.path.long_lived_stale}
+            puts = (one for one in batch.events if isinstance(one, PathPut) and one.path.long_lived_stale)
+            found.update(prefix for one in puts for prefix in one.prefixes)
             if batch.snapshot_end:
                 return found
     return found
@@ -293,7 +294,7 @@ async def test_garbage_from_a_neighbour_harms_no_session(routers4: list[Router])
         strange = replace(session(a, liar), passive=True)
         async with running(a, replace(intent, neighbors={**intent.neighbors, liar.address: strange})) as (role, kernel):
             await until(lambda: THEIRS in kernel.routes)
-            up_since = role.status().sessions[b.address].up_since
+            up_since = (await role.read_status()).sessions[b.address].up_since
             for garbage in (b"\x00" * 64, b"\xff" * 16 + b"\x00\x13\x09", b"\xff" * 16 + b"\xff\xff\x02" + b"x" * 4000):
                 with liar.namespace.entered():
                     talker = socket.create_connection((a.text, 179), 2)
