@@ -180,7 +180,7 @@ class Author:
             if own and kind == "tcp" and self.random.random() < 0.5:
                 port = NODE_PORT
             if address == VIP:
-                kind, port = "tcp", self.random.choice((80, 80, 81))
+                kind, port = "tcp", 80
             if not (own and (kind == "udp" or address == ADDRESSES.get(source))):
                 chosen[source, Probe(kind, address, port)] = None
         return list(chosen)

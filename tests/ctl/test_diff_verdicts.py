@@ -156,6 +156,12 @@ def test_a_host_endpoint_closes_its_node(ctl: Ctl) -> None:
     assert "\n  tcp/0-21,23-178,180-2378," in said, "ssh, BGP and etcd stay open"
 
 
+def test_a_host_endpoint_of_a_node_without_address_is_named(ctl: Ctl) -> None:
+    said = ctl("diff", "-f", "-", stdin=HOST.replace("node: n1", "node: n9"))
+    assert "no address of node n9 is known" in said.err
+    assert "No pair of endpoints fares otherwise." in said.out
+
+
 def test_what_a_policy_says_of_a_node(ctl: Ctl) -> None:
     assert ctl("apply", "-f", "-", stdin=HOST).code == 0
     tree: dict[str, Any] = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=ON_HOSTS).out)

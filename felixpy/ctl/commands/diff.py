@@ -117,6 +117,7 @@ async def _snapshot(store: Store, changes: Sequence[Change]) -> Snapshot | None:
 def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     from felixpy.ctl.explain.cluster import read_cluster
     from felixpy.ctl.verdicts.compare import compare
+    from felixpy.ctl.verdicts.hosts import Hosts, unaddressed
     from felixpy.ctl.verdicts.world import World
 
     gc.disable()  # all of a large cluster is made, and kept until the end
@@ -126,6 +127,8 @@ def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     for broken in changed.broken:
         print_warning(f"would count as missing: {broken}")
     after = World(changed, before)
+    for node in unaddressed(Hosts(before), Hosts(after)):
+        print_warning(f"no address of node {node} is known; what its host endpoints say of itself is not compared")
     return Compared(before, after, tuple(compare(before, after)))
 
 

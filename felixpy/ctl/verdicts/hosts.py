@@ -158,6 +158,16 @@ def concerned_nodes(before: Hosts, after: Hosts) -> list[str]:
     return sorted({*before.by_node, *after.by_node, *actions})
 
 
+def unaddressed(before: Hosts, after: Hosts) -> list[str]:
+    """Nodes with a host endpoint and no known address on its interface: nobody can be said to send to them."""
+    nodes = {*before.by_node, *after.by_node}
+    return sorted(
+        node
+        for node in nodes
+        if any(door.interface != UNGUARDED and not door.addresses for door in doors_of(before, after, node))
+    )
+
+
 def _addresses_of(hosts: Hosts, node: str) -> frozenset[Address]:
     found = hosts.world.cluster.tables[Table.NODE].get(Name("", node))
     return frozenset(node_addresses(found)) if isinstance(found, Node) else frozenset()
