@@ -488,3 +488,10 @@ def test_by_which_interface_a_packet_comes_in(explain: Asker, policy: dict[str, 
     assert "{action: Deny, source: {nets: [198.51.100.0/24]}}" in by_eth1.out
     unknown = explain("198.51.100.7", "10.0.2.4", "--via", "n9")
     assert (unknown.code, "there is no node 'n9'" in unknown.err) == (2, True)
+
+
+def test_what_is_not_tracked_is_said_to_need_rules_for_its_answers(explain: Asker) -> None:
+    fields = {"doNotTrack": True, "applyOnForward": True}
+    guard(explain, "n2", "*", **fields, ingress=[{"action": "Allow", "protocol": "UDP"}])
+    said = explain("198.51.100.7", "n2", "udp/5000")
+    assert (said.code, said.lines[-1].strip()) == (0, "is not tracked: answers need rules of their own")

@@ -36,6 +36,7 @@ from felixpy.dataplane.rules import (
     MapDestination,
     MapSource,
     Masquerade,
+    NoTrack,
     SourceNat,
 )
 
@@ -52,6 +53,7 @@ class Said(StrEnum):
     LOGS = "logs"
     NOTHING = "has no rule that matches"
     TRANSLATES = "translates"
+    UNTRACKED = "is not tracked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class _Reader:
             case Goto(chain) if effect_of(chain) is not None:
                 said = Said.REFUSES if effect_of(chain) is Effect.REFUSE else Said.DENIES
                 yield Statement(said, scope, direction, default=step.rule.comment or self._words_of(chain))
+            case NoTrack():
+                yield Statement(Said.UNTRACKED, scope, direction, default="answers need rules of their own")
             case Accept() if scoped:
                 yield Statement(Said.ALLOWS, scope, direction, default="an answer to what was allowed")
             case Accept() if step.rule.comment:
