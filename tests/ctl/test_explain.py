@@ -368,7 +368,7 @@ DELETED = """
 apiVersion: projectcalico.org/v3
 kind: StagedGlobalNetworkPolicy
 metadata: {name: security.quarantine}
-spec: {tier: security, stagedAction: Delete, selector: all()}
+spec: {tier: security, stagedAction: Delete}
 """
 OF_KUBERNETES = """
 apiVersion: projectcalico.org/v3
