@@ -185,6 +185,15 @@ def test_chain_needs_what_it_names_and_holds_back_what_needs_it(world: World) ->
     assert world.put(above, USER, HOSTS) == [0, 0, 0]
 
 
+def test_members_of_a_set_of_100_000_come_and_go_by_themselves(world: World) -> None:
+    held = {parse_address(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"): b"" for n in range(100_000)}
+    assert world.apply(Put(HOSTS), PutMembers(HOSTS, held)) == [0, 0]
+    gone, new = parse_address("10.0.0.0"), parse_address("11.0.0.1")
+    assert world.apply(PutMembers(HOSTS, {new: b""}), DropMembers(HOSTS, {gone: b""})) == [0, 0]
+    found = world.driver.read().members["hosts"]
+    assert found.keys() == held.keys() - {gone} | {new}
+
+
 def test_verdict_needs_its_chain(world: World) -> None:
     other = PutMembers(HOSTS, {parse_address("10.0.0.1"): b""})
     assert world.apply(Put(DISPATCH), Put(HOSTS), ENTRY, other) == [0, 0, errno.ENOENT, 0]
