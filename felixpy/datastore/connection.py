@@ -109,6 +109,8 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             await self._leave(member, error)
             raise await self._explain(member, error) from None
+        except asyncio.InvalidStateError:  # what grpc says of a write to a stream that ended while nobody read from it
+            raise Unavailable(ConnectReason.UNREACHABLE, f"{member.endpoint}: the stream has ended") from None
         except asyncio.CancelledError:
             if is_cancelled_by_caller():
                 raise

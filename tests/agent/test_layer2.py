@@ -267,6 +267,11 @@ def test_without_etcd_nothing_moves_and_fail_over_works(world: World) -> None:
     first.agent.kill()
     os.kill(responder(first), signal.SIGKILL)
     eventually(lambda: world.answers() == second.name, within_s=5)
+    world.etcd.start()
+    said = f"default web.{second.name} {second.name} web eth0"
+    eventually(
+        lambda: felixctl(world, "get", "servicel2statuses")[1:] == [said], within_s=40, what="said when it can be"
+    )
 
 
 def test_an_address_follows_its_endpoints(world: World) -> None:

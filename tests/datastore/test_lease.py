@@ -32,6 +32,19 @@ async def test_a_lease_that_expired_during_an_outage_is_granted_anew(etcd: Etcd,
         await store.put(b"/t/a", b"1", new)
 
 
+async def test_a_lease_is_kept_over_a_restart_of_etcd_between_two_of_its_calls() -> None:
+    """The stream ends while nobody reads from it; a lease of 3 s is asked for every second."""
+    with Etcd() as own:
+        async with opened(own.url, deadline_s=1.0) as store:
+            lease = await store.lease(3)
+            await store.put(b"/t/a", b"1", lease.id)
+            await asyncio.sleep(0.5)
+            own.kill()
+            own.start()
+            await asyncio.sleep(8)
+            assert await store.get(b"/t/a") is not None
+
+
 async def test_several_leases_share_a_client(etcd_store: EtcdStore) -> None:
     first, second = await etcd_store.lease(5), await etcd_store.lease(5)
     await etcd_store.put(b"/t/1", b"", first.id)

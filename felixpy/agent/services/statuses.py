@@ -65,6 +65,7 @@ class ServiceStatuses:
         self._may_write = may_write
         self._nodes: set[Name] = set()
         self._written: dict[str, bytes] = {}
+        self._under = 0
         self._first = True
         self._changed = asyncio.Event()
 
@@ -86,10 +87,14 @@ class ServiceStatuses:
             await self._until_due(lease)
             await asyncio.sleep(GATHER_S)
             self._changed.clear()
+            if not self._may_write():
+                await asyncio.sleep(RETRY_S)
+                self._changed.set()
+                continue
             began = time.monotonic()
             try:
                 wanted = await self._derive()
-                if self._may_write() and (wanted or self._written):
+                if wanted or self._written:
                     if lease is None:
                         lease = await self._store.lease(LEASE_TTL_S)
                     await self._write(wanted, lease)
@@ -102,16 +107,11 @@ class ServiceStatuses:
 
     async def _until_due(self, lease: Lease | None) -> None:
         """Returns when something may have changed, or all is to be written again under another lease."""
-        if lease is None:
-            await self._changed.wait()
-            return
-        replaced = asyncio.ensure_future(lease.replaced(lease.id))
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait()), replaced]
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
+        if lease is not None:
+            waits.append(asyncio.ensure_future(lease.replaced(self._under)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if replaced.done():
-                self._written.clear()
-                self._first = True
         finally:
             for one in waits:
                 one.cancel()
@@ -140,13 +140,16 @@ class ServiceStatuses:
         return told
 
     async def _write(self, wanted: Mapping[str, bytes], lease: Lease) -> None:
+        if lease.id != self._under:
+            self._written.clear()
+            self._first, self._under = True, lease.id
         due: list[tuple[str, bytes | None]] = [(key, None) for key in self._written if key not in wanted]
         due += [(key, value) for key, value in wanted.items() if self._written.get(key) != value]
         fresh = set() if self._first else {key for key, _ in due if key in wanted and key not in self._written}
         events = await self._store.passing_lease(EVENT_TTL_S) if fresh else 0
         for start in range(0, len(due), AT_ONCE):
             some = due[start : start + AT_ONCE]
-            writes = [Write(key.encode(), value, lease.id if value is not None else 0) for key, value in some]
+            writes = [Write(key.encode(), value, self._under if value is not None else 0) for key, value in some]
             writes += [self._event(key, events) for key, _ in some if key in fresh]
             await self._store.transact([], writes)
             for key, value in some:
