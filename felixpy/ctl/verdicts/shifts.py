@@ -44,6 +44,8 @@ class Shifts:
             return True
         if any(self._is_rewritten(writer) for judge in one for writer in judge.writers()):
             return True
+        if not self._labels and not self._other_slices and all(judge.stage is None for judge in one):
+            return False
         return any(
             not isinstance(condition, Prefix) and self._is_moved(condition)
             for side in SIDES
