@@ -36,8 +36,12 @@ for number, (kind, host, port) in enumerate(flows):
         s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, sort)
     s.setblocking(False)
     s.connect_ex((host, 0 if kind == "icmp" else port))
-    if kind != "tcp":
-        s.send(data)
+    try:
+        if kind != "tcp":
+            s.send(data)
+    except PermissionError:  # the sender's own rules drop it
+        s.close()
+        continue
     waiting[s.fileno()] = number, kind, v6, s
     poll.register(s, select.POLLOUT if kind == "tcp" else select.POLLIN)
 end = time.monotonic() + wait
