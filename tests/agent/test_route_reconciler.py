@@ -77,6 +77,7 @@ STEPS = st.one_of(
     st.tuples(st.just("flushed"), st.booleans()),
     st.tuples(st.just("refused"), st.sampled_from(PREFIXES)),
     st.tuples(st.just("silent"), st.none()),
+    st.tuples(st.just("applied"), st.none()),
     st.tuples(st.just("restart"), st.booleans()),
 )
 
@@ -122,6 +123,8 @@ def test_what_is_there_is_what_is_wanted_whatever_happened(steps: list[tuple[str
             except OSError:
                 kernel.unreachable = False
             kernel.unreachable = False
+        elif verb == "applied":
+            routes.apply()
         elif verb == "restart":
             routes.apply()
             routes = fresh(kernel, wanted, bool(subject))

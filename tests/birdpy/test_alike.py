@@ -64,8 +64,13 @@ def paths(draw: st.DrawFn) -> bytes:
 
 
 def event_of(bodies: list[bytes]) -> bytes:
-    event = MESSAGES["TableEvent"](paths=[MESSAGES["Path"].FromString(body) for body in bodies])
-    return bytes(MESSAGES["WatchReply"](table=event).SerializeToString())
+    """By hand, since protobuf puts what it does not know, as the age, behind all that it knows."""
+    event = b"".join(b"\x12" + varint(len(body)) + body for body in bodies)
+    return b"\x1a" + varint(len(event)) + event
+
+
+def varint(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + varint(number >> 7)
 
 
 def one_by_one(replies: list[bytes]) -> list[dict[Key, Path | None]]:
@@ -96,6 +101,30 @@ def test_bytes_and_protobuf_tell_the_same(messages: list[list[bytes]]) -> None:
                 told[event.prefix, event.source] = None
         seen.append(told)
     assert seen == one_by_one(replies)
+
+
+def with_age(prefix: Prefix, attributes: dict[str, object], neighbor: str, age: int) -> bytes:
+    head = MESSAGES["Path"](nlri=WIRE.nlri(prefix), attributes=attribute_messages(prefix, attributes))
+    seconds = MESSAGES["Timestamp"](seconds=age).SerializeToString()
+    tail = MESSAGES["Path"](neighbor=neighbor).SerializeToString()
+    return bytes(head.SerializeToString() + bytes([0x1A, len(seconds)]) + seconds + tail)
+
+
+def test_what_differs_in_anything_but_age_is_told_apart() -> None:
+    kinds: list[tuple[dict[str, object], str]] = [
+        ({"next_hop": hop, "local_pref": local_pref, "communities": [community]}, neighbor)
+        for hop in ("10.0.0.2", "10.0.0.3")
+        for local_pref in (100, 101)
+        for community in (65535 << 16 | 6, 65535 << 16 | 7)
+        for neighbor in ("10.0.0.2", "10.0.0.3")
+    ]
+    alike = AlikePaths(lambda path: read_path(WIRE, MESSAGES["Path"].FromString(path)))
+    for age in (1, 2, 1_800_000_000):
+        hosts = [Prefix(b"\x0a\x40\x00" + bytes([number]), 32) for number in range(len(kinds))]
+        bodies = [with_age(host, *kind, age) for host, kind in zip(hosts, kinds, strict=True)]
+        events, _ = alike.read(event_of(bodies))
+        told = {event.prefixes[0]: (event.source, event.path) for event in events if isinstance(event, PathPut)}
+        assert told == dict(filter(None, (read_path(WIRE, MESSAGES["Path"].FromString(body)) for body in bodies)))
 
 
 @pytest.mark.parametrize("neighbor", ["10.0.0.2", "10.0.0.200"])
