@@ -132,7 +132,7 @@ def tiers_of(
     cluster: Cluster, labels: Mapping[str, str], way: str, counts: Callable[[Policy], bool] = for_workloads
 ) -> list[tuple[str, Tier, list[Policy]]]:
     """The tiers that have a policy for the endpoint and the direction; a tier that is not there is last and denies."""
-    chosen: dict[str, list[tuple[float, str, Table, Policy]]] = {}
+    chosen: dict[str, list[tuple[float, str, Policy]]] = {}
     for table in POLICY_TABLES:
         for name, policy in cluster[table].items():
             if not isinstance(policy, Policy) or not counts(policy):
@@ -140,13 +140,13 @@ def tiers_of(
             applies = policy.applies_ingress if way == "in" else policy.applies_egress
             if applies and compile_selector(policy.selector)(labels):
                 order = inf if policy.order is None else policy.order
-                chosen.setdefault(policy.tier, []).append((order, str(name), table, policy))
+                chosen.setdefault(policy.tier, []).append((order, f"{name.name}/{name.namespace}/{table}", policy))
     found = []
     for name, policies in chosen.items():
         stored = cluster[Table.TIER].get(Name("", name))
         tier = stored if isinstance(stored, Tier) else None
         order = inf if tier is None or tier.order is None else tier.order
-        ranked = [policy for *_, policy in sorted(policies, key=lambda one: one[:3])]
+        ranked = [policy for *_, policy in sorted(policies, key=lambda one: one[:2])]
         found.append(((tier is None, order, name), tier or Tier(None, TierDefault.DENY), ranked))
     return [(rank[2], tier, ranked) for rank, tier, ranked in sorted(found, key=lambda one: one[0])]
 
