@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from felixpy.status import BfdStatus, BgpStatus, KernelStatus, NodeStatus, SessionStatus
+from felixpy.status.answers import BfdStatus, BgpStatus, KernelStatus, NodeStatus, SessionStatus
 
 
 class FamilyKind(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from birdpy.l2.protocol import OwnedVip, Status
 from felixpy.agent.services.figures import AllocatorFigures, announced_family, answered_families
 from felixpy.metrics import derive_families
-from felixpy.status import BfdStatus, BgpStatus, MessagesStatus, NodeStatus, SessionStatus
+from felixpy.status.answers import BfdStatus, BgpStatus, MessagesStatus, NodeStatus, SessionStatus
 
 SENT, GOT = MessagesStatus(1, 2, 3, 4, 5, 15), MessagesStatus(11, 12, 13, 14, 15, 65)
 UP = SessionStatus(

@@ -17,19 +17,18 @@ from dataclasses import dataclass
 from felixpy.ctl.foreign import foreign_nodes
 from felixpy.datastore.model import Lease, Store
 from felixpy.resources.kinds import ASK_PREFIX, CALICO, KINDS
-from felixpy.status import (
+from felixpy.status.answers import (
     ASK_TTL_S,
     Ask,
     NodeStatus,
     Want,
     answers_prefix,
     ask_key,
-    find_unprogrammed,
     merge_answers,
-    missing_roles,
     parse,
     render,
 )
+from felixpy.status.problems import find_unprogrammed, missing_roles
 
 TIMEOUT_S = 3.0
 """How long a node may take to answer, where nobody says otherwise and the cluster is small."""

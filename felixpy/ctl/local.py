@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from felixpy.ctl.connect import RUN_DIR
-from felixpy.status import CONTROL_SOCKETS, ControlAnswer, ControlRequest, parse, render
+from felixpy.status.answers import CONTROL_SOCKETS, ControlAnswer, ControlRequest, parse, render
 
 TIMEOUT_S = 6.0
 

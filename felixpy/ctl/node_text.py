@@ -12,7 +12,8 @@ import msgspec
 
 from felixpy.ctl.cells import align_rows, count_words, format_duration, list_some
 from felixpy.ctl.manifests import Body, Json
-from felixpy.status import BgpStatus, NodeStatus, SessionStatus, find_problems
+from felixpy.status.answers import BgpStatus, NodeStatus, SessionStatus
+from felixpy.status.problems import find_problems
 
 NO_ANSWER = "no answer (frozen, down or unreachable; on the node: felixctl status --local)"
 NOTHING = "-"

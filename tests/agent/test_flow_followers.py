@@ -14,7 +14,7 @@ from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import ConnectReason, Unavailable
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion
 from felixpy.flows.sighting import Sighting
-from felixpy.status import Ask, answer_key, parse
+from felixpy.status.answers import Ask, answer_key, parse
 from tests.datastore.world import is_true
 from tests.fakes.kernel import FakeKernel
 from tests.flows.test_table import ipv4, ports

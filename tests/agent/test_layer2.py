@@ -23,7 +23,7 @@ from birdpy.l2.protocol import Ask, Status, parse_status, render_request
 from birdpy.process import listener_pid
 from felixpy.addresses import parse_address
 from felixpy.calc.announcing.layer2 import score_node
-from felixpy.status import control_socket
+from felixpy.status.answers import control_socket
 from tests.agent.node import PORT, Node, resource
 from tests.agent.test_observed import fetch
 from tests.support.etcd import Etcd

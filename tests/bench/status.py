@@ -17,7 +17,16 @@ from felixpy.datastore.client import open_store
 from felixpy.datastore.model import Store
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 from felixpy.resources.kinds import ASK_PREFIX
-from felixpy.status import Ask, BgpStatus, KernelStatus, NodeStatus, answer_key, parse, parse_ask_key, render
+from felixpy.status.answers import (
+    Ask,
+    BgpStatus,
+    KernelStatus,
+    NodeStatus,
+    answer_key,
+    parse,
+    parse_ask_key,
+    render,
+)
 from tests.agent.cluster import two_nodes
 from tests.agent.node import CALICO, resource
 from tests.support.etcd import Etcd

@@ -15,7 +15,7 @@ import pytest
 from felixpy.ctl.doctor.cluster import EtcdFacts, judge_cluster, judge_etcd
 from felixpy.ctl.doctor.finding import Level
 from felixpy.ctl.doctor.host import HostFacts, Listener, judge_host
-from felixpy.status import NodeStatus
+from felixpy.status.answers import NodeStatus
 from tests.ctl.conftest import FELIXCTL, run
 from tests.support.etcd import Etcd
 from tests.support.netns import Namespace

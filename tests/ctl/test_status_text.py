@@ -14,7 +14,7 @@ from felixpy.ctl.node_text import NO_ANSWER, render_nodes, render_problems, surv
 from felixpy.ctl.services.vips import NOT_DECIDED, derive_balance, derive_reach
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.kinds import grant_key
-from felixpy.status import (
+from felixpy.status.answers import (
     AnnouncedPrefix,
     Ask,
     BgpStatus,
@@ -26,15 +26,12 @@ from felixpy.status import (
     SilentPrefix,
     Want,
     control_socket,
-    find_problems,
-    find_unprogrammed,
-    find_unready,
     merge_answers,
-    missing_roles,
     parse,
     parse_ask_key,
     render,
 )
+from felixpy.status.problems import find_problems, find_unprogrammed, find_unready, missing_roles
 
 UP = SessionStatus("10.0.0.2", 64512, "Established", True, 60)
 DOWN = SessionStatus("10.0.0.3", 64512, "Active", False, 5, "hold timer expired")

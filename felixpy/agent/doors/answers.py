@@ -32,7 +32,7 @@ from felixpy.datastore.model import DatastoreError, Event, Store
 from felixpy.datastore.syncer import Phase, Syncer
 from felixpy.drivers.netlink.lookup import Outlet, find_outlets
 from felixpy.resources.resource import Broken
-from felixpy.status import (
+from felixpy.status.answers import (
     DETAILS_SHOWN,
     FAILURES_SHOWN,
     AnnouncedPrefix,

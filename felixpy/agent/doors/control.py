@@ -17,7 +17,7 @@ from felixpy.agent.settings import Settings
 from felixpy.cni.channel import listen
 from felixpy.datastore.syncer import Syncer
 from felixpy.flows.records import FlowsQuestion
-from felixpy.status import ControlAnswer, ControlRequest, control_socket, parse, render
+from felixpy.status.answers import ControlAnswer, ControlRequest, control_socket, parse, render
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from felixpy.agent.doors.http import NOT_FOUND, HttpServer, Page
 from felixpy.agent.listener import Listener
 from felixpy.calc.options import Options
 from felixpy.metrics import Family, FamilyKind, derive_families
-from felixpy.status import find_unready
+from felixpy.status.problems import find_unready
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -14,7 +14,7 @@ from typing import NoReturn
 from felixpy.agent.flows.watch import FlowWatch
 from felixpy.datastore.model import DatastoreError, Store, Unavailable
 from felixpy.flows.records import FlowsQuestion
-from felixpy.status import Ask, answer_key, render
+from felixpy.status.answers import Ask, answer_key, render
 
 PAUSE_S = 1.0
 MOST_FOLLOWED = 16

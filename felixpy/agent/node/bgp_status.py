@@ -22,7 +22,7 @@ from felixpy.resources.kinds import CALICO, KINDS, Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import NodeStatusWish
-from felixpy.status import BgpStatus, LearnedPrefix, NodeStatus, SessionStatus, Want
+from felixpy.status.answers import BgpStatus, LearnedPrefix, NodeStatus, SessionStatus, Want
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,14 @@ from birdpy.l2.protocol import ProtocolError, Status
 from felixpy.addresses import format_address
 from felixpy.calc.announcing.own_answers import find_own_answers
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
-from felixpy.status import DETAILS_SHOWN, AnsweredAddress, FrontendStatus, Layer2Status, SilentPrefix, Want
+from felixpy.status.answers import (
+    DETAILS_SHOWN,
+    AnsweredAddress,
+    FrontendStatus,
+    Layer2Status,
+    SilentPrefix,
+    Want,
+)
 
 if TYPE_CHECKING:
     from felixpy.agent.agent import AgentRole

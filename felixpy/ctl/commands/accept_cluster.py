@@ -9,7 +9,7 @@ import click
 
 from felixpy.ctl.connect import EXIT_FAILED, print_error
 from felixpy.ctl.local import ask_processes, run_dir_option
-from felixpy.status import ControlRequest
+from felixpy.status.answers import ControlRequest
 
 
 @click.command()

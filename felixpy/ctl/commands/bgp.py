@@ -13,7 +13,7 @@ from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.neighbours import find_names
 from felixpy.ctl.node_text import NO_ANSWER, NOTHING, render_sessions, survey_tree
 from felixpy.datastore.model import Store
-from felixpy.status import BgpStatus, KernelStatus, LearnedPrefix, Want
+from felixpy.status.answers import BgpStatus, KernelStatus, LearnedPrefix, Want
 
 _ROUTES = (Want.ANNOUNCED, Want.LEARNED, Want.TUNNELLED)
 

@@ -15,7 +15,7 @@ from felixpy.ctl.connect import EXIT_FAILED, print_warning, with_store
 from felixpy.datastore.model import Snapshot, Store
 
 if TYPE_CHECKING:
-    from felixpy.status import NodeStatus
+    from felixpy.status.answers import NodeStatus
 
 MOST_BROKEN = 5
 
@@ -129,7 +129,7 @@ def _explain_address(etcd: str | None, word: str, namespace: str) -> None:
     from felixpy.ctl.asking import Survey, survey
     from felixpy.ctl.services.address import PREFIXES, AddressView
     from felixpy.resources.kinds import Name
-    from felixpy.status import Want
+    from felixpy.status.answers import Want
 
     async def work(store: Store) -> tuple[Snapshot, Survey]:
         return await store.snapshot(PREFIXES), await survey(store, (), (Want.ANNOUNCED, Want.SERVED))

@@ -14,7 +14,7 @@ import click
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
 from felixpy.ctl.local import ask_processes, run_dir_option
 from felixpy.flows.records import FlowsQuestion
-from felixpy.status import ControlRequest
+from felixpy.status.answers import ControlRequest
 
 if TYPE_CHECKING:
     from felixpy.ctl.explain.staged import Otherwise

@@ -12,7 +12,7 @@ from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.node_text import NO_ANSWER, NOTHING
 from felixpy.ctl.services.vips import PREFIXES, Balance, Reach, ServiceAddress, derive_balance
 from felixpy.datastore.model import Snapshot, Store
-from felixpy.status import Want
+from felixpy.status.answers import Want
 
 
 @click.command()

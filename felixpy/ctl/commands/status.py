@@ -23,7 +23,7 @@ from felixpy.ctl.node_text import (
     survey_tree,
 )
 from felixpy.datastore.model import Store
-from felixpy.status import ControlRequest, merge_answers
+from felixpy.status.answers import ControlRequest, merge_answers
 
 
 @click.command()

@@ -14,7 +14,7 @@ from felixpy.ctl.services.text import render_service, render_services, services_
 from felixpy.ctl.services.view import PREFIXES, Facts, read_facts
 from felixpy.datastore.model import Snapshot, Store
 from felixpy.resources.kinds import Name
-from felixpy.status import Want
+from felixpy.status.answers import Want
 
 
 @click.command()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from felixpy.ctl.applying.overlaps import Claimed, overlapping
 from felixpy.ctl.doctor.finding import Finding, Level
 from felixpy.ctl.node_text import NO_ANSWER, find_disagreements
-from felixpy.status import NodeStatus, find_problems
+from felixpy.status.answers import NodeStatus
+from felixpy.status.problems import find_problems
 
 SLOW_MS = 50.0
 """More than this for a linearised read, and leases and policy lag (etcd's own guide: disks under 10 ms)."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from felixpy.ctl.explain.flow import Flow
 from felixpy.ctl.manifests import Json
 from felixpy.dataplane.chains.report import effect_of
-from felixpy.status import NodeStatus
+from felixpy.status.answers import NodeStatus
 
 
 def counting_chains(flows: Iterable[Flow]) -> dict[str, frozenset[str]]:

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from felixpy.ctl.asking import list_nodes, usual_timeout_s
 from felixpy.datastore.model import Event, Lease, Store
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion
-from felixpy.status import ASK_TTL_S, Ask, answers_prefix, ask_key, parse, render
+from felixpy.status.answers import ASK_TTL_S, Ask, answers_prefix, ask_key, parse, render
 
 NO_ANSWER = "no answer"
 

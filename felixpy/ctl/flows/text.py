@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from felixpy.ctl.manifests import Body
 from felixpy.flows.records import FlowRecord, FlowsAnswer
 from felixpy.resources.scalars import PROTOCOLS
-from felixpy.status import render
+from felixpy.status.answers import render
 
 if TYPE_CHECKING:
     from felixpy.ctl.explain.staged import Otherwise

@@ -19,7 +19,7 @@ from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import AddressPool
 from felixpy.resources.tables import Decoded
-from felixpy.status import NodeStatus
+from felixpy.status.answers import NodeStatus
 
 PREFIXES = (*SERVICE_PREFIXES, POOLS.prefix.encode())
 Nodes = Mapping[str, NodeStatus | None]

@@ -18,7 +18,7 @@ from felixpy.ctl.services.view import (
 )
 from felixpy.ctl.services.vips import Reach
 from felixpy.resources.service_types import PortUse, ServicePort
-from felixpy.status import NodeStatus
+from felixpy.status.answers import NodeStatus
 
 NOTHING = "-"
 Nodes = Mapping[str, NodeStatus | None]

@@ -20,7 +20,7 @@ from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
 from felixpy.resources.tables import Decoded, Ref
-from felixpy.status import NodeStatus
+from felixpy.status.answers import NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 _SLICES = BY_TYPE["discovery.k8s.io/v1", "EndpointSlice"], BY_TYPE["v1", "Endpoints"]

@@ -21,7 +21,7 @@ from felixpy.resources.service_types import AddressPool, AddressRange, Grant, Se
 from felixpy.resources.services import last_address
 from felixpy.resources.tables import Decoded, Table
 from felixpy.resources.types import IpPool
-from felixpy.status import BgpStatus, NodeStatus
+from felixpy.status.answers import BgpStatus, NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
