@@ -180,7 +180,9 @@ def test_a_kubernetes_policy(scene: Scene) -> None:
 
 def put_core(node: Node, plural: str, name: str, labels: dict[str, str], **body: Any) -> None:
     """Writes an object of Kubernetes' core group in (or as) namespace default."""
-    node.etcd.put(f"{OURS}/core/v1/{plural}/{name}", {"metadata": {"name": name, "labels": labels}, **body})
+    namespace, _, own = name.rpartition("/")
+    metadata = {"name": own, "labels": labels, **({"namespace": namespace} if namespace else {})}
+    node.etcd.put(f"{OURS}/core/v1/{plural}/{name}", {"metadata": metadata, **body})
 
 
 def run_by_kubernetes(pod: Pod) -> None:

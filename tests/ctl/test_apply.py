@@ -304,12 +304,14 @@ def test_many_objects_in_a_few_transactions(felixctl: Felixctl, store: Etcd) -> 
 
 
 def test_an_object_too_large_for_etcd_is_refused_by_itself(felixctl: Felixctl, store: Etcd) -> None:
-    large = SERVICE.replace("name: svc", f"name: large, annotations: {{text: {'x' * 2_000_000}}}")
+    nets = ", ".join(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(120_000))
+    head = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: large}"
+    large = f"{head}, spec: {{nets: [{nets}]}}}}\n"
 
     answer = felixctl("apply", "-f", "-", stdin=f"{large}---\n{SERVICE}")
 
-    assert (answer.code, answer.lines) == (1, ["Service default/large refused", "Service default/svc created"])
-    assert "Service default/large: " in answer.err
+    assert (answer.code, answer.lines) == (1, ["GlobalNetworkSet large refused", "Service default/svc created"])
+    assert "GlobalNetworkSet large: " in answer.err
     assert "too large" in answer.err
 
 
@@ -568,7 +570,10 @@ spec: {myASN: 64512, peerASN: 64513, peerAddress: 10.0.0.1, password: PASSWORD}
     assert felixctl("apply", "-f", "-", stdin=peer.replace("PASSWORD", "first")).code == 0
     said = felixctl("diff", "-f", "-", stdin=peer.replace("PASSWORD", "second"))
     assert said.code == 1
-    assert said.lines == ["BGPPeer metallb-system/tor: what is not shown of it would be another"]
+    assert said.lines == [
+        "BGPPeer metallb-system/tor: what is not shown of it would be another",
+        "No pair of endpoints fares otherwise.",
+    ]
     assert felixctl("diff", "-f", "-", stdin=peer.replace("PASSWORD", "first")).out == ""
 
 
