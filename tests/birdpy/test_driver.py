@@ -83,8 +83,8 @@ async def test_what_a_neighbour_has_been_told_is_what_its_export_policy_lets_by(
     async def told(router: Router, *prefixes: Prefix) -> bool:
         return await driver.read_told(router.address, (BLOCK, OTHER, THIRD, BLOCK6)) == set(prefixes)
 
-    await eventually_async(lambda: told(star.b, BLOCK, BLOCK6))
-    await eventually_async(lambda: told(star.c, BLOCK, OTHER, BLOCK6))
+    await eventually_async(lambda: told(star.b, BLOCK, BLOCK6), 30)
+    await eventually_async(lambda: told(star.c, BLOCK, OTHER, BLOCK6), 30)
     await make_so(driver, star.intent(star.a, OTHER, policy=policy))
     await eventually_async(lambda: told(star.b))
     await eventually_async(lambda: told(star.c, OTHER))
