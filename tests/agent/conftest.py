@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
 from tests.agent.node import Node, Pod
+from tests.agent.sandbox import MakeSandbox, Sandbox
+from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
 
@@ -36,3 +39,16 @@ def scene(node: Node) -> Scene:
     node.agent.start()
     eventually(lambda: a.reaches(b) and a.reaches(b, 1), within_s=30, what="a reaches b")
     return Scene(node, a, b)
+
+
+@pytest.fixture
+def sandbox(node: Node) -> Iterator[MakeSandbox]:
+    """Makes sandboxes, which are deleted as a runtime does it."""
+    with ExitStack() as stack:
+
+        def make(name: str, namespace: str = "") -> Sandbox:
+            made = Sandbox(node, name, stack.enter_context(Namespace.create("s")), namespace)
+            stack.callback(made.call, "DEL")
+            return made
+
+        yield make

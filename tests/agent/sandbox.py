@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,3 +91,7 @@ def call_plugin(
         timeout=90,
     )
     return Said(done.returncode, json.loads(done.stdout or "{}"))
+
+
+MakeSandbox = Callable[..., Sandbox]
+"""Of a container's name and, where it runs a pod, its namespace."""

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 
 from tests.agent.node import CALICO, Json, Node, resource
-from tests.agent.sandbox import NETWORK, Sandbox, call_plugin
-from tests.support.netns import Namespace
+from tests.agent.sandbox import NETWORK, MakeSandbox, Sandbox, call_plugin
 from tests.support.packets import ping_ok
 from tests.support.wait import eventually
 
 OURS = "/felixpy/resources/core/v1"
-MakeSandbox = Callable[..., Sandbox]
 NO_ADDRESS, TRY_AGAIN, NOT_AS_WIRED, INVALID_CONFIG = 100, 11, 101, 7
 
 
@@ -47,19 +44,6 @@ def node() -> Iterator[Node]:
         made.agent.start()
         eventually(lambda: call_plugin(made, "STATUS", "", None, "", {}).exit_status == 0)
         yield made
-
-
-@pytest.fixture
-def sandbox(node: Node) -> Iterator[MakeSandbox]:
-    """Makes sandboxes, which are deleted as a runtime does it."""
-    with ExitStack() as stack:
-
-        def make(name: str, namespace: str = "") -> Sandbox:
-            made = Sandbox(node, name, stack.enter_context(Namespace.create("s")), namespace)
-            stack.callback(made.call, "DEL")
-            return made
-
-        yield make
 
 
 def test_two_containers_of_a_network_reach_each_other_at_once(node: Node, sandbox: MakeSandbox) -> None:

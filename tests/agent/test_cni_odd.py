@@ -6,19 +6,18 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
 from tests.agent.node import CALICO, Node, resource
-from tests.agent.sandbox import Sandbox, call_plugin
+from tests.agent.sandbox import MakeSandbox, call_plugin
 from tests.support.netns import Namespace
 from tests.support.packets import ping_ok
 from tests.support.wait import eventually
 
 INVALID_ENVIRONMENT, IO, UNKNOWN_CONTAINER, TRY_AGAIN = 4, 5, 3, 11
 BLOCKS, HANDLES = "/calico/ipam/v2/assignment/", "/calico/ipam/v2/handle/"
-MakeSandbox = Callable[..., Sandbox]
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +30,6 @@ def node() -> Iterator[Node]:
         made.agent.start()
         eventually(lambda: call_plugin(made, "STATUS", "", None, "", {}).exit_status == 0)
         yield made
-
-
-@pytest.fixture
-def sandbox(node: Node) -> Iterator[MakeSandbox]:
-    """Makes sandboxes, which are deleted as a runtime does it."""
-    with ExitStack() as stack:
-
-        def make(name: str, namespace: str = "") -> Sandbox:
-            made = Sandbox(node, name, stack.enter_context(Namespace.create("s")), namespace)
-            stack.callback(made.call, "DEL")
-            return made
-
-        yield make
 
 
 def left(node: Node) -> dict[str, list[str]]:
