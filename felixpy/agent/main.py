@@ -59,8 +59,8 @@ async def _serve(settings: Settings) -> int:
 
 def _explain(error: Exception) -> list[str]:
     """What a person can act on, in words; nothing for what only a programmer can."""
+    from felixpy.agent.exclusive import AlreadyRunning
     from felixpy.agent.node.identity import NameTaken
-    from felixpy.agent.process import AlreadyRunning
     from felixpy.datastore.local import LocalEtcdError
     from felixpy.datastore.remembered import MemoryBroken
     from felixpy.kube.access import AccessError

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from felixpy.agent.process import _Process
+from felixpy.agent.process import Process
 from felixpy.agent.settings import Role, Settings
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY
 from felixpy.datastore.memory import MemoryStore
@@ -37,7 +37,7 @@ async def test_an_empty_datastore_is_initialised_at_the_second_try(tmp_path: Pat
         return process._syncer.state.phase is Phase.IN_SYNC
 
     async with asyncio.TaskGroup() as group:
-        process = _Process(settings, store, group)
+        process = Process(settings, store, group)
         running = group.create_task(process.run())
         await eventually_async(in_sync)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-from felixpy.agent.doors.answers import StatusReader
+from felixpy.agent.doors.status import StatusReader
 from felixpy.agent.node.bgp_status import NodeStatusWriter
 from felixpy.agent.settings import parse_settings
 from felixpy.datastore.memory import MemoryStore

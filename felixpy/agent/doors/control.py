@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 
-from felixpy.agent.doors.answers import StatusReader
+from felixpy.agent.doors.status import StatusReader
 from felixpy.agent.settings import Settings
 from felixpy.cni.channel import listen
 from felixpy.datastore.syncer import Syncer

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from felixpy.agent.doors.answers import StatusReader
 from felixpy.agent.doors.http import NOT_FOUND, HttpServer, Page
+from felixpy.agent.doors.status import StatusReader
 from felixpy.agent.listener import Listener
 from felixpy.calc.options import Options
 from felixpy.metrics import Family, FamilyKind, derive_families

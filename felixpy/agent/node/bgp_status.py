@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from felixpy.agent.doors.answers import StatusReader
+from felixpy.agent.doors.status import StatusReader
 from felixpy.datastore.model import DatastoreError, Expect, Store, Write
 from felixpy.resources.kinds import CALICO, KINDS, Name
 from felixpy.resources.resource import Resource

@@ -7,12 +7,18 @@ Source: metallb internal/allocator/stats.go, internal/layer2/stats.go, speaker/m
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from birdpy.l2.protocol import OwnedVip, Status
 from felixpy.addresses import Address, Prefix, format_address, mask_address
+from felixpy.calc.announcing.announcements import Why
 from felixpy.controllers.pool_status import PoolCount
 from felixpy.metrics import Family, FamilyKind
 from felixpy.resources.service_types import Grant
+
+if TYPE_CHECKING:
+    from felixpy.agent.routing.role import RoutingRole
+    from felixpy.agent.services.layer2 import Layer2Role
 
 _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
     ("addresses_in_use_total", "Addresses of a pool that are held", lambda one: one.held4 + one.held6),
@@ -51,6 +57,29 @@ def announced_family(
     }
     words = "Addresses of Services that this node announces"
     return Family("metallb_speaker_announced", words, labels=("service", "protocol", "node", "ip"), rows=rows)
+
+
+class AnnouncedFigures:
+    """What the roles of this process announce, as a source of figures."""
+
+    def __init__(
+        self,
+        node: str,
+        grants: Callable[[], Collection[Grant]],
+        routing: RoutingRole | None,
+        layer2: Layer2Role | None,
+    ) -> None:
+        self._node = node
+        self._grants = grants
+        self._routing = routing
+        self._layer2 = layer2
+
+    def families(self) -> list[Family]:
+        """`announced_family` as of now."""
+        made = self._routing.announce.announcements.values() if self._routing is not None else ()
+        prefixes = [one.prefix for one in made if one.why is Why.SERVICE]
+        answered = self._layer2.answered if self._layer2 is not None else frozenset[Address]()
+        return [announced_family(self._node, self._grants(), prefixes, answered)]
 
 
 _ANSWERS: tuple[tuple[str, str, Callable[[OwnedVip], int]], ...] = (
