@@ -1,6 +1,6 @@
-"""What a runtime configures: the network configuration (JSON) and CNI_ARGS, parsed and checked.
+"""What a runtime configures: the network configuration (JSON), parsed and checked.
 
-Pure. Foreign bytes → NetConf, PodArgs; each error says the field. Fields that are not read here are passed over.
+Pure. Foreign bytes → NetConf; each error says the field. Fields that are not read here are passed over.
 Source: CNI specification 1.1.0 and its conventions (CONVENTIONS.md); Calico's cni-plugin/pkg/types/types.go.
 """
 
@@ -25,7 +25,6 @@ _IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{IDENTIFIER_MAX - 1}}}"
 IPAM_TYPES = ("", "calico-ipam", "felixpy-cni")
 KUBERNETES = "k8s"
 """policy.type of Calico's configurations: labels and annotations are the Pod's."""
-_DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _IFNAME = re.compile(r"[^\s/:\0]{1,15}", re.ASCII)
 
 
@@ -84,20 +83,6 @@ class NetConf:
     dns: Dns | None = None
     previous: PreviousResult | None = None
     valid_attachments: frozenset[tuple[str, str]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PodArgs:
-    """The pod that CNI_ARGS name (both empty without an orchestrator), and what is asked for by `IP=` and `MAC=`.
-
-    `uid` tells the pod from an earlier one of its name; "" where the runtime does not say.
-    """
-
-    namespace: str = ""
-    pod: str = ""
-    uid: str = ""
-    address: Address | None = None
-    mac: bytes = b""
 
 
 class _Ipam(msgspec.Struct):
@@ -273,36 +258,6 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     if not _IDENTIFIER.fullmatch(conf.name):
         raise CniError(Code.INVALID_CONFIG, f"name {conf.name!r} is no network name")
     return conf
-
-
-def parse_args(text: str) -> PodArgs:
-    """The pairs of CNI_ARGS that matter here; others are passed over, as IgnoreUnknown asks.
-
-    Raises  CniError INVALID_ENVIRONMENT.
-    """
-    pairs: dict[str, str] = {}
-    for pair in filter(None, text.split(";")):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {pair!r} is no pair")
-        pairs[name] = value
-    namespace, pod = pairs.get("K8S_POD_NAMESPACE", ""), pairs.get("K8S_POD_NAME", "")
-    if not (namespace and pod):
-        namespace = pod = ""  # podman gives the name of a plain container as K8S_POD_NAME
-    for name in filter(None, (namespace, pod)):
-        if not _DNS_1123.fullmatch(name):
-            raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {name!r} is no Kubernetes name")
-    address = None
-    if pairs.get("IP"):
-        try:
-            address = parse_address(pairs["IP"])
-        except ValueError as error:
-            raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IP: {error}") from None
-    try:
-        mac = parse_mac("CNI_ARGS: MAC", pairs["MAC"]) if pairs.get("MAC") else b""
-    except CniError as error:
-        raise CniError(Code.INVALID_ENVIRONMENT, error.message) from None
-    return PodArgs(namespace, pod, pairs.get("K8S_POD_UID", "") if pod else "", address, mac)
 
 
 def parse_asked_addresses(field: str, texts: Sequence[str]) -> tuple[Address, ...]:

@@ -22,16 +22,15 @@ from felixpy.cni.errors import CniError, Code
 from felixpy.cni.netconf import (
     SUPPORTED_VERSIONS,
     NetConf,
-    PodArgs,
     PublishedPort,
     is_identifier,
     is_ifname,
-    parse_args,
     parse_asked_addresses,
     parse_mac,
     parse_name,
     parse_netconf,
 )
+from felixpy.cni.pod_args import PodArgs, parse_args
 from felixpy.cni.wire import Request
 from felixpy.dataplane.objects import Sysctl
 from felixpy.dataplane.pod import PodLink, PodWiring

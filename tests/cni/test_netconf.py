@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address
 from felixpy.cni.errors import CniError, Code
-from felixpy.cni.netconf import Dns, PodArgs, parse_args, parse_netconf
+from felixpy.cni.netconf import Dns, parse_netconf
+from felixpy.cni.pod_args import PodArgs, parse_args
 
 
 def conf(**fields: object) -> bytes:
