@@ -13,6 +13,7 @@ from sys import byteorder
 from typing import assert_never
 
 from felixpy.addresses import Prefix, format_address, version_of
+from felixpy.dataplane.aging import WHOLES, owner_numbers, parse_part
 from felixpy.dataplane.chains.causes import TEXT_BYTES
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Set, SetType
 from felixpy.dataplane.rules import (
@@ -65,17 +66,21 @@ DIGEST_BYTES = 8
 ENCODING = 1
 """Part of every digest: a new number has the rules of an older encoder written anew."""
 COMMENT_BYTES = 120
-AGING_MOST = 65536
-"""Members of a set that ages: a flood of sources must not take the kernel's memory."""
+AGING_MOST = 262144
+"""Members of the sets that age, of a family: a flood of sources must not take the kernel's memory."""
 LOG_PREFIX_BYTES = 127
 """NF_LOG_PREFIXLEN less its NUL (linux/netfilter/nf_log.h)."""
 
 _PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 _FAMILY = {4: "ip", 6: "ip6"}
-_SLOT_KEYS = {
-    SetType.NODE_PORT_SLOT: "meta l4proto . th dport . numgen random mod 2",
-    SetType.IPV4_PORT_SLOT: "ip daddr . meta l4proto . th dport . numgen random mod 2",
-    SetType.IPV6_PORT_SLOT: "ip6 daddr . meta l4proto . th dport . numgen random mod 2",
+_NUMBER = "numgen random mod 2"
+_TYPEOF_KEYS = {
+    SetType.IPV4_OWNER: f"ip saddr . {_NUMBER} . {_NUMBER}",
+    SetType.IPV6_OWNER: f"ip6 saddr . {_NUMBER} . {_NUMBER}",
+    SetType.OWNER_SLOT: f"{_NUMBER} . {_NUMBER} . {_NUMBER}",
+    SetType.NODE_PORT_SLOT: f"meta l4proto . th dport . {_NUMBER}",
+    SetType.IPV4_PORT_SLOT: f"ip daddr . meta l4proto . th dport . {_NUMBER}",
+    SetType.IPV6_PORT_SLOT: f"ip6 daddr . meta l4proto . th dport . {_NUMBER}",
 }
 _SLOT_DATA = {
     DataType.IPV4_PORT: "ip daddr . th dport",
@@ -108,7 +113,8 @@ def render_table(
     chains: Iterable[Chain], sets: Iterable[Set], members: Mapping[str, Members], table: str = TABLE
 ) -> str:
     """The whole table, sorted by name: sets with their members, then chains."""
-    blocks = [_render_set(it, members.get(it.name, {})) for it in sorted(sets, key=lambda it: it.name)]
+    whole = {it.name: it for it in map(_whole_of, sets)}
+    blocks = [_render_set(whole[name], members.get(name, {})) for name in sorted(whole)]
     blocks += [_render_chain(it) for it in sorted(chains, key=lambda it: it.name)]
     return f"table inet {table} {{\n" + "\n".join(blocks) + "}\n"
 
@@ -161,7 +167,7 @@ def _render_match(match: Match) -> str:
         case SetHas(ports=True):
             return f"{_endpoint(match.version, match.side)} {_not(match.negate)}@{match.set_name}"
         case SetHas():
-            return f"{_address(match.version, match.side)} {_not(match.negate)}@{match.set_name}"
+            return _in_set(match.version, match.side, match.set_name, _not(match.negate))
         case PortIn():
             texts = [f"{low}-{high}" if high > low else f"{low}" for low, high in distinct_ranges(match)]
             return f"th {_port(match.side)} {_not(match.negate)}{_one_or_set(texts)}"
@@ -181,8 +187,8 @@ def _render_match(match: Match) -> str:
         case ServiceKnown():
             return f"{_endpoint(match.version, 'destination')} {_not(match.negate)}@{match.set_name}"
         case SourceSlotIn():
-            texts = [str(slot) for slot in match.slots]
-            return f"jhash {_address(match.version, 'source')} mod {match.count} seed 0x0 {_one_or_set(texts)}"
+            slot = f"jhash {_address(match.version, 'source')} mod {match.count} seed 0x0"
+            return f"{_owner(match.owner)} . {slot} @{match.set_name}"
         case Hairpin():
             family = _FAMILY[match.version]
             return f"{family} saddr . {family} daddr @{match.set_name}"
@@ -230,7 +236,8 @@ def _render_action(action: Action) -> str:
             where = address if version_of(action.address) == 4 else f"[{address}]"
             return f"dnat {_FAMILY[version_of(action.address)]} to {where}:{action.port}"
         case Remember():
-            return f"update @{action.set_name} {{ {_address(action.version, 'source')} timeout {action.timeout_s}s }}"
+            key, at = _member_of(action.version, "source", action.set_name)
+            return f"update @{at} {{ {key} timeout {action.timeout_s}s }}"
         case MapDestination():
             family = _FAMILY[action.version]
             return f"dnat {family} to {family} daddr map @{action.map_name}"
@@ -243,6 +250,28 @@ def _render_action(action: Action) -> str:
             return f"meta l4proto {{ tcp, udp, sctp }} dnat {_FAMILY[action.version]} to {key} map @{action.map_name}"
         case _:
             assert_never(action)
+
+
+def _in_set(version: int, side: Side, name: str, negation: str) -> str:
+    key, at = _member_of(version, side, name)
+    return f"{key} {negation}@{at}"
+
+
+def _member_of(version: int, side: Side, name: str) -> tuple[str, str]:
+    """The key of a packet's address in a set of addresses, and the set that has it."""
+    part = parse_part(name)
+    if part is None:
+        return _address(version, side), name
+    return f"{_address(version, side)} . {_owner(part.owner)}", WHOLES[part.version].name
+
+
+def _owner(owner: bytes) -> str:
+    return " . ".join(f"numgen random mod 1 offset {number}" for number in owner_numbers(owner))
+
+
+def _whole_of(it: Set) -> Set:
+    part = parse_part(it.name)
+    return it if part is None else WHOLES[part.version]
 
 
 def _render_nets(match: NetIn) -> str:
@@ -281,8 +310,8 @@ def _render_set_mark(action: SetMark) -> str:
 
 def _render_set(it: Set, members: Members) -> str:
     kind = "map" if it.data is not DataType.NONE else "set"
-    if it.type in _SLOT_KEYS:
-        declared = f"typeof {_SLOT_KEYS[it.type]}" + (f" : {_SLOT_DATA[it.data]}" if it.data in _SLOT_DATA else "")
+    if it.type in _TYPEOF_KEYS:
+        declared = f"typeof {_TYPEOF_KEYS[it.type]}" + (f" : {_SLOT_DATA[it.data]}" if it.data in _SLOT_DATA else "")
     else:
         declared = f"type {it.type}" + (f" : {it.data}" if it.data is not DataType.NONE else "")
     lines = [f"\t{kind} {it.name} {{", f"\t\t{declared}"]
@@ -328,8 +357,16 @@ def render_key(it: Set, key: bytes) -> str:
             return _render_endpoint_key(key)
         case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT | SetType.NODE_PORT_SLOT:
             return f"{_render_endpoint_key(key[:-4])} . {int.from_bytes(key[-4:], byteorder)}"
+        case SetType.IPV4_OWNER | SetType.IPV6_OWNER:
+            return f"{format_address(key[:-8])} . {_render_numbers(key[-8:])}"
+        case SetType.OWNER_SLOT:
+            return _render_numbers(key)
         case _:
             assert_never(it.type)
+
+
+def _render_numbers(key: bytes) -> str:
+    return " . ".join(str(int.from_bytes(key[at : at + 4], byteorder)) for at in range(0, len(key), 4))
 
 
 def _render_endpoint_key(key: bytes) -> str:

@@ -224,6 +224,9 @@ class SetType(StrEnum):
     IPV6_PORT_SLOT = "ipv6_addr . inet_proto . inet_service . mark"
     NODE_PORT = "inet_proto . inet_service"
     NODE_PORT_SLOT = "inet_proto . inet_service . mark"
+    IPV4_OWNER = "ipv4_addr . mark . mark"
+    IPV6_OWNER = "ipv6_addr . mark . mark"
+    OWNER_SLOT = "mark . mark . mark"
     INTERFACE = "ifname"
 
 

@@ -163,12 +163,15 @@ class ServiceKnown:
 class SourceSlotIn:
     """The hash of the source address, modulo `count`, is one of `slots` (ordered, not empty): the same on every node.
 
-    nft `jhash` with seed 0; iptables has a hash of its own.
+    The named set holds `owner` (8 bytes) with each of them. nft `jhash` with seed 0; iptables has a hash of its own,
+    and no use for the set.
     """
 
     version: Literal[4, 6]
     count: int
     slots: tuple[int, ...]
+    set_name: str
+    owner: bytes
 
 
 @dataclass(frozen=True, slots=True)

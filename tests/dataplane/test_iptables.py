@@ -102,7 +102,7 @@ def test_affinity_is_a_set_of_clients_and_else_the_group_that_the_source_is_in()
     assert text(tcp, action=to, place=nat) == ["-p 6 -j DNAT --to-destination 10.0.0.1:80"]
     assert text(tcp, action=to, place=Place(6, Table.NAT)) == []
     cluster, mark = "-m cluster --cluster-total-nodes", "-j MARK --set-xmark"
-    assert text(SourceSlotIn(4, 64, (0, 5)), place=nat)[1:3] == [
+    assert text(SourceSlotIn(4, 64, (0, 5), "client-slots", bytes(8)), place=nat)[1:3] == [
         f"{cluster} 32 --cluster-local-node 1 --cluster-hash-seed 0x1"
         f" {cluster} 2 --cluster-local-node 1 --cluster-hash-seed 0x2 {mark} 0x400000/0x400000",
         f"{cluster} 32 --cluster-local-node 3 --cluster-hash-seed 0x1"
@@ -113,7 +113,10 @@ def test_affinity_is_a_set_of_clients_and_else_the_group_that_the_source_is_in()
 def test_any_number_of_slots_that_backends_are_given_has_a_form() -> None:
     nat, count = Place(4, Table.NAT), 64
     while count <= 65536:
-        found = {text(SourceSlotIn(4, count, (slot,)), place=nat)[1] for slot in (0, 1, count // 2, count - 1)}
+        found = {
+            text(SourceSlotIn(4, count, (slot,), "client-slots", bytes(8)), place=nat)[1]
+            for slot in (0, 1, count // 2, count - 1)
+        }
         assert len(found) == 4
         count *= 2
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from felixpy.addresses import parse_address
+from felixpy.dataplane.aging import WHOLES, Part, owner_numbers
 from felixpy.dataplane.nftables import TABLE, chain_digests
 from felixpy.dataplane.objects import (
     BaseHook,
@@ -300,6 +302,46 @@ class _Interrupted(NetlinkSocket):
             self._done = True
             self._namespace.run("nft", "delete", "set", "inet", TABLE, "hosts")
         return super().dump(kind, body)
+
+
+ONE, OTHER, STRAY = (Part(4, digits * 8) for digits in (b"\x01", b"\xfe", b"\x77"))
+
+
+def learn(namespace: Namespace, part: Part, *clients: str) -> None:
+    """Puts clients where a rule would have put them."""
+    numbers = " . ".join(map(str, owner_numbers(part.owner)))
+    members = ", ".join(f"{client} . {numbers} timeout 1h" for client in clients)
+    namespace.run("nft", "add", "element", "inet", TABLE, WHOLES[4].name, f"{{ {members} }}")
+
+
+def clients(namespace: Namespace) -> set[str]:
+    """Which clients are known, and whose."""
+    shown = json.loads(namespace.run("nft", "-j", "list", "set", "inet", TABLE, WHOLES[4].name))
+    members = (one["elem"]["val"]["concat"] for one in shown["nftables"][1]["set"].get("elem", ()))
+    return {f"{client} {first:#x}" for client, first, _ in members}
+
+
+def test_sets_that_age_are_parts_of_one_and_each_goes_with_its_own_members(
+    driver: NftDriver, namespace: Namespace
+) -> None:
+    wanted = [ONE.set, OTHER.set]
+    assert apply(driver, *put(*wanted)) == [None, None]
+    assert namespace.run("nft", "list", "sets").count("\tset ") == 1
+    learn(namespace, ONE, "10.0.0.1", "10.0.0.2")
+    learn(namespace, OTHER, "10.0.0.1")
+    assert apply(driver, *drop(ONE.set)) == [None]
+    assert clients(namespace) == {"10.0.0.1 0xfefefefe"}
+    assert apply(driver, *put(ONE.set), *drop(ONE.set)) == [None, None]
+
+
+def test_after_a_restart_parts_that_nobody_wants_any_more_go(driver: NftDriver, namespace: Namespace) -> None:
+    apply(driver, *put(ONE.set))
+    learn(namespace, ONE, "10.0.0.1")
+    learn(namespace, STRAY, *(f"10.1.{high}.{low}" for high in range(4) for low in range(250)))
+    seen = driver.read([ONE.set.key, OTHER.set.key]).objects
+    assert seen == {part.set.key: part.set for part in (ONE, OTHER, STRAY)}, "what is wanted is there with the whole"
+    assert apply(driver, *drop(STRAY.set)) == [None]
+    assert clients(namespace) == {"10.0.0.1 0x1010101"}
 
 
 def test_a_set_that_goes_during_the_read_takes_nothing_else_with_it(driver: NftDriver, namespace: Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from sys import byteorder
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address, parse_prefix
+from felixpy.dataplane.aging import Part, encode_owner
 from felixpy.dataplane.nftables import render_table
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Put, PutMembers, Set, SetType
 from felixpy.dataplane.rules import (
@@ -56,6 +58,7 @@ from felixpy.drivers.netlink.nft import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.support.netns import Namespace
 
+OWNER = bytes.fromhex("0102030405fffefd")
 PREROUTING = BaseHook("filter", "prerouting", -300)
 FORWARD = BaseHook("filter", "forward", 0, "drop")
 NAT = BaseHook("nat", "prerouting", -100)
@@ -81,8 +84,12 @@ def target(address: str, port: int) -> bytes:
 SETS: Mapping[Set, Members] = {
     Set("s4", SetType.IPV4): {parse_address("10.0.0.1"): b"", parse_address("10.0.0.2"): b""},
     Set("s6", SetType.IPV6): {parse_address("fd00::1"): b""},
-    Set("stay4", SetType.IPV4, ages=True): {},
-    Set("stay6", SetType.IPV6, ages=True): {},
+    Part(4, OWNER).set: {},
+    Part(4, OWNER[::-1]).set: {},
+    Part(6, OWNER).set: {},
+    Set("client-slots", SetType.OWNER_SLOT): {
+        encode_owner(OWNER) + number.to_bytes(4, byteorder): b"" for number in (0, 5, 63)
+    },
     Set("n4", SetType.IPV4, interval=True): {
         parse_address("10.0.0.0") + b"\x08": b"",
         parse_address("11.0.0.0") + b"\x08": b"",
@@ -195,10 +202,11 @@ MATCHES: Mapping[str, tuple[Match, ...]] = {
     "other destination": (DestinationIsLocal(negate=True),),
     "service": (ServiceKnown("p4", 4),),
     "service 6 negated": (ServiceKnown("p6", 6, negate=True),),
-    "slot of a source": (SourceSlotIn(4, 64, (5,)),),
-    "slots of a source": (SourceSlotIn(4, 64, (0, 5, 63)),),
-    "slots of a source 6": (SourceSlotIn(6, 128, (1, 2, 127)),),
-    "source that went there of late": (SetHas("source", "stay4", 4),),
+    "slot of a source": (SourceSlotIn(4, 64, (5,), "client-slots", OWNER),),
+    "slots of a source": (SourceSlotIn(4, 64, (0, 5, 63), "client-slots", OWNER), TCP),
+    "slots of a source 6": (SourceSlotIn(6, 128, (1, 2, 127), "client-slots", OWNER[::-1]),),
+    "source that went there of late": (SetHas("source", Part(4, OWNER).name, 4),),
+    "source that went there of late 6": (SetHas("source", Part(6, OWNER).name, 6),),
     "hairpin": (Hairpin("pair4", 4),),
     "hairpin 6": (Hairpin("pair6", 6),),
     "much": (InterfaceIs("in", "cali*"), SetHas("source", "n4", 4), SetHas("destination", "s4", 4), TCP,
@@ -245,8 +253,8 @@ ACTIONS: Mapping[str, tuple[BaseHook | None, tuple[Match, ...], Action]] = {
     "balance 6": (NAT, (FamilyIs(6),), Balance("eps6", 6, 3)),
     "destination": (NAT, (TCP,), DestinationNat(parse_address("10.0.0.1"), 8080)),
     "destination 6": (NAT, (ProtocolIs(17),), DestinationNat(parse_address("fd00::1"), 53)),
-    "remember": (NAT, (TCP,), Remember("stay4", 4, 10800)),
-    "remember 6": (NAT, (), Remember("stay6", 6, 3)),
+    "remember": (NAT, (TCP,), Remember(Part(4, OWNER).name, 4, 10800)),
+    "remember 6": (NAT, (), Remember(Part(6, OWNER).name, 6, 3)),
     "balance a node port": (NAT, (), Balance("nport-eps4", 4, 2, any_address=True)),
     "balance a node port 6": (NAT, (), Balance("nport-eps6", 6, 1, any_address=True)),
 }

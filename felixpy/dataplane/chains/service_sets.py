@@ -4,6 +4,7 @@ svc4      frontend → goto a chain that picks one of N      svc-out4  the same 
 eps4      frontend . slot → backend                        eps-out4  the same for Local policy, from outside
 svc-guard4  frontend → jump to its source ranges           svc-noep4 frontends that nobody serves: refused
 hairpin4  backend . itself                                 vip4      addresses whose other ports are refused
+client-slots  owner . slot: of clients that nobody knows those that are an owner's (affinity.py)
 nport4, nport-out4, nport-eps4, nport-eps-out4, nport-noep4
           the same for node ports: the key has no address
 """
@@ -85,6 +86,7 @@ def _sets(version: Version) -> ServiceSets:
 
 
 SETS: Mapping[Version, ServiceSets] = {version: _sets(version) for version in VERSIONS}
+CLIENT_SLOTS = Set("client-slots", SetType.OWNER_SLOT)
 
 
 def encode_frontend(frontend: Frontend) -> bytes:

@@ -24,7 +24,14 @@ from felixpy.dataplane.chains.affinity import Stay, sticky_objects
 from felixpy.dataplane.chains.causes import NO_LOCAL_BACKEND, NO_SUCH_PORT, OF_SERVICES, SOURCE_NOT_ALLOWED, UNSERVED
 from felixpy.dataplane.chains.host import NODES
 from felixpy.dataplane.chains.report import cause_chain, common_chains, end_in
-from felixpy.dataplane.chains.service_sets import SETS, Steering, encode_backend, encode_frontend, encode_slot
+from felixpy.dataplane.chains.service_sets import (
+    CLIENT_SLOTS,
+    SETS,
+    Steering,
+    encode_backend,
+    encode_frontend,
+    encode_slot,
+)
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Key, Members, Object, Set
 from felixpy.dataplane.rules import (
@@ -77,6 +84,7 @@ def service_objects(options: Options = DEFAULTS) -> tuple[Object, ...]:
     return (
         *NODES.values(),
         *(one for version in VERSIONS for one in SETS[version].all()),
+        CLIENT_SLOTS,
         *common_chains(OF_SERVICES, options),
         Chain(OUTSIDE_CHAIN, outside),
         Chain(MASQUERADE_CHAIN, (Rule(SetMark(0, MARK_MASQUERADE)), Rule(Masquerade()))),
@@ -182,13 +190,15 @@ def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjec
     maps = sets.node_ports if on_node else sets.frontends
     key = encode_frontend(frontend)
     objects: list[Chain | Set] = []
+    shared: list[tuple[Set, bytes]] = []
     own: dict[Set, Mapping[bytes, bytes]] = {}
 
     def steer(backends: tuple[BackendAddress, ...], verdicts: Set, slots: Set) -> None:
         if intent.affinity_timeout_s:
             stay = Stay(intent.service, frontend.protocol, intent.affinity_timeout_s)
-            chain, needed = sticky_objects(stay, backends)
+            chain, needed, taken = sticky_objects(stay, backends)
             objects.extend((chain, *needed))
+            shared.extend((CLIENT_SLOTS, slot) for slot in taken)
         else:
             chain = pick_chain(maps, slots, version, len(backends))
             objects.append(chain)
@@ -211,7 +221,7 @@ def render_frontend(frontend: Frontend, intent: FrontendIntent) -> FrontendObjec
         guard = guard_chain(intent.source_ranges, version)
         objects.append(guard)
         own[sets.guards] = {key: f"jump {guard.name}".encode()}
-    shared = [(sets.hairpins, address + address) for address in intent.hairpins]
+    shared += [(sets.hairpins, address + address) for address in intent.hairpins]
     if intent.origin in (Origin.CLUSTER, Origin.GRANT):
         shared.append((sets.addresses, frontend.address))
     return FrontendObjects(tuple(objects), own, tuple(shared))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Self
 
-from felixpy.dataplane.nftables import AGING_MOST
 from felixpy.dataplane.objects import SetType
 from felixpy.dataplane.sets import encode_port_key
 from felixpy.drivers.netlink.codec import (
@@ -33,6 +32,8 @@ from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, Netl
 
 MOST_MEMBERS = 1 << 20
 """Of one set; memory is taken as members come."""
+MOST_AGING = 65536
+"""Of one that ages: a flood of sources must not take the kernel's memory."""
 MEMBERS_PER_MESSAGE = 1000
 """A message is at most 64 KiB long: its ADT attribute has a 16-bit length."""
 DESTROY_ATTEMPTS = 20
@@ -119,7 +120,7 @@ class IpsetClient:
                 attribute_u8(_FAMILY, _AF_INET if it.type in (SetType.IPV4, SetType.IPV4_PORT) else _AF_INET6),
                 nested(
                     _DATA,
-                    attribute_be32(_MAXELEM | _NET_BYTEORDER, AGING_MOST if it.ages else MOST_MEMBERS),
+                    attribute_be32(_MAXELEM | _NET_BYTEORDER, MOST_AGING if it.ages else MOST_MEMBERS),
                     *((attribute_be32(_TIMEOUT | _NET_BYTEORDER, 0),) if it.ages else ()),
                 ),
             )

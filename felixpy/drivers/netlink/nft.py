@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from struct import Struct
 from typing import NamedTuple, Self
 
+from felixpy.dataplane.aging import OWNER_BYTES, WHOLES, Part, decode_owner, encode_owner, parse_part
 from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import (
     BaseHook,
@@ -34,9 +35,11 @@ from felixpy.dataplane.objects import (
     Seen,
     Set,
 )
+from felixpy.dataplane.sets import Version
 from felixpy.drivers.netlink.codec import NLM_F_ACK, Failure, message
 from felixpy.drivers.netlink.nft_encode import (
     FAMILY_INET,
+    MSG_DELSETELEM,
     MSG_DELTABLE,
     MSG_GETCHAIN,
     MSG_GETRULE,
@@ -52,7 +55,13 @@ from felixpy.drivers.netlink.nft_encode import (
     needs,
 )
 from felixpy.drivers.netlink.nft_read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_rule
-from felixpy.drivers.netlink.nft_sets import encode_element_query, encode_set_key, parse_members, parse_set
+from felixpy.drivers.netlink.nft_sets import (
+    encode_element_query,
+    encode_members,
+    encode_set_key,
+    parse_members,
+    parse_set,
+)
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 from felixpy.drivers.outcomes import ABSENT, failed
 
@@ -61,6 +70,8 @@ ROUNDS = 16
 """Transactions per apply: each but the last leaves out what failed, so this is how deep failures may hang together."""
 PATIENT_ROUNDS = 12
 """Rounds that look for the one op that fails validation; after them, all that are refused are left out."""
+FORGET_ROUNDS = 8
+"""Transactions that take members out of a set that ages: one fails where a member's time is up meanwhile."""
 PARTS = 256
 """Transactions that look for the bad entries of a map: enough for ten of them among 10,000."""
 
@@ -97,13 +108,14 @@ class NftDriver:
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
         """The table's sets with their members and its chains, rules by digest; nothing where there is no such table.
 
-        `wanted` makes no difference: what is ours is known by its table.
+        `wanted` makes no difference, but for parts of sets that age: they are there with the whole, and those that
+        hold something and are not wanted are there too. Else what is ours is known by its table.
 
         Raises  NetlinkError.
         """
         objects: dict[Key, Object] = {}
         members: dict[str, Members] = {}
-        for it in self._read_sets():
+        for it in self._read_sets(wanted):
             held = self.read_members(it)
             if held is not None:
                 objects[it.key] = it
@@ -118,8 +130,34 @@ class NftDriver:
         Raises  OSError only when the kernel does not answer, or the transaction exceeds `SEND_BUFFER_BYTES`.
         """
         outcomes = self._apply_together(ops)
+        self._forget_parts(outcomes)
         lost = {_name_of(outcome.op) for outcome in outcomes if outcome.error and isinstance(outcome.op, Put)}
         return tuple(self._apply_in_parts(it, lost) if _may_hold_in_part(it, lost) else it for it in outcomes)
+
+    def _forget_parts(self, outcomes: Iterable[Outcome]) -> None:
+        """Takes out what the parts held that were dropped: no rule adds to them any more.
+
+        Raises  NetlinkError when the kernel does not say what they hold.
+        """
+        owners: dict[Set, set[bytes]] = {}
+        for outcome in outcomes:
+            part = parse_part(_name_of(outcome.op)[1]) if isinstance(outcome.op, Drop) and not outcome.error else None
+            if part is not None:
+                owners.setdefault(WHOLES[part.version], set()).add(encode_owner(part.owner))
+        for whole, gone in owners.items():
+            for _ in range(FORGET_ROUNDS):
+                keys = [key for key in self._read_clients(whole, gone) if key[-OWNER_BYTES:] in gone]
+                bodies = encode_members(self._table, whole, dict.fromkeys(keys, b""), data=False)
+                steps = [Step(MSG_DELSETELEM, 0, body, None) for body in bodies]
+                if not steps or not self._transact(steps):
+                    break
+
+    def _read_clients(self, whole: Set, owners: AbstractSet[bytes] | None = None) -> Iterator[bytes]:
+        """The keys of a set that ages; with `owners`, at least those that are of them."""
+        asked = encode_set_key(self._table, whole.name)
+        for body in self._dump_where_there(MSG_GETSETELEM, asked) or ():
+            if owners is None or any(owner in body for owner in owners):
+                yield from parse_members(whole, [body], ATTRIBUTES_AT)
 
     def _apply_in_parts(self, outcome: Outcome, lost: AbstractSet[tuple[Kind, str]]) -> Outcome:
         """Puts what can be put of a map's entries: one bad verdict has the kernel refuse all that come with it."""
@@ -287,12 +325,26 @@ class NftDriver:
     def _dump_chains(self) -> Iterator[ChainFound]:
         return (chain for body in self._dump(MSG_GETCHAIN) if (chain := parse_chain(body)).table == self._table)
 
-    def _read_sets(self) -> Iterator[Set]:
+    def _read_sets(self, wanted: Iterable[Key]) -> Iterator[Set]:
         """Nothing where there is no table."""
+        wholes: dict[Version, Set] = {}
         for body in self._dump_where_there(MSG_GETSET, encode_table(self._table)) or ():
             it = parse_set(body, ATTRIBUTES_AT)
-            if it is not None:
+            version = next((version for version, whole in WHOLES.items() if whole == it), None)
+            if version is not None:
+                wholes[version] = WHOLES[version]
+            elif it is not None:
                 yield it
+        if wholes:
+            yield from self._read_parts(wholes, wanted)
+
+    def _read_parts(self, wholes: Mapping[Version, Set], wanted: Iterable[Key]) -> Iterator[Set]:
+        asked = {part for key in wanted if key.kind is Kind.SET and (part := parse_part(str(key.id[0])))}
+        found = {
+            Part(version, decode_owner(key)) for version, whole in wholes.items() for key in self._read_clients(whole)
+        }
+        for part in found | {part for part in asked if part.version in wholes}:
+            yield part.set
 
     def read_members(self, it: Set) -> Members | None:
         """What a set holds; None where there is no such set (any more). Of one that ages nothing is read.

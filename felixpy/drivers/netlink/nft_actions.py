@@ -11,6 +11,7 @@ from struct import Struct
 from typing import assert_never
 
 from felixpy.addresses import version_of
+from felixpy.dataplane.aging import WHOLES, parse_part
 from felixpy.dataplane.nftables import log_prefix, report_text
 from felixpy.dataplane.rules import (
     REPORT_GROUP,
@@ -34,6 +35,7 @@ from felixpy.dataplane.rules import (
     Report,
     Return,
     SetMark,
+    Side,
     SourceNat,
 )
 from felixpy.drivers.netlink.codec import attribute_be16, attribute_be32, attribute_be64, attribute_text, attribute_u8
@@ -49,6 +51,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     NFT_GOTO,
     NFT_JUMP,
     NFT_RETURN,
+    NUMGEN_RANDOM,
     VERDICT,
     bitwise,
     expression,
@@ -56,6 +59,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     load_address,
     load_endpoint,
     load_node_port,
+    load_owner,
     lookup,
     meta,
     nat,
@@ -67,7 +71,6 @@ _REJECT_TCP_RST, _REJECT_ICMPX, _ICMPX_PORT_UNREACH = 1, 2, 1
 _NAT_SOURCE, _NAT_DESTINATION = 0, 1
 _NAT_PORTS, _NAT_RANDOM_FULLY = 2, 16
 _LOG_NOTICE = 5
-_NUMGEN_RANDOM = 1
 _HASH_JENKINS = 0
 _DYNSET_UPDATE = 1
 _U32 = Struct("=I")
@@ -124,14 +127,15 @@ def encode_action(action: Action) -> bytes:
             to = (attribute_be32(3, FIRST), attribute_be32(5, FIRST + 1))
             return immediate(action.address) + port + nat(_NAT_DESTINATION, NFPROTO[version_of(action.address)], *to)
         case Remember():
+            key, set_name = load_member(action.version, "source", action.set_name)
             kept = expression(
                 "dynset",
-                attribute_text(1, action.set_name),
+                attribute_text(1, set_name),
                 attribute_be32(3, _DYNSET_UPDATE),
                 attribute_be32(4, FIRST),
                 attribute_be64(6, action.timeout_s * 1000),
             )
-            return load_address(action.version, "source", FIRST) + kept
+            return key + kept
         case MapDestination():
             return _map(_NAT_DESTINATION, action, load_address(action.version, "destination", FIRST))
         case MapSource():
@@ -184,23 +188,33 @@ def _slot_at_random(action: Balance, word: int) -> bytes:
         "numgen",
         attribute_be32(1, register(word)),
         attribute_be32(2, action.count),
-        attribute_be32(3, _NUMGEN_RANDOM),
+        attribute_be32(3, NUMGEN_RANDOM),
         attribute_be32(4, 0),
     )
 
 
-def hash_source(version: int, count: int) -> bytes:
+def load_member(version: int, side: Side, set_name: str) -> tuple[bytes, str]:
+    """Loads the key of the packet's address in a set of addresses; the kernel's set that has it."""
+    part = parse_part(set_name)
+    address = load_address(version, side, FIRST)
+    if part is None:
+        return address, set_name
+    return address + load_owner(part.owner, ADDRESS_BYTES[version] // 4), WHOLES[part.version].name
+
+
+def hash_source(version: int, count: int, word: int) -> bytes:
     """Load the hash of the source address modulo `count`."""
+    address = register(word + 1)
     choice = expression(
         "hash",
-        attribute_be32(1, FIRST + 1),
-        attribute_be32(2, FIRST),
+        attribute_be32(1, address),
+        attribute_be32(2, register(word)),
         attribute_be32(3, ADDRESS_BYTES[version]),
         attribute_be32(4, count),
         attribute_be32(5, 0),
         attribute_be32(7, _HASH_JENKINS),
     )
-    return load_address(version, "source", FIRST + 1) + choice
+    return load_address(version, "source", address) + choice
 
 
 def _dispatch_key(action: Dispatch) -> bytes:

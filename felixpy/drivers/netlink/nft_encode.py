@@ -2,7 +2,8 @@
 
 In → out: ops → messages, each with the op that it is for. Made: table, sets, chains. Then rules are taken out of every
 chain that changes or goes, and the new ones written; members out, members in; sets and chains deleted. So nothing is
-referenced before it exists or deleted while referenced, and an interval goes before one that overlaps it comes.
+referenced before it exists or deleted while referenced, and an interval goes before one that overlaps it comes. Of a
+set that ages only the whole is made, whose part it is; what a part holds, the driver takes out.
 Source: net/netfilter/nf_tables_api.c.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
+from felixpy.dataplane.aging import WHOLES, parse_part
 from felixpy.dataplane.objects import BaseHook, Chain, Drop, DropMembers, Kind, Members, Op, Put, PutMembers
 from felixpy.dataplane.objects import Set as NftSet
 from felixpy.drivers.netlink.codec import (
@@ -73,6 +75,7 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
         return next(numbers)
 
     plain = Detour()
+    wholes: set[str] = set()
     steps = [Step(MSG_NEWTABLE, NLM_F_CREATE, encode_table(table), None)]
     late: list[Step] = []
     flushes: list[Step] = []
@@ -84,6 +87,11 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
         detour = detours.get(position, plain)
         match op:
             case Put(object=NftSet() as it):
+                if (part := parse_part(it.name)) is not None:
+                    it = WHOLES[part.version]
+                    if it.name in wholes:
+                        continue
+                    wholes.add(it.name)
                 steps.append(Step(MSG_NEWSET, NLM_F_CREATE, encode_set(table, it, next_id()), position))
             case Put(object=Chain() as chain):
                 if detour.remake:
@@ -101,6 +109,8 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
                 gone = op.members if detour.members is None else detour.members
                 for body in encode_members(table, op.set, gone, data=False):
                     members_out.append(Step(MSG_DELSETELEM, 0, body, position))
+            case Drop(key=key) if key.kind is Kind.SET and parse_part(str(key.id[0])) is not None:
+                pass
             case Drop(key=key) if key.kind is Kind.SET:
                 late.insert(0, Step(MSG_DELSET, 0, encode_set_key(table, str(key.id[0])), position))
             case Drop(key=key) if key.kind is Kind.CHAIN:

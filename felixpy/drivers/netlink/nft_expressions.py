@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct
 
+from felixpy.dataplane.aging import owner_numbers
 from felixpy.dataplane.rules import Side
 from felixpy.drivers.netlink.codec import (
     attribute,
@@ -32,6 +33,7 @@ ADDRESS_BYTES = {4: 4, 6: 16}
 ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
 """Offset of the address in the IP header."""
 PORT_AT = {"source": 0, "destination": 2}
+NUMGEN_RANDOM = 1
 _REGISTER32 = 8
 _LOOKUP_INVERT = 1
 _U32 = Struct("=I")
@@ -151,6 +153,22 @@ COUNTER = expression("counter", attribute_be64(1, 0), attribute_be64(2, 0))
 def load_address(version: int, side: Side, register: int) -> bytes:
     """Load the source or destination address."""
     return payload(NETWORK, ADDRESS_AT[version, side], ADDRESS_BYTES[version], register)
+
+
+def load_number(number: int, word: int) -> bytes:
+    """Load a constant of 32 bits in such a way that nft(8) can show it as a part of a key: a random one of one."""
+    return expression(
+        "numgen",
+        attribute_be32(1, register(word)),
+        attribute_be32(2, 1),
+        attribute_be32(3, NUMGEN_RANDOM),
+        attribute_be32(4, number),
+    )
+
+
+def load_owner(owner: bytes, word: int) -> bytes:
+    """Load whose a member of a set is (dataplane/aging.py)."""
+    return b"".join(load_number(number, word + at) for at, number in enumerate(owner_numbers(owner)))
 
 
 def load_node_port() -> bytes:

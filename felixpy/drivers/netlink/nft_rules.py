@@ -14,6 +14,7 @@ from struct import Struct
 from typing import assert_never
 
 from felixpy.addresses import Prefix
+from felixpy.dataplane.aging import OWNER_BYTES
 from felixpy.dataplane.nftables import (
     COMMENT_BYTES,
     distinct_nets,
@@ -48,7 +49,7 @@ from felixpy.dataplane.rules import (
     SetHas,
     SourceSlotIn,
 )
-from felixpy.drivers.netlink.nft_actions import encode_action, hash_source
+from felixpy.drivers.netlink.nft_actions import encode_action, hash_source, load_member
 from felixpy.drivers.netlink.nft_expressions import (
     ADDRESS_AT,
     ADDRESS_BYTES,
@@ -74,6 +75,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     fib,
     load_address,
     load_endpoint,
+    load_owner,
     lookup,
     meta,
     meta_is,
@@ -133,8 +135,6 @@ def _needs_anonymous_set(match: Match) -> bool:
             return len(match.nets) > 1
         case PortIn():
             return len(match.ranges) > 1
-        case SourceSlotIn():
-            return len(match.slots) > 1
         case _:
             return False
 
@@ -176,9 +176,7 @@ class _Code:
                     self._require_family(match.version)
                     self._test_protocol(protocol)
                 self.parts.append(_icmp(match))
-            case SourceSlotIn():
-                self._add_slots(match)
-            case SetHas() | ServiceKnown() | Hairpin():
+            case SetHas() | ServiceKnown() | Hairpin() | SourceSlotIn():
                 self._require_family(match.version)
                 self.parts.append(_named_lookup(match))
             case _:
@@ -251,16 +249,6 @@ class _Code:
         else:
             self.parts += (compare(AT_LEAST, low), compare(AT_MOST, high))
 
-    def _add_slots(self, match: SourceSlotIn) -> None:
-        self._require_family(match.version)
-        self.parts.append(hash_source(match.version, match.count))
-        values = [_U32.pack(slot) for slot in match.slots]
-        if len(values) == 1:
-            self.parts.append(compare(EQUAL, values[0]))
-            return
-        elements = tuple((value, value) for value in values)
-        self._add_lookup(AnonymousSet(self._next_set_id(), KeyType.INTEGER, 4, elements), False)
-
     def _add_lookup(self, anonymous: AnonymousSet, negate: bool) -> None:
         self.sets.append(anonymous)
         self.parts.append(lookup(ANONYMOUS_NAME, set_id=anonymous.id, negate=negate))
@@ -311,10 +299,13 @@ def _plain_match(match: Match) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _named_lookup(match: SetHas | ServiceKnown | Hairpin) -> bytes:
+def _named_lookup(match: SetHas | ServiceKnown | Hairpin | SourceSlotIn) -> bytes:
+    name = match.set_name
     match match:
         case SetHas(ports=False):
-            load = load_address(match.version, match.side, FIRST)
+            load, name = load_member(match.version, match.side, name)
+        case SourceSlotIn():
+            load = load_owner(match.owner, 0) + hash_source(match.version, match.count, OWNER_BYTES // 4)
         case SetHas():
             load = load_endpoint(match.version, match.side)
         case ServiceKnown():
@@ -324,7 +315,7 @@ def _named_lookup(match: SetHas | ServiceKnown | Hairpin) -> bytes:
             load = load_address(match.version, "source", FIRST) + load_address(match.version, "destination", second)
         case _:
             assert_never(match)
-    return load + lookup(match.set_name, negate=not isinstance(match, Hairpin) and match.negate)
+    return load + lookup(name, negate=isinstance(match, SetHas | ServiceKnown) and match.negate)
 
 
 def _icmp(match: IcmpIs) -> bytes:

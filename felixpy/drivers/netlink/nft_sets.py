@@ -104,6 +104,9 @@ KEY_FORMS: Mapping[SetType, KeyForm] = {
     SetType.IPV6_PORT_SLOT: KeyForm((KeyType.IPV6, KeyType.PROTOCOL, KeyType.PORT, KeyType.INTEGER), 28),
     SetType.NODE_PORT: KeyForm((KeyType.PROTOCOL, KeyType.PORT), 8),
     SetType.NODE_PORT_SLOT: KeyForm((KeyType.PROTOCOL, KeyType.PORT, KeyType.INTEGER), 12),
+    SetType.IPV4_OWNER: KeyForm((KeyType.IPV4, KeyType.INTEGER, KeyType.INTEGER), 12),
+    SetType.IPV6_OWNER: KeyForm((KeyType.IPV6, KeyType.INTEGER, KeyType.INTEGER), 24),
+    SetType.OWNER_SLOT: KeyForm((KeyType.INTEGER, KeyType.INTEGER, KeyType.INTEGER), 12),
     SetType.INTERFACE: KeyForm((KeyType.INTERFACE,), INTERFACE_NAME_BYTES),
 }
 DATA_FORMS: Mapping[DataType, KeyForm] = {
