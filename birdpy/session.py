@@ -7,7 +7,7 @@ a restart be removed now? Reads no clock. Source: RFC 4271 §8.2.2 (states), RFC
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from birdpy.addresses import range_of
@@ -116,6 +116,35 @@ class Session:
         """`why_down` in words; empty when it is up."""
         reason = self.why_down
         return "" if reason is None else str(reason)
+
+
+class Overruns:
+    """Whose session ended for too many prefixes: so it is told until it is up again, or the limit is another one.
+
+    gobgpd knows it no longer once it has the neighbour anew, as it does for changes of other kinds, or is itself anew.
+    """
+
+    def __init__(self) -> None:
+        self._limits: dict[bytes, int] = {}
+
+    def note(
+        self, sessions: Mapping[bytes, Session], held: Mapping[bytes, Neighbor], wanted: Collection[bytes]
+    ) -> None:
+        """Takes sessions and neighbours as gobgpd had them when it was asked, and which there are to be."""
+        self._limits = {address: limit for address, limit in self._limits.items() if address in wanted}
+        for address, session in sessions.items():
+            limit = held[address].prefix_limit if address in held else 0
+            if session.over_prefix_limit:
+                self._limits[address] = limit
+            elif session.established or self._limits.get(address) != limit:
+                self._limits.pop(address, None)
+
+    def mark(self, sessions: Mapping[bytes, Session]) -> Mapping[bytes, Session]:
+        """The sessions, those that ended so as such."""
+        return {
+            address: replace(session, over_prefix_limit=True) if address in self._limits else session
+            for address, session in sessions.items()
+        }
 
 
 def find_differences(wanted: Neighbor, session: Session | None) -> tuple[str, ...]:

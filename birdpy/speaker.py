@@ -28,7 +28,7 @@ from birdpy.gobgp.watch import WatchBatch, watch
 from birdpy.intent import BgpIntent
 from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
-from birdpy.session import Session, find_differences, match_sessions, unsettled_neighbors
+from birdpy.session import Overruns, Session, find_differences, match_sessions, unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class BgpRole:
         self._renew = asyncio.Event()
         self._told = self._settled = False
         self._losses = Losses()
+        self._overruns = Overruns()
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
         self._failed: Sequence[Outcome] = ()
@@ -135,7 +136,7 @@ class BgpRole:
         """How things stand, as far as is known without asking."""
         driver = self._driver
         wanted = self._intent.neighbors if self._intent is not None else {}
-        sessions = driver.sessions if driver else {}
+        sessions = self._overruns.mark(driver.sessions) if driver else {}
         return BgpStatus(
             generation=driver.client.wire.generation if driver else 0,
             phase=self._fib.phase,
@@ -151,6 +152,10 @@ class BgpRole:
             },
             refused=find_impossible(self._intent, driver.client.wire.generation) if driver and self._intent else {},
         )
+
+    async def _read_sessions(self, driver: GobgpDriver, counted: bool = False) -> None:
+        await driver.read_sessions(counted)
+        self._overruns.note(driver.sessions, driver.actual.neighbors, self._intent.neighbors if self._intent else ())
 
     def _find_pending(self) -> tuple[str, ...]:
         driver, intent = self._driver, self._intent
@@ -179,7 +184,7 @@ class BgpRole:
         """
         if self._driver is not None:
             with suppress(GobgpError):
-                await self._driver.read_sessions(counted=True)
+                await self._read_sessions(self._driver, counted=True)
         status, taken = self.status(), self._fib.count_taken()
         sessions = {
             address: replace(session, accepted=taken.get(format_address(address), 0))
@@ -276,7 +281,7 @@ class BgpRole:
             return
         if self._sessions_changed:
             self._sessions_changed = False
-            await driver.read_sessions()
+            await self._read_sessions(driver)
             before = self._losses.down
             self._losses.note_sessions(driver.sessions)
             if self._losses.down != before:
@@ -284,8 +289,8 @@ class BgpRole:
             self._mailbox.post_lost(self._losses.lost)
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation, self._agreed))
-        if any(isinstance(one, UpdateNeighbor) for one in operations):
-            await driver.read_sessions()  # gobgpd tells that a session is down before it tells that it has shut it
+        if any(isinstance(one, UpdateNeighbor | RemoveNeighbor) for one in operations):
+            await self._read_sessions(driver)  # gobgpd tells that a session is down before it tells that it has shut it
             operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         self._agreed = None
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -35,6 +35,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if unknown and not hasattr(session.config, "workerinput"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print("\n\nskipped, and should not be: " + "; ".join(sorted(unknown)))
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes that a test failed."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What a failed test may have left half done is nobody else's: what its module shares is made anew after it."""
+    if item.stash.get(_failed, False):
+        item.session._setupstate.teardown_exact(None)
 
 
 @pytest.fixture(scope="module")

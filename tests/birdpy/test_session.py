@@ -12,6 +12,7 @@ from birdpy.session import (
     BfdSession,
     DownReason,
     MessageCounts,
+    Overruns,
     Session,
     SessionState,
     find_differences,
@@ -59,6 +60,38 @@ def test_a_neighbour_is_waited_for(session: Session | None, after_s: float, wait
 def test_a_session_that_is_down_says_why(session: Session, reason: DownReason | None) -> None:
     assert session.why_down is reason
     assert session.last_error == ("" if reason is None else reason.value)
+
+
+LIMITED, WIDER = Neighbor(N2, 64512, prefix_limit=10), Neighbor(N2, 64512, prefix_limit=20)
+SHUT, DOWN = Session(N2, over_prefix_limit=True), Session(N2, state=SessionState.ACTIVE)
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ([], True),
+        ([(LIMITED, DOWN)], True),
+        ([(None, None), (LIMITED, DOWN)], True),
+        ([(LIMITED, Session(N2, state=UP))], False),
+        ([(LIMITED, Session(N2, state=UP)), (LIMITED, DOWN)], False),
+        ([(WIDER, DOWN)], False),
+        ([(WIDER, DOWN), (LIMITED, DOWN)], False),
+        ([(WIDER, SHUT), (WIDER, DOWN)], True),
+    ],
+    ids=["shut", "made anew", "gobgpd made anew", "up", "up and down", "wider", "wider and back", "wider, not enough"],
+)
+def test_too_many_prefixes_are_told_until_the_session_is_up_or_the_limit_another(
+    then: list[tuple[Neighbor | None, Session | None]], told: bool
+) -> None:
+    overruns, session = Overruns(), SHUT
+    for held, found in [(LIMITED, SHUT), *then]:
+        session = found or session
+        overruns.note({N2: found} if found else {}, {N2: held} if held else {}, {N2})
+    marked = overruns.mark({N2: session})[N2]
+    assert marked.over_prefix_limit is told
+    assert (marked.why_down is DownReason.OVER_PREFIX_LIMIT) is told
+    overruns.note({N2: DOWN}, {}, ())
+    assert overruns.mark({N2: DOWN})[N2] == DOWN, "nobody wants the neighbour any more"
 
 
 @pytest.mark.parametrize(
