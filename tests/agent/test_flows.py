@@ -6,8 +6,9 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -271,26 +272,45 @@ def test_a_restarted_agent_tells_on_with_the_kernels_counts(scene: Scene) -> Non
     assert node.nft("--stateless", "list", "ruleset") == rules
 
 
-def until(wanted: str, lines: Iterable[str]) -> str:
-    """The first line with `wanted`; flows of the tests before may be told of first."""
-    return next(line for line in islice(lines, 20) if wanted in line)
+@contextmanager
+def following(node: Node) -> Iterator[subprocess.Popen[str]]:
+    """`felixctl flows -f` on the node; ended in any case."""
+    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "flows", "-f", "--denied", "--node", "n1"]
+    process = node.namespace.popen(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_one_who_follows_is_told_what_is_new_and_leaves_nothing_behind(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
     eventually(lambda: a.asks(b.addresses[0]) is None)
-    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "flows", "-f", "--denied", "--node", "n1"]
-    with node.namespace.popen(*words, stdout=subprocess.PIPE) as following:
-        assert following.stdout is not None
-        first = until("n1 denied default/a (10.65.0.2) → default/b (10.65.0.3) udp/8080", following.stdout)
+    lines: list[str] = []
+
+    def told(address: int, wanted: str) -> str:
+        """The line that tells of what `a` asks at an address of `b`, as often as it takes."""
+
+        def line() -> str | None:
+            a.asks(b.addresses[address])
+            return next((one for one in lines if wanted in one), None)
+
+        return eventually(line)
+
+    with following(node) as process:
+        assert process.stdout is not None
+        reader = Thread(target=lambda output=process.stdout: lines.extend(iter(output.readline, "")))
+        reader.start()
+        first = told(0, "n1 denied default/a (10.65.0.2) → default/b (10.65.0.3) udp/8080")
         assert first.rstrip().endswith(
             "ingress of default/b, tier default: GlobalNetworkPolicy default.closed spec.ingress[0]"
         )
-        a.asks(b.addresses[1])
-        assert "default/a (fd65::2) → default/b (fd65::3)" in following.stdout.readline()
-        following.send_signal(signal.SIGINT)
-    assert following.returncode == 0
+        told(1, "default/a (fd65::2) → default/b (fd65::3)")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        reader.join(20)
     eventually(lambda: not node.etcd.get_prefix("/felixpy/answers/") and not node.etcd.get_prefix("/felixpy/ask/"))
 
 
@@ -298,15 +318,14 @@ def test_who_stops_reading_flows_is_told_nothing_more(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
     eventually(lambda: a.asks(b.addresses[0]) is None)
-    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "flows", "-f", "--denied", "--node", "n1"]
-    with node.namespace.popen(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
-        assert following.stdout is not None
-        assert following.stderr is not None
-        following.stdout.readline()
-        following.stdout.close()
-        a.asks(b.addresses[1])
-        assert following.stderr.read() == ""
-    assert following.returncode == 1
+    with following(node) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        eventually(lambda: (a.asks(b.addresses[1]), process.poll())[1] is not None, what="it ends")
+        assert process.stderr.read() == ""
+        assert process.returncode == 1
     eventually(lambda: not node.etcd.get_prefix("/felixpy/answers/") and not node.etcd.get_prefix("/felixpy/ask/"))
 
 

@@ -14,7 +14,7 @@ from birdpy.addresses import Prefix, parse_address
 from birdpy.fib import Fib, LearnedRoute
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.driver import GobgpDriver
-from birdpy.gobgp.plan import Withdraw, plan
+from birdpy.gobgp.plan import AddNeighbor, RemoveNeighbor, Withdraw, plan
 from birdpy.gobgp.watch import watch
 from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Policy, Speaker
 from birdpy.process import listener_pid
@@ -25,6 +25,8 @@ from tests.support.wait import eventually_async
 ROOT = Path(__file__).parents[2]
 GOBGPD = {3: "/usr/bin/gobgpd", 4: str(ROOT / "build/gobgpd")}
 QUICK_RESTART = GracefulRestart(restart_time_s=20, deferral_time_s=2)
+QUICK_BIRD = "connect delay time 1; connect retry time 1; error wait time 1, 2;"
+"""For a BIRD that connects: GoBGP 3 takes five to nine seconds to do so, BIRD with its own times five."""
 
 
 @dataclass
@@ -105,12 +107,15 @@ async def make_so(driver: GobgpDriver, intent: BgpIntent, restarting: bool = Fal
 
 
 def session(local: Router, remote: Router, asn: int = 64512, **settings: object) -> Neighbor:
-    """`local`'s neighbour `remote`; the router with the higher number waits for the other."""
+    """`local`'s neighbour `remote`; the router with the lower number waits for the other.
+
+    The first one is the one under test, the others are of version 4, which connects in two seconds.
+    """
     return Neighbor(
         remote.address,
         asn,
         source=local.address,
-        passive=local.number > remote.number,
+        passive=local.number < remote.number,
         connect_retry_s=2,
         graceful_restart=QUICK_RESTART,
         **settings,  # type: ignore[arg-type]
@@ -155,9 +160,10 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Router]]:
 
 @pytest.fixture(params=[4, 3], ids=["v4", "v3"])
 def routers(link: list[Router], request: pytest.FixtureRequest) -> Iterator[list[Router]]:
-    """The four routers, without daemons, and set to one version of GoBGP."""
+    """The four routers, without daemons; the first one is set to one version of GoBGP, the others are of version 4."""
     for router in link:
-        router.generation = request.param
+        router.generation = 4
+    link[0].generation = request.param
     yield link
     for router in link:
         router.stop()
@@ -203,7 +209,7 @@ def routers4(link: list[Router]) -> Iterator[list[Router]]:
 
 @dataclass
 class Star:
-    """Router `a` with sessions to `b` and `c`, which have none with each other; one driver each."""
+    """Router `a`, of either version, with sessions to `b` and `c`, which have none with each other; one driver each."""
 
     a: Router
     b: Router
@@ -216,14 +222,22 @@ class Star:
         neighbors = {other.address: session(router, other, versions=(4, 6)) for other in others}
         return BgpIntent(router.speaker(), neighbors, announcing(*prefixes), policy or Policy())
 
+    async def apply(self, intent: BgpIntent) -> list[str]:
+        """Makes `a` so; what was done, in words. Sessions that end with it begin anew at once."""
+        done = await make_so(self.drivers[0], intent)
+        for router, driver in zip((self.b, self.c), self.drivers[1:], strict=True):
+            if f"gobgp neighbor del {router.text}" in done:
+                await meet_anew(driver)
+        return done
+
 
 @pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
 def star_routers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Router]]:
     """Three routers whose gobgpds run for the whole module, so that their sessions need not come up for each test."""
     switch, routers = build_link(tmp_path_factory.mktemp("star"), 3)
     try:
+        routers[0].generation = request.param
         for router in routers:
-            router.generation = request.param
             router.start_gobgpd()
         yield routers
     finally:
@@ -239,11 +253,19 @@ async def star(star_routers: list[Router]) -> AsyncIterator[Star]:
         for router, driver in ((c, third), (b, second), (a, first)):
             own = await own_prefixes(driver) if driver.actual.speaker else ()
             await driver.apply([Withdraw(own)] if own else [])
-            await make_so(driver, star.intent(router))
+            await (star.apply(star.intent(a)) if router is a else make_so(driver, star.intent(router)))
         await established(first, second, third)
         for driver in star.drivers:
             await sees(driver, {})
         yield star
+
+
+async def meet_anew(driver: GobgpDriver) -> None:
+    """Begins its sessions anew: after one that ended, GoBGP would wait for five seconds (fsm.go, holdtimeIdle)."""
+    neighbors = tuple(driver.actual.neighbors.values())
+    for one in (*(RemoveNeighbor(it.address) for it in neighbors), *map(AddNeighbor, neighbors)):
+        (outcome,) = await driver.apply([one])
+        assert outcome.error is None
 
 
 async def own_prefixes(driver: GobgpDriver) -> tuple[Prefix, ...]:

@@ -32,7 +32,7 @@ from birdpy.intent import (
     Statement,
 )
 from birdpy.process import listener_pid
-from tests.birdpy.conftest import Router, Star, announcing, established, make_so, sees, session
+from tests.birdpy.conftest import Router, Star, announcing, established, make_so, meet_anew, sees, session
 from tests.support.wait import eventually_async
 
 BLOCK = parse_prefix("10.64.1.0/26")
@@ -77,7 +77,7 @@ async def test_what_a_neighbour_has_been_told_is_what_its_export_policy_lets_by(
     policy = Policy(exports=(Statement(held_back, False),))
     six = Advertisement(BLOCK6, next_hop=star.a.address6)
     intent = star.intent(star.a, BLOCK, OTHER, policy=policy)
-    await make_so(driver, replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
+    await star.apply(replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
     await sees(second, {BLOCK: (star.a.address,), BLOCK6: (star.a.address6,)})
 
     async def told(router: Router, *prefixes: Prefix) -> bool:
@@ -85,7 +85,7 @@ async def test_what_a_neighbour_has_been_told_is_what_its_export_policy_lets_by(
 
     await eventually_async(lambda: told(star.b, BLOCK, BLOCK6), 30)
     await eventually_async(lambda: told(star.c, BLOCK, OTHER, BLOCK6), 30)
-    await make_so(driver, star.intent(star.a, OTHER, policy=policy))
+    await star.apply(star.intent(star.a, OTHER, policy=policy))
     await eventually_async(lambda: told(star.b))
     await eventually_async(lambda: told(star.c, OTHER))
 
@@ -123,7 +123,7 @@ async def test_md5_passwords_must_agree(routers: list[Router]) -> None:
 
 
 async def test_a_reflector_reflects_and_a_neighbour_can_become_a_client(routers: list[Router]) -> None:
-    client, reflector, other = routers[:3]
+    reflector, client, other = routers[:3]
     cluster = Reflection(parse_address("224.0.0.1"))
     plain = {r.address: session(reflector, r) for r in (client, other)}
     reflecting = {address: replace(neighbor, reflection=cluster) for address, neighbor in plain.items()}
@@ -138,6 +138,8 @@ async def test_a_reflector_reflects_and_a_neighbour_can_become_a_client(routers:
         operations = plan(replace(intent, neighbors=reflecting), r.actual, r.client.wire.generation)
         assert [type(operation) for operation in operations] == [RemoveNeighbor] * 2 + [AddNeighbor] * 2
         await make_so(r, replace(intent, neighbors=reflecting))
+        await meet_anew(a)
+        await meet_anew(c)
         await sees(c, {BLOCK: (client.address,)})
 
 
@@ -165,7 +167,7 @@ async def test_a_tighter_export_policy_withdraws_from_whom_it_names(star: Star) 
     await sees(second, both)
     narrow = Match(neighbors=(star.b.address,), prefixes=(PrefixRange(OTHER, 26, 26),))
     up_since = (await third.read_sessions())[star.a.address].up_since
-    await make_so(driver, star.intent(star.a, BLOCK, OTHER, policy=Policy(exports=(Statement(narrow, False),))))
+    await star.apply(star.intent(star.a, BLOCK, OTHER, policy=Policy(exports=(Statement(narrow, False),))))
     await sees(second, {BLOCK: (star.a.address,)})
     await sees(third, both)
     assert (await third.read_sessions())[star.a.address].up_since == up_since
@@ -191,7 +193,7 @@ async def test_a_prefix_for_some_comes_and_goes_without_a_session(star: Star) ->
 
 async def test_an_empty_list_matches_nothing(star: Star) -> None:
     nobody = Policy(exports=(Statement(Match(neighbors=()), False), Statement(Match(prefixes=()), False)))
-    await make_so(star.drivers[0], star.intent(star.a, BLOCK, policy=nobody))
+    await star.apply(star.intent(star.a, BLOCK, policy=nobody))
     await sees(star.drivers[1], {BLOCK: (star.a.address,)})
 
 
@@ -205,7 +207,7 @@ async def test_the_first_verdict_wins_and_the_family_is_told_apart(star: Star) -
     )
     intent = star.intent(star.a, BLOCK, OTHER, policy=policy)
     six = Advertisement(BLOCK6, next_hop=star.a.address6)
-    await make_so(star.drivers[0], replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
+    await star.apply(replace(intent, advertisements={**intent.advertisements, BLOCK6: six}))
     await sees(star.drivers[1], {BLOCK: (star.a.address,), BLOCK6: (star.a.address6,)})
 
 
@@ -216,7 +218,7 @@ async def test_export_can_set_the_next_hop(star: Star) -> None:
     keep = Statement(block, True, Change(next_hop=NextHopRule.UNCHANGED))
     intent = star.intent(star.a, OTHER, policy=Policy(exports=(to_c, keep)))
     elsewhere = Advertisement(BLOCK, next_hop=given)
-    await make_so(star.drivers[0], replace(intent, advertisements={**intent.advertisements, BLOCK: elsewhere}))
+    await star.apply(replace(intent, advertisements={**intent.advertisements, BLOCK: elsewhere}))
     await sees(star.drivers[1], {BLOCK: (given,), OTHER: (star.a.address,)})
     await sees(star.drivers[2], {BLOCK: (fixed,), OTHER: (fixed,)})
 

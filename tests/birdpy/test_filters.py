@@ -33,7 +33,7 @@ from felixpy.calc.bgp.filters import Audience, OwnPath, Surroundings, derive_sta
 from felixpy.resources.bgp_documents import BgpFilterDoc
 from felixpy.resources.bgp_filters import read_bgp_filter
 from felixpy.resources.bgp_types import BgpFilter
-from tests.birdpy.conftest import Router, build_link, established, make_so, remove_link, session
+from tests.birdpy.conftest import QUICK_BIRD, Router, build_link, established, make_so, remove_link, session
 from tests.support.wait import eventually_async
 
 PLAIN, HALF, LARGE, LONG, SIX, SIX_INNER, PREFERRED = (
@@ -64,24 +64,24 @@ filter tell {{
   accept;
 }}
 filter tell6 {{ accept; }}
-protocol bgp node {{ local 10.99.0.2 as {SOURCE_ASN}; neighbor 10.99.0.1 as {ASN};
+protocol bgp node {{ local 10.99.0.2 as {SOURCE_ASN}; neighbor 10.99.0.1 as {ASN}; {QUICK_BIRD}
   ipv4 {{ import none; export filter tell; }}; }}
-protocol bgp node6 {{ local fd99::2 as {SOURCE_ASN}; neighbor fd99::1 as {ASN};
+protocol bgp node6 {{ local fd99::2 as {SOURCE_ASN}; neighbor fd99::1 as {ASN}; {QUICK_BIRD}
   ipv6 {{ import none; export filter tell6; }}; }}
 """
 FAR = f"""
 router id 10.99.0.3;
 protocol device {{ }}
-protocol bgp node {{ local 10.99.0.3 as {FAR_ASN}; neighbor 10.99.0.1 as {ASN}; enforce first as on;
+protocol bgp node {{ local 10.99.0.3 as {FAR_ASN}; neighbor 10.99.0.1 as {ASN}; {QUICK_BIRD} enforce first as on;
   ipv4 {{ import all; export none; }}; }}
-protocol bgp node6 {{ local fd99::3 as {FAR_ASN}; neighbor fd99::1 as {ASN}; enforce first as on;
+protocol bgp node6 {{ local fd99::3 as {FAR_ASN}; neighbor fd99::1 as {ASN}; {QUICK_BIRD} enforce first as on;
   ipv6 {{ import all; export none; }}; }}
 """
 INSIDE = f"""
 router id 10.99.0.4;
 protocol device {{ }}
 protocol static {{ ipv4; route {PREFERRED} blackhole; }}
-protocol bgp node {{ local 10.99.0.4 as {ASN}; neighbor 10.99.0.1 as {ASN};
+protocol bgp node {{ local 10.99.0.4 as {ASN}; neighbor 10.99.0.1 as {ASN}; {QUICK_BIRD}
   ipv4 {{ import none; export filter {{ bgp_local_pref = {TOP - 512}; accept; }}; next hop self; }}; }}
 """
 
@@ -109,7 +109,7 @@ class Lab:
     def neighbors(self) -> dict[bytes, Neighbor]:
         found: dict[bytes, Neighbor] = {}
         for router, asn in ((self.source, SOURCE_ASN), (self.far, FAR_ASN), (self.inside, ASN)):
-            plain = replace(session(self.node, router, asn), passive=False)
+            plain = session(self.node, router, asn)
             found[router.address] = plain
             if router is not self.inside:
                 found[router.address6] = replace(plain, address=router.address6, source=self.node.address6)

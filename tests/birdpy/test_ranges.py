@@ -67,12 +67,12 @@ async def test_whoever_connects_from_a_prefix_is_taken_and_let_go(routers: list[
     for router in (a, b, c):
         router.start_gobgpd()
     hidden = Policy(exports=(Statement(Match((RANGE,), prefixes=None), accept=False),), apart=(c.address, RANGE))
-    neighbors = {RANGE: visitors(), c.address: replace(session(a, c), passive=True)}
+    neighbors = {RANGE: visitors(), c.address: session(a, c)}
     intent = BgpIntent(a.speaker(), neighbors, announcing(OURS), hidden)
     async with a.driver() as driver, b.driver() as visitor, c.driver() as known:
         await make_so(driver, intent)
         for router, other in ((b, visitor), (c, known)):
-            neighbor = replace(session(router, a), passive=False)
+            neighbor = session(router, a)
             mine = announcing(THEIRS) if router is b else {}
             await make_so(other, BgpIntent(router.speaker(), {a.address: neighbor}, mine))
         await established(visitor, known)
@@ -106,7 +106,7 @@ async def test_another_as_is_asked_of_those_who_come_next(routers: list[Router])
     b.start_gobgpd()
     async with a.driver() as driver, b.driver() as visitor:
         await make_so(driver, BgpIntent(a.speaker(), {RANGE: visitors()}))
-        await make_so(visitor, BgpIntent(b.speaker(), {a.address: replace(session(b, a), passive=False)}))
+        await make_so(visitor, BgpIntent(b.speaker(), {a.address: session(b, a)}))
         await established(visitor)
         done = await make_so(driver, BgpIntent(a.speaker(), {RANGE: visitors(asn=65001)}))
         assert done == ["gobgp neighbor del 10.99.0.0/24", "gobgp neighbor add 10.99.0.0/24 as 65001"]
@@ -126,7 +126,7 @@ async def test_they_have_a_password_with_version_4(routers4: list[Router]) -> No
     assert find_impossible(locked, 3) == {RANGE: NO_RANGE_PASSWORD}
     async with a.driver() as driver, b.driver() as visitor:
         await make_so(driver, locked)
-        mine = replace(session(b, a), passive=False)
+        mine = session(b, a)
         await make_so(visitor, BgpIntent(b.speaker(), {a.address: replace(mine, password="other")}))
 
         async def tried() -> bool:

@@ -17,7 +17,7 @@ from birdpy.intent import Advertisement, BgpIntent, Match, Policy, Statement
 from birdpy.process import listener_pid
 from birdpy.session import DownReason
 from birdpy.speaker import BgpRole, RoleSettings
-from tests.birdpy.conftest import GOBGPD, Router, announcing, make_so, session
+from tests.birdpy.conftest import GOBGPD, QUICK_BIRD, Router, announcing, make_so, session
 from tests.support.wait import eventually_async
 
 BLOCK = parse_prefix("10.64.1.0/26")
@@ -35,14 +35,14 @@ protocol bgp node1 {{
     local 10.99.0.2 as 64512;
     neighbor 10.99.0.1 as 64512;
     graceful restart on;
-    passive on;
+    {times}
     ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
 }}
 """
 
 
 def bird_config(*prefixes: Prefix) -> str:
-    return BIRD.format(routes=" ".join(f"route {prefix} blackhole;" for prefix in prefixes))
+    return BIRD.format(routes=" ".join(f"route {prefix} blackhole;" for prefix in prefixes), times=QUICK_BIRD)
 
 
 @dataclass
@@ -114,7 +114,7 @@ async def settled(kernel: Kernel, *prefixes: Prefix) -> None:
 
 
 def intent_of(a: Router, b: Router, *prefixes: Prefix) -> BgpIntent:
-    return BgpIntent(a.speaker(), {b.address: replace(session(a, b), passive=False)}, announcing(*prefixes))
+    return BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(*prefixes))
 
 
 def kernel_has(router: Router, prefix: Prefix) -> bool:
@@ -245,10 +245,11 @@ async def test_what_the_neighbour_dropped_meanwhile_is_swept(routers4: list[Rout
 
 async def test_a_gobgpd_neighbour_keeps_the_routes_of_a_killed_one(routers: list[Router]) -> None:
     a, b = routers[:2]
+    b.generation = a.generation
     try:
         b.start_gobgpd()
         async with b.driver() as plain:
-            neighbor = replace(session(b, a), passive=True)
+            neighbor = session(b, a)
             await make_so(plain, BgpIntent(b.speaker(), {a.address: neighbor}, announcing(THEIRS)))
         watching, seen = BgpRole(RoleSettings(b.socket_path)), Kernel()
         watching.set_intent(BgpIntent(b.speaker(), {a.address: neighbor}, announcing(THEIRS)))

@@ -21,7 +21,7 @@ from birdpy.intent import (
     RouteOrigin,
     Statement,
 )
-from tests.birdpy.conftest import Router, established, make_so, session
+from tests.birdpy.conftest import QUICK_BIRD, Router, established, make_so, session
 from tests.support.process import Daemon
 from tests.support.wait import eventually, eventually_async
 
@@ -37,23 +37,24 @@ router bgp 65000
  neighbor 10.99.0.1 remote-as 64512
  neighbor 10.99.0.1 password secret
  neighbor 10.99.0.1 ttl-security hops 1
+ neighbor 10.99.0.1 timers connect 1
  address-family ipv4 unicast
   network 192.0.2.0/24
  exit-address-family
 """
 
-BIRD = """
+BIRD = f"""
 router id 10.99.0.2;
-protocol device { }
-protocol direct { ipv4; }
-protocol static { ipv4; route 192.0.2.0/24 blackhole; }
-protocol bgp node1 {
+protocol device {{ }}
+protocol direct {{ ipv4; }}
+protocol static {{ ipv4; route 192.0.2.0/24 blackhole; }}
+protocol bgp node1 {{
     local 10.99.0.2 as 65000;
-    neighbor 10.99.0.1 as 64512;
+    neighbor 10.99.0.1 as 64512; {QUICK_BIRD}
     multihop 3;
     password "secret";
-    ipv4 { import all; export where source = RTS_STATIC; };
-}
+    ipv4 {{ import all; export where source = RTS_STATIC; }};
+}}
 """
 
 
@@ -91,7 +92,7 @@ async def peer_with_tor(router: Router, intent: BgpIntent) -> None:
 @pytest.fixture
 def vip_intent(routers: list[Router]) -> BgpIntent:
     a, b = routers[:2]
-    tor = replace(session(a, b, TOR_ASN, password="secret"), passive=False, source=None)
+    tor = replace(session(a, b, TOR_ASN, password="secret"), source=None)
     bandwidth = LinkBandwidth(64512, 3 * 125_000_000.0)
     vip = Advertisement(VIP, communities=(TOR_ASN << 16 | 100,), link_bandwidth=bandwidth)
     given = {BLOCK: Advertisement(BLOCK), VIP: vip}
@@ -132,15 +133,15 @@ async def test_bird_as_top_of_rack_over_several_hops(routers: list[Router], vip_
     assert f"next_hop: {a.text}" in shown
 
 
-BOTH = """
+BOTH = f"""
 router id 10.99.0.2;
-protocol device { }
-protocol bgp node1 {
+protocol device {{ }}
+protocol bgp node1 {{
     local 10.99.0.2 as 65000;
-    neighbor 10.99.0.1 as 64512;
-    ipv4 { import all; export none; };
-    ipv6 { import all; export none; };
-}
+    neighbor 10.99.0.1 as 64512; {QUICK_BIRD}
+    ipv4 {{ import all; export none; }};
+    ipv6 {{ import all; export none; }};
+}}
 """
 
 
@@ -148,7 +149,7 @@ async def test_a_session_of_any_as_that_carries_both_families_gives_each_our_add
     a, b = routers[:2]
     b.start_bird(BOTH)
     a.start_gobgpd()
-    tor = replace(session(a, b, ANY_AS), passive=False, versions=(4, 6))
+    tor = replace(session(a, b, ANY_AS), versions=(4, 6))
     six = parse_prefix("fd64:1::/122")
     crossing = Statement(Match((b.address,), version=6, origin=RouteOrigin.LOCAL), change=Change(next_hop=a.address6))
     given = {prefix: Advertisement(prefix) for prefix in (BLOCK, six)}
