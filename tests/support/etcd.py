@@ -21,6 +21,9 @@ from typing import Any
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
 
+MEMORY = Path("/dev/shm")
+"""Where there is one, a test's etcd keeps its files there: at every write it waits for the disk."""
+
 TXN_MOST = 128
 """Operations that etcd takes in one transaction (its --max-txn-ops)."""
 
@@ -129,7 +132,7 @@ class Etcd(EtcdGateway):
 
     def __init__(self, namespace: Namespace | None = None, listen: str = "127.0.0.1") -> None:
         super().__init__(listen, 2379 if namespace else free_port(), namespace)
-        self.directory = Path(tempfile.mkdtemp(prefix="etcd-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="etcd-", dir=MEMORY if MEMORY.is_dir() else None))
         self.daemon = Daemon(
             etcd_argv(self.directory / "data", listen, self.port, 2380 if namespace else free_port()),
             self.directory / "log",
