@@ -83,7 +83,7 @@ class Router:
 
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[GobgpDriver]:
-        client = await GobgpClient.connect(self.socket_path)
+        client = await eventually_async(lambda: GobgpClient.connect(self.socket_path))
         try:
             driver = GobgpDriver(client)
             await driver.read()
@@ -174,15 +174,15 @@ def announcing(*prefixes: Prefix) -> dict[Prefix, Advertisement]:
     return {prefix: Advertisement(prefix) for prefix in prefixes}
 
 
+async def all_up(*drivers: GobgpDriver) -> bool:
+    """Whether every session of every driver is up, and there is one."""
+    found = [one for driver in drivers for one in (await driver.read_sessions()).values()]
+    return bool(found) and all(one.established for one in found)
+
+
 async def established(*drivers: GobgpDriver) -> None:
     """Waits until every session of every driver is up."""
-
-    async def all_up() -> bool:
-        states = [session for driver in drivers for session in (await driver.read_sessions()).values()]
-        assert all(session.established for session in states), states
-        return bool(states)
-
-    await eventually_async(all_up, within_s=25)
+    await eventually_async(lambda: all_up(*drivers), within_s=25, what="every session is up")
 
 
 async def learned(driver: GobgpDriver) -> dict[Prefix, LearnedRoute]:
@@ -253,7 +253,10 @@ async def star(star_routers: list[Router]) -> AsyncIterator[Star]:
         for router, driver in ((c, third), (b, second), (a, first)):
             own = await own_prefixes(driver) if driver.actual.speaker else ()
             await driver.apply([Withdraw(own)] if own else [])
-            await (star.apply(star.intent(a)) if router is a else make_so(driver, star.intent(router)))
+            done = await make_so(driver, star.intent(router))
+        for driver in (second, third):
+            if not await all_up(driver) or any(" del " in words or " update " in words for words in done):
+                await meet_anew(driver)
         await established(first, second, third)
         for driver in star.drivers:
             await sees(driver, {})
