@@ -39,6 +39,13 @@ class DownReason(StrEnum):
     """
 
     OVER_PREFIX_LIMIT = "the neighbour announced more prefixes than its limit"
+    BFD_DOWN = "BFD went down: the neighbour, or the way to it, is gone"
+    ENDED_BY_NEIGHBOUR = (
+        "the neighbour ended the session with a notification: it went down there, or is to be otherwise"
+    )
+    ENDED_BY_US = (
+        "we ended the session with a notification: the neighbour was silent for the hold time, or sent garbage"
+    )
     REFUSED_BY_NEIGHBOUR = (
         "the neighbour sent a notification: it ended the session, or its settings (AS, families, limits) are not ours"
     )
@@ -70,11 +77,20 @@ class BfdSession:
 
 
 @dataclass(frozen=True, slots=True)
+class LastUp:
+    """How a session stood when it was last seen up: notifications until then, and whether BFD was up."""
+
+    sent: int
+    got: int
+    bfd: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One neighbour's session. Times are Unix seconds, None when never; counts are of prefixes.
 
     `accepted`: prefixes for which its path passed the import policy, and none is better. `end_of_rib`: each family that
-    negotiated graceful restart has sent it; `graceful`: at least one has.
+    negotiated graceful restart has sent it; `graceful`: at least one has. `last_up` None: it was not seen up.
     """
 
     address: bytes
@@ -93,6 +109,7 @@ class Session:
     graceful: bool = False
     end_of_rib: bool = False
     bfd: BfdSession | None = None
+    last_up: LastUp | None = None
 
     @property
     def established(self) -> bool:
@@ -107,9 +124,19 @@ class Session:
             return DownReason.OVER_PREFIX_LIMIT
         if self.state in (SessionState.OPEN_SENT, SessionState.OPEN_CONFIRM):
             return DownReason.NEGOTIATING
+        if self.last_up is not None:
+            return self._why_ended(self.last_up)
         if self.got.notifications:
             return DownReason.REFUSED_BY_NEIGHBOUR
         return DownReason.REFUSED_BY_US if self.sent.notifications else DownReason.NO_CONNECTION
+
+    def _why_ended(self, last: LastUp) -> DownReason:
+        """By what came since: a notification of earlier attempts says nothing of this end."""
+        if last.bfd and self.bfd is not None and not self.bfd.up:
+            return DownReason.BFD_DOWN
+        if self.got.notifications > last.got:
+            return DownReason.ENDED_BY_NEIGHBOUR
+        return DownReason.ENDED_BY_US if self.sent.notifications > last.sent else DownReason.NO_CONNECTION
 
     @property
     def last_error(self) -> str:
@@ -145,6 +172,25 @@ class Overruns:
             address: replace(session, over_prefix_limit=True) if address in self._limits else session
             for address, session in sessions.items()
         }
+
+
+def follow(before: Session | None, now: Session) -> Session:
+    """The session as it is `now`, with what was seen of it before: how it stood when it was up, and BFD's failures.
+
+    GoBGP 4.8 has a counter of the latter that it never counts.
+    """
+    if now.established:
+        bfd_up = now.bfd is not None and now.bfd.up
+        last = LastUp(now.sent.notifications, now.got.notifications, bfd_up)
+    else:
+        last = before.last_up if before is not None else None
+        if last is not None and (now.sent.notifications < last.sent or now.got.notifications < last.got):
+            last = None  # counted anew: it is another session since
+    bfd = now.bfd
+    if bfd is not None and before is not None and before.bfd is not None:
+        failures = before.bfd.failures + (before.bfd.up and not bfd.up)
+        bfd = replace(bfd, failures=max(bfd.failures, failures))
+    return replace(now, last_up=last, bfd=bfd)
 
 
 def find_differences(wanted: Neighbor, session: Session | None) -> tuple[str, ...]:

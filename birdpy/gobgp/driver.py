@@ -50,7 +50,7 @@ from birdpy.gobgp.policies import (
 from birdpy.gobgp.wire import Message, family_message
 from birdpy.intent import Advertisement, Direction, Neighbor, Policy
 from birdpy.process import end_listener
-from birdpy.session import Session
+from birdpy.session import Session, follow
 
 PATHS_PER_MESSAGE = 1000
 HELD_BACK = "held back: the speaker or its policy could not be set"
@@ -106,6 +106,7 @@ class GobgpDriver:
         call = self.client.message("ListPeerCall", enable_advertised=counted)
         async for reply in self.client.stream("ListPeer", call, "PeerCall"):
             session = read_session(self.client.wire, reply.peer)
+            session = follow(self.sessions.get(session.address), session)
             sessions[session.address] = session
             if reply.peer.conf.group:
                 groups.setdefault(reply.peer.conf.group, []).append(session.address)

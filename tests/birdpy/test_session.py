@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from birdpy.addresses import parse_address
@@ -16,6 +18,7 @@ from birdpy.session import (
     Session,
     SessionState,
     find_differences,
+    follow,
     unsettled_neighbors,
 )
 
@@ -92,6 +95,35 @@ def test_too_many_prefixes_are_told_until_the_session_is_up_or_the_limit_another
     assert (marked.why_down is DownReason.OVER_PREFIX_LIMIT) is told
     overruns.note({N2: DOWN}, {}, ())
     assert overruns.mark({N2: DOWN})[N2] == DOWN, "nobody wants the neighbour any more"
+
+
+MET = Session(
+    N2, state=UP, got=MessageCounts(notifications=1), sent=MessageCounts(notifications=1), bfd=BfdSession(True)
+)
+
+
+@pytest.mark.parametrize(
+    ("got", "sent", "bfd", "reason"),
+    [
+        (1, 1, True, DownReason.NO_CONNECTION),
+        (2, 1, True, DownReason.ENDED_BY_NEIGHBOUR),
+        (1, 2, True, DownReason.ENDED_BY_US),
+        (1, 2, False, DownReason.BFD_DOWN),
+    ],
+)
+def test_why_a_session_ended_is_told_by_what_came_since_it_was_up(
+    got: int, sent: int, bfd: bool, reason: DownReason
+) -> None:
+    up = follow(Session(N2, got=MessageCounts(notifications=1)), MET)
+    down = Session(
+        N2, got=MessageCounts(notifications=got), sent=MessageCounts(notifications=sent), bfd=BfdSession(bfd)
+    )
+    ended = follow(up, down)
+    assert ended.why_down is reason
+    assert ended.bfd == BfdSession(bfd, failures=not bfd)
+    again = follow(ended, replace(down, bfd=BfdSession(True)))
+    assert again.bfd == BfdSession(True, failures=not bfd), "what has happened stays counted"
+    assert follow(again, MET).why_down is None
 
 
 @pytest.mark.parametrize(

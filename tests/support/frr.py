@@ -1,4 +1,4 @@
-"""FRR's zebra and bgpd in a namespace, as a router that sends advertisements has them."""
+"""FRR's zebra, bgpd and bfdd in a namespace: a router that sends advertisements, and answers BFD where it is told to."""
 
 from __future__ import annotations
 
@@ -35,17 +35,20 @@ class Frr:
 
 
 @contextmanager
-def running_frr(namespace: Namespace, bgpd_conf: str) -> Iterator[Frr]:
-    """FRR with this configuration of bgpd."""
+def running_frr(namespace: Namespace, bgpd_conf: str, bfdd_conf: str = "") -> Iterator[Frr]:
+    """FRR with this configuration of bgpd, and of bfdd where there is one."""
     directory = Path("/tmp") / unique_name("frr")
     daemons: list[Daemon] = []
     try:
         directory.mkdir()
         shutil.chown(directory, "frr", "frr")
-        (directory / "bgpd.conf").write_text(bgpd_conf)
-        for name, rest in {"zebra": [], "bgpd": ["-f", str(directory / "bgpd.conf")]}.items():
-            argv = [f"/usr/lib/frr/{name}", *rest, "-P", "0", "-i", str(directory / f"{name}.pid")]
+        for name, text in {"zebra": "", **({"bfdd": bfdd_conf} if bfdd_conf else {}), "bgpd": bgpd_conf}.items():
+            (directory / f"{name}.conf").write_text(text)
+            argv = [f"/usr/lib/frr/{name}", "-f", str(directory / f"{name}.conf"), "-P", "0"]
+            argv += ["-i", str(directory / f"{name}.pid")]
             argv += ["-z", str(directory / "zserv.api"), "--vty_socket", str(directory)]
+            if name == "bfdd":
+                argv += ["--bfdctl", str(directory / "bfdd.sock")]
             daemons.append(Daemon(argv, directory / f"{name}.log", netns=namespace.name).start())
             daemons[-1].wait_ready((directory / f"{name}.vty").exists)
         yield Frr(namespace, directory)

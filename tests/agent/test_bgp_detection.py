@@ -1,0 +1,157 @@
+"""A neighbour that falls silent is noticed: by BFD, or by the hold timer where there is none. FRR is the ToR.
+
+The whole agent with gobgpd 4 and 3, fed through etcd; what is noticed is seen in the node's kernel and at the ToR.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.agent.cluster import FELIXCTL
+from tests.agent.node import Node, resource
+from tests.birdpy.conftest import GOBGPD
+from tests.support.frr import Frr, running_frr
+from tests.support.netns import Namespace, link_namespaces
+from tests.support.wait import eventually
+
+THEIRS, BLOCK = "198.51.100.0/24", "10.64.9.0/26"
+OURS = "/felixpy/resources/metallb.io"
+LONG = {"holdTime": "1h", "keepaliveTime": "20m"}
+SHORT = {"holdTime": "3s", "keepaliveTime": "1s"}
+
+FRR = f"""
+router bgp 65000
+ bgp router-id 10.97.0.2
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ neighbor 10.97.0.1 remote-as 64512
+ neighbor 10.97.0.1 timers 1200 3600
+ neighbor 10.97.0.1 timers connect 2
+ neighbor 10.97.0.1 bfd profile fast
+ address-family ipv4 unicast
+  network {THEIRS}
+ exit-address-family
+"""
+BFDD = """
+bfd
+ profile fast
+  transmit-interval 100
+  receive-interval 100
+  detect-multiplier 3
+ exit
+exit
+"""
+
+
+@dataclass
+class Rack:
+    """The node n1 (10.97.0.1) with the bgp role, and its ToR (10.97.0.2, AS 65000)."""
+
+    node: Node
+    tor: Namespace
+    frr: Frr
+    generation: int
+
+    def peer(self, **spec: Any) -> None:
+        given = {"myASN": 64512, "peerASN": 65000, "peerAddress": "10.97.0.2", **spec}
+        body = {"metadata": {"name": "tor", "namespace": "m"}, "spec": given}
+        self.node.etcd.put(f"{OURS}/v1beta2/bgppeers/m/tor", body)
+
+    def profile(self) -> None:
+        spec = {"receiveInterval": 100, "transmitInterval": 100, "detectMultiplier": 3}
+        body = {"metadata": {"name": "fast", "namespace": "m"}, "spec": spec}
+        self.node.etcd.put(f"{OURS}/v1beta1/bfdprofiles/m/fast", body)
+
+    def forget(self) -> None:
+        self.node.etcd.delete(f"{OURS}/v1beta2/bgppeers/m/tor")
+        self.node.etcd.delete(f"{OURS}/v1beta1/bfdprofiles/m/fast")
+        eventually(lambda: self.bgp()["sessions"] == [])
+
+    def bgp(self) -> Any:
+        env = {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
+        shown = self.node.namespace.run(FELIXCTL, "bgp", "-o", "json", timeout_s=50, check=False, env=env)
+        return json.loads(shown)["nodes"][0]["bgp"]
+
+    def session(self) -> Any:
+        (one,) = self.bgp()["sessions"]
+        return one
+
+    def has_route(self) -> bool:
+        return "10.97.0.2" in self.node.namespace.ip("route", "show", THEIRS)
+
+    def met(self) -> bool:
+        """Whether either side has what the other told it."""
+        return self.has_route() and BLOCK in self.frr.told_by(64512)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """No packet reaches the ToR, and no device tells of it."""
+        rules = (
+            "add table netdev mute",
+            "add chain netdev mute in { type filter hook ingress device eth0 priority 0; policy drop; }",
+        )
+        for rule in rules:
+            self.tor.run("nft", rule)
+        try:
+            yield
+        finally:
+            self.tor.run("nft", "delete table netdev mute")
+
+
+@pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
+def rack(request: pytest.FixtureRequest) -> Iterator[Rack]:
+    tor = Namespace.create("tor")
+    try:
+        with Node("bgp") as node:
+            link_namespaces(
+                node.namespace, "eth0", tor, "eth0",
+                left_addresses=["10.97.0.1/24"], right_addresses=["10.97.0.2/24"],
+            )  # fmt: skip
+            node.put("nodes", resource("Node", "n1", {"bgp": {"ipv4Address": "10.97.0.1/24"}}))
+            block = {"cidr": BLOCK, "affinity": "host:n1", "allocations": [0, *[None] * 63], "attributes": [{}]}
+            node.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
+            node.agent = node.make_agent("--gobgpd", GOBGPD[request.param])
+            node.agent.start()
+            with running_frr(tor, FRR, BFDD) as frr:
+                yield Rack(node, tor, frr, request.param)
+    finally:
+        tor.delete()
+
+
+def test_bfd_notices_at_either_side_what_the_hold_time_would_not_for_an_hour(rack: Rack) -> None:
+    rack.profile()
+    rack.peer(bfdProfile="fast", **LONG)
+    try:
+        if rack.generation == 3:
+            said = eventually(lambda: [one["error"] for one in rack.bgp()["refusals"]], within_s=20)
+            assert said == ["GoBGP 3 has no BFD"]
+            return
+        eventually(lambda: rack.met() and rack.session()["bfd"]["up"], within_s=40)
+        with rack.silence():
+            eventually(lambda: not rack.has_route(), within_s=10)
+            down = rack.session()
+            assert (down["established"], down["bfd"]["failures"]) == (False, 1)
+            assert down["lastError"].startswith("BFD went down")
+            eventually(lambda: BLOCK not in rack.frr.told_by(64512), within_s=10, what="the ToR sends nothing here")
+        eventually(lambda: rack.met() and rack.session()["bfd"]["up"], within_s=40, what="all is back")
+    finally:
+        rack.forget()
+
+
+def test_the_hold_timer_notices_where_there_is_no_bfd(rack: Rack) -> None:
+    rack.peer(**SHORT)
+    try:
+        eventually(rack.met, within_s=40)
+        assert rack.session()["bfd"] is None
+        with rack.silence():
+            eventually(lambda: not rack.has_route(), within_s=20)
+            assert "silent for the hold time" in rack.session()["lastError"]
+        eventually(rack.met, within_s=40, what="all is back")
+    finally:
+        rack.forget()
