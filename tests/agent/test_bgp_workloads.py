@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, Pod, resource
 from tests.birdpy.conftest import GOBGPD
+from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import tcp_ok
 from tests.support.process import Daemon
 from tests.support.wait import eventually
@@ -36,6 +38,14 @@ protocol bgp node {{ local 10.65.0.2 as 65001; neighbor {PEERING4} as 64512; mul
 protocol bgp node6 {{ local fd65::2 as 65001; neighbor {PEERING6} as 64512; multihop;
   connect retry time 1; connect delay time 1; error wait time 1, 2;
   ipv6 {{ import all; export where source = RTS_STATIC; }}; }}
+"""
+TOR = """
+router id 10.96.0.2;
+protocol device { }
+protocol kernel { ipv4 { export all; }; }
+protocol bgp node { local 10.96.0.2 as 65000; neighbor 10.96.0.1 as 64512;
+  connect retry time 1; connect delay time 1; error wait time 1, 2;
+  ipv4 { import all; export none; }; }
 """
 
 
@@ -148,3 +158,44 @@ def test_one_of_another_as_is_refused_and_nobody_waits_for_it(rack: Rack) -> Non
     eventually(lambda: rack.routes() == set() and set(rack.sessions().values()) == {False}, within_s=20)
     rack.node.drop("bgppeers", "pods")
     eventually(lambda: rack.sessions() == {}, within_s=20)
+
+
+@contextmanager
+def top_of_rack(rack: Rack) -> Iterator[Namespace]:
+    """A BIRD of AS 65000 at 10.96.0.2, which puts into its kernel what the node tells it."""
+    with Namespace.create("tor") as tor:
+        link_namespaces(
+            rack.node.namespace, "eth0", tor, "eth0",
+            left_addresses=["10.96.0.1/24"], right_addresses=["10.96.0.2/24"],
+        )  # fmt: skip
+        (rack.directory / "tor.conf").write_text(TOR)
+        argv = ["bird", "-f", "-c", str(rack.directory / "tor.conf"), "-s", str(rack.directory / "tor.ctl")]
+        bird = Daemon([*argv, "-P", str(rack.directory / "tor.pid")], rack.directory / "tor.log", netns=tor.name)
+        try:
+            bird.start()
+            yield tor
+        finally:
+            bird.kill()
+
+
+def test_what_it_taught_goes_on_to_the_tor_where_a_filter_accepts_it(rack: Rack) -> None:
+    def told(tor: Namespace) -> str:
+        return tor.run("birdc", "-s", rack.directory / "tor.ctl", "show", "route", "all")
+
+    rack.peer()
+    spec = {"peerIP": "10.96.0.2", "asNumber": 65000, "sourceAddress": "None", "filters": ["up"]}
+    accept = {"exportV4": [{"action": "Accept", "cidr": "10.123.0.0/16", "matchOperator": "In"}]}
+    try:
+        with top_of_rack(rack) as tor:
+            rack.node.put("bgpfilters", resource("BGPFilter", "up", {}))
+            rack.node.put("bgppeers", resource("BGPPeer", "tor", spec))
+            eventually(lambda: rack.routes() == {NET4, NET6} and rack.sessions().get("10.96.0.2"), within_s=40)
+            assert "BGP.as_path" not in told(tor), "nobody is a transit who was not asked to be one"
+            rack.node.put("bgpfilters", resource("BGPFilter", "up", accept))
+            eventually(lambda: "BGP.as_path: 64512 65001" in told(tor), within_s=40)
+            eventually(lambda: tcp_ok(tor, BEHIND4, 8080, wait_s=0.3), what="packets from there reach what is behind it")
+            rack.node.put("bgpfilters", resource("BGPFilter", "up", {}))
+            eventually(lambda: "BGP.as_path" not in told(tor), within_s=40, what="and it is taken back")
+    finally:
+        for plural, name in (("bgppeers", "tor"), ("bgppeers", "pods"), ("bgpfilters", "up")):
+            rack.node.drop(plural, name)
