@@ -40,9 +40,7 @@ class DownReason(StrEnum):
 
     OVER_PREFIX_LIMIT = "the neighbour announced more prefixes than its limit"
     BFD_DOWN = "BFD went down: the neighbour, or the way to it, is gone"
-    ENDED_BY_NEIGHBOUR = (
-        "the neighbour ended the session with a notification: it went down there, or is to be otherwise"
-    )
+    ENDED_BY_NEIGHBOUR = "the neighbour ended the session with a notification: it is down there, or to be otherwise"
     ENDED_BY_US = (
         "we ended the session with a notification: the neighbour was silent for the hold time, or sent garbage"
     )
@@ -181,7 +179,7 @@ def follow(before: Session | None, now: Session) -> Session:
     """
     if now.established:
         bfd_up = now.bfd is not None and now.bfd.up
-        last = LastUp(now.sent.notifications, now.got.notifications, bfd_up)
+        last: LastUp | None = LastUp(now.sent.notifications, now.got.notifications, bfd_up)
     else:
         last = before.last_up if before is not None else None
         if last is not None and (now.sent.notifications < last.sent or now.got.notifications < last.got):

@@ -196,12 +196,12 @@ class Process:
         """Where another process may have the other of the two roles that serve a Service together."""
         from felixpy.agent.services.apart import ServedDoor, ServedElsewhere
 
-        serving, run_dir = self._serving, self._settings.run_dir
+        serving = self._serving
         if self._agent is not None and self._routing is None:
-            serving.door = ServedDoor(run_dir, serving.look)
+            serving.door = ServedDoor(self._settings, serving.look)
             self._group.create_task(serving.door.serve())
         elif self._routing is not None and self._agent is None:
-            serving.elsewhere = ServedElsewhere(run_dir, serving.doubt)
+            serving.elsewhere = ServedElsewhere(self._settings, serving.doubt)
             self._group.create_task(serving.elsewhere.serve())
 
     async def _claim_name(self) -> None:

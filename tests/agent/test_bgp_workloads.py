@@ -193,7 +193,7 @@ def test_what_it_taught_goes_on_to_the_tor_where_a_filter_accepts_it(rack: Rack)
             assert "BGP.as_path" not in told(tor), "nobody is a transit who was not asked to be one"
             rack.node.put("bgpfilters", resource("BGPFilter", "up", accept))
             eventually(lambda: "BGP.as_path: 64512 65001" in told(tor), within_s=40)
-            eventually(lambda: tcp_ok(tor, BEHIND4, 8080, wait_s=0.3), what="packets from there reach what is behind it")
+            eventually(lambda: tcp_ok(tor, BEHIND4, 8080, wait_s=0.3), what="packets follow")
             rack.node.put("bgpfilters", resource("BGPFilter", "up", {}))
             eventually(lambda: "BGP.as_path" not in told(tor), within_s=40, what="and it is taken back")
     finally:

@@ -43,7 +43,7 @@ def role_of(cluster: Cluster, role: str) -> Daemon:
     """One role of n2 in a process of its own."""
     node = cluster.n2
     argv = [PROGRAM, "--etcd", f"http://{ADDRESSES['n1']}:2379", "--node", node.name, "--roles", role]
-    argv += ["--run-dir", str(node.run_dir)]
+    argv += ["--run-dir", str(node.run_dir), "--state-file", str(node.run_dir / "kept" / "cluster.json")]
     return Daemon(argv, node.run_dir / f"{role}.log", netns=node.namespace.name)
 
 
@@ -91,6 +91,25 @@ def test_what_the_kernel_serves_stays_announced_while_the_agent_is_away(apart: A
         eventually(lambda: heard(cluster, "172.30.0.3"), within_s=40)
     assert f"Deleted {OTHER_VIP} " in told, "so a loss is told of"
     assert f"Deleted {VIP} " not in told, "what was served all the time was announced all the time"
+
+
+def test_after_a_boot_nothing_is_announced_that_the_agent_has_not_said_it_serves(apart: Apart) -> None:
+    """Of the run directory gobgpd alone is left, which announces what it did; BGP comes first, and the agent late."""
+    cluster = apart.cluster
+    eventually(lambda: heard(cluster), within_s=40)
+    apart.agent.kill()
+    apart.speaker.kill()
+    cluster.n2.nft("delete", "table", "inet", "felixpy")
+    for left in [one for one in cluster.n2.run_dir.glob("*.*") if one.name in ("agent.lock", "serving.sock")]:
+        left.unlink()
+    apart.speaker.start()
+    try:
+        eventually(lambda: not heard(cluster), within_s=40)
+        assert "this node's kernel does not hold the Service" in said(cluster)
+        assert "n2: role agent ran here and does not answer" in cluster.felixctl("status").err
+    finally:
+        apart.agent.start()
+    eventually(lambda: heard(cluster) and served(cluster), within_s=40)
 
 
 @contextmanager

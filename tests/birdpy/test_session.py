@@ -97,9 +97,8 @@ def test_too_many_prefixes_are_told_until_the_session_is_up_or_the_limit_another
     assert overruns.mark({N2: DOWN})[N2] == DOWN, "nobody wants the neighbour any more"
 
 
-MET = Session(
-    N2, state=UP, got=MessageCounts(notifications=1), sent=MessageCounts(notifications=1), bfd=BfdSession(True)
-)
+ONE = MessageCounts(notifications=1)
+MET = Session(N2, state=UP, got=ONE, sent=ONE, bfd=BfdSession(True))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ MET = Session(
 def test_why_a_session_ended_is_told_by_what_came_since_it_was_up(
     got: int, sent: int, bfd: bool, reason: DownReason
 ) -> None:
-    up = follow(Session(N2, got=MessageCounts(notifications=1)), MET)
+    up = follow(Session(N2, got=ONE), MET)
     down = Session(
         N2, got=MessageCounts(notifications=got), sent=MessageCounts(notifications=sent), bfd=BfdSession(bfd)
     )

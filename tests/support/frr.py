@@ -1,4 +1,4 @@
-"""FRR's zebra, bgpd and bfdd in a namespace: a router that sends advertisements, and answers BFD where it is told to."""
+"""FRR's zebra, bgpd and bfdd in a namespace: a router that sends advertisements, and answers BFD where it should."""
 
 from __future__ import annotations
 

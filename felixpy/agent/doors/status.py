@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Collection, Mapping
 from functools import cache
 from itertools import chain, islice, starmap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from felixpy.agent.kernel.answers import read_kernel
 from felixpy.agent.routing.answers import read_bgp
 from felixpy.agent.services.answers import read_layer2, read_served
+from felixpy.agent.services.apart import known_roles
 from felixpy.agent.settings import Role, Settings
 from felixpy.datastore.model import DatastoreError, Store
 from felixpy.datastore.syncer import Phase, Syncer
@@ -61,7 +61,7 @@ class StatusReader:
             revision=self.revision,
             datastore=f"{state.phase}: {state.why}" if state.why else str(state.phase),
             in_sync=state.phase is Phase.IN_SYNC,
-            expected_roles=_known_roles(self._settings.run_dir),
+            expected_roles=known_roles(self._settings),
             broken=sum(map(len, self._broken.values())),
             broken_resources=tuple(
                 BrokenResource(one.key, one.field, one.why, one.in_part)
@@ -110,8 +110,3 @@ def _own_version() -> str:
     from importlib.metadata import version  # slow to load, and no start-up waits for it
 
     return version("felixpy")
-
-
-def _known_roles(run_dir: Path) -> tuple[str, ...]:
-    """The roles that some process has had in this run directory: their locks stay."""
-    return tuple(sorted(role for role in Role if (run_dir / f"{role}.lock").exists()))

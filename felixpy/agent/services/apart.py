@@ -5,7 +5,8 @@ In      the agent's side: what may be announced, as it changes, and that somebod
         kernel serves it, withdrawn before it ceases to.
 Away    the agent: what its kernel served last still is served, so it stays announced, and nothing new is; whoever
         starts meanwhile asks the kernel itself. BGP: gobgpd may go on announcing, so nothing is withdrawn until it is
-        back, for as long as Serving waits. Where a role never ran in this run directory nobody waits for it.
+        back, for as long as Serving waits. Where a role never ran nobody waits for it. That the agent did is kept over
+        a boot, after which whoever comes first would take itself to be alone: the kernel holds nothing then.
 Words   one JSON line a change from the agent, numbered, the first of a connection with everything; a number comes back
         once all up to it is withdrawn.
 """
@@ -21,7 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from felixpy.addresses import format_address, parse_address
-from felixpy.agent.settings import Role
+from felixpy.agent.settings import Role, Settings
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import Frontend
 from felixpy.cni.channel import listen
@@ -37,6 +38,7 @@ UNREAD_MOST_BYTES = 64 * 1024 * 1024
 RECONNECT_S = 0.2
 HEARD_WITHIN_S = 1.0
 """How long the agent has at the start to say what its kernel serves, before the kernel is asked."""
+_AGENT_RAN = "agent.ran"
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -48,6 +50,16 @@ class Served(msgspec.Struct, frozen=True):
     drops: tuple[str, ...] = ()
 
 
+def known_roles(settings: Settings) -> tuple[str, ...]:
+    """The roles that some process has had since the run directory was made, and an agent of its own that ran before."""
+    before = {Role.AGENT} if _mark_of(settings).exists() else set()
+    return tuple(sorted(role for role in Role if role in before or (settings.run_dir / f"{role}.lock").exists()))
+
+
+def _mark_of(settings: Settings) -> Path:
+    return settings.state_file.with_name(_AGENT_RAN)
+
+
 class Withdrawn(msgspec.Struct, frozen=True):
     """Nothing is announced that was dropped up to this number."""
 
@@ -57,9 +69,10 @@ class Withdrawn(msgspec.Struct, frozen=True):
 class ServedDoor:
     """The agent's side: an announcer to Serving, as the roles of its own process are."""
 
-    def __init__(self, run_dir: Path, told: Callable[[], None]) -> None:
-        self._path = run_dir / SOCKET_NAME
-        self._bgp_lock = run_dir / f"{Role.BGP}.lock"
+    def __init__(self, settings: Settings, told: Callable[[], None]) -> None:
+        self._path = settings.run_dir / SOCKET_NAME
+        self._mark = _mark_of(settings)
+        self._bgp_lock = settings.run_dir / f"{Role.BGP}.lock"
         self._told = told
         self._served: set[str] = set()
         self._number = self._dropped = self._withdrawn = 0
@@ -100,6 +113,10 @@ class ServedDoor:
         Raises  OSError when there can be no socket in the run directory.
         """
         server = await asyncio.start_unix_server(self._converse, sock=listen(self._path))
+        try:
+            self._mark.touch()
+        except OSError as error:
+            _log.warning("that the agent runs here is not kept for the next boot: %s", error)
         async with server:
             await server.serve_forever()
 
@@ -139,9 +156,9 @@ class ServedElsewhere:
     `doubt` hears which frontends may be held otherwise than before; None: any.
     """
 
-    def __init__(self, run_dir: Path, doubt: Callable[[Collection[Frontend] | None], None]) -> None:
-        self._path = run_dir / SOCKET_NAME
-        self._agent_lock = run_dir / f"{Role.AGENT}.lock"
+    def __init__(self, settings: Settings, doubt: Callable[[Collection[Frontend] | None], None]) -> None:
+        self._path = settings.run_dir / SOCKET_NAME
+        self._settings = settings
         self._alone = False
         self._doubt = doubt
         self._served: set[Frontend] = set()
@@ -208,7 +225,7 @@ class ServedElsewhere:
         """The agent has said nothing so far: it is away, or there is none in this run directory."""
         if self._heard:
             return
-        if self._agent_lock.exists():
+        if Role.AGENT in known_roles(self._settings):
             self._keys = _read_keys()
             _log.info("the agent is away: what the kernel serves is announced, %d frontends", len(self._keys))
         else:
