@@ -41,6 +41,17 @@ def test_scalars(typed: str, meant: object) -> None:
     assert parsed(f"a: {typed}") == [{"a": meant}]
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 20, "1e999", "18446744073709551616"])
+def test_a_number_that_no_reader_takes_stays_text(number: str) -> None:
+    assert parsed(f"a: {number}\nb: 1\n") == parsed(f'{{"a": {number}, "b": 1}}') == [{"a": number, "b": 1}]
+
+
+def test_the_numbers_of_64_bits_and_no_other_words() -> None:
+    assert parsed('{"a": 18446744073709551615, "b": -9223372036854775808, "c": NaN}') == [
+        {"a": (1 << 64) - 1, "b": -(1 << 63), "c": "NaN"}
+    ]
+
+
 def test_null_is_absent() -> None:
     assert parsed("a:\nb: ~\nc: null\nd: {e: }\n") == [{"d": {}}]
     assert parsed('{"a": null, "b": {"c": null}}') == [{"b": {}}]
@@ -95,7 +106,10 @@ def test_json_values_may_follow_one_another() -> None:
 
 
 VALUES = st.recursive(
-    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3),
     max_leaves=8,
 )

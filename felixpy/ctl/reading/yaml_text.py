@@ -1,7 +1,8 @@
 """YAML and JSON text to documents, with the place of every field.
 
 Owns    the scalar rules: YAML 1.2's, so `on`, `yes`, `22:30` and dates stay the text that was typed. Null means absent,
-        as in Kubernetes. A key given twice, an alias into itself and an alias bomb are refused.
+        as in Kubernetes. A number that no reader of JSON takes (of more than 64 bits, infinite) stays text, so that its
+        field is refused and no other. A key given twice, an alias into itself and an alias bomb are refused.
 In, out text → Documents in order; `YamlError` names file, line and column.
 Source  YAML 1.2 §10.3.2 (core schema); libyaml's parser does the reading.
 """
@@ -9,6 +10,7 @@ Source  YAML 1.2 §10.3.2 (core schema); libyaml's parser does the reading.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +22,8 @@ from felixpy.ctl.manifests import Document, Json, Path, Source, describe
 
 _NO_SPACE = re.compile(r"\S")
 
+INTEGERS = range(-(1 << 63), 1 << 64)
+"""What every reader of JSON takes, signed or not."""
 MAX_NODES = 2_000_000
 """Values in one document after its aliases are spelled out; far above what etcd takes (1.5 MB a key)."""
 
@@ -92,7 +96,12 @@ def _document(value: Json, source: Source, node: yaml.Node | None) -> Iterator[D
 
 def _try_json(text: str, file: str) -> list[tuple[Json, int]] | None:
     """Values one after the other, as jq and kubectl write them, each with its line; None: it may be YAML in braces."""
-    decoder = json.JSONDecoder(object_pairs_hook=partial(_unique, file))
+    decoder = json.JSONDecoder(
+        object_pairs_hook=partial(_unique, file),
+        parse_int=_integer,
+        parse_float=_finite,
+        parse_constant=str,
+    )
     values: list[tuple[Json, int]] = []
     end, line = 0, 1
     try:
@@ -170,13 +179,26 @@ def _scalar(node: yaml.ScalarNode, file: str) -> Json:
         case "null":
             return None
         case "int":
-            return int(text, 0)
+            return _integer(text)
         case "float":
-            return float(text)
+            return _finite(text)
         case "str" | "timestamp" | "value":
             return text
         case other:
             raise YamlError(_place(node, file), f"the tag {other!r} has no meaning here")
+
+
+def _integer(text: str) -> int | str:
+    try:
+        number = int(text, 0)
+    except ValueError:  # more digits than Python reads
+        return text
+    return number if number in INTEGERS else text
+
+
+def _finite(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _place(node: yaml.Node, file: str) -> str:
