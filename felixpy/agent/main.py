@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -52,6 +53,7 @@ async def _serve(settings: Settings) -> int:
         words = _explain(error)
         if not words:
             raise
+        logging.debug("where it failed", exc_info=error)
         print(f"felixpy: {'; '.join(words)}", file=sys.stderr)
         return EXIT_FAILED
     return 0
@@ -68,7 +70,18 @@ def _explain(error: Exception) -> list[str]:
     known = (AccessError, AlreadyRunning, BackendUnavailable, ConfigError, LocalEtcdError, MemoryBroken, NameTaken)
     if isinstance(error, known):
         return [str(error)]
+    if isinstance(error, OSError):
+        return _explain_refusal(error)
     if isinstance(error, ExceptionGroup):
         words = [_explain(one) for one in error.exceptions]
         return [one for some in words for one in some] if all(words) else []
+    return []
+
+
+def _explain_refusal(error: OSError) -> list[str]:
+    """What the kernel refused: a file, or what is root's alone; nothing where that cannot be told."""
+    if error.filename:
+        return [f"{os.fsdecode(error.filename)}: {error.strerror}"]
+    if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid():
+        return [f"{error.strerror}: this role has to run as root"]
     return []

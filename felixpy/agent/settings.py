@@ -32,6 +32,9 @@ class ConfigError(Exception):
 
 DRAIN_MOST_S = 86400
 """A day."""
+RUN_DIR_MOST_BYTES = 89
+"""With the longest name of a socket in it, what a socket's address can hold (unix(7)); the CNI plugin takes no more."""
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class Role(StrEnum):
@@ -86,7 +89,7 @@ _FLAGS: Mapping[str, str] = {
     "metrics": "[HOST]:PORT of /metrics, /liveness and /readiness (where FelixConfiguration says, for the agent role)",
     "layer2-drain": "seconds that an excluded node goes on answering those who know it (60; the same on all nodes)",
     "bgp-drain": "seconds that an excluded node announces with GRACEFUL_SHUTDOWN before it withdraws (10)",
-    "log-level": "debug, info, warning or error (info)",
+    "log-level": f"{', '.join(LOG_LEVELS)} (info)",
     "etcd-ca-file": "CA that signs etcd's certificates (PEM)",
     "etcd-cert-file": "our client certificate (PEM)",
     "etcd-key-file": "its key (PEM)",
@@ -116,7 +119,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         raise ConfigError("--node is not given: the node's name in the cluster")
     if not is_object_name(node):
         raise ConfigError(f"--node: {node!r} is no name: lower-case letters, digits, '-' and '.', at most {NAME_LIMIT}")
-    run_dir = Path(value("run-dir", str(DEFAULT_RUN_DIR)))
+    run_dir = _run_dir(value("run-dir", str(DEFAULT_RUN_DIR)))
     return Settings(
         node=node,
         etcd=_etcd(value),
@@ -132,12 +135,25 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         nexthop_objects=_nexthop_objects(value("nexthops", "auto")),
         secrets_dir=Path(value("secrets-dir", str(DEFAULT_SECRETS_DIR))),
         backend=_backend(value("backend", BackendSetting.AUTO)),
-        log_level=value("log-level", "info").upper(),
+        log_level=_log_level(value("log-level", "info")),
         metrics=_listener(value("metrics")),
         kubernetes=value("kubernetes"),
         layer2_drain_s=_seconds("layer2-drain", value("layer2-drain", "60")),
         bgp_drain_s=_seconds("bgp-drain", value("bgp-drain", "10")),
     )
+
+
+def _run_dir(text: str) -> Path:
+    path = Path(text).absolute()
+    if (size := len(bytes(path))) > RUN_DIR_MOST_BYTES:
+        raise ConfigError(f"--run-dir: {path} has {size} bytes; {RUN_DIR_MOST_BYTES} leave room for the names of sockets")
+    return path
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ConfigError(f"--log-level: {text!r} is none of {', '.join(LOG_LEVELS)}")
+    return text.upper()
 
 
 def _state_dir(run_dir: Path) -> Path:

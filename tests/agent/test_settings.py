@@ -57,6 +57,8 @@ def test_what_is_not_said_has_its_default() -> None:
         ([*BASE, "--layer2-drain", "soon"], "--layer2-drain: 'soon'"),
         ([*BASE, "--bgp-drain", "-1"], "--bgp-drain: '-1'"),
         ([*BASE, "--bgp-drain", "nan"], "--bgp-drain: 'nan'"),
+        ([*BASE, "--log-level", "loud"], "--log-level: 'loud' is none of debug"),
+        ([*BASE, "--run-dir", "/run/" + "x" * 85], "--run-dir: .* has 90 bytes"),
     ],
 )
 def test_what_is_wrong_is_named(flags: list[str], named: str) -> None:
@@ -86,6 +88,8 @@ def test_the_program_says_it_and_ends_with_2() -> None:
         (["--gobgpd", "/nowhere/gobgpd"], "--gobgpd: there is no program '/nowhere/gobgpd'"),
         (["--roles", "controllers", "--etcd", "local"], "there is no program 'etcd' for --etcd local"),
         (["--roles", "controllers", "--state-file", "/etc/hostname"], "/etc/hostname: "),
+        (["--roles", "controllers", "--run-dir", "/etc/hostname"], "/etc/hostname: File exists"),
+        (["--roles", "controllers", "--run-dir", "/proc/none"], "/proc/none: No such file or directory"),
     ],
 )
 def test_what_cannot_run_ends_with_words_and_no_traceback(flags: list[str], said: str, tmp_path: Path) -> None:
