@@ -57,7 +57,10 @@ class Unreached(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostDevice:
-    """A device of the host that holds an address; mtu in bytes."""
+    """A device of the host that holds an address; mtu in bytes.
+
+    `name` is "" where the address is on loopback: packets then leave by whatever device the kernel's routes say.
+    """
 
     name: str
     mtu: int
@@ -238,7 +241,7 @@ def derive_hop(way: Way, me: Node | None, them: Node | None, devices: HostDevice
         return Unreached.NO_UNDERLAY
     if ours.address == theirs.address:
         return Unreached.SAME_ADDRESS
-    if way.mode is EncapMode.CROSS_SUBNET and ours.subnet.contains(theirs.address):
+    if way.mode is EncapMode.CROSS_SUBNET and device.name and ours.subnet.contains(theirs.address):
         return Direct(theirs.address, device.name)
     if tunnel is Tunnel.IPIP:
         return Encapsulated(tunnel, theirs.address, theirs.address)

@@ -283,6 +283,28 @@ def test_a_nodes_new_address_moves_what_leads_to_it_and_no_route(ground: Ground)
     eventually(lambda: ground.reach("n1", "n2"))
 
 
+def test_a_node_may_have_its_address_on_loopback(ground: Ground) -> None:
+    ground.use_vxlan("Always")
+    n2 = ground.nodes["n2"]
+    n2.namespace.add_address("lo", "192.0.9.2/32")
+    ground.router.ip("route", "add", "192.0.9.2", "via", "192.0.2.1")
+    say_address(ground, "n2", "192.0.9.2")
+    try:
+        eventually(lambda: "local 192.0.9.2" in n2.namespace.ip("-d", "link", "show", VXLAN))
+        eventually(lambda: ground.reach("n1", "n2"))
+        assert "mtu 1450 " in n2.namespace.ip("link", "show", VXLAN)
+        with Namespace.create("s") as netns:
+            late = Sandbox(n2, "late", netns)
+            assert late.add()
+            assert "mtu 1430 " in netns.ip("link", "show", "eth0")
+            late.delete()
+    finally:
+        say_address(ground, "n2", "192.0.2.1")
+        n2.namespace.ip("address", "del", "192.0.9.2/32", "dev", "lo")
+        ground.router.ip("route", "del", "192.0.9.2")
+    eventually(lambda: ground.reach("n1", "n2"))
+
+
 def test_packets_of_a_tunnel_that_no_node_sent_are_dropped(ground: Ground) -> None:
     ground.use_vxlan("Always")
     n1 = ground.nodes["n1"]

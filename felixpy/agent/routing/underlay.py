@@ -2,7 +2,8 @@
 
 In: kernel events; out: devices by address, bytes. Reads the kernel when asked for the first time, and again after a
 device or an address has changed. The mtu is that of the device with the node's address; where no address is known, the
-smallest among the devices whose names Calico takes for a machine's own.
+smallest among the devices whose names Calico takes for a machine's own. So it is where the address is on loopback, as
+hosts have it whose links have none: loopback's own mtu (65536) is no link's, and no pod's device can have it.
 Source: felix/dataplane/linux/int_dataplane.go (findHostMTU), felix/config (MTUIfacePattern).
 """
 
@@ -14,12 +15,14 @@ from collections.abc import Sequence
 from felixpy.addresses import Address
 from felixpy.calc.tunnel_plan import HostDevice, HostDevices
 from felixpy.cni.plan import INTERFACE_PREFIX
-from felixpy.drivers.netlink.devices import dump_links
+from felixpy.drivers.netlink.devices import LINK_HEADER, dump_links
 from felixpy.drivers.netlink.links import RTM_GETADDR, encode_address_dump, parse_device_address, parse_link
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket
 
 _OWN_DEVICE = re.compile(r"((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)")
 """Calico's default for mtuIfacePattern."""
+_ARPHRD_LOOPBACK = 772
+_ETHERNET_MTU = 1500
 
 
 class Underlay:
@@ -60,11 +63,19 @@ class Underlay:
 
     def _read(self) -> None:
         with NetlinkSocket(NETLINK_ROUTE) as socket:
-            links = [(index, parse_link(body, {})) for index, _, body in dump_links(socket)]
+            dumped = tuple(dump_links(socket))
+            links = [(index, parse_link(body, {})) for index, _, body in dumped]
+            loopback = {name for _, name, body in dumped if LINK_HEADER.unpack_from(body)[1] == _ARPHRD_LOOPBACK}
             names = {index: link.name for index, link in links}
             seen = [parse_device_address(body, names) for body in socket.dump(RTM_GETADDR, encode_address_dump())]
-        self._mtu_of = {link.name: link.mtu for _, link in links if link.up}
-        self._device_of = {one.prefix.address: one.device for one in seen if one and one.device in self._mtu_of}
         mtus = {link.name: link.mtu for _, link in links}
-        self._devices = {one.prefix.address: HostDevice(one.device, mtus[one.device]) for one in seen if one}
+        own = [link.mtu for _, link in links if link.up and _OWN_DEVICE.fullmatch(link.name)]
+        mtus.update(dict.fromkeys(loopback, min(own, default=_ETHERNET_MTU)))
+        self._mtu_of = {link.name: mtus[link.name] for _, link in links if link.up}
+        self._device_of = {one.prefix.address: one.device for one in seen if one and one.device in self._mtu_of}
+        self._devices = {
+            one.prefix.address: HostDevice("" if one.device in loopback else one.device, mtus[one.device])
+            for one in seen
+            if one
+        }
         self._known = True
