@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -206,6 +207,16 @@ def test_a_pair_comes_again_while_it_is_retired(node: Namespace, pod: Namespace)
     assert not delete_retired_links(), "the new one is in service"
     assert check_pod(WIRING, str(pod.path)) == ()
     assert index_of(node, "calitest") != before
+
+
+def test_a_pair_comes_again_while_the_retired_one_is_being_deleted(node: Namespace, pod: Namespace) -> None:
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(40):
+            create_pod_link(LINK, str(pod.path))
+            retire_pod_link("calitest", LINK.owner)
+            deleting = other.submit(delete_retired_links)
+            assert create_pod_link(LINK, str(pod.path))
+            deleting.result()
 
 
 def test_retiring_what_is_not_there(node: Namespace, pod: Namespace) -> None:

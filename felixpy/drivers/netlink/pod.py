@@ -131,8 +131,9 @@ def create_pod_link(link: PodLink, netns: Netns) -> bool:
     with _opened(netns) as descriptor, NetlinkSocket(NETLINK_ROUTE) as host:
         made = _create(host, link, descriptor)
         seen = _find(host, link.host_device)
-        if not made and seen and not _is_whole(link, seen, descriptor):
-            _delete_one(host, link.host_device, seen)
+        if not made and (seen is None or not _is_whole(link, seen, descriptor)):
+            if seen is not None:  # else a retired pair was in the way, and has just gone
+                _delete_one(host, link.host_device, seen)
             made = _create(host, link, descriptor)
             seen = _find(host, link.host_device)
         if seen is None:
