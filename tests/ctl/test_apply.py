@@ -101,6 +101,38 @@ def test_a_slip_in_the_version_is_an_error_and_not_skipped(felixctl: Felixctl, s
     assert "NetworkPolicy web: apiVersion: 'projectcalico.org/v33' is no version" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "said"),
+    [
+        (
+            "projectcalico.org/v3",
+            "NetworkPolcy",
+            "kind: there is no kind 'NetworkPolcy' in projectcalico.org/v3; did you",
+        ),
+        ("projectcalico.org/v3", "networkpolicy", "did you mean NetworkPolicy?"),
+        (
+            "projectcalico.og/v3",
+            "NetworkPolicy",
+            "'projectcalico.og/v3' has no NetworkPolicy; did you mean projectcalico",
+        ),
+    ],
+)
+def test_a_slip_in_kind_or_group_is_an_error_and_not_skipped(
+    felixctl: Felixctl, store: Etcd, version: str, kind: str, said: str
+) -> None:
+    text = POLICY.replace("projectcalico.org/v3", version).replace("kind: NetworkPolicy", f"kind: {kind}")
+    answer = felixctl("apply", "-f", "-", stdin=text)
+    assert answer.code == 1
+    assert said in answer.err
+    others = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}\n"
+    assert felixctl("apply", "-f", "-", stdin=others).code == 0, "what is another project's is skipped"
+
+
+def test_what_is_not_found_is_named_with_a_namespace_only_where_it_has_one(felixctl: Felixctl, store: Etcd) -> None:
+    assert felixctl("get", "gnp", "none").err == "error: GlobalNetworkPolicy none is not found\n"
+    assert felixctl("get", "svc", "none").err == "error: Service default/none is not found\n"
+
+
 def test_unknown_fields_and_what_others_wrote_survive(felixctl: Felixctl, store: Etcd) -> None:
     body = {
         "apiVersion": "v1",

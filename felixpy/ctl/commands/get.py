@@ -53,7 +53,8 @@ def command(
     _print(found, output, single=len(names) == 1, with_namespace=all_namespaces)
     missing = [name for name in names if not any(name in (one.shown_name.name, one.name.name) for one in found)]
     for name in missing:
-        print_error(f"error: {kinds[0].kind} {f'{space}/' if space else ''}{name} is not found")
+        where = f"{space}/" if space and kinds[0].namespaced else ""
+        print_error(f"error: {kinds[0].kind} {where}{name} is not found")
     if not found and not missing and output not in ("yaml", "json", "name"):
         where = f" in namespace {space}" if space and any(info.namespaced for info in kinds) else ""
         click.echo(f"There is no {kind}{where}." if kind != EVERYTHING else f"There is nothing{where}.", err=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import TypeAlias
 
@@ -20,6 +21,8 @@ from felixpy.resources.kinds import BY_TYPE, KINDS, KindInfo, Name
 
 DEFAULT_NAMESPACE = "default"
 _ALIASES = {"crd.projectcalico.org/v1": "projectcalico.org/v3"}
+_ALIKE = 0.89
+"""How alike a misspelled kind is (difflib): as IPPools to IPPool, and not as the BFDConfiguration of others to ours."""
 _OLDER = {("metallb.io/v1beta1", "BGPPeer"): "metallb.io/v1beta2"}
 
 
@@ -92,6 +95,8 @@ def _recognise(document: Document, namespace: str) -> Iterator[Finding]:
         yield from _converted(metallb.convert_address_pool(body, _namespace_in(body) or given), document, (), namespace)
     elif (info := BY_TYPE.get((_OLDER.get((version, kind), version), kind))) is not None:
         yield from _named(document, info, namespace)
+    elif (slip := _find_slip(version, kind)) is not None:
+        yield Report(_subject(body), _at(document, (slip.path[0],)), slip)
     elif held := _held_versions(version, kind):
         problem = Problem(("apiVersion",), f"{version!r} is no version of {kind} that we hold; {' or '.join(held)} is")
         yield Report(_subject(body), _at(document, ("apiVersion",)), problem)
@@ -99,10 +104,27 @@ def _recognise(document: Document, namespace: str) -> Iterator[Finding]:
         yield Skipped(kind, version, _name_in(body) or "(no name)", source)
 
 
+def _find_slip(version: str, kind: str) -> Problem | None:
+    """What is meant by nearly the name of a kind of ours, or of its API group: to skip it would leave it out."""
+    group = version.rpartition("/")[0]
+    named = {info.kind.lower(): info.kind for info in KINDS if _group_of(info) == group}
+    if named and kind not in named.values() and (near := get_close_matches(kind.lower(), named, 1, _ALIKE)):
+        return Problem(("kind",), f"there is no kind {kind!r} in {version}; did you mean {named[near[0]]}?")
+    groups = {_group_of(info) for info in KINDS if info.kind == kind}
+    if group not in groups and (near := get_close_matches(group, groups, 1, _ALIKE)):
+        return Problem(("apiVersion",), f"{version!r} has no {kind}; did you mean {near[0]}?")
+    return None
+
+
+def _group_of(info: KindInfo) -> str:
+    """As it is written; "" for the core group."""
+    return info.api_version.rpartition("/")[0]
+
+
 def _held_versions(version: str, kind: str) -> list[str]:
     """Versions of this kind in the same API group: the one given is then a slip, not another project's kind."""
     group = version.rpartition("/")[0]
-    return [i.api_version for i in KINDS if i.kind == kind and i.api_version.rpartition("/")[0] == group]
+    return [info.api_version for info in KINDS if info.kind == kind and _group_of(info) == group]
 
 
 def _unpacked(document: Document, kind: str, version: str, namespace: str) -> Iterator[Finding]:
