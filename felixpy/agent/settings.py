@@ -146,7 +146,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
 def _run_dir(text: str) -> Path:
     path = Path(text).absolute()
     if (size := len(bytes(path))) > RUN_DIR_MOST_BYTES:
-        raise ConfigError(f"--run-dir: {path} has {size} bytes; {RUN_DIR_MOST_BYTES} leave room for the names of sockets")
+        raise ConfigError(f"--run-dir: {path} has {size} bytes; sockets leave room for {RUN_DIR_MOST_BYTES}")
     return path
 
 
