@@ -212,15 +212,16 @@ class Allocation:
         if not writes and ipam is None:
             return None
         rests = [make_rest(one.key, str(name)) for one in writes if one.value is None and is_grant(one.key)]
-        relied_on = {
+        texts = tuple(map(format_address, wanted))
+        relied_on = (
             CLUSTER_INFORMATION_KEY,
             SERVICES.key(name).encode(),
-            *(grant_key(format_address(address)).encode() for address in wanted),
+            *(grant_key(address).encode() for address in texts),
             *(write.key for write in writes),
-        }
-        expect = tuple(Expect(key, self._known.revisions.get(key, 0)) for key in sorted(relied_on))
-        addresses = " ".join(map(format_address, wanted)) or "no address"
-        woken = (f"{RESTING}{format_address(address)}".encode() for address in wanted)
+        )
+        expect = tuple(Expect(key, self._known.revisions.get(key, 0)) for key in dict.fromkeys(relied_on))
+        addresses = " ".join(texts) or "no address"
+        woken = (f"{RESTING}{address}".encode() for address in texts)
         writes += [Write(key, None) for key in woken if key in self._known.revisions]
         passing = (*rests, *((make_event(name, *event, now),) if event is not None else ()))
         return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing, ipam)

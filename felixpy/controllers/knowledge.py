@@ -48,6 +48,7 @@ _OURS = (GRANTS_PREFIX.encode(), STATUS_PREFIX.encode())
 """What begins the keys that are written and watched."""
 _NOT_YET = 1 << 62
 """Where a revision is not known yet: later than all."""
+_NOTHING: frozenset[Address] = frozenset()
 _DEFAULT = Name("", "default")
 
 
@@ -127,8 +128,8 @@ class Knowledge:
         if holders is not None:
             self._touch_holders(holders)
             return
-        ref = self._decoder.ref_of(text)
         decoded = self._decoder.decode(key, value)
+        ref = decoded.ref if isinstance(decoded, Decoded) else self._decoder.ref_of(text)
         if ref is None or decoded is None:
             return
         if ref.table in self.unreadable:
@@ -244,7 +245,9 @@ class Knowledge:
 
     def _record(self, name: Name) -> bool:
         """Tells the ledger what a Service holds, and how it shares; whether a holder shares otherwise than before."""
-        both = self.held.get(name, set()) | self.ipam.addresses_of(name)
+        both = self.held.get(name, _NOTHING) | self.ipam.addresses_of(name)
+        if not both and name not in self._sharers:
+            return False
         held = tuple(ipam_addresses.Address(address) for address in sorted(both))
         service = self.services.get(name)
         sharer = make_sharer(name, service, self.changed_at(name)) if name.namespace else Sharer(name.name)

@@ -7,7 +7,7 @@ Source: libcalico-go/lib/backend/model (keys), ../../docs/architecture.md (ours)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NAME_LIMIT = 253
@@ -59,13 +59,24 @@ def is_object_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KindInfo:
-    """A kind, as in its YAML (`kind`, `api_version`) and as in its key (`plural`); `short` are names for the CLI."""
+    """A kind, as in its YAML (`kind`, `api_version`) and as in its key (`plural`); `short` are names for the CLI.
+
+    Every key of the kind begins with `prefix`, and every key of our status of it with `status_prefix`.
+    """
 
     kind: str
     api_version: str
     plural: str
     namespaced: bool
     short: tuple[str, ...] = ()
+    prefix: str = field(init=False, compare=False, repr=False)
+    status_prefix: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        path = f"{self.group}/{self.version}/{self.plural}/"
+        prefix = f"{CALICO_PREFIX}{self.plural}/" if self.api_version == CALICO else f"{OURS_PREFIX}{path}"
+        object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "status_prefix", f"{STATUS_PREFIX}{path}")
 
     @property
     def group(self) -> str:
@@ -76,13 +87,6 @@ class KindInfo:
     def version(self) -> str:
         return self.api_version.rpartition("/")[2]
 
-    @property
-    def prefix(self) -> str:
-        """What every key of the kind begins with."""
-        if self.api_version == CALICO:
-            return f"{CALICO_PREFIX}{self.plural}/"
-        return f"{OURS_PREFIX}{self.group}/{self.version}/{self.plural}/"
-
     def key(self, name: Name) -> str:
         """The etcd key of one resource."""
         return f"{self.prefix}{name.namespace}/{name.name}" if self.namespaced else f"{self.prefix}{name.name}"
@@ -90,11 +94,6 @@ class KindInfo:
     def status_key(self, name: Name) -> str:
         """Where our status of one resource is."""
         return f"{self.status_prefix}{name}"
-
-    @property
-    def status_prefix(self) -> str:
-        """What every key of our status of this kind begins with."""
-        return f"{STATUS_PREFIX}{self.group}/{self.version}/{self.plural}/"
 
     def parse_status_name(self, key: str) -> Name | None:
         """The resource whose status a key holds; None when the key is no such key."""
