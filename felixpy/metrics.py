@@ -50,6 +50,9 @@ def derive_families(status: NodeStatus) -> Iterator[Family]:
     if status.kernel is not None:
         yield from _of_kernel(status.kernel)
         yield _one("felixpy_cni_ready", "Whether pods can be added here", status.cni_unready is None)
+        words = "Nodes that look dead from here, and what they were suspected for"
+        rows: dict[tuple[str, ...], float] = {(one.node, one.why): 1.0 for one in status.dead}
+        yield Family("felixpy_dead_node", words, labels=("node", "reason"), rows=rows)
     if status.bgp is not None:
         yield from _of_bgp(status.bgp)
 

@@ -16,6 +16,7 @@ import pytest
 from birdpy.process import listener_pid
 from felixpy.calc.services.liveness import SILENCES
 from tests.agent.cluster import Cluster, two_nodes
+from tests.agent.test_observed import fetch
 from tests.support.wait import eventually
 
 OURS = "/felixpy/resources"
@@ -32,6 +33,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         meta = {"name": "web", "namespace": "a"}
         made.etcd.put(f"{OURS}/core/v1/services/a/web", {"metadata": meta, "spec": spec})
         write_endpoints(made, POD1, POD2)
+        made.n1.agent = made.n1.make_agent("--metrics", ":9091")
         made.start()
         yield made
 
@@ -91,14 +93,36 @@ def test_the_endpoints_of_a_node_go_when_it_dies_and_not_when_its_agent_ends(clu
     eventually(lambda: used(cluster) == {POD1, POD2}, what="n2 answers again, though its agent is away")
 
 
+def silence(cluster: Cluster) -> None:
+    """n2 hears neither echo requests nor its neighbours, and its gobgpd ends."""
+    deaf = "type filter hook input priority -300; ip protocol icmp drop; tcp dport 179 drop; tcp sport 179 drop;"
+    cluster.n2.namespace.run("nft", "-f", "-", stdin=f"table ip cut {{\nchain in {{\n{deaf}\n}}\n}}\n")
+    os.kill(listener_pid(cluster.n2.run_dir / "gobgp.sock"), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("cluster", ["agent,bgp"], indirect=True)
+def test_a_node_that_dies_while_etcd_is_away_is_noticed_all_the_same(cluster: Cluster) -> None:
+    eventually(lambda: used(cluster) == {POD1, POD2})
+    eventually(lambda: established(cluster), within_s=40)
+    cluster.etcd.kill()
+    try:
+        silence(cluster)
+        eventually(lambda: used(cluster) == {POD1}, within_s=NOTICED_S, what="n2 is silent")
+        page = fetch(cluster.n1, "/metrics")
+        assert page is not None
+        assert 'felixpy_dead_node{node="n2",reason="its BGP session is lost"} 1.0' in page.body
+    finally:
+        cluster.etcd.start()
+    cluster.n2.namespace.run("nft", "delete", "table", "ip", "cut")
+    eventually(lambda: used(cluster) == {POD1, POD2}, within_s=2 * NOTICED_S, what="it answers")
+
+
 @pytest.mark.parametrize("cluster", ["agent,bgp"], indirect=True)
 def test_a_node_that_bgp_lost_and_that_does_not_answer_is_dead_while_its_lease_lives(cluster: Cluster) -> None:
     """Its way to etcd is another than ours to it."""
     eventually(lambda: used(cluster) == {POD1, POD2})
     eventually(lambda: established(cluster), within_s=40)
-    deaf = "type filter hook input priority -300; ip protocol icmp drop; tcp dport 179 drop; tcp sport 179 drop;"
-    cluster.n2.namespace.run("nft", "-f", "-", stdin=f"table ip cut {{\nchain in {{\n{deaf}\n}}\n}}\n")
-    os.kill(listener_pid(cluster.n2.run_dir / "gobgp.sock"), signal.SIGKILL)
+    silence(cluster)
     eventually(lambda: used(cluster) == {POD1}, within_s=NOTICED_S, what="n2 is silent")
     assert "looks dead to n1: its BGP session is lost" in cluster.felixctl("svc", "a/web").out
     assert cluster.etcd.get("/felixpy/holders/n2/agent"), "and nobody else says so"
