@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
 from felixpy.calc.announcing.advertisements import EXCLUDE_LABEL
-from felixpy.calc.announcing.announce import AnnounceCalc, derive_announcements
+from felixpy.calc.announcing.announce import AnnounceCalc
 from felixpy.calc.announcing.announcements import Announcement, Why
+from felixpy.calc.announcing.from_scratch import derive_announcements
 from felixpy.calc.reasons import Reason
 from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.resources.codec import Decoder

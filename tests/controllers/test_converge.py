@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,8 +11,11 @@ import pytest
 from felixpy.addresses import format_address
 from felixpy.controllers.allocation import WATCHED
 from felixpy.ctl.applying.moves import derive_moves
+from felixpy.datastore.client import EtcdStore
 from felixpy.datastore.memory import MemoryStore
 from tests.controllers.world import POOLS, SERVICES, Cluster, run_once, take_leadership
+from tests.datastore.world import opened
+from tests.support.etcd import Etcd
 
 Json = Mapping[str, object]
 USED = {"default": {"addresses": ["203.0.113.0/30"]}}
@@ -156,6 +159,14 @@ SCENARIOS = {
 }
 
 
+@pytest.fixture
+async def store(etcd: Etcd) -> AsyncGenerator[EtcdStore, None]:
+    """A real etcd, empty."""
+    etcd.delete_prefix("/")
+    async with opened(etcd.url) as store:
+        yield store
+
+
 async def held(cluster: Cluster) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for address, names in (await cluster.grants()).items():
@@ -181,8 +192,7 @@ async def write(cluster: Cluster, what: str, value: Json | None) -> str:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-async def test_only_what_must_moves_and_that_is_said_before(scenario: Scenario) -> None:
-    store = MemoryStore()
+async def test_only_what_must_moves_and_that_is_said_before(scenario: Scenario, store: EtcdStore) -> None:
     cluster = Cluster(store)
     await cluster.initialise()
     for name, spec in scenario.pools.items():

@@ -4,7 +4,7 @@ In: address blocks and their affinities, pools, this node's labels, grants, adve
 addresses (floating.py), ranges (service_ranges.py), and the frontends that services.py derives: one truth for
 forwarding and announcing. Out: announcements by prefix, and the reason of every address or block that is held here and
 stays silent. Never talks BGP, and knows no neighbour.
-`AnnounceCalc` follows changes at their own cost; `derive_announcements` is the same from scratch.
+`AnnounceCalc` follows changes at their own cost; from_scratch.py makes the same of all there is.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from felixpy.calc.announcing.announcements import (
     granted_intents,
     merge_announcements,
 )
-from felixpy.calc.announcing.floating import FloatingAddresses, floating_of, is_enabled
-from felixpy.calc.announcing.service_ranges import RoutedAddresses, read_ranges, routed_at
+from felixpy.calc.announcing.floating import FloatingAddresses
+from felixpy.calc.announcing.service_ranges import RoutedAddresses
 from felixpy.calc.reasons import Reason, Silent
-from felixpy.calc.services.arbitration import ServiceDelta, Tables, derive_services
+from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
 from felixpy.resources.codec import parse_block_name
 from felixpy.resources.kinds import Name
@@ -113,7 +113,7 @@ class AnnounceCalc:
     @property
     def silences(self) -> Mapping[Prefix, Silent]:
         """Why a block of ours, or a granted address, is not announced; as of the last flush."""
-        return _silences(self._silent.values())
+        return silences(self._silent.values())
 
     @property
     def hidden(self) -> tuple[Announcement, ...]:
@@ -220,7 +220,7 @@ class AnnounceCalc:
         self._dirty.add((Table.GRANT, name))
 
     def _update_terms(self) -> None:
-        terms = derive_terms(self._labels, _rows(self._advertisements), _rows(self._aliases), bool(self._layer2))
+        terms = derive_terms(self._labels, rows(self._advertisements), rows(self._aliases), bool(self._layer2))
         if terms != self._terms:
             self._terms = terms
             self._dirty.update((Table.GRANT, name) for name in self._grants)
@@ -326,7 +326,7 @@ def _routed_source(what: Prefix | Address) -> Source:
     return Table.SERVICE, Name("", format_address(what))
 
 
-def _silences(found: Iterable[tuple[Prefix, Silent]]) -> Mapping[Prefix, Silent]:
+def silences(found: Iterable[tuple[Prefix, Silent]]) -> Mapping[Prefix, Silent]:
     """One reason a prefix, whoever came first."""
     return dict(sorted(found, key=lambda one: one[1].reason))
 
@@ -338,64 +338,6 @@ def _set(table: dict[_K, _V], key: _K, value: _V | None) -> None:
         table[key] = value
 
 
-def _rows(table: Mapping[Name, _V]) -> list[_V]:
+def rows(table: Mapping[Name, _V]) -> list[_V]:
     """In the order of their names."""
     return [table[name] for name in sorted(table)]
-
-
-def derive_announcements(
-    tables: Tables, node: str, drained: bool = True
-) -> tuple[Mapping[Prefix, Announcement], Mapping[Prefix, Silent]]:
-    """All announcements of `node` by prefix, and all that stays silent, from scratch."""
-    this = tables.get(Table.NODE, {}).get(Name("", node))
-    terms = derive_terms(
-        this.labels if isinstance(this, Node) else (),
-        [one for one in _rows(tables.get(Table.BGP_ADVERTISEMENT, {})) if isinstance(one, BgpAdvertisement)],
-        [one for one in _rows(tables.get(Table.COMMUNITY, {})) if isinstance(one, CommunityAliases)],
-        bool(tables.get(Table.L2_ADVERTISEMENT)),
-    )
-    address_pools, services = tables.get(Table.ADDRESS_POOL, {}), tables.get(Table.SERVICE, {})
-    subjects = Subjects(
-        {name.name: one.labels for name, one in address_pools.items() if isinstance(one, AddressPool)},
-        {name: one for name, one in services.items() if isinstance(one, Service)},
-    )
-    pools = [pool for pool in tables.get(Table.POOL, {}).values() if isinstance(pool, IpPool)]
-    at: dict[Address, dict[Frontend, FrontendIntent]] = {}
-    frontends = derive_services(tables, node)
-    for frontend, intent in frontends.items():
-        at.setdefault(frontend.address, {})[frontend] = intent
-    ranges = read_ranges(tables.get(Table.BGP_CONFIGURATION, {}).get(Name("", "default")))
-    devices: dict[Address, str] = {}
-    for endpoint in tables.get(Table.WORKLOAD, {}).values():
-        if isinstance(endpoint, WorkloadEndpoint) and endpoint.node == node:
-            devices.update({one: max(devices.get(one, ""), endpoint.interface) for one in endpoint.addresses})
-    found: list[tuple[Prefix, tuple[Announcement, ...] | Silent]] = [
-        (prefix, derive_range(prefix, terms, drained)) for prefix in ranges.whole
-    ]
-    for address, intents in routed_at(frontends).items():
-        made = derive_routed(address, intents, terms, subjects.services, ranges, drained)
-        found.append((host_prefix(address), made))
-    for name, block in tables.get(Table.BLOCK, {}).items():
-        affinity = tables.get(Table.AFFINITY, {}).get(Name(node, name.name))
-        state = affinity.state if isinstance(affinity, BlockAffinity) else ""
-        if isinstance(block, Block):
-            prefix = parse_block_name(name.name)
-            found.append((prefix, derive_block(prefix, block, state, pools, node, devices)))
-    enabled = is_enabled(tables.get(Table.FELIX_CONFIGURATION, {}), node)
-    for endpoint in tables.get(Table.WORKLOAD, {}).values():
-        for address in floating_of(endpoint, node):
-            found.append((host_prefix(address), announce_floating(address, pools, enabled)))
-    for grant in tables.get(Table.GRANT, {}).values():
-        if isinstance(grant, Grant):
-            intents = granted_intents(grant, at.get(grant.address, {}))
-            made = derive_address(grant, intents, terms, subjects, ranges, drained)
-            found.append((host_prefix(grant.address), made))
-    by_prefix: dict[Prefix, list[Announcement]] = {}
-    silent: list[tuple[Prefix, Silent]] = []
-    for prefix, made in found:
-        if isinstance(made, Silent):
-            silent.append((prefix, made))
-        else:
-            for one in made:
-                by_prefix.setdefault(one.prefix, []).append(one)
-    return {prefix: merge_announcements(several) for prefix, several in by_prefix.items()}, _silences(silent)

@@ -11,18 +11,15 @@ from dataclasses import dataclass, replace
 from felixpy.addresses import Address, format_address
 from felixpy.calc.services.frontends import Claim, Frontend, Held, Here, derive_claims, effective_slices, is_forwarded
 from felixpy.calc.services.topology import Locality
-from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import wants_address
 from felixpy.ctl.cells import list_some
-from felixpy.ctl.services.vips import Reach, derive_reach
+from felixpy.ctl.services.vips import SERVICES, Reach, derive_reach, read_pairs
 from felixpy.datastore.model import KeyValue
-from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
-from felixpy.resources.tables import Decoded, Ref
+from felixpy.resources.tables import Ref
 from felixpy.status.answers import NodeStatus
 
-SERVICES = BY_TYPE["v1", "Service"]
 _SLICES = BY_TYPE["discovery.k8s.io/v1", "EndpointSlice"], BY_TYPE["v1", "Endpoints"]
 PREFIXES = tuple(
     prefix.encode()
@@ -77,21 +74,12 @@ class Facts:
 
 def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
     """The Services that these keys (those below PREFIXES) tell of."""
-    decoder = Decoder("")
     services: dict[Name, Service] = {}
     slices: dict[Name, dict[Ref, EndpointSlice]] = {}
     grants: dict[Name, list[Grant]] = {}
     ports: dict[Name, list[PortGrant]] = {}
     refusals: dict[Name, str] = {}
-    for pair in pairs:
-        key = pair.key.decode("utf-8", "replace")
-        told_of = SERVICES.parse_status_name(key)
-        if told_of is not None:
-            refusals[told_of] = read_refusal(pair.value)
-            continue
-        decoded = decoder.decode(pair.key, pair.value)
-        if not isinstance(decoded, Decoded):
-            continue
+    for decoded in read_pairs(pairs, refusals):
         match decoded.value:
             case Service() as service:
                 services[decoded.ref.name] = service

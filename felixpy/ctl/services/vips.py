@@ -5,7 +5,7 @@ In: the datastore's pools, grants, Services and their status, and what the nodes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from felixpy.addresses import Address, format_address, parse_prefix
@@ -77,22 +77,26 @@ class Balance:
     addresses: tuple[ServiceAddress, ...]
 
 
-def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | None]) -> Balance:
-    """What the keys below PREFIXES and the nodes' answers come to."""
+def read_pairs(pairs: Iterable[KeyValue], refusals: dict[Name, str]) -> Iterator[Decoded]:
+    """What can be read of these keys; why Services were refused, which their status says, goes to `refusals`."""
     decoder = Decoder("")
-    pools: dict[Name, AddressPool] = {}
-    grants: list[Grant] = []
-    services: dict[Name, Service] = {}
-    refusals: dict[Name, str] = {}
     for pair in pairs:
-        key = pair.key.decode("utf-8", "replace")
-        told_of = SERVICES.parse_status_name(key)
+        told_of = SERVICES.parse_status_name(pair.key.decode("utf-8", "replace"))
         if told_of is not None:
             refusals[told_of] = read_refusal(pair.value)
             continue
         decoded = decoder.decode(pair.key, pair.value)
-        if not isinstance(decoded, Decoded):
-            continue
+        if isinstance(decoded, Decoded):
+            yield decoded
+
+
+def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | None]) -> Balance:
+    """What the keys below PREFIXES and the nodes' answers come to."""
+    pools: dict[Name, AddressPool] = {}
+    grants: list[Grant] = []
+    services: dict[Name, Service] = {}
+    refusals: dict[Name, str] = {}
+    for decoded in read_pairs(pairs, refusals):
         match decoded.ref.table, decoded.value:
             case Table.ADDRESS_POOL, AddressPool() as pool:
                 pools[decoded.ref.name] = pool
