@@ -58,6 +58,9 @@ class Cells:
         self.everything = (1 << len(self.all)) - 1
         self._found: dict[Left, int] = {}
         self._runs = tuple(_runs(self.all))
+        self._of_protocol: dict[int, int] = {}
+        for place, cell in enumerate(self.all):
+            self._of_protocol[cell.example] = self._of_protocol.get(cell.example, 0) | 1 << place
 
     def satisfying(self, matches: Iterable[Left]) -> int:
         """The cells whose packets satisfy every match."""
@@ -77,10 +80,21 @@ class Cells:
             some ^= lowest
 
     def _find(self, match: Left) -> int:
-        if isinstance(match, PortIn) and match.side == "destination":
-            found = sum(run.within(match.ranges) for run in self._runs)
-            return (sum(run.all for run in self._runs) ^ found) if match.negate else found
-        return sum(1 << place for place, cell in enumerate(self.all) if self._holds(match, cell))
+        """Where a cell's place tells, no cell is looked at: a policy of many ports has as many."""
+        match match:
+            case ProtocolIs(number, negate):
+                found = self._of_protocol.get(number, 0)
+                return self.everything ^ found if negate else found
+            case PortIn("destination", ranges, negate):
+                found = sum(run.within(ranges) for run in self._runs)
+                return (sum(run.all for run in self._runs) ^ found) if negate else found
+            case Serves("destination", ports, negate):
+                found = sum(
+                    run.within((port, port) for number, port in ports if number == run.protocol) for run in self._runs
+                )
+                return self.everything ^ found if negate else found
+            case _:
+                return sum(1 << place for place, cell in enumerate(self.all) if self._holds(match, cell))
 
     def _holds(self, match: Left, cell: Cell) -> bool:
         packet = cell.packet(*_NOBODY[self.version])
@@ -92,6 +106,7 @@ class Cells:
 class _Run(NamedTuple):
     """Cells that differ in their destination ports alone, as they follow each other from the place `start`."""
 
+    protocol: int
     start: int
     begins: tuple[int, ...]
 
@@ -113,7 +128,7 @@ def _runs(cells: Sequence[Cell]) -> Iterator[_Run]:
     for (example, _), group in keyed:
         if example in PORTED:
             run = list(group)
-            yield _Run(run[0][0], tuple(cell.ports[0] for _, cell in run))
+            yield _Run(example, run[0][0], tuple(cell.ports[0] for _, cell in run))
 
 
 _NOTHING = KernelState({}, {}, {})

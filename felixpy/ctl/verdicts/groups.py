@@ -223,11 +223,17 @@ def _joined(
 
 
 def _with_sources(groups: Sequence[Group]) -> Group:
-    return replace(groups[0], sources=frozenset(who for group in groups for who in group.sources))
+    return replace(groups[0], sources=_union([group.sources for group in groups]))
 
 
 def _with_destinations(groups: Sequence[Group]) -> Group:
-    return replace(groups[0], destinations=frozenset(who for group in groups for who in group.destinations))
+    return replace(groups[0], destinations=_union([group.destinations for group in groups]))
+
+
+def _union(parts: Sequence[frozenset[Who]]) -> frozenset[Who]:
+    """All of the ends; where all parts are the same, that one, which is counted already."""
+    first, *others = parts
+    return first if all(one is first or one == first for one in others) else first.union(*others)
 
 
 def _on_every_node(groups: Iterable[Group]) -> Iterator[Group]:
