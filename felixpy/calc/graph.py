@@ -63,8 +63,8 @@ class Graph:
             case Table.POD:
                 for name, endpoint in self._workloads.put_pod(ref.name, value if isinstance(value, Pod) else None):
                     self._put_workload(Ref(Table.WORKLOAD, name), endpoint)
-            case Table.NETWORK_SET | Table.GLOBAL_NETWORK_SET | Table.HOST:
-                if isinstance(value, NetworkSet | HostEndpoint):
+            case Table.NETWORK_SET | Table.GLOBAL_NETWORK_SET | Table.HOST | Table.NODE:
+                if isinstance(value, NetworkSet | HostEndpoint | Node):
                     self.sets.put(ref, value)
                 else:
                     self.sets.drop(ref)

@@ -40,13 +40,15 @@ class ServiceMembers(NamedTuple):
 class SetSpec(NamedTuple):
     """What an IP set holds: addresses and prefixes that a selector matches; with `port`, that named port of each.
 
-    Or, with `service`, what is behind a Service. `text` is the selector's canonical text, empty then.
+    With `nodes`, the addresses of the nodes that it matches. Or, with `service`, what is behind a Service: `text`, the
+    selector's canonical text, is empty then.
     """
 
     text: str
     port: tuple[int, str] | None = None
     """Protocol number and port name."""
     service: ServiceMembers | None = None
+    nodes: bool = False
 
     @property
     def id(self) -> str:
@@ -56,6 +58,8 @@ class SetSpec(NamedTuple):
             name = f"{self.text} port {self.port[0]} {self.port[1]}"
         if self.service is not None:
             name = f"service {self.service.service}{' ports' if self.service.ports else ''}"
+        if self.nodes:
+            name = f"nodes {self.text}"
         return blake2b(name.encode(), digest_size=10).hexdigest()
 
     @property
@@ -67,6 +71,11 @@ class SetSpec(NamedTuple):
 def set_of(selector: Selector, port: tuple[int, str] | None = None) -> SetSpec:
     """The set that holds what `selector` matches."""
     return SetSpec(render_selector(selector), port)
+
+
+def node_set(selector: Selector) -> SetSpec:
+    """The set that holds the addresses of the nodes that `selector` matches."""
+    return SetSpec(render_selector(selector), nodes=True)
 
 
 def service_set(service: Name, ports: bool) -> SetSpec:

@@ -43,7 +43,7 @@ class Peer(Strict):
     namespaces: Labels | None = None
     pods: PodsOf | None = None
     networks: list[str] | None = None
-    nodes: Any = None
+    nodes: Labels | None = None
     domain_names: Any = None
 
 

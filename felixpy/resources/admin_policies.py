@@ -1,6 +1,6 @@
 """Kubernetes' policies for administrators: documents → policies of the tiers kube-admin and kube-baseline.
 
-A rule that cannot be read, or that asks for what is not enforced here (nodes, domain names), fails closed: where it
+A rule that cannot be read, or that asks for what is not enforced here (domain names), fails closed: where it
 would deny or pass it denies everything, where it would allow it is left out. Pure.
 Source: libcalico-go/lib/backend/k8s/conversion/clusternetworkpolicy.go; v1alpha1 by the same rules, in the same tiers.
 """
@@ -106,8 +106,8 @@ def _rules(
 def _ingress_rule(rule: docs.IngressRule) -> Iterator[PolicyRule]:
     action = _action(rule.action)
     for peer in rule.from_:
-        if peer.networks is not None:
-            raise FieldError("from.networks", "is for egress")
+        if peer.networks is not None or peer.nodes is not None:
+            raise FieldError("from", "networks and nodes are for egress")
         source = _peer(peer)
         for protocol, ranges, names in _ports(rule):
             yield PolicyRule(
@@ -120,7 +120,7 @@ def _egress_rule(rule: docs.EgressRule) -> Iterator[PolicyRule]:
     for peer in rule.to:
         target = _peer(peer)
         for protocol, ranges, names in _ports(rule):
-            joined = EntityMatch(target.nets, selector=target.selector, ports=ranges, port_names=names)
+            joined = replace(target, ports=ranges, port_names=names)
             yield PolicyRule(action, protocol=protocol, destination=joined)
 
 
@@ -132,8 +132,10 @@ def _action(word: str) -> RuleAction:
 
 
 def _peer(peer: docs.Peer) -> EntityMatch:
-    if peer.nodes is not None or peer.domain_names is not None:
-        raise FieldError("", "nodes and domain names are not enforced")
+    if peer.domain_names is not None:
+        raise FieldError("domainNames", "are not enforced")
+    if peer.nodes is not None:
+        return EntityMatch(nodes=read_label_selector("nodes", _as_selector(peer.nodes)))
     if peer.networks is not None:
         return EntityMatch(nets=_networks(peer.networks))
     if peer.namespaces is not None:

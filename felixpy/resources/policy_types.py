@@ -33,6 +33,7 @@ class EntityMatch:
 
     `selector` already holds the namespace and service account parts. `ports` are inclusive ranges, `port_names` names.
     `service` is the only part where it is given: what is behind it; as a destination only at the ports served there.
+    `nodes` are the nodes whose labels match.
     """
 
     nets: tuple[Prefix, ...] = ()
@@ -44,6 +45,7 @@ class EntityMatch:
     not_ports: tuple[tuple[int, int], ...] = ()
     not_port_names: tuple[str, ...] = ()
     service: Name | None = None
+    nodes: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)

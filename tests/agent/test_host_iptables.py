@@ -9,31 +9,48 @@ import pytest
 from tests.agent import test_host_endpoints as scenarios
 from tests.agent.test_host_endpoints import World, make_world
 
-SCENARIOS = (
+LEGACY = (
     scenarios.test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows,
+    scenarios.test_a_profile_decides_where_no_policy_does,
     scenarios.test_an_endpoint_found_by_its_address,
     scenarios.test_all_interfaces_and_one_of_its_own,
     scenarios.test_an_interface_that_goes_and_comes_back_and_has_another_name_for_a_while,
     scenarios.test_forwarded_traffic_is_judged_only_where_a_policy_says_so,
     scenarios.test_pre_dnat_policy_sees_the_address_that_was_asked_for,
+    scenarios.test_egress_policy_sees_where_translated_traffic_goes,
     scenarios.test_untracked_policy_leaves_connection_tracking_out_of_it,
     scenarios.test_the_datastore_is_kept_whatever_the_failsafes_are,
     scenarios.test_bgp_with_nodes_and_peers_is_kept,
     scenarios.test_what_a_pod_may_send_its_host,
 )
+NFT = (
+    scenarios.test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows,
+    scenarios.test_all_interfaces_and_one_of_its_own,
+    scenarios.test_forwarded_traffic_is_judged_only_where_a_policy_says_so,
+    scenarios.test_pre_dnat_policy_sees_the_address_that_was_asked_for,
+    scenarios.test_egress_policy_sees_where_translated_traffic_goes,
+    scenarios.test_untracked_policy_leaves_connection_tracking_out_of_it,
+    scenarios.test_what_a_pod_may_send_its_host,
+)
+TRIED = [(name, one) for name, some in (("iptables-legacy", LEGACY), ("iptables-nft", NFT)) for one in some]
 world = scenarios.world
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[World]:
-    """One for the module, whose agent is told to use iptables."""
+def shared(request: pytest.FixtureRequest) -> Iterator[World]:
+    """One for each variant, whose agent is told to use it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FELIXPY_BACKEND", "iptables-legacy")
+        patch.setenv("FELIXPY_BACKEND", request.param)
         with make_world() as made:
             yield made
-            assert "packet rules by iptables-legacy: asked for" in made.node.log()
+            assert f"packet rules by {request.param}: asked for" in made.node.log()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__.removeprefix("test_"))
+@pytest.mark.parametrize(
+    ("shared", "scenario"),
+    TRIED,
+    indirect=["shared"],
+    ids=lambda one: getattr(one, "__name__", one).removeprefix("test_"),
+)
 def test_host(scenario: Callable[[World], None], world: World) -> None:
     scenario(world)

@@ -155,6 +155,36 @@ def test_policies_for_administrators_frame_all_others(scene: Scene) -> None:
     eventually(lambda: a.reaches(b), what="passed on by one that goes before")
 
 
+def test_nodes_as_peers_of_an_administrators_policy(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    a.write(K8S)
+
+    def put_peer(number: int, role: str) -> None:
+        bgp = {"ipv4Address": f"10.65.0.{number}/24", "ipv6Address": f"fd65::{number}/64"}
+        node.put("nodes", resource("Node", "other", {"bgp": bgp}, {"role": role}))
+
+    rule = {
+        "action": "Deny",
+        "to": [{"nodes": {"matchExpressions": [{"key": "role", "operator": "In", "values": ["db"]}]}}],
+    }
+    put_admin(node, "clusternetworkpolicies", "no-db", tier="Admin", priority=1, egress=[rule])
+    eventually(lambda: "no-db" in node.judge("from", a))
+    assert a.reaches(b), "no node has the label"
+    put_peer(3, "db")
+    eventually(lambda: not a.reaches(b) and not a.reaches(b, 1), what="a node with the label has its address")
+    put_peer(3, "web")
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="another label")
+    put_peer(9, "db")
+    put_peer(3, "db")
+    eventually(lambda: not a.reaches(b), what="labelled and addressed anew")
+    put_peer(9, "db")
+    eventually(lambda: a.reaches(b) and a.reaches(b, 1), what="another address")
+    put_peer(3, "db")
+    eventually(lambda: not a.reaches(b))
+    node.drop("nodes", "other")
+    eventually(lambda: a.reaches(b), what="the node is gone")
+
+
 def test_a_kubernetes_policy(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     b.write({**K8S, "app": "web"})

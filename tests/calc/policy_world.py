@@ -28,6 +28,8 @@ from felixpy.resources.types import (
     HostEndpoint,
     NamedPort,
     Namespace,
+    Node,
+    NodeAddress,
     Pod,
     ServiceAccount,
     WorkloadEndpoint,
@@ -81,6 +83,12 @@ endpoints = st.builds(
     profiles=profiles,
     ports=ports.map(tuple),
 )
+node_addresses = st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.3")).map(
+    lambda one: NodeAddress(parse_address(one), parse_prefix("10.0.0.0/24"))
+)
+nodes = st.builds(
+    Node, labels=labels, ipv4=st.none() | node_addresses, vxlan_tunnel4=st.none() | st.just(parse_address("10.0.0.4"))
+)
 pods = st.builds(Pod, labels=labels, service_account=st.sampled_from(("", "sa1")), ports=ports.map(tuple))
 configurations = st.builds(
     FelixConfiguration,
@@ -108,7 +116,9 @@ entities = st.builds(
     selector=st.none() | st.sampled_from(SELECTORS),
     not_selector=st.none() | st.sampled_from(SELECTORS),
     port_names=st.sampled_from(((), ("web",))),
-) | st.builds(EntityMatch, service=st.sampled_from((Name("ns1", "s1"), Name("ns1", "s2"))))
+)
+entities |= st.builds(EntityMatch, service=st.sampled_from((Name("ns1", "s1"), Name("ns1", "s2"))))
+entities |= st.builds(EntityMatch, nodes=st.sampled_from(SELECTORS))
 rules = st.lists(
     st.builds(
         PolicyRule, action=st.sampled_from(RuleAction), protocol=st.just(6), source=entities, destination=entities
@@ -177,6 +187,7 @@ changes = st.one_of(
     change(Table.POD, st.sampled_from((Name("ns1", "pod1"), Name("ns1", "pod2"))), pods),
     change(Table.FELIX_CONFIGURATION, st.sampled_from((Name("", "default"), Name("", "node.n1"))), configurations),
     change(Table.HOST, global_names, hosts),
+    change(Table.NODE, st.sampled_from((Name("", NODE), Name("", "n2"))), nodes),
     change(Table.SERVICE_ACCOUNT, st.just(Name("ns1", "sa1")), accounts),
     change(Table.SLICE, pod_names, slices),
     change(Table.ENDPOINTS, pod_names, slices),

@@ -18,7 +18,7 @@ from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet
 from felixpy.resources.service_types import EndpointSlice
 from felixpy.resources.tables import Ref, Table
-from felixpy.resources.types import HostEndpoint
+from felixpy.resources.types import HostEndpoint, Node
 from felixpy.resources.view import View
 from tests.calc.policy_world import INTERFACES, NODE, History, histories
 
@@ -90,9 +90,9 @@ def test_deltas_add_up_to_what_the_oracle_says(history: History) -> None:
     parents = {name: profile.labels_to_apply for name, profile in derive_profiles(view.tables).items()}
     holders: dict[Ref, Holder] = {
         Ref(table, name): value
-        for table in (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
+        for table in (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST, Table.NODE)
         for name, value in view.tables[table].items()
-        if isinstance(value, NetworkSet | HostEndpoint)
+        if isinstance(value, NetworkSet | HostEndpoint | Node)
     }
     holders |= {Ref(Table.WORKLOAD, name): one for name, one in derive_workloads(view.tables).items()}
     slices = {

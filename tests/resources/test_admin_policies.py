@@ -101,10 +101,17 @@ def test_networks() -> None:
     assert policy.egress == (PolicyRule(RuleAction.PASS, destination=EntityMatch(nets=nets), index=0),)
 
 
+def test_nodes() -> None:
+    labels = {"matchLabels": {"role": "db"}, "matchExpressions": [{"key": "zone", "operator": "Exists"}]}
+    policy = cluster(egress=[{"action": "Accept", "to": [{"nodes": labels}, {"nodes": {}}]}])
+    found = [render_selector(one.destination.nodes) for one in policy.egress if one.destination.nodes]
+    assert found == ['role == "db" && has(zone)', "all()"]
+    assert cluster(ingress=[{"action": "Deny", "from": [{"nodes": {}}]}]).ingress == (replace(DENY_ALL, index=0),)
+
+
 @pytest.mark.parametrize(
     "peer",
     [
-        {"nodes": {}},
         {"domainNames": ["example.org"]},
         {"networks": ["10.0.0.0/33"]},
         {"networks": []},

@@ -1,8 +1,9 @@
 """The members of every IP set that some active rule refers to, as deltas.
 
 Items are workload endpoints (their addresses, or address and port for a named port), network sets (their prefixes)
-and host endpoints (their expected addresses). Two items may hold one address, so members are counted. Sets of what is
-behind a Service come from its slices. Pure and incremental; `derive_sets` is the oracle.
+and host endpoints (their expected addresses); and nodes, whose labels are asked for by selectors of their own. Two
+items may hold one address, so members are counted. Sets of what is behind a Service come from its slices. Pure and
+incremental; `derive_sets` is the oracle.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from dataclasses import dataclass, field
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.calc.intent import SetSpec
 from felixpy.calc.policy.labels import LabelIndex, Shift
+from felixpy.calc.policy.peers import every_address
 from felixpy.calc.policy.service_sets import ServiceSlices, derive_service_members
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet
 from felixpy.resources.service_types import EndpointSlice
 from felixpy.resources.tables import Ref
-from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, WorkloadEndpoint
+from felixpy.resources.types import HostEndpoint, LabelPairs, NamedPort, Node, WorkloadEndpoint
 from felixpy.selector import compile_selector, parse_selector
 
 Member = Address | Prefix | tuple[Address, int, int]
 """An address; a prefix (never a /32 or /128); or address, protocol and port."""
 
-Holder = WorkloadEndpoint | NetworkSet | HostEndpoint
+Holder = WorkloadEndpoint | NetworkSet | HostEndpoint | Node
 
 
 def members_of(holder: Holder, port: tuple[int, str] | None) -> tuple[Member, ...]:
@@ -33,6 +35,8 @@ def members_of(holder: Holder, port: tuple[int, str] | None) -> tuple[Member, ..
         if port is not None:
             return ()
         return tuple(net.address if net.is_host else net for net in holder.nets)
+    if isinstance(holder, Node):
+        return every_address(holder)
     addresses = holder.expected_addresses if isinstance(holder, HostEndpoint) else holder.addresses
     if port is None:
         return addresses
@@ -71,6 +75,7 @@ class IpSets:
 
     def __init__(self) -> None:
         self._index: LabelIndex[Ref, SetSpec] = LabelIndex()
+        self._nodes: LabelIndex[Ref, SetSpec] = LabelIndex()
         self._holders: dict[Ref, Holder] = {}
         self._counts: dict[SetSpec, dict[Member, int]] = {}
         self._uses: dict[SetSpec, int] = {}
@@ -105,7 +110,8 @@ class IpSets:
             self._counts[spec] = counts
             self._changes[spec] = SetChange(added=set(counts), whole=True)
             return
-        for ref in self._index.put_selector(spec, parse_selector(spec.text)):
+        index = self._nodes if spec.nodes else self._index
+        for ref in index.put_selector(spec, parse_selector(spec.text)):
             for member in members_of(self._holders[ref], spec.port):
                 counts[member] = counts.get(member, 0) + 1
         self._counts[spec] = counts
@@ -122,7 +128,7 @@ class IpSets:
         """Adds an item or changes it."""
         old = self._holders.get(ref)
         self._holders[ref] = holder
-        shift = self._index.put_item(ref, holder.labels, holder.profiles)
+        shift = self._index_of(holder).put_item(ref, holder.labels, profiles_of(holder))
         for spec in shift.before & shift.after:
             if old is not None:
                 self._remove(spec, members_of(old, spec.port), members_of(holder, spec.port))
@@ -137,8 +143,11 @@ class IpSets:
         old = self._holders.pop(ref, None)
         if old is None:
             return
-        for spec in self._index.drop_item(ref).before:
+        for spec in self._index_of(old).drop_item(ref).before:
             self._remove(spec, members_of(old, spec.port), ())
+
+    def _index_of(self, holder: Holder) -> LabelIndex[Ref, SetSpec]:
+        return self._nodes if isinstance(holder, Node) else self._index
 
     def put_slice(self, ref: Ref, value: EndpointSlice | None) -> None:
         """Sets or (None) removes one slice of a Service."""
@@ -167,7 +176,7 @@ class IpSets:
         for spec in dropped:
             del self._counts[spec]
             if spec.service is None:
-                self._index.drop_selector(spec)
+                (self._nodes if spec.nodes else self._index).drop_selector(spec)
             else:
                 self._forget_service_set(spec, spec.service.service)
         changed = {spec: change for spec, change in self._changes.items() if spec not in dropped}
@@ -227,10 +236,16 @@ def derive_sets(
         found[spec] = frozenset(
             member
             for holder in holders.values()
-            if matches(effective_labels(holder.labels, holder.profiles, parents))
+            if isinstance(holder, Node) == spec.nodes
+            and matches(effective_labels(holder.labels, profiles_of(holder), parents))
             for member in members_of(holder, spec.port)
         )
     return found
+
+
+def profiles_of(holder: Holder) -> tuple[str, ...]:
+    """What an item inherits labels from."""
+    return () if isinstance(holder, Node) else holder.profiles
 
 
 def effective_labels(own: LabelPairs, profiles: tuple[str, ...], parents: Mapping[str, LabelPairs]) -> dict[str, str]:

@@ -56,6 +56,12 @@ def node_addresses(node: Node) -> tuple[Address, ...]:
     return tuple(one.address for one in (node.ipv4, node.ipv6) if one is not None)
 
 
+def every_address(node: Node) -> tuple[Address, ...]:
+    """All that is known to be a node's own: those of its tunnels too."""
+    tunnels = (node.ipip_tunnel, node.vxlan_tunnel4, node.vxlan_tunnel6)
+    return (*node_addresses(node), *(address for address in tunnels if address is not None))
+
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 

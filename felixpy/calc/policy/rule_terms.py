@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from felixpy.calc.intent import EntityTerms, RulesIntent, RuleTerms, SetSpec, service_set, set_of
+from felixpy.calc.intent import EntityTerms, RulesIntent, RuleTerms, SetSpec, node_set, service_set, set_of
 from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, Profile
 from felixpy.selector import All, Selector
 
@@ -54,10 +54,11 @@ def _compile_entity(entity: EntityMatch, protocols: tuple[int, ...]) -> EntityTe
     scope: Selector = entity.selector if entity.selector is not None else All()
     port_sets = tuple(set_of(scope, (one, name)) for name in entity.port_names for one in protocols)
     not_port_sets = tuple(set_of(All(), (one, name)) for name in entity.not_port_names for one in protocols)
+    sets = () if entity.selector is None else (set_of(entity.selector),)
     return EntityTerms(
         nets=entity.nets,
         not_nets=entity.not_nets,
-        sets=() if entity.selector is None else (set_of(entity.selector),),
+        sets=sets if entity.nodes is None else (*sets, node_set(entity.nodes)),
         not_sets=() if entity.not_selector is None else (set_of(entity.not_selector),),
         ports=entity.ports,
         port_sets=port_sets,

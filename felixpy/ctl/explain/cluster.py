@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from felixpy.addresses import Address, format_address
 from felixpy.calc.announcing.floating import is_enabled
-from felixpy.calc.policy.peers import node_addresses
+from felixpy.calc.policy.peers import every_address
 from felixpy.calc.policy.pods import pod_of
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoder, faults_of
@@ -269,7 +269,5 @@ def _node_names(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[Address
     names: dict[Address, str] = {}
     for name, node in tables[Table.NODE].items():
         if isinstance(node, Node):
-            tunnels = (node.ipip_tunnel, node.vxlan_tunnel4, node.vxlan_tunnel6)
-            own = (*node_addresses(node), *(address for address in tunnels if address is not None))
-            names.update(dict.fromkeys(own, name.name))
+            names.update(dict.fromkeys(every_address(node), name.name))
     return names

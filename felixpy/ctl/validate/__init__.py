@@ -96,12 +96,11 @@ def _closed_peers(manifest: Manifest) -> Iterator[Problem]:
     for index, rule in enumerate(rules if isinstance(rules, list) else []):
         peers = rule.get("to") if isinstance(rule, dict) else None
         for place, peer in enumerate(peers if isinstance(peers, list) else []):
-            for field in ("nodes", "domainNames"):
-                if isinstance(rule, dict) and isinstance(peer, dict) and field in peer:
-                    allows = rule.get("action") in ("Accept", "Allow")
-                    what = "is left out" if allows else "denies everything"
-                    said = f"is not enforced here, so that this rule {what}"
-                    yield Problem(("spec", "egress", index, "to", place, field), said, Severity.WARNING)
+            if isinstance(rule, dict) and isinstance(peer, dict) and "domainNames" in peer:
+                allows = rule.get("action") in ("Accept", "Allow")
+                what = "is left out" if allows else "denies everything"
+                said = f"is not enforced here, so that this rule {what}"
+                yield Problem(("spec", "egress", index, "to", place, "domainNames"), said, Severity.WARNING)
 
 
 def _without_service(manifest: Manifest) -> Iterator[Problem]:

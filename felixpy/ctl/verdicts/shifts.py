@@ -25,6 +25,7 @@ class Shifts:
         self._worlds = (before, after)
         self._labels = _changed_labels(before, after)
         self._other_slices = not before.has_slices_of(after)
+        self._other_nodes = not before.has_nodes_of(after)
         self._moved: dict[SetSpec | Set, bool] = {}
         self._rewritten: dict[PolicyId | str, bool] = {}
         self._touched: dict[Ways, bool] = {}
@@ -44,7 +45,8 @@ class Shifts:
             return True
         if any(self._is_rewritten(writer) for judge in one for writer in judge.writers()):
             return True
-        if not self._labels and not self._other_slices and all(judge.stage is None for judge in one):
+        may_move = self._labels or self._other_slices or self._other_nodes
+        if not may_move and all(judge.stage is None for judge in one):
             return False
         return any(
             not isinstance(condition, Prefix) and self._is_moved(condition)
@@ -77,6 +79,8 @@ class Shifts:
             return True
         if target.service is not None:
             return self._other_slices
+        if target.nodes:
+            return self._other_nodes
         if not self._labels:
             return False
         matches = compile_selector(parse_selector(target.text))

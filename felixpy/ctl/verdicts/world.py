@@ -13,9 +13,9 @@ from typing import NamedTuple
 from felixpy.addresses import Address, Prefix, mask_address
 from felixpy.calc.intent import PolicyId, RulesIntent, SetSpec, Stage, TierIntent
 from felixpy.calc.options import Options, derive_options
-from felixpy.calc.policy.ipsets import Holder, Member, effective_labels, members_of
+from felixpy.calc.policy.ipsets import Holder, Member, effective_labels, members_of, profiles_of
 from felixpy.calc.policy.labels import LabelIndex
-from felixpy.calc.policy.peers import PeersIntent, derive_peers
+from felixpy.calc.policy.peers import PeersIntent, derive_peers, every_address
 from felixpy.calc.policy.pods import derive_workloads
 from felixpy.calc.policy.profiles import derive_profiles
 from felixpy.calc.policy.rule_terms import compile_rules
@@ -35,7 +35,7 @@ from felixpy.resources.policy_types import NetworkSet, Policy, Tier
 from felixpy.resources.service_types import EndpointSlice
 from felixpy.resources.tables import POLICY_TABLES, Ref, Table
 from felixpy.resources.types import FelixConfiguration, HostEndpoint, LabelPairs, Node, Pod
-from felixpy.selector import parse_selector
+from felixpy.selector import compile_selector, parse_selector
 
 _HOLDERS = (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
 _SLICES = (Table.SLICE, Table.ENDPOINTS)
@@ -144,7 +144,7 @@ class World:
         for profile, given in self._profiles.items():
             self._index.put_parent(profile, given.labels_to_apply)
         for ref, holder in self.holders.items():
-            self._index.put_item(ref, holder.labels, holder.profiles)
+            self._index.put_item(ref, holder.labels, profiles_of(holder))
         for identity, policy in self._policies.items():
             self._index.put_selector(identity, policy.selector)
         self._judges: dict[tuple[object, ...], tuple[Judge, Judge]] = {}
@@ -187,7 +187,7 @@ class World:
             tables = self.cluster.tables
             peers = (*tables[Table.BGP_PEER].values(), *tables[Table.SPEAKER_PEER].values())
             self._derived_peers = derive_peers(
-                (one for one in tables[Table.NODE].values() if isinstance(one, Node)),
+                self._nodes(),
                 (one for one in peers if isinstance(one, BgpPeer | SpeakerPeer)),
                 (one for one in tables[Table.BGP_CONFIGURATION].values() if isinstance(one, BgpConfiguration)),
             )
@@ -277,6 +277,12 @@ class World:
         if spec.service is not None:
             yield from derive_service_members(spec.service, self._slices())
             return
+        if spec.nodes:
+            matches = compile_selector(parse_selector(spec.text))
+            for node in self._nodes():
+                if matches(dict(node.labels)):
+                    yield from every_address(node)
+            return
         for ref in self._index.put_selector(spec, parse_selector(spec.text)):
             yield from members_of(self.holders[ref], spec.port)
 
@@ -287,6 +293,13 @@ class World:
             for name, one in self.cluster.bulk(table)
             if isinstance(one, EndpointSlice)
         }
+
+    def _nodes(self) -> Iterator[Node]:
+        return (one for one in self.cluster.tables[Table.NODE].values() if isinstance(one, Node))
+
+    def has_nodes_of(self, other: World) -> bool:
+        """Whether there are the same nodes as in another world."""
+        return self.cluster.tables[Table.NODE] == other.cluster.tables[Table.NODE]
 
     def has_slices_of(self, other: World) -> bool:
         """Whether the same is behind every Service as in another world."""
@@ -301,7 +314,7 @@ class World:
         }
         for ref in self.holders.keys() | other.holders.keys():
             one = self.holders.get(ref)
-            if one != other.holders.get(ref) or (one is not None and not changed.isdisjoint(one.profiles)):
+            if one != other.holders.get(ref) or (one is not None and not changed.isdisjoint(profiles_of(one))):
                 yield ref
 
     def _given_by(self, profile: str) -> LabelPairs:
@@ -313,9 +326,8 @@ class World:
         holder = self.holders.get(ref)
         if holder is None:
             return None
-        return effective_labels(
-            holder.labels, holder.profiles, {name: self._given_by(name) for name in holder.profiles}
-        )
+        profiles = profiles_of(holder)
+        return effective_labels(holder.labels, profiles, {name: self._given_by(name) for name in profiles})
 
 
 def of_direction(tiers: Iterable[TierIntent], direction: Direction) -> tuple[TierIntent, ...]:
