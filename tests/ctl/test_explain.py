@@ -213,6 +213,7 @@ def test_both_families_where_both_ends_have_both(explain: Asker) -> None:
         ("fd00:0::2", "default/web-1"),
         ("192.0.2.2", "node n2"),
         ("n2", "node n2"),
+        ("n2/eth0", "node n2 by eth0"),
         ("web", "Service default/web"),
         ("10.96.0.1", "Service default/web"),
     ],
@@ -336,6 +337,10 @@ def test_what_cannot_be_read_is_named_and_counts_as_missing(explain: Asker) -> N
     ("arguments", "words"),
     [
         (("client", "nobody"), "there is no pod, endpoint, interface, Service or node 'nobody'"),
+        (("client", "n1/eth7"), "nothing says that node n1 has an interface 'eth7': known are eth0"),
+        (("10.0.0.0/8", "client"), "10.0.0.0/8 is a network: ask about an address of it"),
+        (("client", "security.quarantine"), "GlobalNetworkPolicy security.quarantine can neither send nor receive"),
+        (("client", "security"), "Tier security can neither send nor receive: ask about an endpoint that it selects"),
         (("client", "web-1", "tcp/x"), "is no port"),
         (("client", "web-1", "tcpp/80"), "'tcpp' is no protocol"),
         (("198.51.100.7", "198.51.100.8"), "no node of this cluster is between"),
@@ -488,6 +493,51 @@ def test_by_which_interface_a_packet_comes_in(explain: Asker, policy: dict[str, 
     assert "{action: Deny, source: {nets: [198.51.100.0/24]}}" in by_eth1.out
     unknown = explain("198.51.100.7", "10.0.2.4", "--via", "n9")
     assert (unknown.code, "there is no node 'n9'" in unknown.err) == (2, True)
+
+
+def test_a_node_by_one_of_its_interfaces(explain: Asker) -> None:
+    guard(explain, "n2", "eth0", ingress=[{"action": "Allow"}])
+    guard(explain, "n2", "eth1", ingress=[{"action": "Deny"}])
+    for word in ("n2/eth1", "n2-eth1"):
+        said = explain("198.51.100.7", word, "tcp/8080")
+        assert (said.code, said.lines[0]) == (1, "Denied: 198.51.100.7 → node n2 by eth1 (192.0.2.2), tcp/8080")
+        assert "n2 towards host endpoint n2-eth1 (normal):" in said.out
+    assert explain("198.51.100.7", "n2/eth0", "tcp/8080").code == 0
+    assert explain("198.51.100.7", "n2", "tcp/8080").code == 0
+
+
+def test_an_interface_with_the_address_that_a_host_endpoint_expects_there(explain: Asker) -> None:
+    guard(explain, "n2", "eth0", types=["Ingress", "Egress"], ingress=[{"action": "Allow"}])
+    guard(explain, "n2", "eth1", types=["Egress"], egress=[{"action": "Allow"}])
+    key = f"{CALICO}/hostendpoints/n2-eth1"
+    body = json.loads(explain.etcd.get(key) or "")
+    body["spec"]["expectedIPs"] = ["10.9.1.2"]
+    explain.etcd.put(key, body)
+    assert explain("n2/eth1", "198.51.100.7").lines[0] == "Allowed: node n2 by eth1 (10.9.1.2) → 198.51.100.7, tcp/80"
+    assert explain("10.9.1.2", "198.51.100.7").lines[0] == "Allowed: node n2 by eth1 (10.9.1.2) → 198.51.100.7, tcp/80"
+    assert explain("n2/eth0", "198.51.100.7").lines[0] == "Denied: node n2 by eth0 (192.0.2.2) → 198.51.100.7, tcp/80"
+
+
+def test_a_service_sends_as_each_of_those_behind_it(explain: Asker) -> None:
+    said = explain("web", "sick", "udp/53")
+    assert {line.partition(", ")[0] for line in said.lines if not line.startswith(" ")} == {
+        "Allowed: default/web-1 (10.0.2.1) → default/sick (10.0.2.4)",
+        "Allowed: default/web-2 (10.0.1.2) → default/sick (10.0.2.4)",
+    }
+
+
+def test_a_service_without_address_is_reached_at_each_of_its_endpoints(explain: Asker) -> None:
+    key = "/felixpy/resources/core/v1/services/default/web"
+    service = json.loads(explain.etcd.get(key) or "")
+    service["spec"] |= {"clusterIP": "None", "clusterIPs": ["None"]}
+    explain.etcd.put(key, service)
+    said = explain("client", "web", "tcp/8080")
+    assert [line for line in said.lines if not line.startswith(" ")] == [
+        "Allowed: default/client (10.0.1.1) → default/web-1 (10.0.2.1), tcp/8080",
+        "Allowed: default/client (10.0.1.1) → default/web-2 (10.0.1.2), tcp/8080",
+    ]
+    explain.etcd.delete_prefix("/felixpy/resources/discovery.k8s.io/")
+    assert "has no endpoints" in explain("client", "web", "tcp/8080").err
 
 
 def test_what_is_not_tracked_is_said_to_need_rules_for_its_answers(explain: Asker) -> None:

@@ -47,8 +47,9 @@ def command(
 ) -> None:
     """Say whether SOURCE may send to DESTINATION, and what decides; of a Service address alone, who announces it.
 
-    Each is a pod ([NAMESPACE/]NAME), an address, an interface ([NODE/]DEVICE), a Service or a node. PROTOCOL/PORT is
-    like tcp/80 (if not given), udp/53, 443, icmp or icmp/8.
+    Each is a pod ([NAMESPACE/]NAME), an address, an interface ([NODE/]DEVICE: of a pod, or the node itself by one of
+    its own), a host endpoint, a Service or a node. A Service sends as each of the endpoints behind it. PROTOCOL/PORT
+    is like tcp/80 (if not given), udp/53, 443, icmp or icmp/8.
 
     Exit code 0: allowed; 1: denied, at least in part.
     """
@@ -59,8 +60,9 @@ def command(
         return
     from felixpy.ctl.explain.cluster import WITH_TUNNELS, read_cluster
     from felixpy.ctl.explain.counted import counting_chains, counts_tree, render_counts
-    from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained, explain_flows
+    from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained
     from felixpy.ctl.explain.parties import UnknownParty, find_party
+    from felixpy.ctl.explain.senders import explain_parties
     from felixpy.ctl.explain.staged import compare_flows, stage
     from felixpy.ctl.explain.text import flows_tree, render_flow
     from felixpy.ctl.explain.traffic import parse_traffic
@@ -81,9 +83,9 @@ def command(
         print_warning(f"and {len(cluster.broken) - MOST_BROKEN} others")
     try:
         parties = find_party(cluster, source, namespace), find_party(cluster, destination, namespace)
-        flows = explain_flows(cluster, *parties, asked, via)
+        flows = explain_parties(cluster, *parties, asked, via)
         staged = stage(cluster, snapshot.items)
-        then = explain_flows(staged, *parties, asked, via) if staged is not None else flows
+        then = explain_parties(staged, *parties, asked, via) if staged is not None else flows
     except (UnknownParty, Unexplained) as error:
         raise click.UsageError(str(error)) from None
     otherwise = compare_flows(staged or cluster, flows, then)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from felixpy.addresses import Address, format_address
 from felixpy.calc.announcing.floating import is_enabled
+from felixpy.calc.policy.hosts import EVERY_INTERFACE
 from felixpy.calc.policy.peers import every_address
 from felixpy.calc.policy.pods import pod_of
+from felixpy.calc.tunnel_plan import Tunnel, tunnel_address
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoder, faults_of
 from felixpy.resources.kinds import CALICO_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, OURS_PREFIX, Name
@@ -113,11 +115,36 @@ class Cluster:
         """A node's own addresses."""
         return frozenset(address for address, name in self.node_names.items() if name == node)
 
+    def interfaces(self, node: str, uplink: str) -> dict[str, frozenset[Address]]:
+        """A node's interfaces with its own addresses: its tunnels', where host endpoints expect them, else `uplink`."""
+        local, named = self.local_addresses(node), self.tables[Table.NODE].get(Name("", node))
+        found: dict[str, frozenset[Address]] = {}
+        for tunnel in Tunnel:
+            address = tunnel_address(named, tunnel) if isinstance(named, Node) else None
+            if address is not None:
+                found[tunnel.value] = frozenset({address})
+        for host in self._hosts_of(node):
+            if host.interface not in ("", EVERY_INTERFACE):
+                expected = frozenset(host.expected_addresses)
+                found[host.interface] = found.get(host.interface, frozenset()) | expected
+        placed = frozenset[Address]().union(*found.values())
+        found[uplink] = found.get(uplink, frozenset()) | (local - placed)
+        return found
+
+    def governs_all(self, node: str) -> bool:
+        """Whether some host endpoint governs whatever interface there is."""
+        return any(host.interface == EVERY_INTERFACE for host in self._hosts_of(node))
+
+    def _hosts_of(self, node: str) -> Iterator[HostEndpoint]:
+        for host in self.tables[Table.HOST].values():
+            if isinstance(host, HostEndpoint) and host.node == node:
+                yield host
+
     def uplink(self, node: str) -> str:
         """The device that a node has its address on, as far as a host endpoint says so."""
         local = self.local_addresses(node)
-        for host in self.tables[Table.HOST].values():
-            if not isinstance(host, HostEndpoint) or host.node != node or host.interface in ("", "*"):
+        for host in self._hosts_of(node):
+            if host.interface in ("", EVERY_INTERFACE):
                 continue
             if not host.expected_addresses or local & frozenset(host.expected_addresses):
                 return host.interface
@@ -266,7 +293,11 @@ def _holders(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[Address, t
 
 
 def _node_names(tables: Mapping[Table, Mapping[Name, Resource]]) -> dict[Address, str]:
+    """Which node has an address: as the Node says, else as a host endpoint of it expects."""
     names: dict[Address, str] = {}
+    for host in tables[Table.HOST].values():
+        if isinstance(host, HostEndpoint):
+            names.update(dict.fromkeys(host.expected_addresses, host.node))
     for name, node in tables[Table.NODE].items():
         if isinstance(node, Node):
             names.update(dict.fromkeys(every_address(node), name.name))

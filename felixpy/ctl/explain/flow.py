@@ -133,7 +133,7 @@ class _Walker:
         floating = cluster.floating.get(there)
         self.addresses = frozenset({packet.source, there, *self.backends, *((floating.internal,) if floating else ())})
         self._compiled: dict[str, CompiledNode] = {}
-        self._entered = ("", "")
+        self._doors = {one.node: one.door for one in (source, destination) if one.door}
 
     def flows(self, via: str) -> Iterator[Flow]:
         """One flow, or one for each backend."""
@@ -142,7 +142,8 @@ class _Walker:
         if via and Name("", via) not in self.cluster.tables[Table.NODE]:
             raise Unexplained(f"there is no node {via!r}")
         node = self.source.node or via or self._entrance(packet)
-        self._entered = (via, by)
+        if by:
+            self._doors[via] = by
         device = self.source.interface if self.source.node else self._uplink(node)
         entering = replace(packet, in_interface=device)
         first = self._flow(node, entering)
@@ -234,13 +235,13 @@ class _Walker:
                 self.cluster.resources(node, self.addresses, self.services),
                 self.cluster.local_addresses(node),
                 self._uplink(node),
+                self.cluster.interfaces(node, self._uplink(node)),
             )
         return self._compiled[node]
 
     def _uplink(self, node: str) -> str:
         """The device by which a node has to do with the rest of the world, unless it was asked about another."""
-        asked, by = self._entered
-        return by if by and node == asked else self.cluster.uplink(node)
+        return self._doors.get(node) or self.cluster.uplink(node)
 
 
 def _backends(cluster: Cluster, services: tuple[Name, ...]) -> frozenset[Address]:
