@@ -3,6 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
+# Most tests wait most of their time.
+WORKERS := $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench calico lock clean
 
@@ -48,7 +50,7 @@ lint: venv ## ruff, mypy --strict and the import contracts
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
 test: setup-test prepare ## everything, in namespaces of its own
-	$(PYTEST) -n 2 --dist loadfile tests $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests $(ARGS)
 
 bench: setup-test prepare ## the curves in tests/bench
 	$(PY) -m tests.bench

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -35,6 +36,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if unknown and not hasattr(session.config, "workerinput"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print("\n\nskipped, and should not be: " + "; ".join(sorted(unknown)))
+
+
+WAITING = ("uml", "lab", "agent", "birdpy", "datastore")
+"""The rooms whose tests wait for daemons and timers most of their time, those of the longest files first."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait and files that calculate take turns, so that the waiting of one worker is another one's time."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if path.parent.name in WAITING]
+    waiting.sort(key=lambda path: WAITING.index(path.parent.name))
+    rest = [path for path in files if path.parent.name not in WAITING]
+    turns = [((number + 0.5) / len(some), path) for some in (waiting, rest) for number, path in enumerate(some)]
+    items[:] = [item for _, path in sorted(turns) for item in files[path]]
 
 
 _failed = pytest.StashKey[bool]()

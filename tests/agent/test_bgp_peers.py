@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ WANTED, UNWANTED, WANTED6, UNWANTED6 = "198.51.100.0/24", "203.0.113.0/24", "200
 BLOCK = "10.64.9.0/26"
 PASSWORD, NEXT_PASSWORD = "open-sesame-77", "changed-88"
 OURS = "/felixpy/resources"
+SECRET = f"{OURS}/core/v1/secrets/kube-system/tor"
 PEER = {"peerIP": "10.97.0.2", "asNumber": 65000}
 PEER6 = {"peerIP": "fd97::2", "asNumber": 65000}
 BY_SECRET = {"password": {"secretKeyRef": {"name": "tor", "key": "secret"}}}
@@ -54,8 +56,11 @@ class Rack:
     tor: Namespace
     directory: Path
     generation: int
+    password: str = PASSWORD
+    """The one that both ends have now."""
 
     def configure(self, password: str) -> None:
+        self.password = password
         text = BIRD.format(wanted=WANTED, unwanted=UNWANTED, wanted6=WANTED6, unwanted6=UNWANTED6, password=password)
         (self.directory / "bird.conf").write_text(text)
 
@@ -97,14 +102,14 @@ class Rack:
     def secret(self, password: str) -> None:
         data = {"secret": base64.b64encode(password.encode()).decode()}
         body = {"metadata": {"name": "tor", "namespace": "kube-system"}, "data": data}
-        self.node.etcd.put(f"{OURS}/core/v1/secrets/kube-system/tor", body)
+        self.node.etcd.put(SECRET, body)
 
     def filter(self, **spec: Any) -> None:
         self.node.put("bgpfilters", resource("BGPFilter", "some", spec))
 
 
 @pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
-def rack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     directory = tmp_path_factory.mktemp("tor")
     tor = Namespace.create("tor")
     bird: Daemon | None = None
@@ -131,9 +136,23 @@ def rack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         tor.delete()
 
 
+@pytest.fixture
+def rack(built: Rack) -> Rack:
+    """Both sessions are up, under a filter that lets everything by; nothing of an earlier test is left."""
+    built.secret(built.password)
+    built.filter()
+    built.peer("tor", {**PEER, **BY_SECRET, "filters": ["some"]})
+    built.peer("tor6", {**PEER6, "filters": ["some"]})
+    for name in ("far", "rack"):
+        built.node.drop("bgppeers", name)
+    eventually(lambda: len(built.learned()) == 4 and BLOCK in built.birdc("show", "route"), within_s=40)
+    eventually(lambda: not built.refusals(), within_s=20)
+    return built
+
+
 def test_no_session_before_its_password_and_filter_are_there(rack: Rack) -> None:
-    rack.peer("tor", {**PEER, **BY_SECRET, "filters": ["some"]})
-    rack.peer("tor6", {**PEER6, "filters": ["some"]})
+    rack.node.etcd.delete(SECRET)
+    rack.node.drop("bgpfilters", "some")
     eventually(lambda: set(rack.refusals()) == {"BGPPeer tor", "BGPPeer tor6"}, within_s=20)
     rack.secret(PASSWORD)
     eventually(lambda: "no BGPFilter some" in rack.refusals().get("BGPPeer tor", ""))
@@ -141,7 +160,7 @@ def test_no_session_before_its_password_and_filter_are_there(rack: Rack) -> None
         importV4=[{"action": "Accept", "cidr": WANTED, "matchOperator": "Equal"}, {"action": "Reject"}],
         importV6=[{"action": "Reject", "cidr": UNWANTED6, "matchOperator": "In"}],
     )
-    eventually(lambda: rack.learned() == [WANTED, WANTED6], within_s=30)
+    eventually(lambda: rack.learned() == [WANTED, WANTED6], within_s=40)
     assert rack.refusals() == {}
     eventually(lambda: BLOCK in rack.birdc("show", "route"), within_s=10)
 
@@ -157,21 +176,22 @@ def test_a_filter_that_changes_is_obeyed_at_once(rack: Rack) -> None:
 
 
 def test_a_password_that_changes_at_both_ends_brings_the_session_back(rack: Rack) -> None:
-    rack.configure(NEXT_PASSWORD)
+    next_one = NEXT_PASSWORD if rack.password == PASSWORD else PASSWORD
+    rack.configure(next_one)
     assert "Reconfigur" in rack.birdc("configure")
-    rack.secret(NEXT_PASSWORD)
+    rack.secret(next_one)
     eventually(lambda: "Established" in rack.birdc("show", "protocols", "node"), within_s=40)
     eventually(lambda: BLOCK in rack.birdc("show", "route"), within_s=20)
 
 
 def test_a_file_has_the_password_that_no_secret_has(rack: Rack) -> None:
-    rack.node.etcd.delete(f"{OURS}/core/v1/secrets/kube-system/tor")
+    rack.node.etcd.delete(SECRET)
     eventually(lambda: "no Secret kube-system/tor" in rack.refusals().get("BGPPeer tor", ""))
     folder = rack.directory / "secrets" / "tor"
     folder.mkdir(parents=True)
-    (folder / "secret").write_text(NEXT_PASSWORD + "\n")
+    (folder / "secret").write_text(rack.password + "\n")
     eventually(lambda: rack.learned(WANTED), within_s=40)
-    rack.secret(NEXT_PASSWORD)
+    rmtree(folder)
 
 
 def test_passwords_are_nowhere_to_be_read(rack: Rack) -> None:
@@ -184,7 +204,7 @@ def test_passwords_are_nowhere_to_be_read(rack: Rack) -> None:
     for text in seen:
         assert PASSWORD not in text
         assert NEXT_PASSWORD not in text
-    assert NEXT_PASSWORD not in rack.felixctl("get", "secret", "-A")
+    assert rack.password not in rack.felixctl("get", "secret", "-A")
 
 
 def command_lines() -> Iterator[str]:
@@ -196,8 +216,7 @@ def command_lines() -> Iterator[str]:
 
 
 def test_two_who_want_one_session_have_it_together_or_not_at_all(rack: Rack) -> None:
-    eventually(lambda: rack.learned(WANTED), within_s=40)
-    rack.metallb(holdTime="30s", password=NEXT_PASSWORD)
+    rack.metallb(holdTime="30s", password=rack.password)
     eventually(lambda: rack.asked_by("10.97.0.2") == ["tor", "m/tor"], within_s=20)
     assert rack.refusals() == {}
     rack.metallb(peerASN=65001)
@@ -235,7 +254,6 @@ def test_ranges_of_service_addresses_and_what_goes_with_a_prefix(rack: Rack) -> 
 
 
 def test_what_gobgp_3_cannot_do_is_refused_by_name(rack: Rack) -> None:
-    eventually(lambda: rack.learned(WANTED), within_s=40)
     rack.filter(importV4=[{"action": "Reject", "priority": 512}])
     refused = {"the session with 10.97.0.2"} if rack.generation == 3 else set()
     eventually(lambda: set(rack.refusals()) == refused, within_s=20)
@@ -287,7 +305,6 @@ def test_a_node_that_is_drained_or_deleted_leaves_nothing_at_its_neighbour(rack:
         shown = rack.birdc("show", "route")
         return all(one in shown for one in prefixes)
 
-    rack.peer("tor6", PEER6)
     spec = {"serviceLoadBalancerIPs": [{"cidr": "172.30.0.0/24"}]}
     rack.node.put("bgpconfigurations", resource("BGPConfiguration", "default", spec))
     eventually(lambda: seen(BLOCK, "172.30.0.0/24"), within_s=40)

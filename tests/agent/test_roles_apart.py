@@ -27,16 +27,42 @@ class Apart:
     agent: Daemon
     speaker: Daemon
 
+    def start(self) -> None:
+        """Starts what does not run of n1's agent and the two."""
+        for process in (self.cluster.n1.agent, self.agent, self.speaker):
+            if not process.running:
+                process.start()
 
-@pytest.fixture(scope="module")
-def apart() -> Iterator[Apart]:
+
+@contextmanager
+def two_apart() -> Iterator[Apart]:
+    """Nothing of it is started yet."""
     with two_nodes("agent,bgp") as made:
         put_services(made)
         grant(made, VIP, "web")
-        agent, speaker = (role_of(made, role) for role in ("agent", "bgp"))
-        yield Apart(made, agent, speaker)
-        for process in (agent, speaker):
-            process.stop()
+        apart = Apart(made, *(role_of(made, role) for role in ("agent", "bgp")))
+        try:
+            yield apart
+        finally:
+            for process in (apart.agent, apart.speaker):
+                process.stop()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Apart]:
+    with two_apart() as made:
+        yield made
+
+
+@pytest.fixture
+def apart(shared: Apart) -> Apart:
+    """All run; a/web alone has an address, which is announced."""
+    shared.start()
+    shared.cluster.etcd.delete_prefix("/felixpy/grants/addresses/")
+    grant(shared.cluster, VIP, "web")
+    eventually(lambda: heard(shared.cluster) and served(shared.cluster), within_s=40)
+    eventually(lambda: not heard(shared.cluster, OTHER_VIP) and not served(shared.cluster, OTHER_VIP), within_s=40)
+    return shared
 
 
 def role_of(cluster: Cluster, role: str) -> Daemon:
@@ -47,15 +73,15 @@ def role_of(cluster: Cluster, role: str) -> Daemon:
     return Daemon(argv, node.run_dir / f"{role}.log", netns=node.namespace.name)
 
 
-def test_an_address_is_announced_once_the_other_process_serves_it(apart: Apart) -> None:
-    cluster = apart.cluster
-    with table_of_another(cluster):
-        for process in (cluster.n1.agent, apart.agent, apart.speaker):
-            process.start()
-        eventually(lambda: "this node's kernel does not hold the Service" in said(cluster), within_s=20)
-        assert not heard(cluster)
-    eventually(lambda: heard(cluster), within_s=40, what="announced when the kernel took it")
-    assert served(cluster)
+def test_an_address_is_announced_once_the_other_process_serves_it() -> None:
+    with two_apart() as apart:
+        cluster = apart.cluster
+        with table_of_another(cluster):
+            apart.start()
+            eventually(lambda: "this node's kernel does not hold the Service" in said(cluster), within_s=20)
+            assert not heard(cluster)
+        eventually(lambda: heard(cluster), within_s=40, what="announced when the kernel took it")
+        assert served(cluster)
 
 
 def test_the_kernel_serves_it_until_the_other_process_has_withdrawn_it(apart: Apart) -> None:
@@ -70,13 +96,13 @@ def test_the_kernel_serves_it_until_the_other_process_has_withdrawn_it(apart: Ap
     finally:
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: not heard(cluster) and not served(cluster))
-    grant(cluster, VIP, "web")
-    eventually(lambda: heard(cluster) and served(cluster))
 
 
 def test_what_the_kernel_serves_stays_announced_while_the_agent_is_away(apart: Apart) -> None:
     """Whichever of the two restarts; and nothing new is announced that nobody serves."""
     cluster = apart.cluster
+    grant(cluster, OTHER_VIP, "more")
+    eventually(lambda: heard(cluster, OTHER_VIP))
     with routes_told(cluster) as told:
         apart.agent.kill()
         apart.speaker.kill()

@@ -16,14 +16,20 @@ METALLB = f"{OURS}/metallb.io/v1beta1"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes that speak BGP; n2 has a block, which n1 has learned."""
+def built() -> Iterator[Cluster]:
+    """Two nodes that speak BGP; n2 has a block."""
     with two_nodes("bgp") as made:
         block = {"cidr": BLOCK, "affinity": "host:n2", "allocations": [0, *[None] * 63], "attributes": [{}]}
         made.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
         made.start()
-        eventually(lambda: learned(made), within_s=20, what="n1 learns the block")
         yield made
+
+
+@pytest.fixture
+def cluster(built: Cluster) -> Cluster:
+    """n1 has learned the block."""
+    eventually(lambda: learned(built), within_s=40, what="n1 learns the block")
+    return built
 
 
 def learned(cluster: Cluster, prefix: str = BLOCK) -> str:
@@ -95,17 +101,7 @@ def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, re
 
 def test_a_service_address_goes_to_the_peers_that_are_named_and_waits_for_its_communities(cluster: Cluster) -> None:
     put = cluster.etcd.put
-    cluster.n2.put(
-        "bgppeers", resource("BGPPeer", "to-n1", {"node": "n2", "peerIP": ADDRESSES["n1"], "asNumber": 64512})
-    )
-    ports = [{"port": 80, "protocol": "TCP"}]
-    spec = {"type": "LoadBalancer", "ports": ports, "externalTrafficPolicy": "Local"}
-    put(f"{OURS}/core/v1/services/a/web", {"metadata": {"name": "web", "namespace": "a"}, "spec": spec})
-    meta = {"name": "web-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}}
-    endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n2", "conditions": {"ready": True}}]
-    slices = f"{OURS}/discovery.k8s.io/v1/endpointslices/a"
-    put(f"{slices}/web-1", {"metadata": meta, "endpoints": endpoints, "ports": ports})
-    put(f"/felixpy/grants/addresses/{VIP}", {"address": VIP, "services": ["a/web"], "pool": "p"})
+    put_service(cluster)
     eventually(lambda: learned(cluster, VIP), within_s=30, what="without advertisements everybody is told")
     advertise(cluster, peers=["nobody"])
     eventually(lambda: not learned(cluster, VIP), within_s=30, what="n1 is not named")
@@ -138,9 +134,27 @@ def test_a_floating_address_is_told_to_the_other_nodes_while_its_workload_is_her
 
 def test_the_local_pref_of_an_advertisement_reaches_other_nodes(cluster: Cluster) -> None:
     """A node takes the metric from a local_pref that comes before the normal one."""
+    put_service(cluster)
     eventually(lambda: learned(cluster, VIP), within_s=30)
     advertise(cluster, peers=["to-n1"], localPref=2**31 - 1 - 500)
     eventually(lambda: "metric 500" in learned(cluster, VIP), within_s=30)
+
+
+def put_service(cluster: Cluster) -> None:
+    """A Service of n2 with an address, advertised to everybody, and the peer `to-n1`."""
+    cluster.etcd.delete_prefix(f"{METALLB}/bgpadvertisements/")
+    put = cluster.etcd.put
+    cluster.n2.put(
+        "bgppeers", resource("BGPPeer", "to-n1", {"node": "n2", "peerIP": ADDRESSES["n1"], "asNumber": 64512})
+    )
+    ports = [{"port": 80, "protocol": "TCP"}]
+    spec = {"type": "LoadBalancer", "ports": ports, "externalTrafficPolicy": "Local"}
+    put(f"{OURS}/core/v1/services/a/web", {"metadata": {"name": "web", "namespace": "a"}, "spec": spec})
+    meta = {"name": "web-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}}
+    endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n2", "conditions": {"ready": True}}]
+    slices = f"{OURS}/discovery.k8s.io/v1/endpointslices/a"
+    put(f"{slices}/web-1", {"metadata": meta, "endpoints": endpoints, "ports": ports})
+    put(f"/felixpy/grants/addresses/{VIP}", {"address": VIP, "services": ["a/web"], "pool": "p"})
 
 
 def advertise(cluster: Cluster, **spec: object) -> None:

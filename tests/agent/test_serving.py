@@ -19,7 +19,7 @@ VIP, OTHER_VIP = "172.30.0.1", "172.30.0.2"
 OURS = "/felixpy/resources"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Two nodes that speak BGP, and on n2 an endpoint of the Services a/web and a/more. The agents are not started."""
     with two_nodes("agent,bgp") as made:
@@ -86,6 +86,7 @@ def said(cluster: Cluster) -> str:
 
 
 def test_the_kernel_serves_it_until_gobgpd_has_withdrawn_it(cluster: Cluster) -> None:
+    cluster.start()
     eventually(lambda: heard(cluster) and served(cluster), within_s=40)
     pid = listener_pid(cluster.n2.run_dir / "gobgp.sock")
     os.kill(pid, signal.SIGSTOP)

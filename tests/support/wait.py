@@ -16,11 +16,13 @@ PATIENCE = 4
 def eventually(probe: Callable[[], T | None], within_s: float = 10.0, every_s: float = 0.02, what: str = "") -> T:
     """The first truthy value of `probe`; an exception from it counts as not yet.
 
+    A probe that takes its time is given half of that as a rest, so that what it waits for gets some, too.
     Raises  AssertionError once `within_s` has passed PATIENCE times, naming the last value or exception.
     """
     end = time.monotonic() + within_s * PATIENCE
     last: object
     while True:
+        began = time.monotonic()
         try:
             value = probe()
         except Exception as error:  # whatever it is, it is shown when the time is up
@@ -29,9 +31,10 @@ def eventually(probe: Callable[[], T | None], within_s: float = 10.0, every_s: f
             if value:
                 return value
             last = value
-        if time.monotonic() >= end:
+        now = time.monotonic()
+        if now >= end:
             raise AssertionError(f"not within {within_s * PATIENCE} s: {what or probe}; last: {last!r}")
-        time.sleep(every_s)
+        time.sleep(max(every_s, (now - began) / 2))
 
 
 async def eventually_async(
@@ -44,6 +47,7 @@ async def eventually_async(
     end = time.monotonic() + within_s * PATIENCE
     last: object
     while True:
+        began = time.monotonic()
         try:
             value = await probe()
         except Exception as error:  # whatever it is, it is shown when the time is up
@@ -52,6 +56,7 @@ async def eventually_async(
             if value:
                 return value
             last = value
-        if time.monotonic() >= end:
+        now = time.monotonic()
+        if now >= end:
             raise AssertionError(f"not within {within_s * PATIENCE} s: {what or probe}; last: {last!r}")
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(max(every_s, (now - began) / 2))
