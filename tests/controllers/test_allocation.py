@@ -150,6 +150,27 @@ async def test_a_pool_can_be_asked_for(store: MemoryStore, fence: Expect, cluste
     assert await cluster.reason("a/y") == "UNKNOWN_POOL"
 
 
+async def test_annotations_of_the_old_prefix_are_heeded_and_the_new_one_counts_first(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_pool("kept", "198.51.100.0/30", autoAssign=False)
+    old = "metallb.universe.tf/"
+    await cluster.put_service("a/address", calico={f"{old}loadBalancerIPs": "203.0.113.12"})
+    await cluster.put_service("a/pool", calico={f"{old}address-pool": "kept"})
+    await cluster.put_service("a/both", annotations={"address-pool": "kept"}, calico={f"{old}address-pool": "default"})
+    shared = {f"{old}allow-shared-ip": "k"}
+    await cluster.put_service("a/one", calico=shared, ports=[{"port": 80}])
+    await cluster.put_service("a/other", annotations={"allow-shared-ip": "k"}, ports=[{"port": 443}])
+    await run_once(store, fence)
+    assert await cluster.addresses() == {
+        "a/address": ["203.0.113.12"],
+        "a/pool": ["198.51.100.1"],
+        "a/both": ["198.51.100.0"],
+        "a/one": ["203.0.113.10"],
+        "a/other": ["203.0.113.10"],
+    }
+
+
 async def test_services_share_an_address_under_one_key_on_different_ports(
     store: MemoryStore, fence: Expect, cluster: Cluster
 ) -> None:

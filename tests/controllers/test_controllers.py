@@ -12,11 +12,12 @@ from felixpy.controllers import serve_controllers
 from felixpy.controllers.allocation import WATCHED, Allocation
 from felixpy.controllers.leader import lead
 from felixpy.controllers.loadbalancer import LEADER_KEY, observe_events, settle_all
+from felixpy.datastore import client
 from felixpy.datastore.client import open_store
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import Expect, Store, TxnResult, Write
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
-from tests.controllers.world import Cluster, observe_all, take_leadership
+from tests.controllers.world import GRANTS, Cluster, observe_all, take_leadership
 from tests.support.etcd import Etcd
 from tests.support.wait import eventually_async
 
@@ -38,9 +39,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         return
     etcd: Etcd = request.getfixturevalue("etcd")
     etcd.delete_prefix("/")
-    client = open_store(EtcdSettings(parse_endpoints(etcd.url)))
-    yield client
-    await client.close()
+    opened = open_store(EtcdSettings(parse_endpoints(etcd.url)))
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -148,6 +149,31 @@ async def test_services_are_served_by_whoever_leads(store: Store, start: Start) 
     assert {name: after[name] for name in ("a/1", "a/2", "a/3")} == {
         name: before[name] for name in ("a/1", "a/2", "a/3")
     }
+
+
+async def test_nothing_is_given_before_everything_is_read(
+    store: Store, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services come before grants, and every key is a page: halfway through, the lowest addresses look free."""
+    monkeypatch.setattr(client, "PAGE_KEYS", 1)
+    cluster = Cluster(store)
+    await cluster.initialise()
+    await cluster.put_pool("default", "203.0.113.0/28")
+    held = {"a/0": "203.0.113.5", "a/1": "203.0.113.3"}
+    for name, address in held.items():
+        await cluster.put_service(name)
+        await cluster.put(GRANTS + address, {"address": address, "services": [name], "pool": "default"})
+    before = {pair.key: pair.mod_revision for pair in (await store.snapshot([GRANTS.encode()])).items}
+    await cluster.put_service("a/new")
+    start(serve_controllers(store, "n1", 5))
+
+    async def served() -> bool:
+        return (await cluster.addresses()).keys() == {"a/0", "a/1", "a/new"}
+
+    await eventually_async(served)
+    assert await cluster.addresses() == {name: [one] for name, one in (held | {"a/new": "203.0.113.0"}).items()}
+    after = {pair.key: pair.mod_revision for pair in (await store.snapshot([GRANTS.encode()])).items}
+    assert before.items() <= after.items(), "and what was granted is not written again"
 
 
 async def run_controller(store: Store, fence: Expect, seed: int) -> None:
