@@ -124,7 +124,7 @@ class Verbs:
             except Exception as error:
                 remaining += 1
                 why = str(as_cni_error(error))
-        if remaining:
+        if remaining and self._repeats.is_news("kept DELs", why, time.monotonic()):
             log.info("%d kept DELs have to wait: %s", remaining, why)
         return remaining
 

@@ -43,6 +43,8 @@ TOKEN_REFUSALS = (
     "revision of auth store is old",
     "auth revision in header",
 )
+_FULL = "database space exceeded"
+_FULL_ADVICE = "it is full, and takes no writes until it is compacted, defragmented and its alarm disarmed (etcdctl)"
 _SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -263,7 +265,8 @@ def refusal(endpoint: Endpoint, error: grpc.aio.AioRpcError) -> DatastoreError:
         return Unavailable(ConnectReason.PERMISSION, text)
     if error.code() == grpc.StatusCode.UNAUTHENTICATED or is_token_refusal(error.details()):
         return Unavailable(ConnectReason.AUTH, text)
-    return Refused(text, error.details() or "")
+    advice = f"; {_FULL_ADVICE}" if _FULL in text else ""
+    return Refused(text + advice, error.details() or "")
 
 
 class Refused(DatastoreError):

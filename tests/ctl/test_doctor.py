@@ -179,3 +179,20 @@ def test_overlaps_that_somebody_wrote_past_apply_are_found(store: Etcd) -> None:
     said = run("doctor", "--no-host", environment={"FELIXPY_ETCD": store.url}).out
     assert "error: IPAddressPool m/vips: 10.0.0.0/24 overlaps 10.0.0.9 of Node n1" in said
     assert "error: IPAddressPool m/vips: 10.9.0.0/24 overlaps 10.9.0.128/25 of IPPool pods" in said
+
+
+def test_a_full_etcd_is_named_with_what_helps() -> None:
+    full = Etcd()
+    full.daemon.argv.append("--quota-backend-bytes=300000")
+    with full:
+        with pytest.raises(AssertionError, match="space exceeded"):
+            full.put("/junk", "x" * 400_000)
+        environment = {"FELIXPY_ETCD": full.url}
+        said = run("doctor", "--no-host", environment=environment)
+        assert said.code == 1
+        assert f"error: etcd {full.url}: says that it is not healthy; etcdctl endpoint status; alarm list" in said.out
+        assert "error: nodes: they cannot be asked; " in said.out
+        assert "takes no writes until it is compacted, defragmented and its alarm disarmed" in said.out
+        policy = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: a}\nspec: {}\n"
+        applied = run("apply", "-f", "-", stdin=policy, environment=environment)
+        assert (applied.code, "its alarm disarmed" in applied.err) == (1, True)

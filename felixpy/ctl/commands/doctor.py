@@ -58,7 +58,7 @@ def _judge_cluster(etcd: str | None) -> Iterator[Finding]:
     from felixpy.ctl.doctor.facts import read_member
     from felixpy.ctl.showing.selection import select
     from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
-    from felixpy.datastore.model import Store
+    from felixpy.datastore.model import DatastoreError, Store
 
     try:
         settings = etcd_settings(etcd, os.environ)
@@ -69,12 +69,19 @@ def _judge_cluster(etcd: str | None) -> Iterator[Finding]:
     if all(member.error for member in members):
         return
 
-    async def work(store: Store) -> tuple[Survey, list[Claimed], bool]:
+    async def work(store: Store) -> tuple[Survey | DatastoreError, list[Claimed], bool]:
         found = (await select(store, CLAIMING_KINDS, None)).objects
         claimed = [one for it in found for one in claims_of(it.info, it.key.removeprefix(it.info.prefix), it.body)]
         pair = await store.get(CLUSTER_INFORMATION_KEY)
         guid, ready = parse_cluster_information(pair.value if pair is not None else None)
-        return await survey(store), claimed, bool(guid and ready)
+        ready = bool(guid and ready)
+        try:
+            return await survey(store), claimed, ready
+        except DatastoreError as error:  # it can be read, and takes no question
+            return error, claimed, ready
 
-    survey_found, claimed, ready = with_store(etcd, work)
-    yield from judge_cluster(survey_found.nodes, claimed, ready)
+    asked, claimed, ready = with_store(etcd, work)
+    if isinstance(asked, DatastoreError):
+        yield Finding(Level.ERROR, "nodes", "they cannot be asked", str(asked))
+    else:
+        yield from judge_cluster(asked.nodes, claimed, ready)
