@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from felixpy.agent.settings import parse_settings
+from felixpy.kube.convert import IMPORTED
 from tests.lab.ground import REPOSITORY
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
@@ -57,8 +58,34 @@ def test_the_agent_starts_from_the_manifest_s_environment(
     environment = documents["ConfigMap"]["data"] | {entry["name"]: "n1" for entry in pod["containers"][0]["env"]}
     settings = parse_settings([], environment, "felixpy")
     assert settings.node == "n1"
-    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     assert str(settings.run_dir) in mounts
+    kept = {volume["name"]: volume.get("hostPath", {}).get("path") for volume in pod["volumes"]}
+    assert kept[mounts[str(settings.state_file.parent)]] == str(settings.state_file.parent), "it outlives the pod"
+    secure = parse_settings(["--etcd", "https://10.0.0.1:2379"], environment, "felixpy").etcd
+    assert secure is not None
+    assert {str(path.parent) for path in (secure.ca, secure.cert, secure.key) if path is not None} <= mounts.keys()
+    assert None not in (secure.ca, secure.cert, secure.key)
+
+
+def test_every_setting_of_the_manifest_is_one(documents: dict[str, dict[str, Any]]) -> None:
+    usage = subprocess.run(
+        [Path(sys.executable).with_name("felixpy"), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    flags = [f"--{name.removeprefix('FELIXPY_').lower().replace('_', '-')}" for name in documents["ConfigMap"]["data"]]
+    assert [flag for flag in flags if f"{flag} " not in usage] == []
+
+
+def test_the_account_may_read_what_is_imported_and_nothing_else(documents: dict[str, dict[str, Any]]) -> None:
+    may = {
+        (group, resource)
+        for rule in documents["ClusterRole"]["rules"]
+        if {"get", "list", "watch"} <= set(rule["verbs"])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    read = {(info.api_version.rpartition("/")[0], info.plural) for info in IMPORTED}
+    assert may == {*read, ("", "nodes")}
 
 
 def test_the_init_container_s_flags_are_the_installer_s(pod: dict[str, Any]) -> None:
