@@ -1,7 +1,8 @@
 """The node's state file: which cluster it last obeyed, and how far. Must outlive the agent, and better the machine.
 
-In: a path; out: `Remembered` or None. `ClusterMemory` is the file, `MemoryKeeper` keeps it for a process. A file that
-cannot be read as ours raises: starting without memory would obey any datastore.
+In: a path; out: `Remembered` or None. `ClusterMemory` is the file, `MemoryKeeper` keeps it for a process; those of a
+node's processes, each with roles of its own, keep one file. A file that cannot be read as ours raises: starting without
+memory would obey any datastore.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ class MemoryBroken(Exception):
 
 
 class ClusterMemory:
-    """One state file."""
+    """One state file. `writer` tells apart the processes that write it: no two of a node have it in common."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writer: str = "") -> None:
         self._path = path
+        self._draft = path.with_name(f"{path.name}.{writer}.new" if writer else f"{path.name}.new")
 
     def read(self) -> Remembered | None:
         """What was written last; None on the first run.
@@ -43,12 +45,11 @@ class ClusterMemory:
     def write(self, remembered: Remembered) -> None:
         """Replaces the file as a whole, so that a crash leaves the old one or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(self._path.name + ".new")
-        with draft.open("wb") as file:
+        with self._draft.open("wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(remembered)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self._path)
+        self._draft.replace(self._path)
 
     def forget(self) -> None:
         """Back to the first run."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
+from felixpy.agent.node.identity import read_host
 from tests.agent.node import CALICO, PROGRAM, Node, resource
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.process import Daemon
@@ -59,6 +62,21 @@ def test_the_second_host_of_a_name_is_refused_and_a_restart_is_not(node: Node) -
         node.agent.kill()
         other.agent.start()
         eventually(lambda: "felixpy" in other.nft("list", "tables"), within_s=25, what="the dead one gives way")
+
+
+def test_processes_of_one_host_that_start_together_are_one_host(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as starting:
+        for number in range(20):
+            run_dir = tmp_path / str(number)
+            run_dir.mkdir()
+            together = Barrier(8)
+
+            def start(run_dir: Path = run_dir, together: Barrier = together) -> str:
+                together.wait(10)
+                return read_host(run_dir)
+
+            hosts = {one.result() for one in [starting.submit(start) for _ in range(8)]}
+            assert hosts == {read_host(run_dir)}
 
 
 def test_a_second_agent_in_one_network_namespace_is_refused(node: Node, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_a_node_remembers_what_it_wrote_and_nothing_at_first(tmp_path: Path) -> 
     assert memory.read() == DOUBTED
     memory.forget()
     assert memory.read() is None
+
+
+def test_processes_of_one_node_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.json"
+    with ThreadPoolExecutor(2) as both:
+        memories = [ClusterMemory(path, roles) for roles in ("agent", "bgp")]
+        written = [both.submit(memory.write, KNOWN) for _ in range(60) for memory in memories]
+        while not all(one.done() for one in written):
+            assert ClusterMemory(path).read() in (None, KNOWN)
+        assert [one.result() for one in written] == [None] * 120
 
 
 def test_a_state_file_without_a_doubt_is_read(tmp_path: Path) -> None:

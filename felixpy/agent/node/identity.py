@@ -10,7 +10,9 @@ no writes stops nobody: what cannot be claimed now is claimed later. Never touch
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 import time
 import uuid
 from collections.abc import Collection
@@ -48,16 +50,15 @@ def read_host(run_dir: Path) -> str:
 
     Raises  OSError when the run directory cannot be written.
     """
-    path = run_dir / "host-id"
-    try:
-        number = path.read_text().strip()
-    except FileNotFoundError:
-        number = ""
-    if not number:
-        number = str(uuid.uuid4())
-        draft = path.with_name("host-id.new")
-        draft.write_text(number + "\n")
-        draft.replace(path)
+    with (run_dir / "host-id").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of processes that start together one makes the number
+        file.seek(0)
+        number = file.read().strip()
+        if not number:
+            number = str(uuid.uuid4())
+            file.write(number + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     return f"{number}/{_BOOT_ID.read_text().strip()}"
 
 
