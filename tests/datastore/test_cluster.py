@@ -88,10 +88,10 @@ def test_processes_of_one_node_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     with ThreadPoolExecutor(2) as both:
         memories = [ClusterMemory(path, roles) for roles in ("agent", "bgp")]
-        written = [both.submit(memory.write, KNOWN) for _ in range(60) for memory in memories]
+        written = [both.submit(lambda memory: [memory.write(KNOWN) for _ in range(100)], one) for one in memories]
         while not all(one.done() for one in written):
             assert ClusterMemory(path).read() in (None, KNOWN)
-        assert [one.result() for one in written] == [None] * 120
+        assert [one.result() for one in written] == [[None] * 100] * 2
 
 
 def test_a_state_file_without_a_doubt_is_read(tmp_path: Path) -> None:
