@@ -5,7 +5,7 @@ Every packet is a connection of its own. Each change leaves pod a able to reach 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -21,6 +21,10 @@ ROUNDS = {"nftables": 12, "iptables-legacy": 3, "iptables-nft": 3}
 
 def allow(selector: str = "team == 'red'", ports: object = ALLOWED) -> Json:
     return {"action": "Allow", "protocol": "UDP", "source": {"selector": selector}, "destination": {"ports": [ports]}}
+
+
+def beside(*nets: str, ports: Sequence[object] = (ALLOWED,)) -> Json:
+    return {**allow(), "source": {"nets": [*nets]}, "destination": {"ports": [*ports]}}
 
 
 def deny() -> Json:
@@ -42,6 +46,11 @@ def changes(scene: Scene, c: Pod) -> Iterator[tuple[str, Callable[[], None]]]:
 
     yield "other rules of the policy", policy(deny(), allow("team in {'red', 'blue'}", f"7000:{ALLOWED}"))
     yield "a rule with another set", policy(allow("has(team)"), deny())
+    yield "networks in a rule", policy(beside("10.65.0.0/24", "172.16.0.0/12"), deny())
+    yield (
+        "others, and ranges of ports",
+        policy(beside("10.64.0.0/10", "192.168.0.0/16", ports=["1:9", f"7000:{ALLOWED}"])),
+    )
     yield "back", policy(allow())
     yield "a member more", lambda: c.write(RED)
     yield "a member less", lambda: c.write({"team": "blue"})

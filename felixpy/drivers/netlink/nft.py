@@ -1,4 +1,4 @@
-"""Our nftables table: one apply is one transaction.
+"""Our nftables table: one apply is one transaction, but for what `nft_stages` has go before or after it.
 
 In → out: `read()` → Seen; ops on sets, members and chains → Outcomes. What the kernel refuses is left out, with what
 needs it, and the rest goes again: a failed object holds back only those that need it, and what holds, holds from one
@@ -13,15 +13,14 @@ import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from struct import Struct
-from typing import NamedTuple, Self
+from typing import Self
 
 from felixpy.dataplane.aging import OWNER_BYTES, WHOLES, Part, decode_owner, encode_owner, parse_part
-from felixpy.dataplane.nftables import TABLE
+from felixpy.dataplane.nftables import TABLE, chain_digests
 from felixpy.dataplane.objects import (
     BaseHook,
     Chain,
     ChainSeen,
-    DataType,
     Drop,
     DropMembers,
     Key,
@@ -54,7 +53,17 @@ from felixpy.drivers.netlink.nft_encode import (
     encode_transaction,
     needs,
 )
-from felixpy.drivers.netlink.nft_read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_rule
+from felixpy.drivers.netlink.nft_read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_handle, parse_rule
+from felixpy.drivers.netlink.nft_refusals import (
+    BATCH_BEGIN,
+    FRAME,
+    Refusal,
+    halves,
+    judge,
+    may_hold_in_part,
+    name_of,
+    without_echoes,
+)
 from felixpy.drivers.netlink.nft_sets import (
     encode_element_query,
     encode_members,
@@ -62,6 +71,7 @@ from felixpy.drivers.netlink.nft_sets import (
     parse_members,
     parse_set,
 )
+from felixpy.drivers.netlink.nft_stages import find_after, find_ahead
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 from felixpy.drivers.outcomes import ABSENT, failed
 
@@ -75,7 +85,7 @@ FORGET_ROUNDS = 8
 PARTS = 256
 """Transactions that look for the bad entries of a map: enough for ten of them among 10,000."""
 
-_BATCH_BEGIN, _BATCH_END = 16, 17
+_BATCH_END = 17
 _GENERIC = Struct(">BBH")
 """struct nfgenmsg: family, version, resource."""
 _INET = _GENERIC.pack(FAMILY_INET, 0, 0)
@@ -88,7 +98,7 @@ class NftDriver:
     def __init__(self, table: str = TABLE, socket: NetlinkSocket | None = None) -> None:
         self._table = table
         self._socket = socket or NetlinkSocket(NETLINK_NETFILTER)
-        self._hooks: dict[str, BaseHook] | None = None
+        self._chains: dict[str, BaseHook | None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -125,14 +135,52 @@ class NftDriver:
         return Seen(objects, members)
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
-        """One outcome per op, in order; those without error took effect together. `ops` name a chain or set only once.
+        """One outcome per op, in order; what packets see of those without error took effect together.
+
+        `ops` name a chain or set only once.
 
         Raises  OSError only when the kernel does not answer, or the transaction exceeds `SEND_BUFFER_BYTES`.
         """
-        outcomes = self._apply_together(ops)
-        self._forget_parts(outcomes)
-        lost = {_name_of(outcome.op) for outcome in outcomes if outcome.error and isinstance(outcome.op, Put)}
-        return tuple(self._apply_in_parts(it, lost) if _may_hold_in_part(it, lost) else it for it in outcomes)
+        outcomes: dict[int, Outcome] = {}
+        detours = self._go_ahead(ops, outcomes)
+        last = find_after(ops)
+        for late in (False, True):
+            pending = {at: op for at, op in enumerate(ops) if at not in outcomes and (at in last) == late}
+            outcomes |= self._apply_together(pending, detours)
+        self._forget_parts(outcomes.values())
+        lost = {name_of(outcome.op) for outcome in outcomes.values() if outcome.error and isinstance(outcome.op, Put)}
+        return tuple(
+            self._apply_in_parts(it, lost) if may_hold_in_part(it, lost) else it
+            for it in (outcomes[position] for position in range(len(ops)))
+        )
+
+    def _go_ahead(self, ops: Sequence[Op], outcomes: dict[int, Outcome]) -> dict[int, Detour]:
+        """Puts what no packet comes to yet; returns how the rules behind others are to take their place.
+
+        What is refused here goes with the rest, as it stands: there it is judged.
+        """
+        ahead = find_ahead(ops, self._known_chains())
+        if not ahead:
+            return {}
+        detours: dict[int, Detour] = {}
+        for position, outcome in self._apply_together({at: ops[at] for at in ahead}, ahead).items():
+            if outcome.error is not None:
+                continue
+            if not ahead[position].behind:
+                outcomes[position] = outcome
+            elif (before := self._find_before(outcome.op)) is not None:
+                detours[position] = Detour(instead_of=before)
+        return detours
+
+    def _find_before(self, op: Op) -> tuple[bytes, ...] | None:
+        """The handles of what stands before a chain's new rules; None where these are not at its end."""
+        if not (isinstance(op, Put) and isinstance(op.object, Chain)):
+            return None
+        wanted = chain_digests(op.object)
+        bodies = self._dump_where_there(MSG_GETRULE, encode_chain_of_rules(self._table, op.object.name)) or []
+        if tuple(map(parse_rule, bodies[-len(wanted) :])) != wanted:
+            return None
+        return tuple(map(parse_handle, bodies[: -len(wanted)]))
 
     def _forget_parts(self, outcomes: Iterable[Outcome]) -> None:
         """Takes out what the parts held that were dropped: no rule adds to them any more.
@@ -141,7 +189,7 @@ class NftDriver:
         """
         owners: dict[Set, set[bytes]] = {}
         for outcome in outcomes:
-            part = parse_part(_name_of(outcome.op)[1]) if isinstance(outcome.op, Drop) and not outcome.error else None
+            part = parse_part(name_of(outcome.op)[1]) if isinstance(outcome.op, Drop) and not outcome.error else None
             if part is not None:
                 owners.setdefault(WHOLES[part.version], set()).add(encode_owner(part.owner))
         for whole, gone in owners.items():
@@ -170,23 +218,23 @@ class NftDriver:
             if not parts:
                 break
             part = parts.pop()
-            (tried,) = self._apply_together([PutMembers(target, part)])
+            tried = self._apply_together({0: PutMembers(target, part)})[0]
             if tried.error is None:
                 continue
             last = tried
             if len(part) == 1:
                 refused.update(part)
             else:
-                parts += _halves(part)
+                parts += halves(part)
         for part in parts:
             refused.update(part)
         if not refused:
             return Outcome(outcome.op)
         return Outcome(outcome.op, last.error, last.errno, refused)
 
-    def _apply_together(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
-        pending = dict(enumerate(ops))
-        detours = self._foresee(pending)
+    def _apply_together(self, ops: Mapping[int, Op], ways: Mapping[int, Detour] | None = None) -> dict[int, Outcome]:
+        pending = dict(ops)
+        detours = self._foresee(pending) | {at: way for at, way in (ways or {}).items() if at in pending}
         outcomes: dict[int, Outcome] = {}
         last = Failure(errno.EAGAIN, "too many failures in one transaction")
         for turn in range(ROUNDS):
@@ -199,10 +247,10 @@ class NftDriver:
                 last = failures[None].failure
                 outcomes.update((position, failed(op, *last)) for position, op in pending.items())
                 break
-            self._settle(failures if turn >= PATIENT_ROUNDS else _without_echoes(failures), pending, detours, outcomes)
+            self._settle(failures if turn >= PATIENT_ROUNDS else without_echoes(failures), pending, detours, outcomes)
         else:
             outcomes.update((position, failed(op, *last)) for position, op in pending.items())
-        return tuple(outcomes[position] for position in range(len(ops)))
+        return outcomes
 
     def destroy(self) -> None:
         """Removes the table with all that is in it.
@@ -213,26 +261,26 @@ class NftDriver:
         for _, failure in failures.values():
             if failure.errno not in ABSENT:
                 raise NetlinkError(failure)
-        self._hooks = None
+        self._chains = None
 
-    def _transact(self, steps: Sequence[Step]) -> dict[int | None, _Refusal]:
+    def _transact(self, steps: Sequence[Step]) -> dict[int | None, Refusal]:
         """The first refusal of each op, in the order of the messages; nothing was done when there is any."""
         first = self._socket.reserve(len(steps) + 2)
         last = first + len(steps)
-        pieces = [message(_BATCH_BEGIN, 0, first, _BATCH)]
+        pieces = [message(BATCH_BEGIN, 0, first, _BATCH)]
         for sequence, step in enumerate(steps, first + 1):
             flags = step.flags | NLM_F_ACK if sequence == last else step.flags
             pieces.append(message(SUBSYSTEM << 8 | step.message, flags, sequence, _INET + step.body))
         pieces.append(message(_BATCH_END, 0, last + 1, _BATCH))
-        refusals: dict[int | None, _Refusal] = {}
+        refusals: dict[int | None, Refusal] = {}
         for sequence, failure in sorted(self._socket.transact(b"".join(pieces), first, last).items()):
-            step = steps[sequence - first - 1] if sequence > first else _FRAME
-            refusals.setdefault(step.source, _Refusal(step.message, failure))
+            step = steps[sequence - first - 1] if sequence > first else FRAME
+            refusals.setdefault(step.source, Refusal(step.message, failure))
         return refusals
 
     def _settle(
         self,
-        refusals: Mapping[int | None, _Refusal],
+        refusals: Mapping[int | None, Refusal],
         pending: dict[int, Op],
         detours: dict[int, Detour],
         outcomes: dict[int, Outcome],
@@ -241,7 +289,7 @@ class NftDriver:
 
         What cannot go because it is in use stays while something else takes a detour: that may end the use.
         """
-        blamed = {_name_of(outcome.op) for outcome in outcomes.values() if outcome.error is not None}
+        blamed = {name_of(outcome.op) for outcome in outcomes.values() if outcome.error is not None}
         found = {
             position: detour
             for position, refusal in refusals.items()
@@ -257,11 +305,11 @@ class NftDriver:
             if found and isinstance(op, Drop) and refusal.failure.errno == errno.EBUSY:
                 continue
             del pending[position]
-            outcomes[position] = _judge(op, refusal.failure, blamed)
+            outcomes[position] = judge(op, refusal.failure, blamed)
             if outcomes[position].error is not None:
-                blamed.add(_name_of(op))
+                blamed.add(name_of(op))
 
-    def _find_detour(self, op: Op, refusal: _Refusal) -> Detour | None:
+    def _find_detour(self, op: Op, refusal: Refusal) -> Detour | None:
         """Another way to the same end, for an op that was refused because of what is there already."""
         code = refusal.failure.errno
         match op:
@@ -279,22 +327,29 @@ class NftDriver:
 
     def _foresee(self, pending: Mapping[int, Op]) -> dict[int, Detour]:
         """Detours for chains that are there with another hook: the kernel does not refuse to take a hook away."""
-        if self._hooks is None:
-            self._hooks = {chain.name: chain.hook for chain in self._dump_chains() if chain.hook is not None}
+        chains = self._known_chains()
         detours = {}
         for position, op in pending.items():
             match op:
-                case Put(object=Chain(name=name, hook=None)) if name in self._hooks:
+                case Put(object=Chain(name=name, hook=None)) if chains.get(name) is not None:
                     detours[position] = Detour(remake=True)
         return detours
 
+    def _known_chains(self) -> dict[str, BaseHook | None]:
+        if self._chains is None:
+            self._chains = {chain.name: chain.hook for chain in self._dump_chains()}
+        return self._chains
+
     def _remember(self, ops: Iterable[Op]) -> None:
-        hooks = self._hooks if self._hooks is not None else {}
+        chains = self._known_chains()
         for op in ops:
-            if isinstance(op, Put) and isinstance(op.object, Chain) and op.object.hook is not None:
-                hooks[op.object.name] = op.object.hook
-            elif isinstance(op, Put | Drop):
-                hooks.pop(_name_of(op)[1], None)
+            match op:
+                case Put(object=Chain(name=name, hook=hook)):
+                    chains[name] = hook
+                case Drop(key=Key(Kind.CHAIN, (str() as name,))):
+                    chains.pop(name, None)
+                case _:
+                    pass
 
     def _find_members(self, it: Set, keys: Iterable[bytes]) -> Members:
         """Which of `keys` the set holds, with their data."""
@@ -359,60 +414,9 @@ class NftDriver:
     def _read_chains(self) -> Iterator[ChainSeen]:
         """Rules are asked for chain by chain: the time of a dump of all grows with the square of their number."""
         chains = tuple(self._dump_chains())
-        self._hooks = {chain.name: chain.hook for chain in chains if chain.hook is not None}
+        self._chains = {chain.name: chain.hook for chain in chains}
         for chain in chains:
             bodies = self._dump_where_there(MSG_GETRULE, encode_chain_of_rules(self._table, chain.name))
             if bodies is None:
                 continue
             yield ChainSeen(chain.name, tuple(map(parse_rule, bodies)), chain.hook)
-
-
-class _Refusal(NamedTuple):
-    """A message that the kernel refused, and why."""
-
-    message: int
-    failure: Failure
-
-
-_VALIDATION = frozenset({errno.EMLINK, errno.EOPNOTSUPP, errno.EINVAL})
-_FRAME = Step(_BATCH_BEGIN, 0, b"", None)
-
-
-def _without_echoes(refusals: Mapping[int | None, _Refusal]) -> dict[int | None, _Refusal]:
-    """The kernel validates the whole table after every rule, so that one bad rule has the next ones refused too."""
-    kept: dict[int | None, _Refusal] = {}
-    heard: set[int] = set()
-    for position, refusal in refusals.items():
-        if refusal.failure.errno not in heard:
-            kept[position] = refusal
-        if refusal.failure.errno in _VALIDATION:
-            heard.add(refusal.failure.errno)
-    return kept
-
-
-def _may_hold_in_part(outcome: Outcome, lost: AbstractSet[tuple[Kind, str]]) -> bool:
-    """Whether a refused map may have entries that the kernel takes."""
-    match outcome:
-        case Outcome(op=PutMembers(set=Set(data=DataType.VERDICT) as target, members=members), error=str()):
-            return len(members) > 1 and (Kind.SET, target.name) not in lost
-        case _:
-            return False
-
-
-def _halves(members: Members) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    entries = list(members.items())
-    middle = len(entries) // 2
-    return dict(entries[:middle]), dict(entries[middle:])
-
-
-def _judge(op: Op, failure: Failure, blamed: AbstractSet[tuple[Kind, str]]) -> Outcome:
-    name = _name_of(op)[1]
-    if isinstance(op, Drop | DropMembers) and failure.errno == errno.ENOENT:
-        return Outcome(op)
-    missing = ", ".join(sorted(name for _, name in needs(op) & blamed))
-    return failed(op, failure.errno, f"needs {missing}, which failed" if missing else failure.text, name)
-
-
-def _name_of(op: Op) -> tuple[Kind, str]:
-    key = op.object.key if isinstance(op, Put) else op.key if isinstance(op, Drop) else op.set.key
-    return key.kind, str(key.id[0])

@@ -9,7 +9,7 @@ Source: net/netfilter/nf_tables_api.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from felixpy.dataplane.aging import WHOLES, parse_part
 from felixpy.dataplane.objects import BaseHook, Chain, Drop, DropMembers, Kind, Members, Op, Put, PutMembers
 from felixpy.dataplane.objects import Set as NftSet
+from felixpy.dataplane.rules import Return, Rule
 from felixpy.drivers.netlink.codec import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -41,7 +42,7 @@ HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 
 POLICIES = {"drop": 0, "accept": 1}
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
 HOOK_NUMBER, HOOK_PRIORITY = 1, 2
-RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
+RULE_TABLE, RULE_CHAIN, RULE_HANDLE, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 3, 4, 7
 _TABLE_NAME = 1
 
 
@@ -56,15 +57,22 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Detour:
-    """How an op goes that the kernel did not take as it stands.
+    """How an op goes otherwise than it stands.
 
     `remake` deletes a chain before it is made (another hook); `replace` are members to take out before the new ones
-    come in, and `members` what is left to do, in place of the op's own.
+    come in, and `members` what is left to do, in place of the op's own. `behind` puts a chain's rules behind those that
+    are there, where no packet comes; `instead_of` are the handles of rules before them, which are taken out at last.
     """
 
     remake: bool = False
     replace: Members = field(default_factory=dict)
     members: Members | None = None
+    behind: bool = False
+    instead_of: tuple[bytes, ...] | None = None
+
+
+BARRIER = Rule(Return())
+"""Between the rules of a chain and those that are to come in their place."""
 
 
 def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, Detour]) -> list[Step]:
@@ -96,9 +104,15 @@ def encode_transaction(table: str, ops: Mapping[int, Op], detours: Mapping[int, 
             case Put(object=Chain() as chain):
                 if detour.remake:
                     chains += _delete_chain(table, chain.name, position)
+                if detour.instead_of is not None:
+                    flushes += _delete_rules(table, chain.name, detour.instead_of, position)
+                    continue
                 chains.append(Step(MSG_NEWCHAIN, NLM_F_CREATE, _encode_chain(table, chain), position))
+                if detour.behind:
+                    rules += _encode_rules(table, chain.name, (BARRIER, *chain.rules), next_id, position)
+                    continue
                 flushes.append(Step(MSG_DELRULE, 0, encode_chain_of_rules(table, chain.name), position))
-                rules += _encode_rules(table, chain, next_id, position)
+                rules += _encode_rules(table, chain.name, chain.rules, next_id, position)
             case PutMembers():
                 wanted = op.members if detour.members is None else detour.members
                 for body in encode_members(table, op.set, detour.replace, data=False):
@@ -180,9 +194,17 @@ def _delete_chain(table: str, name: str, position: int) -> Iterator[Step]:
     yield Step(MSG_DELCHAIN, 0, _chain_key(table, name), position)
 
 
-def _encode_rules(table: str, chain: Chain, next_id: Callable[[], int], position: int) -> Iterator[Step]:
-    where = encode_chain_of_rules(table, chain.name)
-    for rule in chain.rules:
+def _delete_rules(table: str, name: str, handles: Iterable[bytes], position: int) -> Iterator[Step]:
+    where = encode_chain_of_rules(table, name)
+    for handle in handles:
+        yield Step(MSG_DELRULE, 0, where + attribute(RULE_HANDLE, handle), position)
+
+
+def _encode_rules(
+    table: str, name: str, rules: Iterable[Rule], next_id: Callable[[], int], position: int
+) -> Iterator[Step]:
+    where = encode_chain_of_rules(table, name)
+    for rule in rules:
         encoded = encode_rule(rule, next_id)
         for anonymous in encoded.sets:
             declared, filled = encode_anonymous_set(table, anonymous)

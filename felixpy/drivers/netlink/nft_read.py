@@ -19,6 +19,7 @@ from felixpy.drivers.netlink.nft_encode import (
     CHAIN_TYPE,
     HOOK_NUMBER,
     HOOK_PRIORITY,
+    RULE_HANDLE,
     RULE_USERDATA,
 )
 from felixpy.drivers.netlink.nft_rules import DIGEST_TYPE
@@ -64,6 +65,11 @@ def parse_chain(body: bytes) -> ChainFound:
 def parse_rule(body: bytes) -> bytes:
     """The digest of the rule of a message body; b"" where it has none of ours."""
     return _parse_digest(pick_attributes(body, ATTRIBUTES_AT, RULE_USERDATA)[0])
+
+
+def parse_handle(body: bytes) -> bytes:
+    """By which the kernel knows the rule of a message body."""
+    return pick_attributes(body, ATTRIBUTES_AT, RULE_HANDLE)[0]
 
 
 def _parse_digest(user_data: bytes) -> bytes:

@@ -125,6 +125,12 @@ def encode_rule(rule: Rule, next_set_id: Callable[[], int]) -> EncodedRule:
 
 
 @lru_cache(maxsize=16384)
+def has_ranges(rule: Rule) -> bool:
+    """Whether the rule looks into an anonymous set of intervals."""
+    return any(it.interval for it in encode_rule(rule, lambda: 0).sets)
+
+
+@lru_cache(maxsize=16384)
 def _encode_fixed(rule: Rule) -> EncodedRule:
     return _compile(rule, lambda: 0)
 
