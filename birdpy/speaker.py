@@ -244,7 +244,8 @@ class BgpRole:
         await self._wait_for_speaker(driver)
         fresh = driver.actual.speaker is None
         self._driver = driver
-        restarting = fresh and (bool(self._fib.routes) or self.settings.forwarding_survived)
+        inherited = bool(self._fib.routes) or self.settings.forwarding_survived
+        restarting = fresh and inherited
         since = time.time()
         _log.info("gobgpd version %d, %s", driver.client.wire.generation, "fresh" if fresh else "already configured")
         if not fresh:
@@ -255,7 +256,7 @@ class BgpRole:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
-            group.create_task(self._settle(driver, since, restarting))
+            group.create_task(self._settle(driver, since, restarting, inherited))
 
     async def _wait_for_speaker(self, driver: GobgpDriver) -> None:
         """Where there is no speaker and is to be none, nobody will confirm a route of an earlier run."""
@@ -389,11 +390,11 @@ class BgpRole:
                         _log.info("a flood of changes: they are let pass, and all is read anew")
                         return
 
-    async def _settle(self, driver: GobgpDriver, since: float, restarting: bool) -> None:
-        """Ends the restart: once every neighbour has spoken or had its time, unconfirmed routes go.
+    async def _settle(self, driver: GobgpDriver, since: float, restarting: bool, inherited: bool) -> None:
+        """Ends the restart: once every neighbour has spoken or had its time, routes that were `inherited` go.
 
         What a neighbour said before its end-of-RIB may still be on its way to us when gobgpd knows of that: so where
-        they have not all spoken by now, all is read anew once they have.
+        there are such routes, and not all neighbours have spoken by now, all is read anew once they have.
         """
         wanted = self._intent.neighbors if self._intent else {}
         late = bool(unsettled_neighbors(wanted, driver.sessions, time.time(), since, restarting))
@@ -406,7 +407,7 @@ class BgpRole:
             await asyncio.sleep(SETTLE_POLL_S)
         self._complaint = ""
         self._settled = True
-        if late:
+        if late and inherited:
             self._renew.set()
         else:
             self._sweep_when_told()

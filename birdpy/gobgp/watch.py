@@ -71,13 +71,13 @@ async def watch(client: GobgpClient) -> AsyncGenerator[WatchBatch, None]:
 
 
 async def watch_ends(client: GobgpClient) -> AsyncGenerator[None, None]:
-    """Tells of each neighbour that comes to the end of its table, from now on; of none with version 3.
+    """Tells of each neighbour that has come to the end of its table, or comes to it; of none with version 3.
 
     Raises  GobgpUnavailable when gobgpd goes away.
     """
     if client.wire.generation == 3:
         return
-    end = client.message("TableFilter", type=client.wire.enum(_FILTER_END))
+    end = client.message("TableFilter", type=client.wire.enum(_FILTER_END), init=True)
     call = client.message("WatchCall", table=client.message("TableWatch", filters=[end]))
     async with aclosing(client.watch("WatchEvent", call)) as chunks:
         async for _ in chunks:

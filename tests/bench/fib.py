@@ -249,6 +249,8 @@ async def learn(directory: Path, feeder: str) -> None:
     table = LearnedTable()
     role = BgpRole(RoleSettings(directory / "gobgp.sock", forwarding_survived=table.survived))
     role.set_intent(BgpIntent(local.speaker(), {remote.address: session(local, remote)}))
+    gc.collect()
+    gc.freeze()  # as the agent does once it has started
 
     async def follow() -> None:
         async for delta in role.routes():

@@ -15,6 +15,7 @@ from birdpy.fib import Fib, LearnedRoute
 from birdpy.gobgp.client import GobgpClient
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import AddNeighbor, RemoveNeighbor, Withdraw, plan
+from birdpy.gobgp.program import ENVIRONMENT
 from birdpy.gobgp.watch import watch
 from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Policy, Speaker
 from birdpy.process import listener_pid
@@ -67,6 +68,7 @@ class Router:
             [GOBGPD[self.generation], f"--api-hosts=unix://{self.socket_path}", "--pprof-disable", "-p", *extra],
             log,
             netns=self.namespace.name,
+            env=ENVIRONMENT,
         ).start()
         return self.gobgpd.wait_ready(lambda: listener_pid(self.socket_path))
 
