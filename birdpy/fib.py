@@ -210,27 +210,27 @@ class Fib:
 
     def update(self, events: Iterable[PathEvent]) -> RouteDelta:
         """Takes events in; the last one per prefix and source wins."""
-        touched: dict[Prefix, None] = {}
+        touched: dict[Prefix, Paths] = {}
         for event in events:
             if isinstance(event, PathPut):
-                touched.update(dict.fromkeys(event.prefixes))
-                self._put(event)
+                self._put(event, touched)
             elif isinstance(event, PathSet):
-                touched[event.prefix] = None
-                self._set(event.prefix, event.paths)
+                self._set(event.prefix, event.paths, touched)
             else:
-                touched[event.prefix] = None
                 known = self.paths.get(event.prefix, _NOTHING)
-                self._set(event.prefix, {source: path for source, path in known.items() if source != event.source})
+                left = {source: path for source, path in known.items() if source != event.source}
+                self._set(event.prefix, left, touched)
         return self._settle(touched)
 
-    def _put(self, event: PathPut) -> None:
+    def _put(self, event: PathPut, touched: dict[Prefix, Paths]) -> None:
         known, alone = self.paths, {event.source: event.path}
         for prefix in event.prefixes:
             before = known.get(prefix)
-            known[prefix] = alone if before is None or before.keys() == alone.keys() else {**before, **alone}
+            alike = before is None or before.keys() == alone.keys()
+            known[prefix] = touched[prefix] = alone if alike else {**before, **alone}  # type: ignore[dict-item]
 
-    def _set(self, prefix: Prefix, paths: Paths) -> None:
+    def _set(self, prefix: Prefix, paths: Paths, touched: dict[Prefix, Paths]) -> None:
+        touched[prefix] = paths
         if paths:
             self.paths[prefix] = paths
         else:
@@ -246,25 +246,25 @@ class Fib:
             known = changed & self.paths.keys()
             waiting = changed & self.unconfirmed
         refused = [prefix for prefix in waiting if not route_filter.admits(prefix)]
-        return self._settle([*known, *refused])
+        return self._settle({prefix: self.paths.get(prefix, _NOTHING) for prefix in (*known, *refused)})
 
-    def _settle(self, prefixes: Iterable[Prefix]) -> RouteDelta:
+    def _settle(self, touched: PathTable) -> RouteDelta:
         """Judges each set of paths once, however many prefixes share it."""
         put: dict[Prefix, LearnedRoute] = {}
         drop: set[Prefix] = set()
-        known, routes, unconfirmed = self.paths, self.routes, self.unconfirmed
+        routes, unconfirmed = self.routes, self.unconfirmed
         admits = self.route_filter.admits
-        judged: tuple[dict[int, LearnedRoute | None], ...] = ({}, {})
-        for prefix in prefixes:
-            paths = known.get(prefix, _NOTHING)
-            verdicts = judged[len(prefix.address) == 16]
-            if id(paths) in verdicts:
-                route = verdicts[id(paths)]
-            else:
-                version = version_of(prefix.address)
-                route = verdicts[id(paths)] = _choose_among(paths, self.route_filter, version)
-            if route is not None and not admits(prefix):
-                route = None
+        judged: dict[tuple[int, int], LearnedRoute | None] = {}
+        last: Paths | None = None
+        size, verdict = 0, None
+        for prefix, paths in touched.items():
+            if paths is not last or len(prefix[0]) != size:
+                last, size = paths, len(prefix[0])
+                key = id(paths), size
+                if key not in judged:
+                    judged[key] = _choose_among(paths, self.route_filter, version_of(prefix[0]))
+                verdict = judged[key]
+            route = verdict if verdict is not None and admits(prefix) else None
             if unconfirmed:
                 unconfirmed.discard(prefix)
             before = routes.get(prefix)

@@ -18,13 +18,13 @@ from typing import NoReturn
 
 from birdpy.addresses import Prefix, format_address
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
-from birdpy.flood import until_quiet
+from birdpy.flood import FloodGauge, until_quiet
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Agreed, Operation, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
 from birdpy.gobgp.versions import find_impossible, possible
-from birdpy.gobgp.watch import WatchBatch, watch
+from birdpy.gobgp.watch import WatchBatch, watch, watch_ends
 from birdpy.intent import BgpIntent
 from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
@@ -39,8 +39,6 @@ RETRY_MOST_S = 30.0
 SETTLE_POLL_S = 0.5
 TELL_POLL_S, TELL_MOST_S = 0.03, 1.0
 """Between two looks whether neighbours have been told, and how long they may take."""
-FLOOD_PATHS, FLOOD_SHARE, FLOOD_S = 500, 50, 0.25
-"""So many changes in so short a time are a flood, or so large a share of the table: to read that costs what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,7 @@ class BgpRole:
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
         self._renew = asyncio.Event()
+        self._table_ended = asyncio.Event()
         self._told = self._settled = False
         self._losses = Losses()
         self._overruns = Overruns()
@@ -256,6 +255,7 @@ class BgpRole:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
+            group.create_task(self._note_ends(driver))
             group.create_task(self._settle(driver, since, restarting, inherited))
 
     async def _wait_for_speaker(self, driver: GobgpDriver) -> None:
@@ -353,9 +353,13 @@ class BgpRole:
             self._fib.resync()
             self._renew.clear()
             if await self._watch_until_flood(driver):
-                await until_quiet(driver)
+                await until_quiet(driver, self._table_ended)
             self._sessions_changed = True
             self._work.set()
+
+    async def _note_ends(self, driver: GobgpDriver) -> None:
+        async for _ in watch_ends(driver.client):
+            self._table_ended.set()
 
     async def _watch_until_flood(self, driver: GobgpDriver) -> bool:
         """Follows until there is a flood, or (False) until all is to be read anew."""
@@ -373,7 +377,7 @@ class BgpRole:
         return True
 
     async def _follow_watch(self, driver: GobgpDriver) -> None:
-        since, paths = time.monotonic(), 0
+        gauge: FloodGauge | None = None
         async with aclosing(watch(driver.client)) as batches:
             async for batch in batches:
                 self._take(batch)
@@ -381,14 +385,10 @@ class BgpRole:
                     self._told = True
                     self._snapshot_told.set()
                     self._sweep_when_told()
-                elif self._told:
-                    now = time.monotonic()
-                    if now - since > FLOOD_S:
-                        since, paths = now, 0
-                    paths += batch.paths
-                    if paths >= max(FLOOD_PATHS, len(self._fib.paths) // FLOOD_SHARE):
-                        _log.info("a flood of changes: they are let pass, and all is read anew")
-                        return
+                    gauge = FloodGauge(time.monotonic())
+                elif gauge and gauge.floods(batch.paths, len(self._fib.paths), driver.sessions, time.monotonic()):
+                    _log.info("a flood of changes: they are let pass, and all is read anew")
+                    return
 
     async def _settle(self, driver: GobgpDriver, since: float, restarting: bool, inherited: bool) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, routes that were `inherited` go.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
+from birdpy.gobgp.program import ENVIRONMENT, GobgpdSettings, gobgpd_program
 from birdpy.process import end_listener, listener_pid
 from birdpy.supervisor import Supervisor
 from tests.birdpy.conftest import GOBGPD
@@ -70,6 +70,16 @@ async def test_it_opens_no_port(settings: GobgpdSettings) -> None:
         assert f"pid={supervisor.pid}," not in listening
 
 
+@pytest.mark.parametrize("asked", ["", "50"])
+async def test_it_collects_garbage_as_we_say_unless_somebody_else_has(
+    settings: GobgpdSettings, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOGC", asked) if asked else monkeypatch.delenv("GOGC", raising=False)
+    async with supervised(settings) as supervisor:
+        environment = Path(f"/proc/{supervisor.pid}/environ").read_bytes().split(b"\0")
+        assert f"GOGC={asked or ENVIRONMENT['GOGC']}".encode() in environment
+
+
 async def test_a_stale_socket_is_no_obstacle(settings: GobgpdSettings) -> None:
     async with supervised(settings) as supervisor:
         os.kill(supervisor.pid, signal.SIGKILL)
@@ -91,7 +101,7 @@ async def test_it_takes_over_what_runs(settings: GobgpdSettings) -> None:
 def test_gobgpd_outlives_a_killed_agent_and_its_process_group(settings: GobgpdSettings) -> None:
     program = (
         "import asyncio, pathlib, sys\n"
-        "from birdpy.gobgp.program import GobgpdSettings, gobgpd_program\n"
+        "from birdpy.gobgp.program import ENVIRONMENT, GobgpdSettings, gobgpd_program\n"
         "from birdpy.supervisor import Supervisor\n"
         "a, b, c = sys.argv[1:]\n"
         "settings = GobgpdSettings(a, pathlib.Path(b), pathlib.Path(c))\n"

@@ -122,7 +122,8 @@ class LearnedTable:
         alike = _group(delta.put)
         turned = self._hops.lose(delta.lost, changes)
         put = self._lead_anew(turned | self._find_ways({route.next_hops for route in alike}, changes))
-        left = Counter(old.next_hops for prefix in (*delta.put, *delta.drop) if (old := self._routes.get(prefix)))
+        known = self._routes.keys()
+        left = Counter(self._routes[prefix].next_hops for prefix in (known & delta.put.keys()) | (known & delta.drop))
         for route, prefixes in alike.items():
             self._hops.take(route.next_hops, changes, len(prefixes))
             put.update(dict.fromkeys(prefixes, self._lead(route)))

@@ -82,7 +82,7 @@ class RouteReconciler:
         self._driver = driver
         self._desired: dict[Prefix, Lead] = {}
         self._actual: dict[Prefix, Lead] = {}
-        self._dirty: dict[Prefix, None] = {}
+        self._dirty: dict[Prefix, Lead | None] = {}
         self._failed: dict[Prefix, Outcome] = {}
         self._strays: list[Route] = []
         self._later = Changes()
@@ -132,7 +132,7 @@ class RouteReconciler:
             (self._later if one is None and key.kind is Kind.NEXTHOP else now).objects[key] = one
         self.base.want(now)
         self._desired.update(put)
-        self._dirty.update(dict.fromkeys(put))
+        self._dirty.update(put)
         for prefix in drop:
             if self._desired.pop(prefix, None) is not None:
                 self._dirty[prefix] = None
@@ -144,13 +144,17 @@ class RouteReconciler:
             self.base.touch((key,))
             return
         self._actual.pop(prefix, None)
-        self._dirty[prefix] = None
+        self._look_at((prefix,))
+
+    def _look_at(self, prefixes: Iterable[Prefix]) -> None:
+        """What the kernel has to these is compared at the next apply."""
+        self._dirty.update((prefix, self._desired.get(prefix)) for prefix in prefixes)
 
     def retry(self, keys: Collection[Key] | None = None) -> bool:
         """Takes up again what failed, or of it what has one of `keys`; whether there is anything."""
         known = None if keys is None else {_prefix_of(key) for key in keys if key.kind is Kind.ROUTE}
         again = [prefix for prefix in self._failed if known is None or prefix in known]
-        self._dirty.update(dict.fromkeys(again))
+        self._look_at(again)
         return self.base.retry(keys) or bool(again)
 
     def distrust(self, prune: bool = True) -> None:
@@ -160,7 +164,7 @@ class RouteReconciler:
     def prune(self) -> None:
         """Has the next apply drop what is ours and not desired, and was left alone until now."""
         self._prune = True
-        self._dirty.update(dict.fromkeys(self._actual.keys() - self._desired.keys()))
+        self._look_at(self._actual.keys() - self._desired.keys())
 
     def apply(self) -> Report:
         """Makes the kernel what is desired, as far as it lets us; reads it first where that is due.
@@ -200,7 +204,7 @@ class RouteReconciler:
                 self._strays.append(replace(alike, destination=destination))
             else:
                 self._actual[destination] = lead
-        self._dirty.update((one, None) for one, lead in self._desired.items() if self._actual.get(one) != lead)
+        self._dirty.update((one, lead) for one, lead in self._desired.items() if self._actual.get(one) != lead)
         if self._prune:
             self.prune()
 
@@ -230,11 +234,11 @@ class RouteReconciler:
         """What to put, and then what to drop: prefixes that one message repeated will do for."""
         put: _Batches = {}
         drop: _Batches = {}
-        desired, actual, failed = self._desired, self._actual, self._failed
+        actual, failed = self._actual, self._failed
         last: tuple[Lead | None, int, int] = (None, 0, 0)
         batch: list[Prefix] = []
-        for prefix in self._dirty:
-            wanted, there = desired.get(prefix), actual.get(prefix)
+        for prefix, wanted in self._dirty.items():
+            there = actual.get(prefix)
             if failed:
                 failed.pop(prefix, None)
             if wanted == there:
