@@ -25,7 +25,7 @@ from felixpy.agent.settings import Settings
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.cni.plan import INTERFACE_PREFIX
 from felixpy.cni.server import CniServer
-from felixpy.dataplane.objects import DeviceAddress
+from felixpy.dataplane.objects import DeviceAddress, Sysctl
 from felixpy.datastore.ipam_store import IpamStore
 from felixpy.datastore.model import Event, Store
 from felixpy.datastore.syncer import Phase, SyncState
@@ -40,8 +40,10 @@ from felixpy.drivers.netlink.monitor import (
     NftChanged,
     Overrun,
     RouteChanged,
+    SettingChanged,
     watch_kernel,
 )
+from felixpy.drivers.sysctl import SysctlDriver
 from felixpy.resources.kinds import IPAM_PREFIX
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
@@ -180,6 +182,14 @@ class AgentRole:
         else:
             self.pod_mtus.changed()
 
+    def _setting_seen(self, told: Sysctl) -> None:
+        """Somebody changed a setting, or we did, and it may be another by now: what the kernel has counts."""
+        wanted = self._dataplane.reconciler.desired.get(told.key)
+        if wanted is not None and wanted != told:
+            now = SysctlDriver().read((told.key,)).objects.get(told.key)
+            if now is not None:
+                self._dataplane.object_changed(told.key, now)
+
     async def _look_again(self) -> None:
         """iptables tells nobody of a change, so what others did is found by looking."""
         while True:
@@ -203,6 +213,8 @@ class AgentRole:
                     self._dataplane.object_changed(key, entry)
                 case NextHopChanged(key=key, gone=gone):
                     self._dataplane.object_changed(key, more=gone)
+                case SettingChanged(setting=setting):
+                    self._setting_seen(setting)
                 case NftChanged():
                     self._dataplane.kernel_changed("a change of our table")
                 case Overrun():

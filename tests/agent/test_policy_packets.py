@@ -198,3 +198,20 @@ def test_a_node_with_pools_forwards(node: Node) -> None:
     eventually(lambda: forwards() == ["1", "0"])
     node.put("ippools", resource("IPPool", "six", {"cidr": "fd64::/48"}))
     eventually(lambda: forwards() == ["1", "1"])
+    node.namespace.sysctl(ipv4__ip_forward=0, ipv6__conf__all__forwarding=0)
+    eventually(lambda: forwards() == ["1", "1"], what="what somebody turned off is on again")
+
+
+def test_settings_of_a_pods_device_that_somebody_changed_are_put_back(scene: Scene) -> None:
+    ours = {"rp_filter": "0", "proxy_arp": "1", "forwarding": "1"}
+    others = {name: "1" if value == "0" else "0" for name, value in ours.items()}
+
+    def settings() -> dict[str, str]:
+        root = f"/proc/sys/net/ipv4/conf/{scene.b.device}"
+        return {name: scene.node.namespace.run("cat", f"{root}/{name}").strip() for name in ours}
+
+    eventually(lambda: settings() == ours)
+    for name, value in others.items():
+        scene.node.namespace.sysctl(**{f"ipv4__conf__{scene.b.device}__{name}": value})
+    eventually(lambda: settings() == ours)
+    assert scene.a.reaches(scene.b, wait_s=2)

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from felixpy.addresses import Prefix, parse_address, parse_prefix
-from felixpy.dataplane.objects import Chain, DeviceAddress, FdbEntry, Key, Link, Neighbour, NextHop, Put, Route
+from felixpy.dataplane.objects import Chain, DeviceAddress, FdbEntry, Key, Link, Neighbour, NextHop, Put, Route, Sysctl
 from felixpy.dataplane.objects import VxlanSettings as Vxlan
 from felixpy.dataplane.rules import Accept, Rule
 from felixpy.drivers.driver import KernelDriver
@@ -23,6 +23,7 @@ from felixpy.drivers.netlink.monitor import (
     NftChanged,
     Overrun,
     RouteChanged,
+    SettingChanged,
     watch_kernel,
 )
 from felixpy.drivers.netlink.socket import in_namespace
@@ -153,6 +154,24 @@ async def test_foreign_change_of_our_table_is_told(
     driver.apply([Put(Chain("a", (Rule(Accept()),))), Put(Chain("empty"))])
     namespace.run("nft", "-f", "-", stdin=change)
     assert await heard.until(lambda event: isinstance(event, NftChanged)) == NftChanged("felixpy")
+
+
+async def test_a_setting_of_a_device_is_told(namespace: Namespace, heard: Heard) -> None:
+    marker(namespace)
+    await heard.device("marker")
+    for path in (
+        "net/ipv4/conf/up0/rp_filter",
+        "net/ipv4/conf/up0/proxy_arp",
+        "net/ipv4/conf/marker/forwarding",
+        "net/ipv6/conf/up0/proxy_ndp",
+        "net/ipv6/conf/up0/forwarding",
+        "net/ipv4/ip_forward",
+        "net/ipv6/conf/all/forwarding",
+    ):
+        value = "0" if namespace.run("cat", f"/proc/sys/{path}").strip() == "1" else "1"
+        namespace.sysctl(**{path.removeprefix("net/").replace("/", "__"): value})
+        told = SettingChanged(Sysctl(path, value))
+        assert await heard.until(lambda event, told=told: event == told) == told  # type: ignore[misc]
 
 
 async def test_lost_events_are_an_overrun_and_later_ones_are_told(

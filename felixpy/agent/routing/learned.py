@@ -42,6 +42,7 @@ from felixpy.drivers.netlink.monitor import (
     NftChanged,
     Overrun,
     RouteChanged,
+    SettingChanged,
 )
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 
@@ -208,7 +209,7 @@ class LearnedTable:
                     return False
                 self.reconciler.touch(key)
                 return True
-            case NeighbourChanged() | NftChanged():
+            case NeighbourChanged() | NftChanged() | SettingChanged():
                 return False
             case AddressChanged() | NextHopChanged() | Overrun():
                 self._resolve = self._reread = True

@@ -15,8 +15,8 @@ from struct import Struct
 
 from felixpy.addresses import Prefix
 from felixpy.dataplane.nftables import TABLE
-from felixpy.dataplane.objects import FdbEntry, Key, Neighbour
-from felixpy.drivers.netlink import links, neighbours, routes
+from felixpy.dataplane.objects import FdbEntry, Key, Neighbour, Sysctl
+from felixpy.drivers.netlink import links, neighbours, routes, settings
 from felixpy.drivers.netlink.codec import Message, parse_attributes, parse_text, split_messages
 from felixpy.drivers.netlink.devices import LINK_HEADER, RTM_DELLINK, RTM_NEWLINK, dump_links
 from felixpy.drivers.netlink.nft_encode import SUBSYSTEM
@@ -27,8 +27,8 @@ DATAGRAMS_PER_TURN = 64
 MOST_DISCARDED = 100_000
 """More than the receive buffer holds."""
 
-_ROUTE_GROUPS = (1, 3, 5, 9, 7, 11, 32)
-"""RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV6_IFADDR, IPV4_ROUTE, IPV6_ROUTE, NEXTHOP."""
+_ROUTE_GROUPS = (1, 3, 5, 9, 7, 11, 24, 25, 32)
+"""RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV6_IFADDR, IPV4_ROUTE, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF, NEXTHOP."""
 _NFTABLES_GROUP = 7
 _TABLE_ATTRIBUTES_AT = 4
 _SOCK_FILTER = Struct("=HBBI")
@@ -89,6 +89,13 @@ class NextHopChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingChanged:
+    """A sysctl of those that the kernel tells of had this value when it was told; whoever set it."""
+
+    setting: Sysctl
+
+
+@dataclass(frozen=True, slots=True)
 class NftChanged:
     """Someone changed something in our nftables table."""
 
@@ -100,14 +107,23 @@ class Overrun:
     """Events were lost: read everything again."""
 
 
-KernelEvent = LinkChanged | AddressChanged | NeighbourChanged | RouteChanged | NextHopChanged | NftChanged | Overrun
+KernelEvent = (
+    LinkChanged
+    | AddressChanged
+    | NeighbourChanged
+    | RouteChanged
+    | NextHopChanged
+    | SettingChanged
+    | NftChanged
+    | Overrun
+)
 
 
 def watch_kernel(ignore: Collection[int] = (), table: str = TABLE) -> AsyncIterator[KernelEvent]:
     """Events of the namespace that this is called in, from the call on; for ever, until the iterator is closed.
 
-    `ignore` holds the port ids of sockets whose changes are not told (`KernelDriver.port_ids`); those of links are,
-    since the kernel does not say who caused them.
+    `ignore` holds the port ids of sockets whose changes are not told (`KernelDriver.port_ids`); those of links and
+    settings are, since the kernel does not say who caused them.
 
     Raises  OSError when the sockets cannot be had.
     """
@@ -214,6 +230,9 @@ class _Translator:
             case routes.RTM_NEWNEXTHOP | routes.RTM_DELNEXTHOP:
                 hop = routes.parse_nexthop(message.body, self._name_of)
                 return NextHopChanged(hop.key, hop.protocol, message.type == routes.RTM_DELNEXTHOP)
+            case settings.RTM_NEWNETCONF:
+                setting = settings.parse_setting(message.body, self._name_of)
+                return SettingChanged(setting) if setting else None
             case _:
                 return None
 
