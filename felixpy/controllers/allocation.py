@@ -141,7 +141,7 @@ class Allocation:
         if name in self._known.unreadable[Table.SERVICE]:
             return None
         service = self._known.services.get(name)
-        if service is None or not wants_address(service, bool(self._known.ip_pools)):
+        if service is None or not wants_address(service, self._known.classes, bool(self._known.ip_pools)):
             return self._release(name, now)
         held = {address: self._known.grants[address].pool for address in sorted(self._known.held.get(name, ()))}
         asking = make_service(name, service, self._known.pools, self._known.changed_at(name), self._known.ip_pools)

@@ -93,6 +93,11 @@ class Knowledge:
             self._vip_pools, self.overlapping = make_pools(self.pools, self._namespaces, self.ip_pools, rules)
         return self._vip_pools
 
+    @property
+    def classes(self) -> frozenset[str]:
+        """The classes of Services that are ours."""
+        return self._configuration.classes
+
     def changed_at(self, name: Name) -> int:
         """The revision of a Service's last change; 0 of one that is gone."""
         return self.revisions.get(SERVICES.key(name).encode(), 0)

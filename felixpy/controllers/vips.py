@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from felixpy.addresses import Prefix, mask_address
@@ -19,8 +19,6 @@ CALICO_CLASS = "calico"
 """spec.loadBalancerClass of those that want an address of a Calico IPPool, and of nothing else."""
 CALICO_POOL = "ippools/"
 """Begins the name of a Calico IPPool among all pools: no name has a slash."""
-OUR_CLASS = "felixpy"
-"""spec.loadBalancerClass of the Services that are ours beside those without one."""
 FOR_SERVICES = "LoadBalancer"
 """In allowedUses of an IPPool."""
 
@@ -40,10 +38,12 @@ _NO_RULES = PoolRules()
 _PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
-def wants_address(service: Service | None, calico: bool = False) -> bool:
-    """Whether a Service is ours to give an address to; `calico`: there are IPPools for Services."""
-    classes = (None, "", OUR_CLASS, *((CALICO_CLASS,) if calico else ()))
-    return service is not None and service.type == "LoadBalancer" and service.class_name in classes
+def wants_address(service: Service | None, classes: Collection[str], calico: bool = False) -> bool:
+    """Whether a Service is ours to give an address to: of one of these classes, or of Calico's where it has pools."""
+    if service is None or service.type != "LoadBalancer":
+        return False
+    of_class = service.class_name or ""
+    return of_class in classes or (calico and of_class == CALICO_CLASS)
 
 
 def make_sharer(name: Name, service: Service | None, revision: int) -> Sharer:

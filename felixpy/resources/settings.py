@@ -14,6 +14,10 @@ from felixpy.resources.types import (
     NodeStatusWish,
 )
 
+CLASSES_ANNOTATION = "felixpy.io/load-balancer-classes"
+"""On KubeControllersConfiguration: the classes of Services that are ours (--lb-class of MetalLB)."""
+NO_CLASS = "none"
+"""In that list: Services without a class."""
 ALL_SERVICES, REQUESTED_ONLY = "AllServices", "RequestedServicesOnly"
 DEFAULT_STATUS_PERIOD_S = 10
 
@@ -24,12 +28,20 @@ def read_cluster(doc: ClusterInformationDoc, name: Name) -> ClusterInformation:
 
 
 def read_controllers(doc: ControllersDoc) -> ControllersConfiguration:
-    """Whom Calico's pools give addresses of their own accord; all Services where nothing is said."""
+    """Who is given addresses; of Calico's pools all Services where nothing is said."""
     controllers = doc.spec.controllers
     said = controllers.load_balancer.assign_ips if controllers and controllers.load_balancer else ""
     if said not in ("", ALL_SERVICES, REQUESTED_ONLY):
         raise FieldError("spec.controllers.loadBalancer.assignIPs", f"is neither {ALL_SERVICES} nor {REQUESTED_ONLY}")
-    return ControllersConfiguration(said == REQUESTED_ONLY)
+    listed = (doc.metadata.annotations or {}).get(CLASSES_ANNOTATION)
+    if listed is None:
+        return ControllersConfiguration(said == REQUESTED_ONLY)
+    return ControllersConfiguration(said == REQUESTED_ONLY, read_classes(listed))
+
+
+def read_classes(listed: str) -> frozenset[str]:
+    """The classes of a list with commas."""
+    return frozenset("" if word == NO_CLASS else word for part in listed.split(",") if (word := part.strip()))
 
 
 def read_node_status(doc: NodeStatusDoc, name: Name) -> NodeStatusWish:

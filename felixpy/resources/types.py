@@ -93,12 +93,14 @@ class IpReservation:
 
 @dataclass(frozen=True, slots=True)
 class ControllersConfiguration:
-    """What KubeControllersConfiguration says to the one who gives Services addresses of Calico's pools.
+    """What KubeControllersConfiguration says to the one who gives Services addresses.
 
-    `requested_only`: those who ask for one, and no others.
+    `requested_only`: of Calico's pools those who ask for one, and no others. `classes`: whom at all, "" being those
+    without a class.
     """
 
     requested_only: bool = False
+    classes: frozenset[str] = frozenset({"", "felixpy"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,16 @@ SCENARIOS = {
         {"a/1": "none → 203.0.113.1"},
         services={"a/1": {"loadBalancerClass": "other"}, "a/2": {}},
     ),
+    "another class is ours too": Scenario(
+        {"classes felixpy,none,metallb.io/l2": {}},
+        {"a/2": "none → 203.0.113.1"},
+        services={"a/1": {}, "a/2": {"loadBalancerClass": "metallb.io/l2"}, "a/3": {"loadBalancerClass": "other"}},
+    ),
+    "services without a class are another's": Scenario(
+        {"classes metallb": {}},
+        {"a/1": "203.0.113.0 → none", "a/2": "none → 203.0.113.1"},
+        services={"a/1": {}, "a/2": {"loadBalancerClass": "metallb"}},
+    ),
     "a sharer keeps its traffic local": Scenario(
         {"service a/2": local(443, "x")},
         {"a/2": "203.0.113.0 → 203.0.113.1"},
@@ -175,9 +185,18 @@ async def held(cluster: Cluster) -> dict[str, list[str]]:
     return {name: sorted(addresses, key=lambda one: (":" in one, one)) for name, addresses in found.items()}
 
 
+async def configure_classes(cluster: Cluster, listed: str) -> str:
+    """Says whose Services are ours; the key where that is said."""
+    key = "/calico/resources/v3/projectcalico.org/kubecontrollersconfigurations/default"
+    await cluster.put(key, {"metadata": {"annotations": {"felixpy.io/load-balancer-classes": listed}}})
+    return key
+
+
 async def write(cluster: Cluster, what: str, value: Json | None) -> str:
     """Makes one change; the key that it is of."""
     kind, _, name = what.partition(" ")
+    if kind == "classes":
+        return await configure_classes(cluster, name)
     key = (POOLS if kind == "pool" else SERVICES) + name
     if value is None:
         await cluster.delete(key)

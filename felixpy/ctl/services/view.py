@@ -13,17 +13,24 @@ from felixpy.calc.services.frontends import Claim, Frontend, Held, Here, derive_
 from felixpy.calc.services.topology import Locality
 from felixpy.controllers.vips import wants_address
 from felixpy.ctl.cells import list_some
-from felixpy.ctl.services.vips import SERVICES, Reach, derive_reach, read_pairs
+from felixpy.ctl.services.vips import CONTROLLERS, SERVICES, Reach, derive_reach, describe_class, read_pairs
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
 from felixpy.resources.tables import Ref
+from felixpy.resources.types import ControllersConfiguration
 from felixpy.status.answers import NodeStatus
 
 _SLICES = BY_TYPE["discovery.k8s.io/v1", "EndpointSlice"], BY_TYPE["v1", "Endpoints"]
 PREFIXES = tuple(
     prefix.encode()
-    for prefix in (SERVICES.prefix, *(info.prefix for info in _SLICES), GRANTS_PREFIX, SERVICES.status_prefix)
+    for prefix in (
+        SERVICES.prefix,
+        *(info.prefix for info in _SLICES),
+        GRANTS_PREFIX,
+        SERVICES.status_prefix,
+        CONTROLLERS.prefix,
+    )
 )
 EVERY_NODE = ("0.0.0.0", "::")
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -41,6 +48,8 @@ class Facts:
     refusal: str = ""
     lost: tuple[str, ...] = ()
     """What another Service has of what it asks for, in words."""
+    classes: frozenset[str] = ControllersConfiguration().classes
+    """Whose Services are given addresses."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -64,7 +73,7 @@ class Facts:
         if self.refusal:
             return f"no address: {self.refusal}" if not self.grants else f"not as it wants: {self.refusal}"
         if service.type == "LoadBalancer" and not self.grants:
-            return "no address yet" if wants_address(service) else f"left to class {service.class_name}"
+            return "no address yet" if wants_address(service, self.classes) else describe_class(service)
         if self.lost:
             return list_some(self.lost)
         if not self.backends:
@@ -74,6 +83,7 @@ class Facts:
 
 def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
     """The Services that these keys (those below PREFIXES) tell of."""
+    classes = ControllersConfiguration().classes
     services: dict[Name, Service] = {}
     slices: dict[Name, dict[Ref, EndpointSlice]] = {}
     grants: dict[Name, list[Grant]] = {}
@@ -88,6 +98,8 @@ def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
             case Grant() as grant:
                 for name in grant.services:
                     grants.setdefault(name, []).append(grant)
+            case ControllersConfiguration() as configuration:
+                classes = configuration.classes
             case PortGrant() as granted:
                 ports.setdefault(granted.service, []).append(granted)
             case _:
@@ -100,6 +112,7 @@ def read_facts(pairs: Iterable[KeyValue]) -> Mapping[Name, Facts]:
             tuple(grants.get(name, ())),
             tuple(ports.get(name, ())),
             refusals.get(name, ""),
+            classes=classes,
         )
         for name, service in sorted(services.items())
     }

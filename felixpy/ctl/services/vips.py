@@ -20,15 +20,23 @@ from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import AddressPool, AddressRange, Grant, Service
 from felixpy.resources.services import last_address
 from felixpy.resources.tables import Decoded, Table
-from felixpy.resources.types import IpPool
+from felixpy.resources.types import ControllersConfiguration, IpPool
 from felixpy.status.answers import BgpStatus, NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
+CONTROLLERS = BY_TYPE["projectcalico.org/v3", "KubeControllersConfiguration"]
 IP_POOLS = BY_TYPE["projectcalico.org/v3", "IPPool"]
 PREFIXES = tuple(
     prefix.encode()
-    for prefix in (POOLS.prefix, IP_POOLS.prefix, GRANTS_PREFIX, SERVICES.prefix, SERVICES.status_prefix)
+    for prefix in (
+        POOLS.prefix,
+        IP_POOLS.prefix,
+        GRANTS_PREFIX,
+        SERVICES.prefix,
+        SERVICES.status_prefix,
+        CONTROLLERS.prefix,
+    )
 )
 NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
 NO_SESSION = "no session up"
@@ -92,6 +100,7 @@ def read_pairs(pairs: Iterable[KeyValue], refusals: dict[Name, str]) -> Iterator
 
 def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | None]) -> Balance:
     """What the keys below PREFIXES and the nodes' answers come to."""
+    classes = ControllersConfiguration().classes
     pools: dict[Name, AddressPool] = {}
     grants: list[Grant] = []
     services: dict[Name, Service] = {}
@@ -105,6 +114,8 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
                 pools[Name("", f"{CALICO_POOL}{decoded.ref.name.name}")] = AddressPool((whole,), ip_pool.automatic)
             case Table.GRANT, Grant() as grant:
                 grants.append(grant)
+            case Table.CONTROLLERS_CONFIGURATION, ControllersConfiguration() as configuration:
+                classes = configuration.classes
             case Table.SERVICE, Service(type="LoadBalancer") as service:
                 services[decoded.ref.name] = service
             case _:
@@ -112,7 +123,7 @@ def derive_balance(pairs: Iterable[KeyValue], nodes: Mapping[str, NodeStatus | N
     uses = (
         PoolUse(name.name, _count_used(grants, name.name, pool), _count(pool)) for name, pool in sorted(pools.items())
     )
-    return Balance(tuple(uses), tuple(_derive_addresses(services, grants, refusals, nodes)))
+    return Balance(tuple(uses), tuple(_derive_addresses(services, grants, refusals, nodes, classes)))
 
 
 def _derive_addresses(
@@ -120,6 +131,7 @@ def _derive_addresses(
     grants: Sequence[Grant],
     refusals: Mapping[Name, str],
     nodes: Mapping[str, NodeStatus | None],
+    classes: frozenset[str],
 ) -> Iterable[ServiceAddress]:
     held: dict[Name, list[Grant]] = {}
     for grant in sorted(grants, key=lambda grant: (len(grant.address), grant.address)):
@@ -130,11 +142,18 @@ def _derive_addresses(
         for grant in held.get(name, ()):
             yield ServiceAddress(name, grant.address, grant.pool, refusal, derive_reach(grant.address, nodes))
         if name not in held:
-            yield ServiceAddress(name, None, refusal=refusal, waiting="" if refusal else _why_waiting(services[name]))
+            yield ServiceAddress(
+                name, None, refusal=refusal, waiting="" if refusal else _why_waiting(services[name], classes)
+            )
 
 
-def _why_waiting(service: Service) -> str:
-    return NOT_DECIDED if wants_address(service, calico=True) else f"left to class {service.class_name}"
+def _why_waiting(service: Service, classes: frozenset[str]) -> str:
+    return NOT_DECIDED if wants_address(service, classes, calico=True) else describe_class(service)
+
+
+def describe_class(service: Service) -> str:
+    """Whose a Service is that is not ours."""
+    return f"left to class {service.class_name}" if service.class_name else "left to others, as it has no class"
 
 
 def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Reach:

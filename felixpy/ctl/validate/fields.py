@@ -54,6 +54,15 @@ def check_label_key(text: str) -> str:
     return text
 
 
+def is_qualified_name(text: str) -> bool:
+    """Whether it is `[prefix/]name`, as names of labels and classes are."""
+    try:
+        check_label_key(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_label_value(text: str) -> str:
     """At most 63 characters, or empty."""
     if text and (len(text) > LABEL_VALUE_LIMIT or not _LABEL_PART.fullmatch(text)):

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from felixpy.addresses import parse_prefix
-from felixpy.ctl.validate.fields import Cidr, Prefix, SelectorText, Text
+from felixpy.ctl.validate.fields import Cidr, Prefix, SelectorText, Text, is_qualified_name
 from felixpy.ctl.validate.metadata import Resource
 from felixpy.ctl.validate.shape import Fault, Shape
+from felixpy.resources.settings import CLASSES_ANNOTATION, NO_CLASS, read_classes
 from felixpy.selector import NAMESPACE_LABEL
 
 BLOCK_SIZES = {4: (20, 32, 26), 6: (116, 128, 122)}
@@ -125,6 +126,10 @@ class KubeControllersConfiguration(Resource):
     def faults(self) -> Iterator[Fault]:
         if self.metadata.name != "default":
             yield Fault(("metadata", "name"), "there is one, and its name is `default`")
+        at = ("metadata", "annotations", CLASSES_ANNOTATION)
+        for word in sorted(read_classes(self.metadata.annotations.get(CLASSES_ANNOTATION, "")) - {""}):
+            if not is_qualified_name(word):
+                yield Fault(at, f"{word!r} is no class of Services: [PREFIX/]NAME, or `{NO_CLASS}`")
 
 
 class NetworkSetSpec(Shape):
