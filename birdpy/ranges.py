@@ -1,4 +1,4 @@
-"""Which addresses a neighbour may have, where whoever is in a prefix may be meant. Pure.
+"""Which addresses a neighbour may have, where whoever is in a prefix may be meant; which prefixes a range means. Pure.
 
 Source: GoBGP's dynamic neighbours (the longest prefix that holds an address counts, a neighbour by its own address
 before all).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from birdpy.addresses import Prefix, bare, range_of
+from birdpy.intent import PrefixRange
 
 
 def reach_of(address: bytes) -> Prefix:
@@ -36,6 +37,11 @@ def is_within(prefix: Prefix, outer: Prefix) -> bool:
     if prefix.address[:whole] != outer.address[:whole]:
         return False
     return not bits or (prefix.address[whole] ^ outer.address[whole]) >> (8 - bits) == 0
+
+
+def is_meant(prefix: Prefix, given: PrefixRange) -> bool:
+    """Whether a prefix is one of those that the range means."""
+    return given.shortest <= prefix.length <= given.longest and is_within(prefix, given.prefix)
 
 
 def leave_out(prefix: Prefix, holes: Iterable[Prefix]) -> tuple[Prefix, ...]:

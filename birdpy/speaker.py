@@ -12,23 +12,25 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from birdpy.addresses import Prefix, format_address
+from birdpy.addresses import Prefix
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
 from birdpy.flood import FloodGauge, until_quiet
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
-from birdpy.gobgp.plan import Agreed, Operation, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
+from birdpy.gobgp.plan import Agreed, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
-from birdpy.gobgp.versions import find_impossible, possible
+from birdpy.gobgp.versions import possible
 from birdpy.gobgp.watch import WatchBatch, watch, watch_ends
 from birdpy.intent import BgpIntent
 from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
-from birdpy.session import Overruns, Session, find_differences, match_sessions, unsettled_neighbors
+from birdpy.parting import carry_out, read_own
+from birdpy.report import BgpStatus, Reporter, read_told
+from birdpy.session import unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -37,8 +39,6 @@ RECONNECT_S = 0.1
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 SETTLE_POLL_S = 0.5
-TELL_POLL_S, TELL_MOST_S = 0.03, 1.0
-"""Between two looks whether neighbours have been told, and how long they may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +51,6 @@ class RoleSettings:
     socket_path: Path
     gobgpd: GobgpdSettings | None = None
     forwarding_survived: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BgpStatus:
-    """What a person may want to know. `generation` 0: gobgpd is away. `errors`: operations that failed, in words.
-
-    `pending`: operations that are still to be done for gobgpd to be as intended. `differences`: what of a session is
-    not as was asked for, by the neighbour's address.
-    `refused`: neighbours that this version of gobgpd cannot have as asked, and why.
-    """
-
-    generation: int
-    phase: Phase
-    sessions: Mapping[bytes, Session]
-    routes: int
-    advertised: int
-    errors: tuple[str, ...]
-    pending: tuple[str, ...] = ()
-    differences: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
-    refused: Mapping[bytes, str] = field(default_factory=dict)
 
 
 class BgpRole:
@@ -102,7 +82,7 @@ class BgpRole:
         self._table_ended = asyncio.Event()
         self._told = self._settled = False
         self._losses = Losses()
-        self._overruns = Overruns()
+        self._reporter = Reporter(self._fib)
         self._stray: dict[Prefix, None] = {}
         self._sessions_changed = False
         self._failed: Sequence[Outcome] = ()
@@ -133,34 +113,15 @@ class BgpRole:
 
     def status(self) -> BgpStatus:
         """How things stand, as far as is known without asking."""
-        driver = self._driver
-        wanted = self._intent.neighbors if self._intent is not None else {}
-        sessions = self._overruns.mark(driver.sessions) if driver else {}
-        return BgpStatus(
-            generation=driver.client.wire.generation if driver else 0,
-            phase=self._fib.phase,
-            sessions=sessions,
-            routes=len(self._fib.routes),
-            advertised=len(driver.actual.advertisements) if driver else 0,
-            errors=tuple(f"{outcome.operation.describe()}: {outcome.error}" for outcome in self._failed),
-            pending=self._find_pending(),
-            differences={
-                address: found
-                for address, neighbor, session in match_sessions(wanted, sessions)
-                if driver and (found := find_differences(neighbor, session))
-            },
-            refused=find_impossible(self._intent, driver.client.wire.generation) if driver and self._intent else {},
-        )
+        return self._reporter.compose(self._driver, self._intent, self._failed)
 
-    async def _read_sessions(self, driver: GobgpDriver, counted: bool = False) -> None:
-        await driver.read_sessions(counted)
-        self._overruns.note(driver.sessions, driver.actual.neighbors, self._intent.neighbors if self._intent else ())
+    async def read_status(self) -> BgpStatus:
+        """As `status`, with counters asked for now where gobgpd is there to answer."""
+        return await self._reporter.ask(self._driver, self._intent, self._failed)
 
-    def _find_pending(self) -> tuple[str, ...]:
-        driver, intent = self._driver, self._intent
-        if driver is None or intent is None:
-            return ()
-        return tuple(one.describe() for one in plan(intent, driver.actual, driver.client.wire.generation))
+    async def read_told(self, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
+        """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""
+        return await read_told(self._driver, prefixes)
 
     def find_next_hops(self, prefix: Prefix) -> tuple[bytes, ...]:
         """Where the route to `prefix` leads; nowhere where there is none."""
@@ -175,31 +136,6 @@ class BgpRole:
     def find_teachers(self, prefix: Prefix) -> tuple[str, ...]:
         """The neighbours that taught the route to `prefix`; none for one that is left of an earlier run."""
         return self._fib.find_teachers(prefix)
-
-    async def read_status(self) -> BgpStatus:
-        """As `status`, with counters asked for now where gobgpd is there to answer.
-
-        What it calls accepted is what no policy has judged yet, so that is counted here.
-        """
-        if self._driver is not None:
-            with suppress(GobgpError):
-                await self._read_sessions(self._driver, counted=True)
-        status, taken = self.status(), self._fib.count_taken()
-        sessions = {
-            address: replace(session, accepted=taken.get(format_address(address), 0))
-            for address, session in status.sessions.items()
-        }
-        return replace(status, sessions=sessions)
-
-    async def read_told(self, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
-        """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""
-        driver = self._driver
-        told: dict[bytes, frozenset[Prefix]] = {}
-        for address, session in (driver.sessions if driver is not None and prefixes else {}).items():
-            if driver is not None and session.established:
-                with suppress(GobgpError):  # its session has just gone
-                    told[address] = await driver.read_told(address, prefixes)
-        return told
 
     async def run(self) -> None:
         """Never returns by itself; gobgpd and its sessions go on when it is cancelled."""
@@ -282,7 +218,7 @@ class BgpRole:
             return
         if self._sessions_changed:
             self._sessions_changed = False
-            await self._read_sessions(driver)
+            await self._reporter.read_sessions(driver, intent)
             before = self._losses.down
             self._losses.note_sessions(driver.sessions)
             if self._losses.down != before:
@@ -291,7 +227,9 @@ class BgpRole:
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation, self._agreed))
         if any(isinstance(one, UpdateNeighbor | RemoveNeighbor) for one in operations):
-            await self._read_sessions(driver)  # gobgpd tells that a session is down before it tells that it has shut it
+            await self._reporter.read_sessions(
+                driver, intent
+            )  # gobgpd tells that a session is down before it tells that it has shut it
             operations = list(plan(intent, driver.actual, driver.client.wire.generation))
         self._agreed = None
         stray = tuple(prefix for prefix in self._stray if prefix not in intent.advertisements)
@@ -301,7 +239,7 @@ class BgpRole:
         outcomes: Sequence[Outcome] = ()
         if operations:
             started = time.monotonic()
-            outcomes = await self._apply(driver, operations, restarting)
+            outcomes = await carry_out(driver, operations, restarting)
             _log_batch(outcomes, time.monotonic() - started)
         self._failed = [outcome for outcome in outcomes if outcome.error]
         if not self._failed:
@@ -309,24 +247,6 @@ class BgpRole:
         if not any(isinstance(outcome.operation, Withdraw) for outcome in self._failed):
             self._done = asked
             self._carried_out()
-
-    async def _apply(self, driver: GobgpDriver, operations: Sequence[Operation], restarting: bool) -> Sequence[Outcome]:
-        """Carries them out. A session ends only after its neighbour has heard what is taken back.
-
-        It would keep the routes for as long as it waits for a restart (RFC 8538 §3), and gobgpd does not send what is
-        left to say before it ends a session.
-        """
-        withdrawals = [one for one in operations if isinstance(one, Withdraw)]
-        if not withdrawals or not any(isinstance(one, RemoveNeighbor) for one in operations):
-            return await driver.apply(operations, restarting)
-        outcomes = await driver.apply(withdrawals)
-        until, before, calm = time.monotonic() + TELL_MOST_S, -1, 0
-        while calm < 2 and time.monotonic() < until:
-            await asyncio.sleep(TELL_POLL_S)
-            now = sum(session.sent.updates for session in (await driver.read_sessions()).values())
-            calm, before = calm + 1 if now == before else 0, now
-        rest = [one for one in operations if not isinstance(one, Withdraw)]
-        return [*outcomes, *await driver.apply(rest, restarting)]
 
     async def _find_strays(self, driver: GobgpDriver) -> None:
         """What a gobgpd of an earlier run announces is read before any of its sessions is ended."""
@@ -336,11 +256,7 @@ class BgpRole:
         planned = plan(intent, driver.actual, driver.client.wire.generation)
         if not any(isinstance(one, RemoveNeighbor) for one in planned):
             return
-        async with aclosing(watch(driver.client)) as batches:
-            async for batch in batches:
-                self._stray.update(dict.fromkeys(batch.own))
-                if batch.snapshot_end:
-                    break
+        self._stray.update(dict.fromkeys(await read_own(driver)))
 
     async def _watch(self, driver: GobgpDriver) -> NoReturn:
         """Follows gobgpd. A flood is let pass, and then read as a whole.

@@ -112,9 +112,8 @@ def _in_metallb_names(bgp: BgpStatus) -> Iterator[Family]:
     yield _by_peer("metallb_bgp_session_up", "Whether the session is established", bgp, lambda one: one.established)
     words = "Prefixes that are advertised to the neighbour"
     yield _by_peer("metallb_bgp_announced_prefixes_total", words, bgp, lambda one: one.advertised)
-    pending = max(0, bgp.announced - bgp.advertised)
     words = "Prefixes that are still to be advertised to it"
-    yield _by_peer("metallb_bgp_pending_prefixes_total", words, bgp, lambda one: pending)
+    yield _by_peer("metallb_bgp_pending_prefixes_total", words, bgp, lambda one: one.untold)
     yield _by_peer("metallb_bgp_updates", "UPDATE messages sent", bgp, lambda one: one.sent.updates, FamilyKind.COUNTER)
     for name, words, figure in _MESSAGES:
         yield _by_peer(f"metallb_bgp_{name}", words, bgp, figure, FamilyKind.UNTYPED)

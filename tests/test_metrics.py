@@ -16,8 +16,9 @@ UP = SessionStatus(
     sent=SENT,
     got=GOT,
     bfd=BfdStatus(True, 6, 7, 1),
+    untold=1,
 )
-DOWN = SessionStatus("10.0.0.3", 64512, "Active", False, 5, "no connection")
+DOWN = SessionStatus("10.0.0.3", 64512, "Active", False, 5, "no connection", untold=3)
 
 
 def test_bgp_tells_of_each_session_and_of_the_routes_in_the_kernel() -> None:
@@ -61,6 +62,7 @@ def test_metallb_s_names_are_all_there() -> None:
     figures = {name.removeprefix("metallb_"): rows.get(("10.0.0.2",)) for name, (_, rows) in found.items()}
     assert (figures["bgp_updates"], figures["bgp_updates_total_received"]) == (2, 12)
     assert (figures["bgp_announced_prefixes_total"], figures["bgp_pending_prefixes_total"]) == (2, 1)
+    assert found["metallb_bgp_pending_prefixes_total"][1][("10.0.0.3",)] == 3, "each neighbour has its own"
     assert (figures["bgp_opens_sent"], figures["bgp_total_received"]) == (1, 65)
     assert (figures["bfd_session_up"], figures["bfd_control_packet_input"]) == (1, 7)
     assert found["metallb_bfd_session_up"][1].keys() == {("10.0.0.2",)}, "of those that have BFD"

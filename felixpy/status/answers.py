@@ -131,8 +131,8 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     """One BGP neighbour. `since_s` is the time that it has been up, or down; None when that is not known.
 
     For `accepted` of the `received` prefixes its path passed the import policy, and none is better. `asked_by` are
-    names of BGPPeers, none for the mesh; `differences` say what of the session is not as was asked for. A `visitor`
-    comes when it likes, if ever.
+    names of BGPPeers, none for the mesh; `differences` say what of the session is not as was asked for. `untold`:
+    how many prefixes of this node's own the neighbour is still to be told. A `visitor` comes when it likes, if ever.
     """
 
     address: str
@@ -150,6 +150,7 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
     sent: MessagesStatus = MessagesStatus()
     got: MessagesStatus = MessagesStatus()
     bfd: BfdStatus | None = None
+    untold: int = 0
 
 
 class AnnouncedPrefix(Struct, frozen=True, rename="camel"):

@@ -88,6 +88,9 @@ class Rack:
     def asked_by(self, address: str) -> list[str]:
         return next((one["askedBy"] for one in self.bgp()["sessions"] if one["address"] == address), [])
 
+    def untold(self) -> dict[str, int]:
+        return {one["address"]: one["untold"] for one in self.bgp()["sessions"]}
+
     def refusals(self) -> dict[str, str]:
         return {one["operation"]: one["error"] for one in self.bgp()["refusals"]}
 
@@ -266,6 +269,7 @@ def test_what_gobgp_3_cannot_do_is_refused_by_name(rack: Rack) -> None:
 def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
     rack.peer("far", {"peerIP": "192.0.2.77", "asNumber": 65077, "reachableBy": "10.97.0.2"})
     eventually(lambda: "via 10.97.0.2" in rack.route("192.0.2.77/32"))
+    eventually(lambda: rack.untold() == {"10.97.0.2": 0, "fd97::2": 0, "192.0.2.77": 1}, within_s=20)
     rack.node.drop("bgppeers", "far")
     eventually(lambda: not rack.route("192.0.2.77/32"))
 

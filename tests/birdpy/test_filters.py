@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
@@ -29,6 +29,7 @@ from birdpy.intent import (
     RouteOrigin,
     Statement,
 )
+from birdpy.told import derive_told
 from felixpy.calc.bgp.filters import Audience, OwnPath, Surroundings, derive_statements
 from felixpy.resources.bgp_documents import BgpFilterDoc
 from felixpy.resources.bgp_filters import read_bgp_filter
@@ -105,6 +106,7 @@ class Lab:
     far: Router
     inside: Router
     driver: GobgpDriver
+    wanted: BgpIntent = field(default_factory=lambda: BgpIntent(None))
 
     def neighbors(self) -> dict[bytes, Neighbor]:
         found: dict[bytes, Neighbor] = {}
@@ -125,7 +127,8 @@ class Lab:
         return OwnPath(block, 1024), OwnPath(borrowed, 1024, "cali123")
 
     async def apply(self, direction: str, *rules: dict[str, object]) -> list[str]:
-        return await make_so(self.driver, self.intent(self.policy(direction, *rules)))
+        self.wanted = self.intent(self.policy(direction, *rules))
+        return await make_so(self.driver, self.wanted)
 
     def policy(self, direction: str, *rules: dict[str, object]) -> Policy:
         """`direction` as in a BGPFilter: importV4 from the source and inside, exportV4 to the far router, ..."""
@@ -150,6 +153,8 @@ class Lab:
             return True
 
         await eventually_async(probe, within_s=20)
+        due = derive_told(self.wanted)[self.far.address]
+        assert {str(one) for one in due} == set(prefixes) & set(OURS), "what we say that it should be told"
         return self.told()
 
     def told(self) -> dict[str, Seen]:
@@ -187,7 +192,8 @@ async def lab(lab_routers: list[Router]) -> AsyncIterator[Lab]:
     node, source, far, inside = lab_routers
     async with node.driver() as driver:
         lab = Lab(node, source, far, inside, driver)
-        await make_so(driver, lab.intent(Policy()))
+        lab.wanted = lab.intent(Policy())
+        await make_so(driver, lab.wanted)
         await established(driver)
         await lab.sees(*THEIRS, *OURS)
         yield lab
@@ -233,9 +239,9 @@ async def test_what_a_rejecting_rule_holds_back(lab: Lab, direction: str) -> Non
     On version 3 a tighter export ends the session, which takes seconds: a few of those do.
     """
     few = lab.node.generation == 3 and direction == "export"
-    for field, rule, lost in HELD_BACK[-3:] if few else HELD_BACK:
-        if field.startswith(direction):
-            done = await lab.apply(field, REJECT | rule)
+    for where, rule, lost in HELD_BACK[-3:] if few else HELD_BACK:
+        if where.startswith(direction):
+            done = await lab.apply(where, REJECT | rule)
             await lab.sees(*((THEIRS | OURS) - lost))
             assert lab.node.generation == 3 or not any(" add " in one or " del " in one for one in done), done
 
@@ -307,7 +313,8 @@ async def test_a_next_hop_is_kept_or_made_ours(lab: Lab) -> None:
     keep = Change(next_hop=NextHopRule.UNCHANGED)
     kept = [Statement(Match((lab.far.address,), origin=one), change=keep) for one in (RouteOrigin.EXTERNAL,)]
     assert {one.next_hop for prefix, one in lab.told().items() if ":" not in prefix} == {lab.node.text}
-    await make_so(lab.driver, lab.intent(Policy(exports=tuple(kept))))
+    lab.wanted = lab.intent(Policy(exports=tuple(kept)))
+    await make_so(lab.driver, lab.wanted)
 
     async def told() -> bool:
         seen = lab.told()

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from birdpy.addresses import Prefix, parse_address, parse_prefix, version_of
 from birdpy.fib import LOCAL_PREF_TOP
 from birdpy.intent import Advertisement, Direction, RouteOrigin, Statement, parse_community, parse_large_community
+from birdpy.ranges import is_meant
 from felixpy.addresses import parse_prefix as read_cidr
-from felixpy.calc.bgp.filters import Audience, OwnPath, Surroundings, derive_statements, within
+from felixpy.calc.bgp.filters import Audience, OwnPath, Surroundings, derive_statements
 from felixpy.resources.bgp_documents import BgpFilterDoc
 from felixpy.resources.bgp_filters import read_bgp_filter
 from felixpy.resources.bgp_types import (
@@ -132,7 +133,8 @@ def holds(statement: Statement, path: Path) -> bool:
     conditions = [
         match.version in (None, version_of(path.prefix.address)),
         match.origin in (None, path.origin),
-        match.prefixes is None or any(within(path.prefix, one) for one in match.prefixes) is not match.prefixes_negated,
+        match.prefixes is None
+        or any(is_meant(path.prefix, one) for one in match.prefixes) is not match.prefixes_negated,
         match.communities is None or bool(plain & set(match.communities)),
         match.large_communities is None or bool(large & set(match.large_communities)),
         match.as_path is None or any(re.search(one.replace("_", r"(^|[,{}() ]|$)"), text) for one in match.as_path),

@@ -6,7 +6,7 @@ In: the bgp role; out: values of status. Reads, and never changes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -33,8 +33,8 @@ from felixpy.status.answers import (
 )
 
 if TYPE_CHECKING:
+    from birdpy.report import BgpStatus as RoleStatus
     from birdpy.session import BfdSession, MessageCounts, Session
-    from birdpy.speaker import BgpStatus as RoleStatus
     from felixpy.agent.routing.role import RoutingRole
     from felixpy.calc.announcing.announcements import Announcement
     from felixpy.calc.bgp.speaker import BgpPlan
@@ -101,6 +101,7 @@ def _ranges(status: RoleStatus, plan: BgpPlan | None) -> tuple[str, ...]:
 def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | None) -> SessionStatus:
     meant = find_meant(session.address, plan.intent.neighbors) if plan is not None else None
     since = session.up_since if session.established else session.down_since
+    untold = status.untold.get(session.address, 0)
     return SessionStatus(
         address=format_address(session.address),
         asn=session.asn,
@@ -112,12 +113,19 @@ def _session(session: Session, now: float, status: RoleStatus, plan: BgpPlan | N
         accepted=session.accepted,
         advertised=session.advertised,
         asked_by=plan.asked_by.get(meant, ()) if plan is not None and meant is not None else (),
-        differences=status.differences.get(session.address, ()),
+        differences=(*status.differences.get(session.address, ()), *_untold_words(session, untold)),
+        untold=untold,
         visitor=plan is not None and meant in plan.visitors,
         sent=_messages(session.sent),
         got=_messages(session.got),
         bfd=_bfd(session.bfd) if session.bfd is not None else None,
     )
+
+
+def _untold_words(session: Session, untold: int) -> Iterator[str]:
+    """A session that is down says by itself that nothing is told."""
+    if untold and session.established:
+        yield f"{untold} of our own prefixes that the neighbour should be told are not told yet"
 
 
 def _messages(counts: MessageCounts) -> MessagesStatus:

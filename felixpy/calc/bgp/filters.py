@@ -28,6 +28,7 @@ from birdpy.intent import (
     parse_community,
     parse_large_community,
 )
+from birdpy.ranges import is_meant
 from felixpy.resources.bgp_types import (
     AddCommunity,
     BgpFilter,
@@ -154,7 +155,7 @@ def _own_ranges(rule: FilterRule, version: int, around: Surroundings) -> tuple[P
         prefix = one.advertisement.prefix
         if (len(prefix.address) == 4) is not (version == 4):
             continue
-        if rule.cidr is not None and any(within(prefix, it) for it in ranges) is negated:
+        if rule.cidr is not None and any(is_meant(prefix, it) for it in ranges) is negated:
             continue
         if rule.interface and not (one.interface and fnmatchcase(one.interface, rule.interface)):
             continue
@@ -162,15 +163,6 @@ def _own_ranges(rule: FilterRule, version: int, around: Surroundings) -> tuple[P
             continue
         found.append(PrefixRange(prefix, prefix.length, prefix.length))
     return tuple(sorted(found, key=lambda it: it.prefix))
-
-
-def within(prefix: BgpPrefix, given: PrefixRange) -> bool:
-    """Whether a prefix is one of those that the range means."""
-    if not given.shortest <= prefix.length <= given.longest or len(prefix.address) != len(given.prefix.address):
-        return False
-    shift = len(prefix.address) * 8 - given.prefix.length
-    number, outer = (int.from_bytes(one, "big") for one in (prefix.address, given.prefix.address))
-    return number >> shift == outer >> shift
 
 
 def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[bytes, ...] | None:
@@ -186,7 +178,7 @@ def _next_hops(rule: FilterRule, version: int, around: Surroundings) -> tuple[by
     ]
     named = {bare(one) for one in around.routers if (device := device_of(one)) and fnmatchcase(device, rule.interface)}
     hosts = (BgpPrefix(address, len(address) * 8) for address in around.routers if not device_of(address))
-    return tuple(sorted(named | {host.address for host in hosts if any(within(host, one) for one in subnets)}))
+    return tuple(sorted(named | {host.address for host in hosts if any(is_meant(host, one) for one in subnets)}))
 
 
 def _with_operations(rule: FilterRule, match: Match, audience: Audience, exporting: bool) -> Iterator[Statement]:
