@@ -21,8 +21,10 @@ from tests.support.etcd import Etcd
 from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
+TRACKED = {"net/netfilter/nf_conntrack_max": "262144", "net/netfilter/nf_conntrack_count": "200000"}
 GOOD = HostFacts(
-    sysctls={"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/eth0/rp_filter": "2"},
+    sysctls={"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/eth0/rp_filter": "2"}
+    | TRACKED,
     devices={"lo": 65536, "eth0": 1500, "vxlan.calico": 1450},
     conflists=(("10-felixpy.conflist", ("felixpy-cni", "portmap")), ("87-podman.conflist", ("bridge",))),
     nft_tables=("felixpy",),
@@ -50,6 +52,8 @@ def test_a_good_host_has_nothing_to_say() -> None:
         ({"saved": {"iptables-legacy-save": ":fpx-INPUT"}}, Level.WARNING, "in nftables and in iptables-legacy-save"),
         ({"saved": {"iptables-nft-save": ":cali-INPUT - [0:0]"}}, Level.WARNING, "Calico's own rules are still there"),
         ({"saved": {"iptables-nft-save": "KUBE-SERVICES"}}, Level.WARNING, "kube-proxy's rules are there too"),
+        ({"sysctls": TRACKED | {"net/netfilter/nf_conntrack_count": "210000"}}, Level.WARNING, "210000 connections"),
+        ({"sysctls": {"net/netfilter/nf_conntrack_max": "65536"}}, Level.NOTE, "only 65536 connections can be tracked"),
         ({"nft_tables": ("kube-proxy",)}, Level.WARNING, "run one of the two"),
         ({"devices": {"kube-ipvs0": 1500}}, Level.NOTE, "IPVS mode"),
         ({"devices": {"kube-ipvs0": 1500}, "layer2": True}, Level.ERROR, "strictARP: true"),

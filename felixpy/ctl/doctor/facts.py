@@ -91,6 +91,7 @@ def _read_sysctls(devices: dict[str, int]) -> Iterator[tuple[str, str]]:
     paths = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
     paths += [f"net/ipv4/conf/all/{word}" for word in ("rp_filter", "arp_ignore", "arp_announce")]
     paths += [f"net/ipv4/conf/{name}/rp_filter" for name in devices]
+    paths += [f"net/netfilter/nf_conntrack_{word}" for word in ("max", "count")]
     for path in paths:
         try:
             yield path, (_PROC_SYS / path).read_text().strip()

@@ -15,6 +15,9 @@ PLUGIN = "felixpy-cni"
 GOOD_GOBGPD = (4, 8)
 """What users run; 3.10 has two known crashes by a peer's message (docs/dependencies.md)."""
 TUNNEL_BYTES = {"vxlan.calico": 50, "vxlan-v6.calico": 70, "tunl0": 20}
+CONNECTIONS_FULL = 0.8
+CONNECTIONS_LEAST = 131_072
+"""What kube-proxy sees to (conntrack.min)."""
 _KUBE_PROXY_CHAIN = "KUBE-SERVICES"
 _CALICO_CHAIN = ":cali-"
 
@@ -50,6 +53,7 @@ def judge_host(facts: HostFacts) -> Iterator[Finding]:
     yield from _forwarding(facts)
     yield from _netfilter(facts)
     yield from _kube_proxy(facts)
+    yield from _connections(facts)
     yield from _cni(facts)
     yield from _bgp(facts)
     yield from _mtu(facts)
@@ -110,6 +114,16 @@ def _kube_proxy(facts: HostFacts) -> Iterator[Finding]:
 
 
 _ARP = ("arp_ignore", "arp_announce")
+
+
+def _connections(facts: HostFacts) -> Iterator[Finding]:
+    """The table of connections: kube-proxy makes it large, and where there is none, nobody does."""
+    most, held = (int(facts.sysctls.get(f"net/netfilter/nf_conntrack_{one}", "0") or 0) for one in ("max", "count"))
+    advice = "where it is full, new connections are dropped: raise net.netfilter.nf_conntrack_max"
+    if most and held >= most * CONNECTIONS_FULL:
+        yield Finding(Level.WARNING, "conntrack", f"{held} connections are tracked of {most} that can be", advice)
+    elif 0 < most < CONNECTIONS_LEAST:
+        yield Finding(Level.NOTE, "conntrack", f"only {most} connections can be tracked", advice)
 
 
 def _cni(facts: HostFacts) -> Iterator[Finding]:
