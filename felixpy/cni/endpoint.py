@@ -16,6 +16,7 @@ from felixpy.cni.leaks import Place, Recorded, parse_place
 from felixpy.cni.plan import PLAIN_NAMESPACE, Attachment, Claim, PodFacts
 from felixpy.cni.result import format_mac
 from felixpy.dataplane.pod import PodLink
+from felixpy.resources.endpoints import POD_ANNOTATION
 from felixpy.resources.kinds import CALICO, Name
 
 NETWORK_ANNOTATION = "felixpy.io/network"
@@ -26,8 +27,6 @@ PLACE_ANNOTATION = "felixpy.io/place"
 """Where and when the pod was wired (leaks.Place)."""
 MTU_ANNOTATION = "felixpy.io/mtu"
 """The mtu that the network's configuration gave the pod; without it, the pod's follows its node."""
-POD_ANNOTATION = "felixpy.io/pod-uid"
-"""Which Pod of its name it is of, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

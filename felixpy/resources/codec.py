@@ -19,6 +19,7 @@ from felixpy.resources import (
     routing,
     services,
 )
+from felixpy.resources.endpoints import POD_ANNOTATION, digest_uid
 from felixpy.resources.identity import check_identity
 from felixpy.resources.kinds import ANSWERING_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.readers import READERS, Reader
@@ -170,6 +171,7 @@ class Decoder:
         profiles: tuple[str, ...] = self._share(tuple(spec.profiles))
         ports = read_named_ports("spec.ports", spec.ports) if spec.ports else ()
         floating = read_nats("spec.ipNATs", spec.nats) if spec.nats else ()
+        pod_uid = digest_uid((doc.metadata.annotations or {}).get(POD_ANNOTATION, ""))
         if spec.node != self.node:
             of_pod = spec.orchestrator == "k8s"
             return WorkloadEndpoint(
@@ -182,6 +184,7 @@ class Decoder:
                 workload=spec.pod if of_pod else "",
                 orchestrator="k8s" if of_pod else "",
                 floating=floating,
+                pod_uid=pod_uid,
             )
         if not spec.interface_name:
             raise FieldError("spec.interfaceName", "is missing")
@@ -197,6 +200,7 @@ class Decoder:
             spec.orchestrator,
             spec.container_id,
             floating,
+            pod_uid,
         )
 
     def _decode_ipam(self, key: str, value: bytes | None) -> Decoded | Broken | None:

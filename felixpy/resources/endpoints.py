@@ -6,6 +6,9 @@ Source: libcalico-go/lib/backend/syncersv1/updateprocessors (host endpoints, net
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from hashlib import blake2b
+
 from felixpy.resources.documents import HostEndpointDoc, NetworkSetDoc, Port
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import PodDoc
@@ -19,6 +22,11 @@ from felixpy.resources.scalars import (
     read_prefixes,
 )
 from felixpy.resources.types import HostEndpoint, Pod
+
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+"""On the Pod that the API server has of a static one: the static one's own uid."""
+POD_ANNOTATION = "felixpy.io/pod-uid"
+"""On an endpoint: which Pod of its name it is of, where that is known."""
 
 
 def read_host(doc: HostEndpointDoc, name: Name) -> HostEndpoint:
@@ -56,4 +64,15 @@ def read_pod(doc: PodDoc) -> Pod:
         read_labels(doc.metadata.labels),
         doc.spec.service_account_name,
         read_named_ports("spec.containers.ports", named),
+        digest_uid(uid_of_pod(doc.metadata.uid, doc.metadata.annotations or {})),
     )
+
+
+def uid_of_pod(uid: str, annotations: Mapping[str, str]) -> str:
+    """A Pod's uid as its node's kubelet and its runtime know it: a static pod's is another than its mirror's."""
+    return annotations.get(MIRROR_ANNOTATION) or uid
+
+
+def digest_uid(uid: str) -> bytes:
+    """What is kept of a uid, as there are as many as pods; of none, nothing."""
+    return blake2b(uid.encode(), digest_size=8).digest() if uid else b""

@@ -35,7 +35,10 @@ class FloatingAddress(NamedTuple):
 
 
 class WorkloadEndpoint(msgspec.Struct, frozen=True):
-    """A pod's (or any workload's) interface. `labels` are its own, without those inherited from its profiles."""
+    """A pod's (or any workload's) interface. `labels` are its own, without those inherited from its profiles.
+
+    `pod_uid`, where it is known, tells Pods of one name apart, as that of Pod does; both are short digests.
+    """
 
     node: str
     interface: str
@@ -48,6 +51,7 @@ class WorkloadEndpoint(msgspec.Struct, frozen=True):
     orchestrator: str = ""
     container_id: str = ""
     floating: tuple[FloatingAddress, ...] = ()
+    pod_uid: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +221,4 @@ class Pod:
     labels: LabelPairs
     service_account: str = ""
     ports: tuple[NamedPort, ...] = ()
+    uid: bytes = b""

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from felixpy.addresses import parse_address, parse_prefix
@@ -15,6 +16,7 @@ from felixpy.calc.policy.pods import join_pod
 from felixpy.calc.policy.profiles import Profiles
 from felixpy.resources.bgp_types import BgpConfiguration, BgpPeer, SpeakerPeer
 from felixpy.resources.codec import Decoder
+from felixpy.resources.endpoints import digest_uid
 from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import Profile
 from felixpy.resources.tables import Decoded, Ref, Table
@@ -144,6 +146,36 @@ def test_a_pods_labels_are_its_endpoints() -> None:
         ("team", "red"),
     )
     assert (joined.profiles, joined.ports) == (("kns.ns1",), (NamedPort("web", 6, 80),))
+
+
+def test_a_pod_of_the_same_name_that_is_another_says_nothing_of_an_endpoint() -> None:
+    mine = msgspec.structs.replace(ENDPOINT, pod_uid=digest_uid("u1"))
+    labels = (("team", "red"),)
+    assert join_pod(mine, Pod(labels, uid=digest_uid("u2")), "ns1") == mine
+    for uid in ("u1", ""):
+        assert ("team", "red") in join_pod(mine, Pod(labels, uid=digest_uid(uid)), "ns1").labels
+    assert ("team", "red") in join_pod(ENDPOINT, Pod(labels, uid=digest_uid("u2")), "ns1").labels, "of Calico's none"
+
+
+@pytest.mark.parametrize(("annotations", "same"), [({}, False), ({"kubernetes.io/config.mirror": "u1"}, True)])
+def test_a_static_pod_is_known_by_its_own_uid_and_not_its_mirror_s(annotations: dict[str, str], same: bool) -> None:
+    decoder = Decoder("n")
+
+    def read(path: str, annotations: dict[str, str], uid: str, spec: dict[str, Any]) -> Any:
+        name = path.rpartition("/")[2]
+        body = {"metadata": {"name": name, "namespace": "a", "uid": uid, "annotations": annotations}, "spec": spec}
+        decoded = decoder.decode(path.encode(), json.dumps(body).encode())
+        assert isinstance(decoded, Decoded)
+        return decoded.value
+
+    endpoint = read(
+        "/calico/resources/v3/projectcalico.org/workloadendpoints/a/n-k8s-web-eth0",
+        {"felixpy.io/pod-uid": "u1"},
+        "of the endpoint",
+        {"node": "n", "orchestrator": "k8s", "pod": "web", "interfaceName": "cali1", "ipNetworks": ["10.0.0.1/32"]},
+    )
+    pod = read("/felixpy/resources/core/v1/pods/a/web", annotations, "u2", {})
+    assert (endpoint.pod_uid == pod.uid) is same
 
 
 def test_an_endpoint_without_profiles_has_its_pods() -> None:

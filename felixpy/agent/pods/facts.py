@@ -6,6 +6,7 @@ import msgspec
 
 from felixpy.cni.plan import NamedPort, PodFacts
 from felixpy.datastore.model import KeyValue
+from felixpy.resources.endpoints import uid_of_pod
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -47,7 +48,8 @@ def read_pod_facts(pod: KeyValue | None, namespace: KeyValue | None, *, uid: str
     """What is known of the pod; a Pod of another uid than `uid`, where both say one, is that of another pod."""
     meta = _read_namespace(namespace)
     found = _read_pod(pod)
-    if found is None or (uid and found.metadata.uid not in ("", uid)):
+    own = uid_of_pod(found.metadata.uid, found.metadata.annotations or {}) if found is not None else ""
+    if uid and own not in ("", uid):
         found = None
     ports = [port for container in (found.spec.containers if found else None) or () for port in container.ports or ()]
     return PodFacts(
@@ -60,7 +62,7 @@ def read_pod_facts(pod: KeyValue | None, namespace: KeyValue | None, *, uid: str
         ports=tuple(NamedPort(port.name, port.protocol, port.container_port) for port in ports if port.name),
         mtu=mtu,
         known=found is not None,
-        uid=uid or (found.metadata.uid if found else ""),
+        uid=uid or own,
     )
 
 

@@ -40,7 +40,12 @@ def workload_of(name: Name) -> str:
 
 
 def join_pod(endpoint: WorkloadEndpoint, pod: Pod, namespace: str) -> WorkloadEndpoint:
-    """An endpoint with what its Pod says."""
+    """An endpoint with what its Pod says; by itself where that is another pod of the same name.
+
+    A pod that comes anew, on another node perhaps, says nothing of a container of its forerunner's that still runs.
+    """
+    if endpoint.pod_uid and pod.uid and endpoint.pod_uid != pod.uid:
+        return endpoint
     labels = dict(pod.labels)
     if pod.service_account:
         labels[SERVICE_ACCOUNT_LABEL] = pod.service_account
