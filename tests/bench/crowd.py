@@ -1,7 +1,8 @@
 """One node with 500 pods that 50 policies each concern: its start, and one endpoint's change.
 
 `python -m tests.bench crowd`: the agent as people start it, real veths, nftables. The change is one more label of one
-pod, which takes it out of a policy; what it costs is the agent's own word: from the ops to the kernel's answer.
+pod, which takes it out of a policy, and another action of one policy's rule; what it costs the kernel is the agent's
+own word: from the ops to the kernel's answer.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import json
 import re
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from tests.agent.node import CALICO, Node, resource
 from tests.bench.bgp import cpu_seconds
 from tests.support.wait import eventually
 
-PODS, POLICIES, CHANGES = 500, 50, 31
+PODS, POLICIES, CHANGES, WARM_UP = 500, 50, 31, 4
 APPLIED = re.compile(r": (\d+) ops in ([0-9.]+) ms")
 
 
@@ -89,16 +92,42 @@ def main() -> None:
             if what == "start":
                 node.agent.stop()
                 node.agent = node.make_agent()
-        seen = []
-        for turn in range(CHANGES):
-            before = len(batches(node))
-            key, value = endpoint(7, **({"out": "3"} if turn % 2 == 0 else {}))
-            begin = time.perf_counter()
-            node.etcd.put(key.decode(), value.decode())
-            eventually(lambda before=before: len(batches(node)) > before, 10, 0.005)
-            seen.append(((time.perf_counter() - begin) * 1e3, *batches(node)[-1]))
-        say(
-            "one endpoint's change: from the write to the agent's word", statistics.median(one[0] for one in seen), "ms"
-        )
-        say("of which in the kernel", statistics.median(one[2] for one in seen), "ms")
-        say("ops", statistics.median(one[1] for one in seen), "")
+        rules = policies()
+        plain = {"ports": [8000]}
+        measure(node, "one endpoint's change", lambda turn: endpoint(7, **({"out": "3"} if turn % 2 == 0 else {})))
+        measure(node, "one policy's change, ranges of ports in it", lambda turn: changed(rules[3], turn))
+        measure(node, "one policy's change, a port in it", lambda turn: changed(rules[3], turn, plain))
+
+
+def changed(policy: tuple[bytes, bytes], turn: int, destination: object = None) -> tuple[bytes, bytes]:
+    """A policy whose first rule denies every other time, and (where that is said) has another destination."""
+    key, value = policy
+    body = json.loads(value)
+    for rule in body["spec"]["ingress"]:
+        rule["destination"] = destination or rule["destination"]
+    body["spec"]["ingress"][0]["action"] = ("Deny", "Allow")[turn % 2]
+    return key, json.dumps(body).encode()
+
+
+def processor_ms(pid: int) -> float:
+    """What the process's first thread has used."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
+
+
+def measure(node: Node, what: str, make: Callable[[int], tuple[bytes, bytes]]) -> None:
+    """Prints what a change takes, and what of it the kernel and a processor do."""
+    seen = []
+    for turn in range(-WARM_UP, CHANGES):
+        before = len(batches(node))
+        key, value = make(turn)
+        begin, spent = time.perf_counter(), processor_ms(node.agent.pid)
+        node.etcd.put(key.decode(), value.decode())
+        eventually(lambda before=before: len(batches(node)) > before, 10, 0.005)
+        took = time.perf_counter() - begin
+        if turn >= 0:
+            seen.append((took * 1e3, *batches(node)[-1], processor_ms(node.agent.pid) - spent))
+    medians = [statistics.median(one[place] for one in seen) for place in range(4)]
+    say(f"{what}: from the write to the agent's word", medians[0], "ms")
+    say("of which from the ops to the kernel's answer", medians[2], "ms")
+    say("on a processor, all of the change", medians[3], "ms")
+    say("ops", medians[1], "")
