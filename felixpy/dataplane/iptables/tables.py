@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from felixpy.dataplane.iptables.names import chain_kernel_name
-from felixpy.dataplane.iptables.rules import drop_targets, render_rule
+from felixpy.dataplane.iptables.rules import render_rule
 from felixpy.dataplane.iptables.services import render_balance
+from felixpy.dataplane.iptables.targets import drop_targets
 from felixpy.dataplane.iptables.terms import Inexpressible, Place, Table
 from felixpy.dataplane.nftables import COMMENT_BYTES, printable
 from felixpy.dataplane.objects import (

@@ -40,3 +40,8 @@ class Lookup(Protocol):
 
     def frontend(self, map_name: str, key: bytes, chain: str) -> str | None:
         """The kernel's chain for one frontend, where `chain` does nothing but balance; else None."""
+
+
+def set_mark(value: int, mask: int) -> str:
+    """The target that sets the bits of `mask` as `value` has them."""
+    return f"-j MARK --set-xmark {value:#x}/{mask:#x}"
