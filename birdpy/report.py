@@ -5,7 +5,7 @@ In: an intent, a driver where gobgpd is there, and what failed. Out: a BgpStatus
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -117,6 +117,18 @@ class Reporter:
             missing = max(len(due & lacking), len(due) - session.advertised)
             found[address] = missing if session.established else len(due)
         return found
+
+    def find_told(
+        self, driver: GobgpDriver | None, intent: BgpIntent | None, prefixes: Iterable[Prefix]
+    ) -> Mapping[Prefix, Sequence[bytes]]:
+        """The neighbours with a session that the policy tells of each prefix of ours that gobgpd has."""
+        if driver is None or intent is None:
+            return {}
+        told = self._derive_told(driver, intent)
+        up = sorted(address for address, session in driver.sessions.items() if session.established)
+        due = [(one, told[meant]) for one in up if (meant := find_meant(one, told)) is not None]
+        held = driver.actual.advertisements
+        return {prefix: [one for one, some in due if prefix in some] for prefix in prefixes if prefix in held}
 
     def _derive_told(self, driver: GobgpDriver, intent: BgpIntent) -> Mapping[bytes, frozenset[Prefix]]:
         generation = driver.client.wire.generation

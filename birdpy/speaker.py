@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,10 @@ class BgpRole:
     async def read_status(self) -> BgpStatus:
         """As `status`, with counters asked for now where gobgpd is there to answer."""
         return await self._reporter.ask(self._driver, self._intent, self._failed)
+
+    def find_told(self, prefixes: Iterable[Prefix]) -> Mapping[Prefix, Sequence[bytes]]:
+        """The neighbours with a session that are told of each of these, as far as is known without asking."""
+        return self._reporter.find_told(self._driver, self._intent, prefixes)
 
     async def read_told(self, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
         """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""

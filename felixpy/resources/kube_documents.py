@@ -173,6 +173,7 @@ class BgpAdvertisementSpec(Doc):
     aggregation_length: int = 32
     aggregation_length_v6: int = field(default=128, name="aggregationLengthV6")
     local_pref: int | None = None
+    as_path_prepend: int | None = None
     communities: list[str] | None = None
     node_selectors: list[LabelSelector] | None = None
     peers: list[str] | None = None

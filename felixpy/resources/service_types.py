@@ -144,11 +144,16 @@ class AddressPool:
     draining: bool = False
 
 
+PREPEND_MOST = 255
+"""As much as fits into an octet, which is what MetalLB and GoBGP have for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class BgpAdvertisement:
     """A MetalLB BGPAdvertisement; empty selections mean all. A pool is selected by name or by `pool_selectors`.
 
-    `communities` are numbers with colons, or names that a Community gives; `peers` are names of BGPPeers.
+    `communities` are numbers with colons, or names that a Community gives; `peers` are names of BGPPeers. `prepend`: so
+    many times more our AS stands in front of the path that other ASes are told.
     """
 
     pools: tuple[str, ...] = ()
@@ -160,6 +165,7 @@ class BgpAdvertisement:
     peers: tuple[str, ...] = ()
     pool_selectors: tuple[Selector, ...] = ()
     service_selectors: tuple[Selector, ...] = ()
+    prepend: int = 0
 
 
 @dataclass(frozen=True, slots=True)

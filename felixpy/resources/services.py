@@ -33,6 +33,7 @@ from felixpy.resources.scalars import (
 )
 from felixpy.resources.service_types import (
     HEALTH,
+    PREPEND_MOST,
     AddressPool,
     AddressRange,
     Answering,
@@ -284,6 +285,8 @@ def read_bgp_advertisement(doc: BgpAdvertisementDoc) -> BgpAdvertisement:
             raise FieldError(field, f"{length} is not between 1 and {most}")
     if spec.local_pref is not None and not 0 <= spec.local_pref < 1 << 32:
         raise FieldError("spec.localPref", f"{spec.local_pref} is not between 0 and 2^32 - 1")
+    if spec.as_path_prepend is not None and not 0 <= spec.as_path_prepend <= PREPEND_MOST:
+        raise FieldError("spec.asPathPrepend", f"{spec.as_path_prepend} is not between 0 and {PREPEND_MOST}")
     return BgpAdvertisement(
         pools=tuple(spec.ip_address_pools or ()),
         aggregation4=spec.aggregation_length,
@@ -297,6 +300,7 @@ def read_bgp_advertisement(doc: BgpAdvertisementDoc) -> BgpAdvertisement:
         peers=tuple(spec.peers or ()),
         pool_selectors=_selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors),
         service_selectors=_selectors("spec.serviceSelectors", spec.service_selectors),
+        prepend=spec.as_path_prepend or 0,
     )
 
 

@@ -17,6 +17,7 @@ from felixpy.flows.records import FlowsAnswer, FlowsQuestion
 from felixpy.resources.kinds import ANSWERS_PREFIX, ASK_PREFIX
 
 FAILURES_SHOWN = 20
+NEIGHBOURS_SHOWN = 5
 DETAILS_SHOWN = 1000
 """The most of one kind that an answer holds, so that it stays far below etcd's limit of 1.5 MiB a request."""
 ASK_TTL_S = 15
@@ -154,13 +155,20 @@ class SessionStatus(Struct, frozen=True, rename="camel"):
 
 
 class AnnouncedPrefix(Struct, frozen=True, rename="camel"):
-    """A prefix that the node originates, what for, with which attributes, and for which peers (none means all)."""
+    """A prefix that the node originates, what for, with which attributes, and for which peers (none means all).
+
+    `prepend`: so many times more its AS is in front of the path that other ASes are told. `told` are neighbours that
+    have been told of it, of `told_to` in all.
+    """
 
     prefix: str
     why: str
     communities: tuple[str, ...] = ()
     local_pref: int | None = None
     peers: tuple[str, ...] = ()
+    prepend: int = 0
+    told: tuple[str, ...] = ()
+    told_to: int = 0
 
 
 class SilentPrefix(Struct, frozen=True, rename="camel"):

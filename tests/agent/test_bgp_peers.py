@@ -256,6 +256,46 @@ def test_ranges_of_service_addresses_and_what_goes_with_a_prefix(rack: Rack) -> 
     eventually(lambda: "172.3" not in rack.birdc("show", "route"), within_s=20)
 
 
+def test_an_advertisement_lengthens_the_path_and_names_the_community_that_nobody_knows(rack: Rack) -> None:
+    vip, advertisement = "172.29.0.1", f"{OURS}/metallb.io/v1beta1/bgpadvertisements/m/far"
+    etcd, ports = rack.node.etcd, [{"port": 80, "protocol": "TCP"}]
+
+    def advertise(**spec: Any) -> None:
+        etcd.put(advertisement, {"metadata": {"name": "far", "namespace": "m"}, "spec": spec})
+
+    def path() -> str:
+        """The AS path that the ToR has to it."""
+        shown = rack.birdc("show", "route", "all", "where", "net", "=", f"{vip}/32")
+        return shown.partition("BGP.as_path: ")[2].partition("\n")[0]
+
+    def told() -> list[str]:
+        (status,) = json.loads(rack.felixctl("bgp", "routes", "-o", "json"))["nodes"]
+        return next((one["told"] for one in status["bgp"]["announcements"] if one["prefix"] == f"{vip}/32"), [])
+
+    spec = {"type": "LoadBalancer", "ports": ports}
+    etcd.put(f"{OURS}/core/v1/services/a/vip", {"metadata": {"name": "vip", "namespace": "a"}, "spec": spec})
+    meta = {"name": "vip-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "vip"}}
+    endpoints = [{"addresses": ["10.64.9.1"], "nodeName": "n1", "conditions": {"ready": True}}]
+    body = {"metadata": meta, "endpoints": endpoints, "ports": ports}
+    etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/a/vip-1", body)
+    etcd.put(f"/felixpy/grants/addresses/{vip}", {"address": vip, "services": ["a/vip"]})
+    try:
+        advertise(asPathPrepend=2)
+        eventually(lambda: path() == "64512 64512 64512", within_s=40)
+        assert told() == ["10.97.0.2"]
+        advertise()
+        eventually(lambda: path() == "64512", within_s=20)
+        advertise(communities=["gold"])
+        eventually(lambda: path() == "", within_s=20)
+        why = "communities: no Community gives gold a number: nothing is announced by it"
+        assert rack.refusals() == {"BGPAdvertisement m/far": why}
+        assert told() == []
+    finally:
+        for key in (advertisement, f"/felixpy/grants/addresses/{vip}", f"{OURS}/core/v1/services/a/vip"):
+            etcd.delete(key)
+    eventually(lambda: rack.refusals() == {}, within_s=20)
+
+
 def test_what_gobgp_3_cannot_do_is_refused_by_name(rack: Rack) -> None:
     rack.filter(importV4=[{"action": "Reject", "priority": 512}])
     refused = {"the session with 10.97.0.2"} if rack.generation == 3 else set()

@@ -436,6 +436,20 @@ def test_an_advertisement_names_metallbs_peers_without_their_namespace() -> None
     assert restricted.match.neighbors == (parse_address(OTHER_TOR),)
 
 
+def test_a_longer_path_is_told_to_other_ases_alone_with_the_as_that_they_know_us_by() -> None:
+    vip = Announcement(parse_prefix("203.0.113.1"), Why.SERVICE, prepend=2)
+    plain = Announcement(parse_prefix("203.0.113.2"), Why.SERVICE)
+    world = World(announced=(vip, plain)).calico().metallb("m/other", peerAddress=OTHER_TOR, localASN=64999)
+    world.calico("inside", peerSelector="name == 'n2'")
+    longer = [one for one in world.intent.policy.exports if one.change.prepend]
+    assert [(one.match.neighbors, one.change.prepend) for one in longer] == [
+        ((parse_address(TOR),), (64512, 2)),
+        ((parse_address(OTHER_TOR),), (64999, 2)),
+    ]
+    assert {str(it.prefix) for one in longer for it in one.match.prefixes or ()} == {"203.0.113.1/32"}
+    assert all(one.accept is None and one.match.origin is RouteOrigin.LOCAL for one in longer)
+
+
 def test_what_is_for_some_peers_goes_to_no_other_whatever_its_filter_accepts() -> None:
     vip = Announcement(parse_prefix("203.0.113.1"), Why.SERVICE, peers=("tor",))
     plain = Announcement(parse_prefix("203.0.113.2"), Why.SERVICE)

@@ -39,6 +39,7 @@ ANNOUNCED = st.builds(
     st.sampled_from([(), ("65000:1",)]),
     st.sampled_from([(), ("tor",), ("nobody",)]),
     endpoints=st.sampled_from([None, 1, 2]),
+    prepend=st.sampled_from([0, 0, 2]),
 )
 CHANGES = st.lists(st.tuples(st.sampled_from(PREFIXES), st.none() | ANNOUNCED), min_size=1, max_size=3)
 
@@ -69,6 +70,8 @@ def test_after_any_sequence_it_is_the_plan_from_scratch(
         scratch = derive_bgp(tables, ME, announced.values())
         made = reannounce(plan, AnnounceDelta(puts, frozenset(drops)))
         assert made in (None, scratch)
-        assert made is not None or filtered or any(one.peers for one in (*puts.values(), *before.values()))
+        assert (
+            made is not None or filtered or any(one.peers or one.prepend for one in (*puts.values(), *before.values()))
+        )
         before = announced
         plan = made or scratch

@@ -6,7 +6,7 @@ In: the bgp role; out: values of status. Reads, and never changes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from felixpy.drivers.netlink.lookup import Outlet, find_outlets
 from felixpy.status.answers import (
     DETAILS_SHOWN,
     FAILURES_SHOWN,
+    NEIGHBOURS_SHOWN,
     AnnouncedPrefix,
     BfdStatus,
     BgpStatus,
@@ -68,7 +69,7 @@ async def read_bgp(routing: RoutingRole, want: Collection[str]) -> BgpStatus:
         failures=(*told, *list_failures(failed.values()))[:FAILURES_SHOWN],
         refused=len(refusals := routing.refusals),
         refusals=tuple(Failure(one.what, one.why) for one in islice(refusals, FAILURES_SHOWN)),
-        announcements=tuple(_announced(announcements[prefix]) for prefix in nsmallest(shown, announcements)),
+        announcements=_announced(routing, shown),
         silences=tuple(
             SilentPrefix(str(prefix), str(silences[prefix].reason)) for prefix in nsmallest(shown, silences)
         ),
@@ -142,8 +143,25 @@ def _router_id(plan: BgpPlan | None) -> str:
     return "" if plan is None or plan.intent.speaker is None else format_address(plan.intent.speaker.router_id)
 
 
-def _announced(one: Announcement) -> AnnouncedPrefix:
-    return AnnouncedPrefix(str(one.prefix), str(one.why), one.communities, one.local_pref, one.peers)
+def _announced(routing: RoutingRole, shown: int) -> tuple[AnnouncedPrefix, ...]:
+    """The first so many announcements, in the order of their prefixes, with whom they have been told to."""
+    announcements = routing.announce.announcements
+    prefixes = nsmallest(shown, announcements)
+    told = routing.role.find_told(BgpPrefix(*prefix) for prefix in prefixes)
+    return tuple(_announced_prefix(announcements[one], told.get(BgpPrefix(*one), ())) for one in prefixes)
+
+
+def _announced_prefix(one: Announcement, told: Sequence[bytes]) -> AnnouncedPrefix:
+    return AnnouncedPrefix(
+        prefix=str(one.prefix),
+        why=str(one.why),
+        communities=one.communities,
+        local_pref=one.local_pref,
+        peers=one.peers,
+        prepend=one.prepend,
+        told=tuple(map(format_address, told[:NEIGHBOURS_SHOWN])),
+        told_to=len(told),
+    )
 
 
 def _learned(routing: RoutingRole) -> tuple[LearnedPrefix, ...]:

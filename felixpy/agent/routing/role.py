@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from birdpy.gobgp.program import GobgpdSettings
@@ -122,7 +122,8 @@ class RoutingRole:
         """What was asked for and cannot be had, and why."""
         beyond = self.role.status().refused
         found = self._plan.refusals if self._plan is not None else ()
-        return (*found, *(Refusal(f"the session with {format_address(a)}", why) for a, why in beyond.items()))
+        sessions = (Refusal(f"the session with {format_address(a)}", why) for a, why in beyond.items())
+        return (*found, *_unknown_communities(self._announce), *sessions)
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View."""
@@ -239,6 +240,12 @@ class RoutingRole:
             if isinstance(event, LinkChanged | Overrun):
                 self._routers.look()
             self.learned.notice(event)
+
+
+def _unknown_communities(announce: AnnounceCalc) -> Iterator[Refusal]:
+    for name, words in announce.unknown.items():
+        why = f"communities: no Community gives {', '.join(words)} a number: nothing is announced by it"
+        yield Refusal(f"BGPAdvertisement {name}", why)
 
 
 def _gobgpd(settings: Settings) -> GobgpdSettings | None:

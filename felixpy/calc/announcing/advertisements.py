@@ -65,6 +65,19 @@ def derive_terms(
     return Terms(EXCLUDE_LABEL in named, tuple(resolved) if written else None, tuple(unresolved))
 
 
+def find_unknown(
+    labels: LabelPairs, advertisements: Mapping[Name, BgpAdvertisement], aliases: Iterable[CommunityAliases]
+) -> Mapping[Name, tuple[str, ...]]:
+    """Names of communities without a number, by the advertisements for a node with these labels that name them."""
+    named, known = dict(labels), {word for one in aliases for word, _ in one.values}
+    found = {
+        name: tuple(word for word in one.communities if ":" not in word and word not in known)
+        for name, one in sorted(advertisements.items())
+        if selects(one.node_selectors, named)
+    }
+    return {name: words for name, words in found.items() if words}
+
+
 def covers(one: BgpAdvertisement, grant: Grant, subjects: Subjects) -> bool:
     """Whether an advertisement is for the granted address: by its pool, and by a Service that has it."""
     if one.pools or one.pool_selectors:

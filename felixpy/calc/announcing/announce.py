@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from felixpy.addresses import Address, Prefix, format_address, host_prefix, parse_address, parse_prefix
-from felixpy.calc.announcing.advertisements import Subjects, derive_terms
+from felixpy.calc.announcing.advertisements import Subjects, derive_terms, find_unknown
 from felixpy.calc.announcing.announcements import (
     Announcement,
     announce_floating,
@@ -114,6 +114,11 @@ class AnnounceCalc:
     def silences(self) -> Mapping[Prefix, Silent]:
         """Why a block of ours, or a granted address, is not announced; as of the last flush."""
         return silences(self._silent.values())
+
+    @property
+    def unknown(self) -> Mapping[Name, tuple[str, ...]]:
+        """Communities that nobody gives a number, by the BGPAdvertisements for this node that name them."""
+        return find_unknown(self._labels, self._advertisements, self._aliases.values())
 
     @property
     def hidden(self) -> tuple[Announcement, ...]:

@@ -43,6 +43,7 @@ class Why(StrEnum):
 class Announcement:
     """A prefix to announce; `peers` names those to tell, all when empty. `local_pref` None leaves the default.
 
+    `prepend`: so many times more our AS is in front of the path that other ASes are told.
     `interface`: the device that it leads to, "" where to none. `endpoints` is how many serve it on this node, where
     connections stay on the node that they came to; None elsewhere.
     """
@@ -54,6 +55,7 @@ class Announcement:
     peers: tuple[str, ...] = ()
     interface: str = ""
     endpoints: int | None = None
+    prepend: int = 0
 
 
 def derive_block(
@@ -205,11 +207,13 @@ def _advertise(address: Address, endpoints: int | None, advertisement: BgpAdvert
         tuple(sorted(set(advertisement.communities))),
         tuple(sorted(set(advertisement.peers))),
         endpoints=endpoints,
+        prepend=advertisement.prepend,
     )
 
 
 def merge_announcements(announcements: Collection[Announcement]) -> Announcement:
-    """One announcement of one prefix out of several: all communities, the highest local_pref, every peer of any.
+    """One announcement of one prefix out of several: all communities, the highest local_pref, every peer of any,
+    the longest path.
 
     Endpoints are those of all, where connections to all of it stay on this node.
     """
@@ -225,6 +229,7 @@ def merge_announcements(announcements: Collection[Announcement]) -> Announcement
         () if everyone else tuple(sorted({peer for one in announcements for peer in one.peers})),
         interface=max(one.interface for one in announcements),
         endpoints=sum(counts) if len(counts) == len(announcements) else None,
+        prepend=max(one.prepend for one in announcements),
     )
 
 

@@ -4,9 +4,9 @@ In the mesh every node tells its own neighbours of other ASes only what it origi
 reflector, they are told other nodes' blocks too, of the pools that are exported. Nothing learned from them goes on to
 other nodes, so that no node becomes a transit; but a route reflector passes on everything to its clients. What is
 announced to some peers goes to no other neighbour, the mesh included, whatever a filter accepts.
-Order of exports: next hops, what is for some peers only, BGPFilters (the first rule that matches ends it), pools that
-are not exported, communities of prefixes, and who may be told of whose paths. Source: Calico's confd bgp_processor.go
-(buildExportFilter) and bird_ipam.cfg.template.
+Order of exports: next hops, what is for some peers only, longer AS paths, BGPFilters (the first rule that matches ends
+it), pools that are not exported, communities of prefixes, and who may be told of whose paths.
+Source: Calico's confd bgp_processor.go (buildExportFilter) and bird_ipam.cfg.template.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def derive_policy(circle: Circle) -> Policy:
     exports = [
         *_next_hops(circle),
         *_restrict(circle),
+        *_lengthen(circle),
         *(
             statement
             for chain, audience in audiences
@@ -138,6 +139,22 @@ def _restrict(circle: Circle) -> Iterator[Statement]:
         if others:
             for ranges in _by_family(sorted(prefixes, key=lambda one: one.prefix)):
                 yield Statement(Match(tuple(sorted(others)), prefixes=ranges, origin=RouteOrigin.LOCAL), accept=False)
+
+
+def _lengthen(circle: Circle) -> Iterator[Statement]:
+    """Puts our AS in front of paths as often as their advertisements say; nobody of it would take such a path."""
+    told_as: dict[int, list[bytes]] = {}
+    for address in _external(circle):
+        told_as.setdefault(circle.neighbors[address].local_asn or circle.router.asn, []).append(address)
+    by_count: dict[int, list[BgpPrefix]] = {}
+    for one in circle.announced if told_as else ():
+        if one.prepend:
+            by_count.setdefault(one.prepend, []).append(BgpPrefix(*one.prefix))
+    for count, prefixes in sorted(by_count.items()):
+        for ranges in _by_family(PrefixRange(one, one.length, one.length) for one in sorted(prefixes)):
+            for own_asn, neighbors in sorted(told_as.items()):
+                match = Match(tuple(neighbors), prefixes=ranges, origin=RouteOrigin.LOCAL)
+                yield Statement(match, change=Change(prepend=(own_asn, count)))
 
 
 def _external(circle: Circle) -> tuple[bytes, ...]:

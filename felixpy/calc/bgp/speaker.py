@@ -214,7 +214,7 @@ def derive_plan(scene: Scene, announced: Iterable[Announcement], hidden: Iterabl
     gateways, used = _gateways(circle), _used_filters(circle)
     workloads = frozenset(a for peer in scene.asked.peers for a in peer.workloads) & scene.sessions.neighbors.keys()
     route_filter = _route_filter(scene, frozenset(gateways))
-    for_some = frozenset(BgpPrefix(*one.prefix) for one in announced if one.peers)
+    for_some = frozenset(BgpPrefix(*one.prefix) for one in announced if one.peers or one.prepend)
     rest = _Rest(scene, route_filter.own_prefixes, for_some, bool(used))
     return BgpPlan(
         intent,
@@ -237,7 +237,7 @@ def reannounce(plan: BgpPlan, delta: AnnounceDelta) -> BgpPlan | None:
     Cost    that of the change, and a copy of the tables that it is in.
     """
     rest = plan.rest
-    if rest is None or rest.filtered or any(one.peers for one in delta.puts.values()):
+    if rest is None or rest.filtered or any(one.peers or one.prepend for one in delta.puts.values()):
         return None
     puts = {BgpPrefix(*prefix): one for prefix, one in delta.puts.items()}
     drops = {BgpPrefix(*prefix) for prefix in delta.drops}

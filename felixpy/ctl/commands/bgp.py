@@ -13,7 +13,7 @@ from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.neighbours import find_names
 from felixpy.ctl.node_text import NO_ANSWER, NOTHING, render_sessions, survey_tree
 from felixpy.datastore.model import Store
-from felixpy.status.answers import BgpStatus, KernelStatus, LearnedPrefix, Want
+from felixpy.status.answers import AnnouncedPrefix, BgpStatus, KernelStatus, LearnedPrefix, Want
 
 _ROUTES = (Want.ANNOUNCED, Want.LEARNED, Want.TUNNELLED)
 
@@ -109,11 +109,9 @@ def render_routes(found: Survey, names: Mapping[str, str]) -> Iterator[str]:
 
 def _tables(bgp: BgpStatus, names: Mapping[str, str]) -> Iterator[tuple[Sequence[Sequence[str]], int]]:
     """Rows of cells, the headings first, and how many rows were left out."""
-    announced = [
-        (one.prefix, one.why, ",".join(one.communities) or NOTHING, str(one.local_pref or NOTHING))
-        for one in bgp.announcements
-    ]
-    yield [("ANNOUNCED", "WHAT FOR", "COMMUNITIES", "LOCAL PREF"), *announced], bgp.announced - len(announced)
+    announced = [_announced_cells(one, names) for one in bgp.announcements]
+    headings = ("ANNOUNCED", "WHAT FOR", "COMMUNITIES", "LOCAL PREF", "PREPENDED", "TOLD TO")
+    yield [headings, *announced], bgp.announced - len(announced)
     silent = [(one.prefix, one.reason) for one in bgp.silences]
     yield [("NOT ANNOUNCED", "WHY NOT"), *silent], bgp.silent - len(silent)
     learned = [_learned_cells(one, names) for one in bgp.routes]
@@ -128,6 +126,19 @@ def _tunnelled(kernel: KernelStatus | None) -> tuple[Sequence[Sequence[str]], in
     ]
     more = kernel.tunnelled - len(rows) if kernel is not None else 0
     return [("TUNNELLED", "HELD BY", "POOL SAYS", "THROUGH", "GATEWAY", "WHY DROPPED"), *rows], more
+
+
+def _announced_cells(one: AnnouncedPrefix, names: Mapping[str, str]) -> Sequence[str]:
+    told = [_named(address, names) for address in one.told]
+    more = f" and {one.told_to - len(told)} more" if one.told_to > len(told) else ""
+    return (
+        one.prefix,
+        one.why,
+        ",".join(one.communities) or NOTHING,
+        str(one.local_pref or NOTHING),
+        str(one.prepend or NOTHING),
+        f"{','.join(told)}{more}" or "nobody",
+    )
 
 
 def _learned_cells(route: LearnedPrefix, names: Mapping[str, str]) -> Sequence[str]:

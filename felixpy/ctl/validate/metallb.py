@@ -18,6 +18,7 @@ from felixpy.ctl.validate.metadata import LabelSelector, Resource
 from felixpy.ctl.validate.nodes import InterfaceName
 from felixpy.ctl.validate.shape import Fault, Shape
 from felixpy.resources.scalars import read_seconds
+from felixpy.resources.service_types import PREPEND_MOST
 from felixpy.resources.services import DRAINING_ANNOTATION
 
 Span = tuple[int, int, int]
@@ -147,6 +148,7 @@ class BgpAdvertisementSpec(AdvertisementSpec):
     aggregationLength: Annotated[int, Field(ge=1, le=32)] = 32
     aggregationLengthV6: Annotated[int, Field(ge=1, le=128)] = 128
     localPref: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 0
+    asPathPrepend: Annotated[int, Field(ge=0, le=PREPEND_MOST)] = 0
     communities: list[AnyCommunity] = []
     peers: list[Text] = []
 
