@@ -9,8 +9,9 @@ import asyncio
 import json
 import re
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Announce, Withdraw
 from birdpy.intent import Advertisement, BgpIntent, Neighbor, Speaker
 from birdpy.process import listener_pid
+from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED
+from felixpy.drivers.netlink.codec import split_messages
+from felixpy.drivers.netlink.routes import RTM_DELROUTE, RTM_NEWROUTE
+from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket, in_namespace
 from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, resource
 from tests.birdpy.conftest import GOBGPD, Router, announcing, make_so, own_prefixes
@@ -32,6 +37,8 @@ WANTED = tuple(parse_prefix(f"198.51.100.{number}/32") for number in range(1, 4)
 UNWANTED = [Advertisement(parse_prefix(f"{n >> 16 | 20}.{n >> 8 & 255}.{n & 255}.0/24")) for n in range(100_000)]
 FLAPPING = [Advertisement(parse_prefix(f"203.0.113.{number}/32")) for number in range(200)]
 MARKER = b"\xff" * 16
+_ROUTES, _NEXTHOPS = 1 << 6, 1 << 31
+"""Multicast groups: RTNLGRP_IPV4_ROUTE, RTNLGRP_NEXTHOP."""
 
 
 def message(kind: int, body: bytes = b"", length: int | None = None) -> bytes:
@@ -149,17 +156,39 @@ async def test_what_nobody_wants_stays_before_the_kernel_and_the_agent(rack: Rac
         await tor.apply([Withdraw(tuple(one.prefix for one in UNWANTED))])
 
 
-async def test_flaps_end_as_they_are_and_cost_no_memory(rack: Rack) -> None:
+@contextmanager
+def kernel_messages(namespace: Namespace) -> Iterator[Callable[[], Counter[int]]]:
+    """Counts what the kernel tells of learned routes and of nexthop objects, by type of message."""
+    with in_namespace(namespace.path, lambda: NetlinkSocket(NETLINK_ROUTE, groups=_ROUTES | _NEXTHOPS)) as heard:
+        counted: Counter[int] = Counter()
+
+        def count() -> Counter[int]:
+            with suppress(BlockingIOError):
+                while True:
+                    for one in split_messages(heard.receive(wait=False)):
+                        if one.type not in (RTM_NEWROUTE, RTM_DELROUTE) or one.body[5] == ROUTE_PROTOCOL_LEARNED:
+                            counted[one.type] += 1
+            return counted
+
+        yield count
+
+
+async def test_flaps_end_as_they_are_and_cost_no_memory_and_at_most_a_message_each(rack: Rack) -> None:
     rack.peer()
     prefixes = tuple(one.prefix for one in FLAPPING)
     async with rack.driver(*WANTED) as tor:
         await until(lambda: len(rack.routes()) == 3, within_s=40)
         before = rack.agent_kib()
-        for _ in range(50):  # 20,000 changes, each of which the agent hears of, or reads as part of a whole
-            await tor.apply([Announce(FLAPPING), Withdraw(prefixes)])
-        await tor.apply([Announce(FLAPPING), Withdraw(prefixes[50:])])
-        await until(lambda: len(rack.routes()) == 53, within_s=30)
+        with kernel_messages(rack.node.namespace) as count:
+            for _ in range(50):  # 20,000 changes, each of which the agent hears of, or reads as part of a whole
+                await tor.apply([Announce(FLAPPING), Withdraw(prefixes)])
+            await tor.apply([Announce(FLAPPING), Withdraw(prefixes[50:])])
+            await until(lambda: len(rack.routes()) == 53, within_s=30)
+            counted = count()
         assert rack.agent_kib() - before < 20_000
+        assert 50 <= counted[RTM_NEWROUTE] <= 51 * len(FLAPPING)
+        assert counted[RTM_NEWROUTE] - counted[RTM_DELROUTE] == 50
+        assert counted.keys() == {RTM_NEWROUTE, RTM_DELROUTE}, "what all routes share is not touched"
         await tor.apply([Withdraw(prefixes)])
         await until(lambda: len(rack.routes()) == 3, within_s=30)
 

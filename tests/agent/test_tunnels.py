@@ -283,6 +283,49 @@ def test_a_nodes_new_address_moves_what_leads_to_it_and_no_route(ground: Ground)
     eventually(lambda: ground.reach("n1", "n2"))
 
 
+def restart(node: Node, *flags: str) -> None:
+    """Another agent in place of the one that runs, by kill."""
+    node.agent.kill()
+    node.agent = node.make_agent(*flags)
+    node.agent.start()
+
+
+def test_without_nexthop_objects_packets_go_the_same_ways_and_none_is_lost_over_it(ground: Ground) -> None:
+    ground.use_vxlan("CrossSubnet")
+    n1, near, far = ground.nodes["n1"], ground.pods["n3"], ground.pods["n2"]
+    eventually(lambda: ground.reach("n1", "n3"))
+    devices = {near.four: "up0", near.six: "up0", far.four: VXLAN, far.six: VXLAN6}
+
+    def ways() -> dict[str, str]:
+        return {to: json.loads(n1.namespace.ip("-j", "route", "get", to))[0]["dev"] for to in devices}
+
+    assert ways() == devices
+    ground.nodes["n2"].namespace.add_address("up0", "192.0.2.78/24")
+    try:
+        with FlowMeter(ground.pods["n1"].netns, far.netns, far.four) as flow:
+            restart(n1, "--nexthops", "none")
+            eventually(lambda: not n1.namespace.ip("nexthop", "show"), within_s=20, what="no nexthop object is left")
+            report = flow.stop()
+        assert (report.sent > 50, report.lost) == (True, 0)
+        routes = [n1.namespace.ip(family, "route", "show", "proto", "176") for family in ("-4", "-6")]
+        assert all("nhid" not in shown and "via" in shown for shown in routes)
+        assert ways() == devices
+        assert ground.reach("n1", "n2")
+        assert ground.reach("n1", "n3")
+        ground.use_vxlan("Always")
+        devices.update({near.four: VXLAN, near.six: VXLAN6})
+        eventually(lambda: ways() == devices and ground.reach("n1", "n3"), what="each route is put anew")
+        say_address(ground, "n2", "192.0.2.78")
+        eventually(lambda: "192.0.2.78" in n1.namespace.run("bridge", "fdb", "show", "dev", VXLAN))
+        eventually(lambda: ground.reach("n1", "n2"), what="a node's new address")
+    finally:
+        say_address(ground, "n2", "192.0.2.1")
+        ground.nodes["n2"].namespace.ip("address", "del", "192.0.2.78/24", "dev", "up0")
+        restart(n1)
+    eventually(lambda: "nhid" in n1.namespace.ip("route", "show", "proto", "176"), within_s=20)
+    eventually(lambda: ground.reach("n1", "n2"))
+
+
 def test_a_node_may_have_its_address_on_loopback(ground: Ground) -> None:
     ground.use_vxlan("Always")
     n2 = ground.nodes["n2"]
