@@ -18,7 +18,10 @@ from felixpy.cni.errors import CniError, Code
 
 SUPPORTED_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 NEWEST_VERSION = SUPPORTED_VERSIONS[-1]
-MTU_MAX_BYTES = 65535
+MTU_MIN_BYTES, MTU_MAX_BYTES = 68, 65535
+"""Of an Ethernet device (linux/if_ether.h)."""
+MTU_MIN_V6_BYTES = 1280
+"""Below it the kernel has no IPv6 on a device (RFC 8200 §5)."""
 IDENTIFIER_MAX = 118
 """Characters of a container id or network name: both, a device name and two slashes fit an alias (IFALIASZ, 256)."""
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{IDENTIFIER_MAX - 1}}}", re.ASCII)
@@ -200,9 +203,13 @@ def parse_netconf(data: bytes) -> NetConf:
     Raises  CniError DECODE when it is no JSON of the right shape, INVALID_CONFIG when a value cannot be.
     """
     conf = _decode(data, _decoder)
-    if not 0 <= conf.mtu <= MTU_MAX_BYTES:
-        raise CniError(Code.INVALID_CONFIG, f"mtu {conf.mtu} is not between 0 and {MTU_MAX_BYTES}")
+    if conf.mtu and not MTU_MIN_BYTES <= conf.mtu <= MTU_MAX_BYTES:
+        words = f"mtu {conf.mtu} is neither 0 nor between {MTU_MIN_BYTES} and {MTU_MAX_BYTES}"
+        raise CniError(Code.INVALID_CONFIG, words)
     ipam = conf.ipam or _Ipam()
+    assign_ipv6 = _parse_switch("ipam.assign_ipv6", ipam.assign_ipv6, default=False)
+    if assign_ipv6 and 0 < conf.mtu < MTU_MIN_V6_BYTES:
+        raise CniError(Code.INVALID_CONFIG, f"mtu {conf.mtu}: IPv6 needs {MTU_MIN_V6_BYTES}")
     if ipam.type not in IPAM_TYPES:
         raise CniError(Code.INVALID_CONFIG, f"ipam.type {ipam.type!r}: addresses come from IPPools, so leave it out")
     asked = conf.runtime_config or _Asked()
@@ -213,7 +220,7 @@ def parse_netconf(data: bytes) -> NetConf:
         name=conf.name,
         mtu=conf.mtu,
         assign_ipv4=_parse_switch("ipam.assign_ipv4", ipam.assign_ipv4, default=True),
-        assign_ipv6=_parse_switch("ipam.assign_ipv6", ipam.assign_ipv6, default=False),
+        assign_ipv6=assign_ipv6,
         ipv4_pools=tuple(str(net) for net in ranges if net.version == 4) or ipam.ipv4_pools or (),
         ipv6_pools=tuple(str(net) for net in ranges if net.version == 6) or ipam.ipv6_pools or (),
         allow_ip_forwarding=bool(conf.container_settings and conf.container_settings.allow_ip_forwarding),

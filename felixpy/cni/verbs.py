@@ -44,7 +44,7 @@ from felixpy.cni.repeats import Repeats
 from felixpy.cni.result import AddResult, render_result
 from felixpy.cni.timing import Stage, Timing, Timings
 from felixpy.cni.wire import Answer, Request
-from felixpy.cni.wirer import Wirer, is_own_namespace, read_place
+from felixpy.cni.wirer import Wirer, is_network_namespace, is_own_namespace, read_place
 from felixpy.dataplane.pod import PodLink
 from felixpy.resources.kinds import Name
 
@@ -166,6 +166,8 @@ class Verbs:
         timing.queued()
         if netns is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"network namespace {call.netns} cannot be opened")
+        if not is_network_namespace(netns):
+            raise CniError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is no network namespace", call.netns)
         if is_own_namespace(netns):
             raise CniError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is the node's own network namespace", call.netns)
         facts = await timing.of(Stage.POD, self._describe_pod(call, attachment))

@@ -8,6 +8,7 @@ Must never choose names or addresses. Source: drivers/netlink/pod.py.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from felixpy.drivers.netlink.pod import (
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_NS_GET_NSTYPE, _CLONE_NEWNET = 0xB703, 0x40000000
 KERNEL_THREADS = 4
 """The kernel makes links under one lock; more threads would only wait for it."""
 DELETE_AFTER_S = 0.2
@@ -45,6 +47,14 @@ def read_place() -> Place:
 def is_own_namespace(netns: int) -> bool:
     """Whether a descriptor is of the network namespace that the calling thread is in."""
     return os.path.samestat(os.fstat(netns), os.stat("/proc/thread-self/ns/net"))
+
+
+def is_network_namespace(descriptor: int) -> bool:
+    """Whether a descriptor is of a network namespace, and not of another kind or of a file (ioctl_ns(2))."""
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
 
 
 class Wirer:

@@ -88,6 +88,8 @@ def test_what_runtimes_add() -> None:
         (conf(name="n" * 119), Code.INVALID_CONFIG, "name"),
         (conf(mtu=-1), Code.INVALID_CONFIG, "mtu"),
         (conf(mtu=65536), Code.INVALID_CONFIG, "mtu"),
+        (conf(mtu=60), Code.INVALID_CONFIG, "mtu 60 is neither 0 nor between 68"),
+        (conf(mtu=1000, ipam={"assign_ipv6": True}), Code.INVALID_CONFIG, "mtu 1000: IPv6 needs 1280"),
         (conf(mtu="1500"), Code.INVALID_CONFIG, "mtu"),
         (conf(ipam={"assign_ipv4": "yes"}), Code.INVALID_CONFIG, "assign_ipv4"),
         (conf(ipam={"ipv4_pools": "pool"}), Code.INVALID_CONFIG, "ipv4_pools"),

@@ -265,7 +265,7 @@ def test_a_namespace_that_is_not_there(node: Node) -> None:
 
 def test_a_file_that_is_no_namespace(node: Node) -> None:
     shown = node.call("ADD", Namespace("../../etc/hostname"))
-    assert shown.code in (Code.IO, Code.UNKNOWN_CONTAINER)
+    assert (shown.code, shown.json["msg"]) == (Code.INVALID_ENVIRONMENT, "CNI_NETNS is no network namespace")
     assert (node.links(), node.backend.held) == ([], {})
 
 
