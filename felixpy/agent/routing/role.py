@@ -120,6 +120,8 @@ class RoutingRole:
     @property
     def refusals(self) -> tuple[Refusal, ...]:
         """What was asked for and cannot be had, and why."""
+        if self._silent is NoSpeaker.NO_NODE:
+            return (Refusal("this node", f"{self._silent}, so the others do not know it"),)
         beyond = self.role.status().refused
         found = self._plan.refusals if self._plan is not None else ()
         sessions = (Refusal(f"the session with {format_address(a)}", why) for a, why in beyond.items())

@@ -58,7 +58,7 @@ class HeldAddress:
     def describe(self) -> str:
         """Who uses it."""
         owner = self.attribute.owner
-        if "pod" in owner:
+        if owner.get("pod"):
             what = f"pod {owner.get('namespace', '')}/{owner['pod']}"
         else:
             what = owner.get("type", "") or self.attribute.holder or "nobody that is recorded"
