@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> None:
         async with asyncio.TaskGroup() as group:
             etcd = settings.etcd
             if etcd is None:
-                local = LocalEtcd(settings.run_dir)
+                local = LocalEtcd(settings.run_dir, state=settings.state_dir)
                 etcd = EtcdSettings((await local.start(),))
                 group.create_task(local.supervise())
             store = open_store(etcd)

@@ -57,6 +57,7 @@ class Settings:
     etcd: EtcdSettings | None
     roles: frozenset[Role]
     run_dir: Path
+    state_dir: Path
     state_file: Path
     default_pools: tuple[Prefix, ...] = ()
     node_address: tuple[AddressRule, ...] = ()
@@ -125,6 +126,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         etcd=_etcd(value),
         roles=_roles(value("roles"), program),
         run_dir=run_dir,
+        state_dir=_state_dir(run_dir),
         state_file=Path(value("state-file", str(_state_dir(run_dir) / "cluster.json"))),
         default_pools=tuple(_cidr("default-pool", text) for text in value("default-pool").split(",") if text),
         node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),

@@ -1,7 +1,8 @@
 """An etcd of its own for one machine (`--etcd local`): started, watched, restarted, and found again by the next agent.
 
-In: a directory; out: the endpoint of a live etcd that keeps its data below it. It listens on a UNIX socket alone, so
-that only those who may enter the directory can write, and network namespaces do not matter. The agent's death does not
+In: a directory, and one for the data, which outlives the machine where the first does not; out: the endpoint of a live
+etcd. It listens on a UNIX socket alone, so that only those who may enter the directory can write, and network
+namespaces do not matter. The agent's death does not
 end it: the next agent finds it by its pid file. Several processes may share a directory: a lock lets one of them start
 it.
 """
@@ -37,10 +38,11 @@ class LocalEtcdError(Exception):
 
 
 class LocalEtcd:
-    """etcd in `directory`/etcd, with its data, sockets, pid file, lock and log."""
+    """etcd in `directory`/etcd, with its sockets, pid file, lock and log, and its data in `state`/etcd, or beside them."""
 
-    def __init__(self, directory: Path, binary: str = "etcd") -> None:
+    def __init__(self, directory: Path, binary: str = "etcd", state: Path | None = None) -> None:
         self._home = directory.absolute() / "etcd"
+        self._kept = self._home if state is None else state.absolute() / "etcd"
         self._binary = binary
 
     @property
@@ -51,7 +53,7 @@ class LocalEtcd:
     @property
     def _founded(self) -> Path:
         """Exists once etcd has served: one that was killed while it wrote its first data never elects itself."""
-        return self._home / "founded"
+        return self._kept / "founded"
 
     @property
     def pid(self) -> int | None:
@@ -108,7 +110,8 @@ class LocalEtcd:
             await self._until_ended()
 
     def _ensure_running(self) -> None:
-        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self._home, self._kept):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock():
             if self.pid is None:
                 self._spawn()
@@ -123,11 +126,12 @@ class LocalEtcd:
         program = shutil.which(self._binary)
         if program is None:
             raise LocalEtcdError(f"there is no program {self._binary!r} for --etcd local (Debian package: etcd-server)")
-        if not self._founded.exists() and (self._home / "data").is_dir():
-            shutil.rmtree(self._home / "data")
+        data = self._kept / "data"
+        if not self._founded.exists() and data.is_dir():
+            shutil.rmtree(data)
         peer = f"unix://{PEER_SOCKET}"
         client = f"unix://{CLIENT_SOCKET}"
-        command = [program, "--name", "local", "--data-dir", str(self._home / "data")]
+        command = [program, "--name", "local", "--data-dir", str(data)]
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         command += ["--initial-cluster", f"local={peer}", "--enable-grpc-gateway=false"]

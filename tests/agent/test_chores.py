@@ -30,7 +30,7 @@ class RefusesOnce(MemoryStore):
 
 
 async def test_an_empty_datastore_is_initialised_at_the_second_try(tmp_path: Path) -> None:
-    settings = Settings("n1", None, frozenset({Role.CONTROLLERS}), tmp_path, tmp_path / "cluster.json")
+    settings = Settings("n1", None, frozenset({Role.CONTROLLERS}), tmp_path, tmp_path, tmp_path / "cluster.json")
     store = RefusesOnce()
 
     async def in_sync() -> bool:

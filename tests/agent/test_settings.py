@@ -29,6 +29,7 @@ def test_what_is_not_said_has_its_default() -> None:
     settings = parse_settings(BASE, {}, "felixpy")
     assert settings.roles == frozenset(Role)
     assert (str(settings.run_dir), str(settings.state_file)) == ("/run/felixpy", "/var/lib/felixpy/cluster.json")
+    assert str(settings.state_dir) == "/var/lib/felixpy", "/run is empty after a boot"
     own = parse_settings([*BASE, "--run-dir", "/tmp/x"], {}, "felixpy")
     assert str(own.state_file) == "/tmp/x/cluster.json"
     assert parse_settings(BASE, {}, "birdpy").roles == {Role.BGP}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -32,6 +33,20 @@ async def test_it_serves_on_a_socket_and_keeps_its_data(local: LocalEtcd) -> Non
     await local.start()
     async with opened(str(local.endpoint)) as store:
         assert await store.get(b"/t/a")
+
+
+async def test_its_data_outlives_the_run_directory(tmp_path: Path) -> None:
+    run_dir, state = tmp_path / "run", tmp_path / "state"
+    for boot in range(2):
+        etcd = LocalEtcd(run_dir, state=state)
+        await etcd.start()
+        try:
+            async with opened(str(etcd.endpoint)) as store:
+                assert (await store.get(b"/t/a") is not None) == bool(boot)
+                await store.put(b"/t/a", b"1")
+        finally:
+            await etcd.stop()
+        shutil.rmtree(run_dir)
 
 
 async def test_only_its_owner_may_enter(local: LocalEtcd) -> None:
