@@ -38,7 +38,7 @@ class LocalEtcdError(Exception):
 
 
 class LocalEtcd:
-    """etcd in `directory`/etcd, with its sockets, pid file, lock and log; its data is in `state`/etcd, or beside them."""
+    """etcd in `directory`/etcd: sockets, pid file, lock and log. Its data is in `state`/etcd, or beside them."""
 
     def __init__(self, directory: Path, binary: str = "etcd", state: Path | None = None) -> None:
         self._home = directory.absolute() / "etcd"
