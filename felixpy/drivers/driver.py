@@ -25,7 +25,7 @@ from felixpy.dataplane.objects import (
 from felixpy.dataplane.order import NETFILTER, kind_of
 from felixpy.drivers import sysctl
 from felixpy.drivers.backend import BackendSetting, open_netfilter
-from felixpy.drivers.netlink import rtnetlink
+from felixpy.drivers.netlink import verbs
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.sysctl import SysctlDriver
 
@@ -62,7 +62,7 @@ class KernelDriver:
         self._netfilter = open_netfilter(backend, table)
         self._drivers: dict[Kind, Driver] = {
             **dict.fromkeys(sysctl.KINDS, SysctlDriver()),
-            **dict.fromkeys(rtnetlink.KINDS, self._routes),
+            **dict.fromkeys(verbs.KINDS, self._routes),
             **dict.fromkeys(NETFILTER, self._netfilter),
         }
 

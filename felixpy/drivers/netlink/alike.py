@@ -1,31 +1,35 @@
 """Routes that differ in their destinations alone, as those that BGP teaches: a few kinds, a hundred thousand of each.
 
-In → out: one example of a kind and the destinations → messages, and what the kernel refused; the kernel's routes → each
-destination with an example of its kind. No value is made per route but the destination. Decides nothing.
+In → out: one example of a kind and the destinations, or ops on routes of any kind → messages, and what the kernel
+refused; the kernel's routes → each destination with an example of its kind. No value is made per route but the
+destination. Decides nothing.
 Source: rtnetlink(7); `routes.py` for the bytes.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 
 from felixpy.addresses import Prefix
-from felixpy.dataplane.objects import Route
-from felixpy.drivers.netlink.codec import NLM_F_CREATE, NLM_F_REPLACE, Failure
+from felixpy.dataplane.objects import Op, Outcome, Route
+from felixpy.drivers.netlink.codec import Failure
+from felixpy.drivers.netlink.devices import MissingDevice
 from felixpy.drivers.netlink.routes import (
     AF_INET,
     AF_INET6,
     RTM_DELROUTE,
     RTM_GETROUTE,
     RTM_NEWROUTE,
+    IndexOf,
     NameOf,
     RouteDecoder,
     RouteEncoder,
     encode_route_dump,
 )
 from felixpy.drivers.netlink.socket import NetlinkSocket
-
-_REPLACE = NLM_F_CREATE | NLM_F_REPLACE
+from felixpy.drivers.netlink.verbs import REPLACE, device_of
+from felixpy.drivers.outcomes import failed
 
 
 def put_alike(
@@ -36,7 +40,66 @@ def put_alike(
     Raises  MissingDevice; NetlinkError when the kernel does not answer.
     """
     body, hole = encoder.frame_of(encoder.shape_of(example), example)
-    return socket.batch_alike(RTM_NEWROUTE, _REPLACE, body, hole, addresses)
+    return socket.batch_alike(RTM_NEWROUTE, REPLACE, body, hole, addresses)
+
+
+def put_routes(socket: NetlinkSocket, index_of: IndexOf, ops: Sequence[Op]) -> Mapping[int, Outcome]:
+    """Puts routes of any kinds, no two with one key; what was refused, by position.
+
+    Raises  NetlinkError when the kernel does not answer.
+    """
+    encoder = RouteEncoder(index_of)
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    last: tuple[object, ...] = ()
+    positions: list[int] = []
+    for position, op in enumerate(ops):
+        shape = encoder.shape_of(op.object)  # type: ignore[union-attr, arg-type]
+        if shape != last:
+            last, positions = shape, kinds.setdefault(shape, [])
+        positions.append(position)
+    refused: dict[int, Outcome] = {}
+    lone = [positions[0] for positions in kinds.values() if len(positions) == 1]
+    if len(lone) > 1:
+        _put_lone(socket, encoder, ops, lone, refused)
+    for positions in kinds.values():
+        if len(positions) == 1 and len(lone) > 1:
+            continue
+        puts: list[Route] = [ops[position].object for position in positions]  # type: ignore[union-attr, misc]
+        try:
+            failures = put_alike(socket, encoder, puts[0], [route.destination[0] for route in puts])
+        except MissingDevice as error:
+            refused.update((at, Outcome(ops[at], error.strerror, errno.ENODEV)) for at in positions)
+            continue
+        _note(refused, ops, positions, failures)
+    return refused
+
+
+def _put_lone(
+    socket: NetlinkSocket,
+    encoder: RouteEncoder,
+    ops: Sequence[Op],
+    positions: Sequence[int],
+    refused: dict[int, Outcome],
+) -> None:
+    """Those that are like no other, as the routes of pods are: each a message, all in one go."""
+    sent: list[int] = []
+    bodies: list[bytes] = []
+    for position in positions:
+        try:
+            bodies.append(encoder.encode(ops[position].object))  # type: ignore[union-attr, arg-type]
+        except MissingDevice as error:
+            refused[position] = Outcome(ops[position], error.strerror, errno.ENODEV)
+        else:
+            sent.append(position)
+    _note(refused, ops, sent, socket.batch(RTM_NEWROUTE, REPLACE, bodies))
+
+
+def _note(
+    refused: dict[int, Outcome], ops: Sequence[Op], positions: Sequence[int], failures: Mapping[int, Failure]
+) -> None:
+    for index, failure in failures.items():
+        op = ops[positions[index]]
+        refused[positions[index]] = failed(op, failure.errno, failure.text, device_of(op))
 
 
 def drop_alike(
