@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix
 from felixpy.agent.chores import Chores
 from felixpy.agent.clock import utc_now
 from felixpy.agent.doors.answers import Answers
@@ -26,6 +26,7 @@ from felixpy.agent.exclusive import hold_namespace, hold_role
 from felixpy.agent.node.identity import Holder, Identity, read_host
 from felixpy.agent.services.serving import Serving
 from felixpy.agent.settings import Role, Settings
+from felixpy.calc.announcing.announcements import Why
 from felixpy.calc.options import Options
 from felixpy.calc.services.arbitration import ServiceCalc
 from felixpy.datastore.client import open_store
@@ -161,7 +162,7 @@ class Process:
         from felixpy.agent.services.figures import AnnouncedFigures
         from felixpy.agent.services.statuses import ServiceStatuses
 
-        figures = AnnouncedFigures(self._settings.node, self._held, self._routing, self._layer2)
+        figures = AnnouncedFigures(self._settings.node, self._held, self._announced, self._answered)
         self._pages.sources.append(figures.families)
         statuses = ServiceStatuses(self._store, self._settings.node, self._held, self._may_write)
         statuses.layer2, statuses.routing = self._layer2, self._routing
@@ -289,6 +290,14 @@ class Process:
 
     def _held(self) -> Collection[Grant]:
         return self._services.grants
+
+    def _announced(self) -> Collection[Prefix]:
+        """What neighbours are told of for Services."""
+        made = self._routing.announce.announcements.values() if self._routing is not None else ()
+        return [one.prefix for one in made if one.why is Why.SERVICE]
+
+    def _answered(self) -> Collection[Address]:
+        return self._layer2.answered if self._layer2 is not None else ()
 
     def _may_write(self) -> bool:
         """Whether this node is the one of its name, in a datastore that is obeyed."""

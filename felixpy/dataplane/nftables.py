@@ -1,7 +1,7 @@
 """Rules, chains and sets in nft's own language, for people, goldens and `nft -f`; and the digests of rules.
 
 In → out: Rule, Chain, Set, members → text that `nft -c -f` accepts and that means what the netlink encoder sends
-(drivers/netlink/nft_encode.py is its twin; a test compares the two in the kernel). Total: never raises.
+(drivers/netlink/nft/encode.py is its twin; a test compares the two in the kernel). Total: never raises.
 Source: nft(8), libnftables-json(5).
 """
 

@@ -22,8 +22,8 @@ from felixpy.dataplane.rules import REPORT_GROUP, REPORTS_PER_S, Accept, Report,
 from felixpy.dataplane.sets import VERSIONS, Version
 from felixpy.drivers.iptables import IptablesDriver, Programs, Variant, shorten
 from felixpy.drivers.netlink.ipset import IpsetClient
-from felixpy.drivers.netlink.nft import NftDriver
-from felixpy.drivers.netlink.nft_counters import NftCounters
+from felixpy.drivers.netlink.nft.counters import NftCounters
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
 
 PROBE_TABLE = "felixpy-probe"

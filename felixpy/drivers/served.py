@@ -9,7 +9,7 @@ from __future__ import annotations
 from felixpy.dataplane.chains.service_sets import SETS
 from felixpy.dataplane.iptables.names import PREFIX, set_kernel_name
 from felixpy.drivers.netlink.ipset import IpsetClient
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 
 _MAPS = tuple(one for sets in SETS.values() for one in (sets.services, sets.services_outside))
 

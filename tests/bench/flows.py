@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from felixpy.drivers.netlink.nft_counters import NftCounters
+from felixpy.drivers.netlink.nft.counters import NftCounters
 from tests.agent.node import PORT, Node, Pod, resource
 from tests.support.netns import Namespace
 from tests.support.wait import eventually

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.dataplane.fuzz import Fuzzer
 from tests.dataplane.test_fuzz import load

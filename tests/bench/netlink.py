@@ -28,7 +28,7 @@ from felixpy.dataplane.objects import (
 )
 from felixpy.dataplane.rules import Accept, CtState, CtStateIn, MarkIs, NetIn, PortIn, ProtocolIs, Return, Rule, SetMark
 from felixpy.dataplane.rules import Drop as DropPacket
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.support.netns import Namespace

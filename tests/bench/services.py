@@ -17,7 +17,7 @@ from felixpy.dataplane.chains.base import HOOKS
 from felixpy.dataplane.chains.services import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.calc.service_world import ME, backend, grant, service, service_of, slice_of
 from tests.support.netns import Namespace

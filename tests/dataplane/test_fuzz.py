@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from felixpy.dataplane.objects import Outcome, Put, PutMembers
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.dataplane.fuzz import Fuzzer, chains_of
 from tests.dataplane.test_translate import Kernel

@@ -9,7 +9,7 @@ import pytest
 from felixpy.addresses import parse_prefix
 from felixpy.drivers.backend import find_programs
 from felixpy.drivers.iptables import IptablesDriver, Variant
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.resources.service_types import Service
 from tests.calc.service_world import LOCAL, ME, OTHER, UDP, Change, backend, grant, service, service_of, slice_of
 from tests.dataplane.test_service_packets import (

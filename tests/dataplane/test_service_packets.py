@@ -17,7 +17,7 @@ from felixpy.dataplane.chains.services import ServiceTables, service_base_rules,
 from felixpy.dataplane.objects import Chain, Drop, DropMembers, Op, Put, PutMembers
 from felixpy.dataplane.rules import MARK_FROM_WORKLOAD, InterfaceIs, Rule, SetMark
 from felixpy.drivers.iptables import IptablesDriver
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
 from felixpy.resources.service_types import Service
 from tests.calc.service_world import (

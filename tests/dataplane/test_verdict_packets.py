@@ -13,7 +13,7 @@ from felixpy.dataplane.judging.packet import KernelState, Packet
 from felixpy.dataplane.judging.verdict import verdict
 from felixpy.dataplane.objects import Put, PutMembers
 from felixpy.dataplane.rules import CtState
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from felixpy.resources.kinds import Name
 from felixpy.resources.tables import Table

@@ -30,8 +30,8 @@ from felixpy.dataplane.objects import (
 )
 from felixpy.dataplane.rules import Accept, Dispatch, Jump, Log, Masquerade, ProtocolIs, Return, Rule, SetHas
 from felixpy.dataplane.rules import Drop as DropPacket
-from felixpy.drivers.netlink.nft import NftDriver
-from felixpy.drivers.netlink.nft_encode import MSG_GETSETELEM
+from felixpy.drivers.netlink.nft.driver import NftDriver
+from felixpy.drivers.netlink.nft.encode import MSG_GETSETELEM
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.support.netns import Namespace
 

@@ -54,7 +54,7 @@ from felixpy.dataplane.rules import (
     SourceNat,
     SourceSlotIn,
 )
-from felixpy.drivers.netlink.nft import NftDriver
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.support.netns import Namespace
 

@@ -19,9 +19,9 @@ from felixpy.dataplane.nftables import chain_digests
 from felixpy.dataplane.objects import BaseHook, Chain, ChainSeen, Drop, DropMembers, Op, Put, PutMembers, Set, SetType
 from felixpy.dataplane.rules import Accept, Goto, Jump, NetIn, PortIn, Rule, SetHas
 from felixpy.dataplane.rules import Drop as DropPacket
-from felixpy.drivers.netlink.nft import NftDriver
-from felixpy.drivers.netlink.nft_counters import NftCounters
-from felixpy.drivers.netlink.nft_stages import find_after, find_ahead
+from felixpy.drivers.netlink.nft.counters import NftCounters
+from felixpy.drivers.netlink.nft.driver import NftDriver
+from felixpy.drivers.netlink.nft.stages import find_after, find_ahead
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.support.netns import Namespace
 

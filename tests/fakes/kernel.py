@@ -38,7 +38,7 @@ from felixpy.dataplane.objects import (
     VxlanSettings,
 )
 from felixpy.dataplane.order import NETFILTER, kind_of
-from felixpy.drivers.netlink.nft_encode import needs
+from felixpy.drivers.netlink.nft.encode import needs
 
 MTU = 1500
 MAC = bytes.fromhex("020000000001")

@@ -7,18 +7,12 @@ Source: metallb internal/allocator/stats.go, internal/layer2/stats.go, speaker/m
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from birdpy.l2.protocol import OwnedVip, Status
 from felixpy.addresses import Address, Prefix, format_address, mask_address
-from felixpy.calc.announcing.announcements import Why
 from felixpy.controllers.pool_status import PoolCount
 from felixpy.metrics import Family, FamilyKind
 from felixpy.resources.service_types import Grant
-
-if TYPE_CHECKING:
-    from felixpy.agent.routing.role import RoutingRole
-    from felixpy.agent.services.layer2 import Layer2Role
 
 _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
     ("addresses_in_use_total", "Addresses of a pool that are held", lambda one: one.held4 + one.held6),
@@ -32,7 +26,7 @@ _POOLS: tuple[tuple[str, str, Callable[[PoolCount], int]], ...] = (
 
 
 def announced_family(
-    node: str, grants: Collection[Grant], announced: Collection[Prefix], answered: Collection[Address] = frozenset()
+    node: str, grants: Collection[Grant], announced: Collection[Prefix], answered: Collection[Address] = ()
 ) -> Family:
     """`metallb_speaker_announced`: which addresses of which Services this node announces by BGP, or answers for.
 
@@ -60,26 +54,23 @@ def announced_family(
 
 
 class AnnouncedFigures:
-    """What the roles of this process announce, as a source of figures."""
+    """What the roles of this process announce, as a source of figures; each asked for when it is wanted."""
 
     def __init__(
         self,
         node: str,
         grants: Callable[[], Collection[Grant]],
-        routing: RoutingRole | None,
-        layer2: Layer2Role | None,
+        announced: Callable[[], Collection[Prefix]],
+        answered: Callable[[], Collection[Address]],
     ) -> None:
         self._node = node
         self._grants = grants
-        self._routing = routing
-        self._layer2 = layer2
+        self._announced = announced
+        self._answered = answered
 
     def families(self) -> list[Family]:
         """`announced_family` as of now."""
-        made = self._routing.announce.announcements.values() if self._routing is not None else ()
-        prefixes = [one.prefix for one in made if one.why is Why.SERVICE]
-        answered = self._layer2.answered if self._layer2 is not None else frozenset[Address]()
-        return [announced_family(self._node, self._grants(), prefixes, answered)]
+        return [announced_family(self._node, self._grants(), self._announced(), self._answered())]
 
 
 _ANSWERS: tuple[tuple[str, str, Callable[[OwnedVip], int]], ...] = (

@@ -1,6 +1,6 @@
 """Whether a packet satisfies a match, as the kernel's own expressions decide it. Pure.
 
-Source: what drivers/netlink/nft_rules.py encodes; net/netfilter/nft_{meta,payload,cmp,lookup,ct,fib}.c.
+Source: what drivers/netlink/nft/rules.py encodes; net/netfilter/nft_{meta,payload,cmp,lookup,ct,fib}.c.
 """
 
 from __future__ import annotations

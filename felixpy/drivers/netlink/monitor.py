@@ -19,7 +19,7 @@ from felixpy.dataplane.objects import FdbEntry, Key, Neighbour, Sysctl
 from felixpy.drivers.netlink import links, neighbours, routes, settings
 from felixpy.drivers.netlink.codec import Message, parse_attributes, parse_text, split_messages
 from felixpy.drivers.netlink.devices import LINK_HEADER, RTM_DELLINK, RTM_NEWLINK, dump_links
-from felixpy.drivers.netlink.nft_encode import SUBSYSTEM
+from felixpy.drivers.netlink.nft.encode import SUBSYSTEM
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
 DATAGRAMS_PER_TURN = 64

@@ -26,8 +26,8 @@ from felixpy.drivers.netlink.codec import (
     attribute_text,
     nested,
 )
-from felixpy.drivers.netlink.nft_rules import encode_rule
-from felixpy.drivers.netlink.nft_sets import encode_anonymous_set, encode_members, encode_set, encode_set_key
+from felixpy.drivers.netlink.nft.rules import encode_rule
+from felixpy.drivers.netlink.nft.sets import encode_anonymous_set, encode_members, encode_set, encode_set_key
 
 SUBSYSTEM = 10
 """NFNL_SUBSYS_NFTABLES."""

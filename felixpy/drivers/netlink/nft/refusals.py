@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from felixpy.dataplane.objects import DataType, Drop, DropMembers, Kind, Members, Op, Outcome, Put, PutMembers, Set
 from felixpy.drivers.netlink.codec import Failure
-from felixpy.drivers.netlink.nft_encode import Step, needs
+from felixpy.drivers.netlink.nft.encode import Step, needs
 from felixpy.drivers.outcomes import failed
 
 BATCH_BEGIN = 16

@@ -1,7 +1,7 @@
 """Chains and rules of a table as read back from nfnetlink.
 
 In → out: message bodies → chains with their hooks, rules as the digests that we left beside them.
-Source: linux/netfilter/nf_tables.h; user data as nft_rules.py writes it.
+Source: linux/netfilter/nf_tables.h; user data as rules.py writes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from felixpy.dataplane.objects import BaseHook
 from felixpy.drivers.netlink.codec import parse_attributes, parse_be32, parse_text, pick_attributes
-from felixpy.drivers.netlink.nft_encode import (
+from felixpy.drivers.netlink.nft.encode import (
     CHAIN_HOOK,
     CHAIN_NAME,
     CHAIN_POLICY,
@@ -22,7 +22,7 @@ from felixpy.drivers.netlink.nft_encode import (
     RULE_HANDLE,
     RULE_USERDATA,
 )
-from felixpy.drivers.netlink.nft_rules import DIGEST_TYPE
+from felixpy.drivers.netlink.nft.rules import DIGEST_TYPE
 
 ATTRIBUTES_AT = 4
 """Behind struct nfgenmsg."""

@@ -49,8 +49,8 @@ from felixpy.dataplane.rules import (
     SetHas,
     SourceSlotIn,
 )
-from felixpy.drivers.netlink.nft_actions import encode_action, hash_source, load_member
-from felixpy.drivers.netlink.nft_expressions import (
+from felixpy.drivers.netlink.nft.actions import encode_action, hash_source, load_member
+from felixpy.drivers.netlink.nft.expressions import (
     ADDRESS_AT,
     ADDRESS_BYTES,
     AT_LEAST,
@@ -83,7 +83,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     payload,
     register,
 )
-from felixpy.drivers.netlink.nft_sets import ANONYMOUS_NAME, INTERFACE_NAME_BYTES, AnonymousSet, KeyType, last_address
+from felixpy.drivers.netlink.nft.sets import ANONYMOUS_NAME, INTERFACE_NAME_BYTES, AnonymousSet, KeyType, last_address
 
 COMMENT_TYPE = 0
 """nft's own kind of rule user data (libnftnl, NFTNL_UDATA_RULE_COMMENT)."""

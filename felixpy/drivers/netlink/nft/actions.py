@@ -1,6 +1,6 @@
 """The actions of rules as the expressions of the kernel's nftables machine.
 
-In → out: Action → expression list. nft_rules.py puts them behind the matches. Source: `nft --debug=netlink`, which
+In → out: Action → expression list. rules.py puts them behind the matches. Source: `nft --debug=netlink`, which
 shows nft's own code; linux/netfilter/nf_tables.h, linux/netfilter/nf_nat.h.
 """
 
@@ -39,7 +39,7 @@ from felixpy.dataplane.rules import (
     SourceNat,
 )
 from felixpy.drivers.netlink.codec import attribute_be16, attribute_be32, attribute_be64, attribute_text, attribute_u8
-from felixpy.drivers.netlink.nft_expressions import (
+from felixpy.drivers.netlink.nft.expressions import (
     ADDRESS_BYTES,
     FIRST,
     META_IIFNAME,

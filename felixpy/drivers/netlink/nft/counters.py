@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from felixpy.dataplane.nftables import TABLE
 from felixpy.dataplane.objects import Counts
 from felixpy.drivers.netlink.codec import attribute_text, iterate_attributes, parse_attributes, parse_text
-from felixpy.drivers.netlink.nft_encode import FAMILY_INET, SUBSYSTEM
-from felixpy.drivers.netlink.nft_read import ATTRIBUTES_AT
+from felixpy.drivers.netlink.nft.encode import FAMILY_INET, SUBSYSTEM
+from felixpy.drivers.netlink.nft.read import ATTRIBUTES_AT
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 
 _GET_RULE = SUBSYSTEM << 8 | 7

@@ -1,4 +1,4 @@
-"""Our nftables table: one apply is one transaction, but for what `nft_stages` has go before or after it.
+"""Our nftables table: one apply is one transaction, but for what `stages` has go before or after it.
 
 In → out: `read()` → Seen; ops on sets, members and chains → Outcomes. What the kernel refuses is left out, with what
 needs it, and the rest goes again: a failed object holds back only those that need it, and what holds, holds from one
@@ -36,7 +36,7 @@ from felixpy.dataplane.objects import (
 )
 from felixpy.dataplane.sets import Version
 from felixpy.drivers.netlink.codec import NLM_F_ACK, Failure, message
-from felixpy.drivers.netlink.nft_encode import (
+from felixpy.drivers.netlink.nft.encode import (
     FAMILY_INET,
     MSG_DELSETELEM,
     MSG_DELTABLE,
@@ -53,8 +53,8 @@ from felixpy.drivers.netlink.nft_encode import (
     encode_transaction,
     needs,
 )
-from felixpy.drivers.netlink.nft_read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_handle, parse_rule
-from felixpy.drivers.netlink.nft_refusals import (
+from felixpy.drivers.netlink.nft.read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_handle, parse_rule
+from felixpy.drivers.netlink.nft.refusals import (
     BATCH_BEGIN,
     FRAME,
     Refusal,
@@ -64,14 +64,14 @@ from felixpy.drivers.netlink.nft_refusals import (
     name_of,
     without_echoes,
 )
-from felixpy.drivers.netlink.nft_sets import (
+from felixpy.drivers.netlink.nft.sets import (
     encode_element_query,
     encode_members,
     encode_set_key,
     parse_members,
     parse_set,
 )
-from felixpy.drivers.netlink.nft_stages import find_after, find_ahead
+from felixpy.drivers.netlink.nft.stages import find_after, find_ahead
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 from felixpy.drivers.outcomes import ABSENT, failed
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from felixpy.dataplane.objects import BaseHook, Chain, DropMembers, Op, Put, PutMembers, Set
-from felixpy.drivers.netlink.nft_encode import Detour
-from felixpy.drivers.netlink.nft_rules import has_ranges
+from felixpy.drivers.netlink.nft.encode import Detour
+from felixpy.drivers.netlink.nft.rules import has_ranges
 
 _AS_IT_STANDS = Detour()
 _BEHIND = Detour(behind=True)

@@ -28,7 +28,7 @@ from felixpy.drivers.netlink.codec import (
     parse_text,
     pick_attributes,
 )
-from felixpy.drivers.netlink.nft_expressions import (
+from felixpy.drivers.netlink.nft.expressions import (
     DATA_VALUE,
     DATA_VERDICT,
     NF_ACCEPT,
@@ -38,7 +38,7 @@ from felixpy.drivers.netlink.nft_expressions import (
     NFT_RETURN,
     verdict_data,
 )
-from felixpy.drivers.netlink.nft_typeof import HOST_ORDER, describe_set
+from felixpy.drivers.netlink.nft.typeof import HOST_ORDER, describe_set
 
 ANONYMOUS_NAME = "__set%d"
 """The kernel puts a number in."""

@@ -1,6 +1,6 @@
 """Single expressions of the kernel's nftables machine, as bytes.
 
-In → out: operands → one element of a rule's expression list. What they add up to is nft_rules.py's.
+In → out: operands → one element of a rule's expression list. What they add up to is rules.py's.
 Registers: 1 to 4 hold 16 bytes each and overlay 8 to 23, which hold 4 each; a concatenation lies in successive ones.
 Source: linux/netfilter/nf_tables.h, net/netfilter/nft_*.c.
 """
