@@ -1,4 +1,4 @@
-"""The few calls of the Kubernetes API that the importer makes: lists in pages, watches with bookmarks, a status patch.
+"""The few calls of the Kubernetes API that the importer makes: lists in pages, watches with bookmarks, small writes.
 
 In: an Access; out: objects as JSON. Each call has a deadline; a watch ends by itself after WATCH_S and is then silent,
 not broken. Decides nothing. Source: kubernetes.io/docs/reference/using-api/api-concepts.
@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 PAGE = 500
 CALL_S = 30.0
+CONFLICT = 409
 WATCH_S = 300
 LINE_MOST_BYTES = 4 * 1024 * 1024
 """An object is at most etcd's 1.5 MiB; JSON of an event around it, with some room."""
@@ -130,6 +131,19 @@ class Api:
         """
         await self._call("PATCH", path, {}, msgspec.json.encode(body))
 
+    async def create(self, path: str, body: Mapping[str, object]) -> bool:
+        """Creates an object in a collection; False where there is one of that name.
+
+        Raises  ApiError.
+        """
+        try:
+            await self._call("POST", path, {}, msgspec.json.encode(body))
+        except ApiError as error:
+            if error.status != CONFLICT:
+                raise
+            return False
+        return True
+
     async def _call(self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None) -> bytes:
         try:
             async with self._request(method, path, query, body) as answer:
@@ -150,7 +164,7 @@ class Api:
         token = self._access.read_token()
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         if body is not None:
-            headers["Content-Type"] = "application/merge-patch+json"
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         return self._session.request(
             method,
             self._access.url + path,

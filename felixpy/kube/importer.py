@@ -1,8 +1,8 @@
-"""The importer: what the Kubernetes API has, in the datastore, while this node leads; a Service's addresses back.
+"""The importer: what the Kubernetes API has, in the datastore, while this node leads; what became of Services, back.
 
 In: an Access, a Store and the condition of our leadership; out: resources in etcd (mirror.py decides), labels of Nodes,
-and the status of Services in the API. Ends when the datastore fails or somebody else leads; a server that is away only
-delays it.
+and in the API the status of Services and events about them. Ends when the datastore fails or somebody else leads; a
+server that is away only delays it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from felixpy.kube.mirror import Mirror, as_objects
 from felixpy.kube.node_labels import NodeLabels
 from felixpy.kube.reflector import Reader, reflect
 from felixpy.kube.service_addresses import ServiceAddresses
+from felixpy.kube.service_events import ServiceEvents
 from felixpy.resources.kinds import KindInfo
 
 LEADER_KEY = b"/felixpy/leaders/kubernetes"
@@ -42,17 +43,18 @@ async def serve_importer(access: Access, store: Store, fence: Expect) -> NoRetur
     labels = NodeLabels(store, fence)
     try:
         async with Api(access) as api, asyncio.TaskGroup() as group:
-            addresses = ServiceAddresses(api, store)
+            addresses, events = ServiceAddresses(api, store), ServiceEvents(api, store)
             for info in IMPORTED:
                 readers: list[Reader] = [_KindReader(info, copy)]
                 if info.kind == "Service":
-                    readers.append(addresses)
+                    readers += [addresses, events]
                 group.create_task(reflect(api, api_path(info), *readers, optional=is_custom(info)))
             group.create_task(reflect(api, NODES_PATH, labels))
             group.create_task(copy.follow(revision))
             group.create_task(copy.write())
             group.create_task(labels.serve())
             group.create_task(addresses.serve())
+            group.create_task(events.serve())
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     raise AssertionError("importing never ends")

@@ -31,11 +31,15 @@ class Happened:
 
 
 class ApiServer:
-    """Listens on loopback while started. `absent` paths are not served, as those of custom resources may not be."""
+    """Listens on loopback while started. `absent` paths are not served, as those of custom resources may not be.
+
+    Nothing may be created at `denied` ones.
+    """
 
     def __init__(self, port: int, history: int = 1000) -> None:
         self.port = port
         self.absent: set[str] = set()
+        self.denied: set[str] = set()
         self.token = "secret"
         self._history_most = history
         self._version = 100
@@ -80,6 +84,11 @@ class ApiServer:
         """An object as it is."""
         return self._objects[path][f"{namespace}/{name}" if namespace else name]
 
+    def all(self, path: str) -> list[Json]:
+        """Every object of a collection."""
+        with self._lock:
+            return list(self._objects.get(path, {}).values())
+
     def forget(self) -> None:
         """As after a compaction: who asks for the past is told that it is gone."""
         with self._lock:
@@ -112,6 +121,7 @@ class ApiServer:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._read)
         app.router.add_patch("/{path:.*}", self._patch)
+        app.router.add_post("/{path:.*}", self._create)
         runner = web.AppRunner(app, shutdown_timeout=0)
         self._loop.run_until_complete(runner.setup())
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start())
@@ -174,13 +184,24 @@ class ApiServer:
                 return answer
             await asyncio.sleep(0.02)
 
+    async def _create(self, request: web.Request) -> web.Response:
+        _, _, _, _, namespace, plural = request.path.split("/")
+        if request.path in self.denied:
+            return _status(403, "denied")
+        body = json.loads(await request.read())
+        name = body["metadata"]["name"]
+        if f"{namespace}/{name}" in self._objects.get(f"/api/v1/{plural}", {}):
+            return _status(409, "already exists")
+        self.put(f"/api/v1/{plural}", name, body, namespace)
+        return web.json_response(body, status=201)
+
     async def _patch(self, request: web.Request) -> web.Response:
+        """A merge patch, two levels deep."""
         _, _, _, _, namespace, plural, name, *_rest = request.path.split("/")
-        patch = json.loads(await request.read())
-        body = self.get(f"/api/v1/{plural}", name, namespace)
-        self.put(
-            f"/api/v1/{plural}", name, {**body, "status": {**body.get("status", {}), **patch["status"]}}, namespace
-        )
+        body = dict(self.get(f"/api/v1/{plural}", name, namespace))
+        for key, part in json.loads(await request.read()).items():
+            body[key] = {**body.get(key, {}), **part} if isinstance(part, dict) else part
+        self.put(f"/api/v1/{plural}", name, body, namespace)
         return web.json_response({})
 
 

@@ -16,6 +16,7 @@ from tests.support.etcd import Etcd, free_port
 from tests.support.process import Daemon
 from tests.support.wait import eventually
 
+EVENTS = "/api/v1/events"
 PODS, SERVICES, NODES = "/api/v1/pods", "/api/v1/services", "/api/v1/nodes"
 POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 KEPT = "/felixpy/resources/core/v1"
@@ -183,6 +184,28 @@ def test_a_service_s_address_is_told_to_the_api(running: Cluster) -> None:
     running.api.put(SERVICES, "web", {"spec": {**spec, "type": "ClusterIP"}, "status": {}}, "default")
     running.api.put(PODS, "last", pod("last"), "default")
     eventually(lambda: running.kept("pods/default/last") and not ingress(running))
+
+
+def test_what_was_decided_on_a_service_is_told_to_the_api_as_events(running: Cluster) -> None:
+    def told() -> set[tuple[str, str, str]]:
+        """The reason, the message, and the uid of the Service that `kubectl describe` asks by."""
+        events = (one for one in running.api.all(EVENTS) if one["involvedObject"]["name"] == "web")
+        return {(one["reason"], one["message"], one["involvedObject"]["uid"]) for one in events}
+
+    spec = {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}  # fmt: skip
+    running.api.denied.add("/api/v1/namespaces/denied/events")
+    running.api.put(SERVICES, "web", {"spec": spec}, "denied")
+    running.api.put(SERVICES, "web", {"spec": spec}, "default")
+    refused = ("AllocationFailed", "there is no pool", "uid-default/web")
+    eventually(lambda: told() == {refused}, 20)
+    running.api.stop()
+    pool = {"metadata": {"name": "q"}, "spec": {"addresses": ["203.0.113.7/32"]}}
+    running.etcd.put("/felixpy/resources/metallb.io/v1beta1/ipaddresspools/metallb-system/q", pool)
+    eventually(lambda: running.kept("/felixpy/grants/addresses/203.0.113.7"))
+    running.api.start()
+    granted = ("IPAllocated", "has 203.0.113.7 of pool q", "uid-default/web")
+    eventually(lambda: told() == {refused, granted}, 30, what="what the API missed is told when it is back")
 
 
 def ingress(cluster: Cluster) -> list[Json] | None:

@@ -1,0 +1,126 @@
+"""What was decided about Services, told to the API as Events: what `kubectl describe service` shows of a refusal.
+
+In: our events in the datastore, which go there by themselves, and the Services of the API; out: Events of the same
+names. One that the API has already is only given the time when it was last so. What cannot be told now is told later,
+for as long as the datastore has it; what the API denies is not told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import NoReturn
+
+import msgspec
+
+from felixpy.datastore.follow import follow
+from felixpy.datastore.model import Store
+from felixpy.kube.client import Api, ApiError, Json
+from felixpy.kube.convert import name_of
+from felixpy.resources.kinds import BY_TYPE, Name
+
+AGAIN_S = 5.0
+_EVENTS = BY_TYPE["v1", "Event"]
+_DENIED = (400, 403, 404, 422)
+"""Asking again changes nothing: no right to, no such namespace, or one that goes."""
+
+_log = logging.getLogger(__name__)
+
+
+class ServiceEvents:
+    """A Reader of the API's Services; `serve` follows our events and tells them."""
+
+    def __init__(self, api: Api, store: Store) -> None:
+        self._api = api
+        self._store = store
+        self._uids: dict[Name, str] = {}
+        self._due: dict[Name, Json] = {}
+        self._changed = asyncio.Event()
+        self._denied = False
+
+    def listed(self, objects: list[Json]) -> None:
+        self._uids = {name_of(body): _uid_of(body) for body in objects}
+        self._changed.set()
+
+    def changed(self, body: Json) -> None:
+        if self._uids.get(name_of(body)) != _uid_of(body):
+            self._uids[name_of(body)] = _uid_of(body)
+            self._changed.set()
+
+    def deleted(self, body: Json) -> None:
+        self._uids.pop(name_of(body), None)
+
+    async def serve(self) -> NoReturn:
+        """Tells until cancelled.
+
+        Raises  DatastoreError.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            group.create_task(self._tell_all())
+        raise AssertionError("following never ends")
+
+    async def _follow(self) -> NoReturn:
+        async with aclosing(follow(self._store, [_EVENTS.prefix.encode()], "events")) as turns:
+            async for turn in turns:
+                if turn.anew:
+                    self._due.clear()
+                for event in turn.events:
+                    self._take(event.key, event.value)
+                self._changed.set()
+        raise AssertionError("following never ends")
+
+    def _take(self, key: bytes, value: bytes | None) -> None:
+        name = _EVENTS.parse_name(key.decode("utf-8", "replace"))
+        if name is None:
+            return
+        self._due.pop(name, None)
+        body = _read(value) if value is not None else None
+        if body is not None:
+            self._due[name] = body
+
+    async def _tell_all(self) -> NoReturn:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            for name, body in list(self._due.items()):
+                about = body["involvedObject"]
+                uid = self._uids.get(Name(name.namespace, about.get("name", "")))
+                if uid is None:
+                    continue
+                if not await self._tell(name, {**body, "involvedObject": {**about, "uid": uid}}):
+                    break
+                if self._due.get(name) is body:
+                    del self._due[name]
+
+    async def _tell(self, name: Name, body: Json) -> bool:
+        """Whether that is done with."""
+        path = f"/api/v1/namespaces/{name.namespace}/events"
+        try:
+            if not await self._api.create(path, body):
+                last = {"lastTimestamp": body.get("lastTimestamp"), "message": body.get("message", "")}
+                await self._api.patch(f"{path}/{name.name}", last)
+        except ApiError as error:
+            if error.status in _DENIED:
+                _log.log(logging.DEBUG if self._denied else logging.WARNING, "an event is not told: %s", error)
+                self._denied = True
+                return True
+            _log.info("an event is told later: %s", error)
+            asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
+            return False
+        return True
+
+
+def _uid_of(body: Json) -> str:
+    return str(body["metadata"].get("uid", ""))
+
+
+def _read(value: bytes) -> Json | None:
+    """An event about a Service; None of anything else."""
+    try:
+        body = msgspec.json.decode(value, type=Json)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    about = body.get("involvedObject")
+    return body if isinstance(about, dict) and about.get("kind") == "Service" else None
