@@ -139,7 +139,7 @@ class Allocation:
     def _plan(self, name: Name, now: str) -> Step | None:
         self._known.waiting.discard(name)
         if name in self._known.unreadable[Table.SERVICE]:
-            return None
+            return self._tell_fault(name, now)
         service = self._known.services.get(name)
         if service is None or not wants_address(service, self._known.classes, bool(self._known.ip_pools)):
             return self._release(name, now)
@@ -161,6 +161,15 @@ class Allocation:
         words = " ".join(f"{format_address(address)} of pool {pool}" for address, pool in wanted.items())
         granted = (EventReason.ALLOCATED, f"has {words}")
         return self._step(name, wanted, render_status(wanted, "True", "GRANTED", ""), now, granted)
+
+    def _tell_fault(self, name: Name, now: str) -> Step | None:
+        """A Service that cannot be read keeps what it has, and says that it cannot."""
+        why = self._known.faults.get(name)
+        if why is None:
+            return None
+        held = {address: self._known.grants[address].pool for address in sorted(self._known.held.get(name, ()))}
+        status = render_status(held, "False", "UNREADABLE", why)
+        return self._step(name, held, status, now, (EventReason.FAILED, why))
 
     def _tell_kept(self, kept: Iterable[Address], choice: Refused) -> str:
         """Why a Service does not have what it wants, and what it keeps meanwhile."""

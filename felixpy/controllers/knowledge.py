@@ -16,7 +16,7 @@ from felixpy.controllers.grants import GRANTED_ADDRESSES
 from felixpy.controllers.pool_status import POOLS, PoolStatus
 from felixpy.controllers.resting import RESTING, parse_rest
 from felixpy.controllers.turns import Turns
-from felixpy.controllers.vips import PoolRules, for_services, make_pools, make_sharer
+from felixpy.controllers.vips import PoolRules, asks_for_address, for_services, make_pools, make_sharer
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, CALICO, GRANTS_PREFIX, STATUS_PREFIX, Name
@@ -71,6 +71,8 @@ class Knowledge:
             Table.ADDRESS_POOL: set(),
             Table.POOL: set(),
         }
+        self.faults: dict[Name, str] = {}
+        """Services that ask for an address and cannot be read, and why not."""
         self.waiting: set[Name] = set()
         """Services that were refused an address."""
         self.turns = Turns()
@@ -137,6 +139,8 @@ class Knowledge:
         ref = decoded.ref if isinstance(decoded, Decoded) else self._decoder.ref_of(text)
         if ref is None or decoded is None:
             return
+        if ref.table is Table.SERVICE:
+            self._note_fault(ref.name, decoded, value)
         if ref.table in self.unreadable:
             (set.add if isinstance(decoded, Broken) else set.discard)(self.unreadable[ref.table], ref.name)
         if isinstance(decoded, Decoded):
@@ -145,6 +149,12 @@ class Knowledge:
             self._observe_unreadable_grant(ref.name.name)
         else:
             self._observe_resource(ref.table, ref.name, None)
+
+    def _note_fault(self, name: Name, decoded: Decoded | Broken, value: bytes | None) -> None:
+        """A Service that cannot be read is told so, if it is of those that have addresses of us."""
+        self.faults.pop(name, None)
+        if isinstance(decoded, Broken) and value is not None and asks_for_address(value, self.classes):
+            self.faults[name] = f"{decoded.field}: {decoded.why}" if decoded.field else decoded.why
 
     def _observe_status(self, name: Name, value: bytes | None) -> None:
         if value is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from felixpy.addresses import Prefix, mask_address
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import AddressPool, Service, TrafficPolicy
@@ -44,6 +46,24 @@ def wants_address(service: Service | None, classes: Collection[str], calico: boo
         return False
     of_class = service.class_name or ""
     return of_class in classes or (calico and of_class == CALICO_CLASS)
+
+
+class _Wish(msgspec.Struct, rename="camel"):
+    type: str = ""
+    load_balancer_class: str | None = None
+
+
+class _Document(msgspec.Struct):
+    spec: _Wish = msgspec.field(default_factory=_Wish)
+
+
+def asks_for_address(value: bytes, classes: Collection[str]) -> bool:
+    """Whether a Service of which not everything can be read is ours to give an address to."""
+    try:
+        spec = msgspec.json.decode(value, type=_Document).spec
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return spec.type == "LoadBalancer" and (spec.load_balancer_class or "") in classes
 
 
 def make_sharer(name: Name, service: Service | None, revision: int) -> Sharer:

@@ -289,6 +289,27 @@ async def test_what_cannot_be_read_moves_nobody(store: MemoryStore, fence: Expec
     assert await cluster.reason("a/x") == "POOL_UNREADABLE"
 
 
+async def test_a_service_that_cannot_be_read_is_told_why_and_keeps_what_it_has(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_service("a/has")
+    await run_once(store, fence)
+    for name in ("a/has", "a/new"):
+        await cluster.put_service(name, annotations={"loadBalancerIPs": "203.0.113.300"})
+    await cluster.put_service("a/other", annotations={"loadBalancerIPs": "x"}, loadBalancerClass="other")
+    await cluster.put_service("a/inside", annotations={"loadBalancerIPs": "x"}, type="ClusterIP")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {"a/has": ["203.0.113.10"], "a/new": []}
+    assert {await cluster.reason(name) for name in ("a/has", "a/new")} == {"UNREADABLE"}
+    told = {
+        (one["involvedObject"]["name"], one["reason"]): one["message"] for one in (await cluster.read(EVENTS)).values()
+    }
+    assert "'203.0.113.300'" in told["new", "AllocationFailed"]
+    await cluster.put_service("a/new")
+    await run_once(store, fence)
+    assert await cluster.reason("a/new") == "GRANTED"
+
+
 async def test_a_grant_that_cannot_be_read_still_takes_its_address(
     store: MemoryStore, fence: Expect, cluster: Cluster
 ) -> None:
