@@ -1,6 +1,6 @@
-"""The process behind a UNIX socket: which one it is, its end, and its ending.
+"""The process behind a UNIX socket: which one it is, its end, and its ending; and the log that it writes.
 
-In: the path of a socket. Never starts anything. Source: unix(7) (SO_PEERCRED), pidfd_open(2).
+In: the path of a socket, or of a log. Never starts anything. Source: unix(7) (SO_PEERCRED), pidfd_open(2).
 """
 
 from __future__ import annotations
@@ -12,6 +12,28 @@ import signal
 import socket
 import struct
 from pathlib import Path
+
+
+LOG_MOST_BYTES = 4 << 20
+LOG_KEPT_BYTES = 256 << 10
+
+
+def bound_log(log_path: Path, most_bytes: int = LOG_MOST_BYTES) -> bool:
+    """Empties a log that has grown beyond `most_bytes`; its end is then in `LOG.old`. Whether it had.
+
+    Whoever writes it has to append, and goes on: /run, where these logs are, is memory.
+
+    Raises  OSError.
+    """
+    with log_path.open("r+b") as log:
+        size = log.seek(0, os.SEEK_END)
+        if size <= most_bytes:
+            return False
+        log.seek(max(size - LOG_KEPT_BYTES, 0))
+        with contextlib.suppress(OSError):  # a full disk keeps nothing, and gets its space back
+            log_path.with_name(f"{log_path.name}.old").write_bytes(log.read())
+        log.truncate(0)
+        return True
 
 
 def listener_pid(socket_path: Path) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from birdpy.process import listener_pid, reap, wait_for_exit
+from birdpy.process import bound_log, listener_pid, reap, wait_for_exit
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ BACKOFF_FIRST_S = 0.05
 BACKOFF_MOST_S = 10.0
 STEADY_S = 10.0
 """A process that lived so long begins its back-off anew."""
+LOG_LOOK_S = 60.0
+"""How often the size of a program's log is looked at."""
 UMASK = 0o077
 """Sockets and files of the program are for its user alone."""
 
@@ -66,13 +68,24 @@ class Supervisor:
             else:
                 await self._start()
             if self.pid:
-                await wait_for_exit(self.pid)
+                await self._until_gone()
                 _log.warning("%s %d is gone", name, self.pid)
                 self.pid = 0
             if loop.time() - started >= STEADY_S:
                 backoff_s = BACKOFF_FIRST_S
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+
+    async def _until_gone(self) -> None:
+        """Waits for the end of the process, and keeps its log within bounds."""
+        gone = asyncio.ensure_future(wait_for_exit(self.pid))
+        try:
+            while not (await asyncio.wait([gone], timeout=LOG_LOOK_S))[0]:
+                with contextlib.suppress(OSError):
+                    bound_log(self.program.log_path)
+            await gone
+        finally:
+            gone.cancel()
 
     def end(self) -> None:
         """Ends the process that is watched over; another one follows."""

@@ -16,10 +16,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from birdpy.process import bound_log
 from felixpy.datastore.client import EtcdStore, open_store
 from felixpy.datastore.model import DatastoreError
 from felixpy.datastore.settings import Endpoint, EtcdSettings
@@ -28,6 +29,7 @@ from felixpy.datastore.settings import Endpoint, EtcdSettings
 CLIENT_SOCKET = "client.sock:0"
 PEER_SOCKET = "peer.sock:0"
 _START_TIME = 18  # starttime, field 22 of /proc/PID/stat (proc(5)), counted from after the state: tells pids apart
+LOG_LOOK_S = 60.0
 READY_S = 15.0
 STOP_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
@@ -90,7 +92,7 @@ class LocalEtcd:
         wait_s = FIRST_WAIT_S
         while True:
             started = asyncio.get_running_loop().time()
-            await self._until_ended()
+            await self._until_ended(bounding=True)
             lived_s = asyncio.get_running_loop().time() - started
             wait_s = FIRST_WAIT_S if lived_s > LONGEST_WAIT_S else min(LONGEST_WAIT_S, wait_s * 2)
             await asyncio.sleep(wait_s)
@@ -146,7 +148,8 @@ class LocalEtcd:
             cwd=self._home, env=environment, start_new_session=True, check=True,
         )  # fmt: skip
 
-    async def _until_ended(self) -> None:
+    async def _until_ended(self, *, bounding: bool = False) -> None:
+        """Also keeps its log within bounds, where that is asked for."""
         pid = self.pid
         if pid is None:
             return
@@ -157,6 +160,12 @@ class LocalEtcd:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(descriptor, ended.set)
         try:
+            while bounding and not ended.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOG_LOOK_S):
+                        await ended.wait()
+                with suppress(OSError):
+                    bound_log(self._home / "log")
             await ended.wait()
         finally:
             loop.remove_reader(descriptor)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from birdpy.gobgp.program import ENVIRONMENT, GobgpdSettings, gobgpd_program
-from birdpy.process import end_listener, listener_pid
+from birdpy.process import LOG_KEPT_BYTES, LOG_MOST_BYTES, end_listener, listener_pid
 from birdpy.supervisor import Supervisor
 from tests.birdpy.conftest import GOBGPD
 from tests.support.wait import eventually, eventually_async
@@ -52,6 +52,23 @@ async def test_it_starts_again_what_died(settings: GobgpdSettings) -> None:
         os.kill(first, signal.SIGKILL)
         await eventually_async(lambda: _runs_other(supervisor, first))
         assert listener_pid(settings.socket_path) == supervisor.pid
+
+
+async def test_its_log_does_not_fill_the_memory(settings: GobgpdSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("birdpy.supervisor.LOG_LOOK_S", 0.05)
+    async with supervised(settings) as supervisor:
+        pid, log = supervisor.pid, settings.log_path
+        with log.open("ab") as chatter:
+            chatter.write(b"the same again\n" * (LOG_MOST_BYTES // 15 + 1))
+        await eventually_async(lambda: _is_small(log))
+        kept = log.with_name(f"{log.name}.old").read_bytes()
+        assert len(kept) == LOG_KEPT_BYTES
+        assert kept.endswith(b"the same again\n")
+        assert supervisor.pid == pid
+
+
+async def _is_small(log: Path) -> bool:
+    return log.stat().st_size < LOG_KEPT_BYTES
 
 
 async def _runs_other(supervisor: Supervisor, first: int) -> bool:
