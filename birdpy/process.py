@@ -13,7 +13,6 @@ import socket
 import struct
 from pathlib import Path
 
-
 LOG_MOST_BYTES = 4 << 20
 LOG_KEPT_BYTES = 256 << 10
 

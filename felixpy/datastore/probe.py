@@ -78,18 +78,35 @@ async def _probe_http(endpoint: Endpoint, settings: EtcdSettings, address: str) 
     except OSError as error:
         return Finding(ConnectReason.UNREACHABLE, f"{endpoint}: {error.strerror or error}")
     try:
-        return await _open_http2(endpoint, reader, writer)
+        finding = await _open_http2(endpoint, reader, writer)
     finally:
         writer.transport.abort()
+    if finding is None or endpoint.tls or finding.reason is not ConnectReason.TLS_NEEDED:
+        return finding
+    return finding if await _speaks_tls(endpoint, address) else Finding(ConnectReason.UNREACHABLE, finding.detail)
+
+
+async def _speaks_tls(endpoint: Endpoint, address: str) -> bool:
+    """Whether TLS is what it wants, whoever signed its certificate: one that is stopping ends a connection as well."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        _, writer = await _connect(endpoint, address, context)
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
 
 
 async def _connect(
     endpoint: Endpoint, address: str, context: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     async with asyncio.timeout(PROBE_STEP_S):
-        if endpoint.path:
-            return await asyncio.open_unix_connection(endpoint.path)
         name = endpoint.host if context else None
+        if endpoint.path:
+            return await asyncio.open_unix_connection(endpoint.path, ssl=context, server_hostname=name)
         return await asyncio.open_connection(address, endpoint.port, ssl=context, server_hostname=name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,17 @@ async def test_our_files_are_missing(secure_url: str, tmp_path: Path) -> None:
 async def test_tls_on_one_side_only(secure_url: str, etcd: Etcd, authority: Authority) -> None:
     assert await reason_for(secure_url.replace("https", "http")) is ConnectReason.TLS_NEEDED
     assert await reason_for(etcd.url.replace("http", "https"), ca=authority.cert) is ConnectReason.TLS_NEEDED
+
+
+async def test_a_server_that_ends_connections_is_not_taken_for_one_of_tls() -> None:
+    def end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held: socket.socket = writer.get_extra_info("socket")
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # with a reset
+        writer.transport.abort()
+
+    async with await asyncio.start_server(end, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await reason_for(f"http://127.0.0.1:{port}", deadline_s=1.0) is ConnectReason.UNREACHABLE
 
 
 async def test_a_closed_store_ends_its_watches(etcd: Etcd) -> None:
