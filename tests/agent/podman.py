@@ -117,4 +117,4 @@ class Podman:
             for name in self._attached:
                 subprocess.run(["ip", "netns", "delete", name], check=False)
             self._holder.kill()
-            self._holder.communicate(timeout=10)
+            self._holder.communicate(timeout=40)

@@ -309,7 +309,7 @@ def test_status_while_the_kernel_takes_no_rules() -> None:
             assert said.details
         finally:
             holder.kill()
-            holder.communicate(timeout=10)
+            holder.communicate(timeout=40)
         eventually(lambda: call_plugin(node, "STATUS", "", None, "", {}).exit_status == 0, within_s=20)
 
 

@@ -64,7 +64,7 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.kill()
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=40)
 
 
 def connections(node: Node, protocol: str, destination: str) -> list[str]:

@@ -306,7 +306,7 @@ def test_waiting_for_a_node_that_is_not_there_fails(both: Cluster) -> None:
 
 def test_a_killed_agent_does_not_answer(lone: Cluster) -> None:
     lone.n2.agent.kill()
-    said = lone.felixctl("status", "--timeout", "1")
+    said = lone.felixctl("status", "--timeout", "4")
     assert said.code == 1
     assert "n2: no answer (frozen, down or unreachable; on the node: felixctl status --local)" in said.err
     assert "n1: " not in said.err
@@ -333,7 +333,7 @@ def test_a_role_that_died_beside_another_is_missed(lone: Cluster) -> None:
     try:
         eventually(lambda: lone.felixctl("status", "n2").out.count("agent, bgp"), every_s=0.3)
         lone.n2.agent.kill()
-        said = lone.felixctl("status", "--timeout", "1")
+        said = lone.felixctl("status", "--timeout", "4")
         assert said.code == 1
         assert "n2: role agent ran here and does not answer" in said.err
     finally:

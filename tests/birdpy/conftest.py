@@ -191,7 +191,7 @@ async def learned(driver: GobgpDriver) -> dict[Prefix, LearnedRoute]:
     """What a snapshot tells now."""
     fib = Fib()
     fib.resync()
-    async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+    async with asyncio.timeout(40), aclosing(watch(driver.client)) as batches:
         async for batch in batches:
             fib.update(batch.events)
             if batch.snapshot_end:
@@ -276,7 +276,7 @@ async def meet_anew(driver: GobgpDriver) -> None:
 async def own_prefixes(driver: GobgpDriver) -> tuple[Prefix, ...]:
     """What gobgpd announces of its own, whoever told it to."""
     found: list[Prefix] = []
-    async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+    async with asyncio.timeout(40), aclosing(watch(driver.client)) as batches:
         async for batch in batches:
             found += batch.own
             if batch.snapshot_end:

@@ -41,7 +41,7 @@ async def router_on_link(router: Router) -> AsyncIterator[bytes]:
         routers = LinkRouters(heard.set)
         routers.want(frozenset({"eth0"}))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             await heard.wait()
         yield routers.routers["eth0"]
     finally:

@@ -33,7 +33,7 @@ async def test_a_snapshot_of_any_size_ends(routers: list[Router], count: int) ->
         await make_so(driver, BgpIntent(a.speaker()))
         await driver.apply([Announce(hosts(count))])
         seen = 0
-        async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+        async with asyncio.timeout(40), aclosing(watch(driver.client)) as batches:
             async for batch in batches:
                 seen += len(batch.own)
                 if batch.snapshot_end:
@@ -73,7 +73,7 @@ async def test_a_flood_of_single_events_is_read_to_its_end(routers: list[Router]
     many = hosts(20_000)
     async with a.driver() as driver:
         await make_so(driver, BgpIntent(a.speaker()))
-        async with asyncio.timeout(20), aclosing(watch(driver.client)) as batches:
+        async with asyncio.timeout(80), aclosing(watch(driver.client)) as batches:
             seen: set[Prefix] = set()
             announcing_all: asyncio.Task[object] | None = None
             async for batch in batches:
@@ -87,7 +87,7 @@ async def test_a_flood_of_single_events_is_read_to_its_end(routers: list[Router]
 
 
 async def follow(driver: GobgpDriver, at_snapshot_end: Callable[[], object]) -> None:
-    async with asyncio.timeout(10), aclosing(watch(driver.client)) as batches:
+    async with asyncio.timeout(40), aclosing(watch(driver.client)) as batches:
         async for batch in batches:
             if batch.snapshot_end:
                 at_snapshot_end()

@@ -234,7 +234,7 @@ class Node:
     ) -> Shown:
         """Starts the shim as a runtime does, and waits for its end; `fields` go over the usual configuration's."""
         process = self.popen(command, pod, container, args, self.conf(**fields))
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=90)
         return Shown(process.returncode, output)
 
     def add(self, pod: Namespace, container: str = "c1", args: str = "", **fields: object) -> Shown:

@@ -123,7 +123,7 @@ def test_names_that_would_leave_the_directory_are_not_kept(stopped_node: Node) -
 )
 def test_a_configuration_that_cannot_be_read(stopped_node: Node, conf: str, code: Code) -> None:
     process = stopped_node.popen("ADD", None, "c1", "", conf)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=40)
     assert (process.returncode, json.loads(output)["code"]) == (1, code)
 
 
@@ -131,7 +131,7 @@ def test_the_run_directory_is_found_among_anything(node: Node, pod: Namespace) -
     noise = {"a": [1, {"runDir": "/wrong"}, None, "}"], 'b"': {"x": "\\"}, "\\": -1.5e3, "long" * 20: {}}
     conf = json.dumps({**noise, **node.conf()}, indent=1).replace("/", "\\/")
     process = node.popen("ADD", pod, "c1", "", conf)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=40)
     assert process.returncode == 0, output
 
 

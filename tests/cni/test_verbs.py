@@ -280,7 +280,7 @@ def test_an_asked_address_and_mac(node: Node, pod: Namespace) -> None:
 def test_fifty_pods_at_once(node: Node, make_namespace: MakeNamespace) -> None:
     pods = [make_namespace("m") for _ in range(50)]
     processes = [node.popen("ADD", namespace, f"c{number}", "", node.conf()) for number, namespace in enumerate(pods)]
-    results = [json.loads(process.communicate(timeout=30)[0]) for process in processes]
+    results = [json.loads(process.communicate(timeout=90)[0]) for process in processes]
     addresses = {result["ips"][0]["address"] for result in results}
     assert (len(addresses), len(node.links())) == (50, 50)
     assert node.backend.most_at_once > 1
@@ -289,7 +289,7 @@ def test_fifty_pods_at_once(node: Node, make_namespace: MakeNamespace) -> None:
 
 def test_calls_for_one_pod_follow_each_other(node: Node, pod: Namespace) -> None:
     processes = [node.popen(command, pod, "c1", "", node.conf()) for command in ("ADD", "DEL") * 5]
-    outputs = [process.communicate(timeout=30)[0] for process in processes]
+    outputs = [process.communicate(timeout=90)[0] for process in processes]
     assert [output for output in outputs if '"code"' in output] == []
     assert node.call("DEL", pod).exit_status == 0
     assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})
@@ -302,7 +302,7 @@ def test_a_runtime_that_is_killed_in_the_middle(stopped_node: Node, pod: Namespa
     process = node.popen("ADD", pod, "c1", "", node.conf())
     eventually(lambda: node.backend.waiting)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=40)
     node.backend.programs = True
     assert node.call("DEL", pod).exit_status == 0
     assert (node.links(), node.backend.endpoints, node.backend.held) == ([], {}, {})

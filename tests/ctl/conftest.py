@@ -39,7 +39,7 @@ def run(*arguments: str, stdin: str = "", environment: dict[str, str] | None = N
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         env=clean | (environment or {}),
         check=False,
     )

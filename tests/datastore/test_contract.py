@@ -26,7 +26,7 @@ AnyStore = EtcdStore | MemoryStore
 async def first_events(store: AnyStore, prefixes: list[bytes], start: int, count: int) -> list[Event]:
     """The first `count` events of a watch, at least."""
     events: list[Event] = []
-    async with asyncio.timeout(10), aclosing(store.watch(prefixes, start)) as batches:
+    async with asyncio.timeout(40), aclosing(store.watch(prefixes, start)) as batches:
         async for batch in batches:
             events.extend(batch)
             if len(events) >= count:
@@ -134,7 +134,7 @@ async def test_a_watch_brings_the_past_from_its_start_and_then_the_present(store
 async def test_a_transaction_below_two_prefixes_comes_in_one_batch(store: AnyStore) -> None:
     start = await store.put(b"/t/m", b"between")
     batches = store.watch([b"/t/a/", b"/t/z/"], start)
-    async with asyncio.timeout(10), aclosing(batches):
+    async with asyncio.timeout(40), aclosing(batches):
         pending = asyncio.ensure_future(anext(batches))
         done = await store.transact([], [Write(b"/t/z/1", b"z"), Write(b"/t/m", b"no"), Write(b"/t/a/1", b"a")])
         assert set(await pending) == {Event(b"/t/z/1", b"z", done.revision), Event(b"/t/a/1", b"a", done.revision)}

@@ -33,7 +33,7 @@ class State:
 async def test_the_state_comes_first_and_then_each_change(store: AnyStore) -> None:
     await store.put(b"/t/a", b"1")
     state = State()
-    async with asyncio.timeout(10), aclosing(follow(store, [b"/t/"], "keys")) as turns:
+    async with asyncio.timeout(40), aclosing(follow(store, [b"/t/"], "keys")) as turns:
         while not (turn := await anext(turns)).whole:
             state.take(turn)
         assert state.keys == {b"/t/a": b"1"}
@@ -46,7 +46,7 @@ async def test_the_state_comes_first_and_then_each_change(store: AnyStore) -> No
 
 
 async def test_nothing_is_a_state_too(store: AnyStore) -> None:
-    async with asyncio.timeout(10), aclosing(follow(store, [b"/t/"], "keys")) as turns:
+    async with asyncio.timeout(40), aclosing(follow(store, [b"/t/"], "keys")) as turns:
         first = await anext(turns)
         assert first == Turn((), anew=True, whole=False)
         assert (await anext(turns)).whole
@@ -56,7 +56,7 @@ async def test_a_follower_that_is_too_slow_for_the_history_reads_anew(store: Any
     """What went meanwhile is gone for it, although no event said so."""
     await store.put(b"/t/a", b"1")
     state = State()
-    async with asyncio.timeout(10), aclosing(follow(store, [b"/t/"], "keys")) as turns:
+    async with asyncio.timeout(40), aclosing(follow(store, [b"/t/"], "keys")) as turns:
         while not (turn := await anext(turns)).whole:
             state.take(turn)
         await store.delete(b"/t/a")
@@ -71,7 +71,7 @@ async def test_only_the_end_of_many_pages_is_a_state(store: AnyStore, monkeypatc
     for number in range(5):
         await store.put(b"/t/%d" % number, b"")
     state = State()
-    async with asyncio.timeout(10), aclosing(follow(store, [b"/t/"], "keys")) as turns:
+    async with asyncio.timeout(40), aclosing(follow(store, [b"/t/"], "keys")) as turns:
         while not (turn := await anext(turns)).whole:
             state.take(turn)
             assert turn.anew == (len(state.keys) <= 2 or isinstance(store, MemoryStore))

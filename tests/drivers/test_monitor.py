@@ -38,7 +38,7 @@ class Heard:
         self.all: list[KernelEvent] = []
 
     async def until(self, wanted: Callable[[KernelEvent], bool]) -> KernelEvent:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             async for event in self._events:
                 self.all.append(event)
                 if wanted(event):

@@ -100,5 +100,5 @@ def _start(namespace: Namespace, program: str, *arguments: str) -> subprocess.Po
 
 def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=40)
     return dict(json.loads(output))

@@ -261,5 +261,5 @@ def _await_ready(process: subprocess.Popen[str]) -> None:
 def _finish(process: subprocess.Popen[str], how: signal.Signals) -> dict[str, Any]:
     if process.poll() is None:
         process.send_signal(how)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=40)
     return dict(json.loads(output)) if output.strip() else {}

@@ -80,7 +80,7 @@ class Daemon:
             return "(no log)"
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def stop(self, within_s: float = 5.0) -> int | None:
+    def stop(self, within_s: float = 20.0) -> int | None:
         """Asks it to end, and kills it when it has not by then; the exit code."""
         return self._end(signal.SIGTERM, within_s)
 
@@ -98,7 +98,7 @@ class Daemon:
             return process.wait(within_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            return process.wait(5.0)
+            return process.wait(20.0)
 
     def __enter__(self) -> Daemon:
         return self if self.running else self.start()
