@@ -157,7 +157,7 @@ def test_no_session_before_its_password_and_filter_are_there(rack: Rack) -> None
     rack.node.etcd.delete(SECRET)
     rack.node.drop("bgpfilters", "some")
     eventually(lambda: set(rack.refusals()) == {"BGPPeer tor", "BGPPeer tor6"}, within_s=20)
-    rack.secret(PASSWORD)
+    rack.secret(rack.password)
     eventually(lambda: "no BGPFilter some" in rack.refusals().get("BGPPeer tor", ""))
     rack.filter(
         importV4=[{"action": "Accept", "cidr": WANTED, "matchOperator": "Equal"}, {"action": "Reject"}],

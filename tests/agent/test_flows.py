@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.agent.conftest import Scene
+from tests.agent.conftest import Scene, Scenes
 from tests.agent.node import PORT, PROGRAM, Node, Pod, resource
 from tests.agent.test_observed import fetch
 from tests.support.netns import Namespace, link_namespaces
@@ -26,10 +26,15 @@ FROM_A = {"source": {"selector": "name == 'a'"}}
 
 
 @pytest.fixture(params=["nftables", "iptables-legacy"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def backend(request: pytest.FixtureRequest) -> str:
     """What the agent is told to use."""
-    monkeypatch.setenv("FELIXPY_BACKEND", request.param)
     return str(request.param)
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest, scenes: Scenes) -> Scene:
+    """With the back end of the test, where it has one."""
+    return scenes.renewed(*(request.getfixturevalue(name) for name in ("backend",) if name in request.fixturenames))
 
 
 def flows(node: Node, *arguments: str) -> list[dict[str, Any]]:

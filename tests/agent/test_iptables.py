@@ -9,7 +9,7 @@ import pytest
 from felixpy.agent.agent import LOOK_AGAIN_S
 from tests.agent import test_conntrack as conntrack
 from tests.agent import test_policy_packets as scenarios
-from tests.agent.conftest import Scene
+from tests.agent.conftest import Scene, Scenes
 from tests.agent.node import Node, Pod
 from tests.agent.test_conntrack import Client, served
 from tests.support.packets import FlowMeter
@@ -46,7 +46,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     indirect=["backend"],
     ids=lambda one: getattr(one, "__name__", one).removeprefix("test_"),
 )
-def test_policy(backend: str, scenario: Callable[[Scene], None], scene: Scene) -> None:
+def test_policy(backend: str, scenario: Callable[[Scene], None], scenes: Scenes) -> None:
+    scene = scenes.renewed(backend)
     scenario(scene)
     assert f"packet rules by {backend}: asked for" in scene.node.log()
     assert "felixpy" not in scene.node.nft("list", "tables")

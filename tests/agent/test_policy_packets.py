@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tests.agent.conftest import Scene
+import pytest
+
+from tests.agent.conftest import Scene, Scenes
 from tests.agent.node import PORT, PROGRAM, Node, resource
 from tests.support.wait import eventually
 
 FROM_A = {"source": {"selector": "name == 'a'"}}
+
+
+@pytest.fixture
+def scene(scenes: Scenes) -> Scene:
+    return scenes.renewed()
 
 
 def test_a_policy_is_obeyed_and_so_is_its_change(scene: Scene) -> None:

@@ -1,10 +1,9 @@
-"""felixctl through its real door: a subprocess against a real etcd."""
+"""felixctl as people start it, against a real etcd; the packages of others are loaded already (support/forked.py)."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.etcd import Etcd
+from tests.support.forked import run_forked
 
 FELIXCTL = Path(sys.executable).with_name("felixctl")
+ENTRY = "felixpy.ctl.main:main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,8 @@ class Answer:
 def run(*arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Answer:
     """Runs felixctl with nothing of the test's own environment that speaks of etcd."""
     clean = {key: value for key, value in os.environ.items() if "ETCD" not in key}
-    done = subprocess.run(
-        [str(FELIXCTL), *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        env=clean | (environment or {}),
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    done = run_forked(ENTRY, [str(FELIXCTL), *arguments], clean | (environment or {}), stdin)
+    return Answer(done.code, done.out, done.err)
 
 
 @pytest.fixture
