@@ -14,15 +14,13 @@ from felixpy.addresses import parse_address
 from felixpy.cni.plan import derive_wiring
 from felixpy.dataplane.objects import Sysctl
 from felixpy.dataplane.pod import GATEWAY_V6, PodLink, PodWiring
-from felixpy.drivers.netlink.pod import (
+from felixpy.drivers.netlink.pod import add_pod_addresses, configure_pod, make_pod
+from felixpy.drivers.netlink.pod_check import check_pod
+from felixpy.drivers.netlink.pod_link import (
     PodError,
-    add_pod_addresses,
-    check_pod,
-    configure_pod,
     create_pod_link,
     delete_retired_links,
     list_pod_links,
-    make_pod,
     retire_pod_link,
 )
 from tests.support.netns import Namespace
