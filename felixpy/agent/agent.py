@@ -194,7 +194,7 @@ class AgentRole:
         """iptables tells nobody of a change, so what others did is found by looking."""
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
-            self._dataplane.kernel_changed("a look at iptables")
+            self._dataplane.rules_changed("a look at iptables", certain=False)
 
     async def _follow_kernel(self, events: AsyncIterator[KernelEvent]) -> None:
         """Undoes what others do to what is ours, as it happens."""
@@ -216,7 +216,7 @@ class AgentRole:
                 case SettingChanged(setting=setting):
                     self._setting_seen(setting)
                 case NftChanged():
-                    self._dataplane.kernel_changed("a change of our table")
+                    self._dataplane.rules_changed("a change of our table", certain=True)
                 case Overrun():
                     self._backend.underlay.changed()
                     self._dataplane.kernel_changed("an overrun of kernel events")

@@ -93,7 +93,8 @@ class KernelStatus(Struct, frozen=True, rename="camel"):
     """What should be in the kernel, and what of it is not. Not `started`: the datastore was not read yet.
 
     `unreached`: ways to other nodes, and tunnels, that cannot be as things stand in the datastore and on the host.
-    `tunnelled`: routes to what other nodes hold; `pod_mtu` in bytes, 0 when it is not known.
+    `tunnelled`: routes to what other nodes hold; `pod_mtu` in bytes, 0 when it is not known. `contested`: what somebody
+    keeps undoing, which is put right later each time.
     """
 
     started: bool
@@ -106,6 +107,7 @@ class KernelStatus(Struct, frozen=True, rename="camel"):
     tunnelled: int = 0
     tunnels: tuple[TunnelledPrefix, ...] = ()
     pod_mtu: int = 0
+    contested: tuple[Failure, ...] = ()
 
 
 class MessagesStatus(Struct, frozen=True, rename="camel"):

@@ -59,6 +59,7 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
         found.append(f"CNI: {status.cni_unready}")
     if status.kernel is not None:
         found += _failures("tunnels", status.kernel.unreached, status.kernel.unreached_ways)
+        found += (f"kernel: {one.operation}: {one.error}" for one in status.kernel.contested)
     found += _session_problems(status)
     if status.bgp is not None:
         found += (f"BGP: {one.operation}: {one.error}" for one in status.bgp.refusals)

@@ -44,7 +44,7 @@ async def test_a_repair_that_the_kernel_does_not_answer_is_not_lost() -> None:
     dataplane.flush(1, ServiceDelta({}))
     kernel.flush_netfilter()
     kernel.unreachable = True
-    dataplane.kernel_changed("a flush")
+    dataplane.rules_changed("a flush", certain=True)
     await until(lambda: dataplane.reconciler.stale)
     kernel.unreachable = False
     await until(lambda: "filter-forward" in kernel.netfilter.chains)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.agent.conftest import Scene
-from tests.agent.node import CALICO, resource
+from tests.agent.node import CALICO, PROGRAM, resource
 from tests.support.packets import FlowMeter
 from tests.support.wait import eventually
 
@@ -68,6 +68,29 @@ def test_a_flushed_table_is_back_within_a_second(scene: Scene) -> None:
             what=f"repair after {damage}",
         )
     assert not a.reaches(b)
+
+
+def test_who_keeps_flushing_the_table_is_named_and_gets_an_answer_ever_later(scene: Scene) -> None:
+    node = scene.node
+    before = sorted(node.nft("--stateless", "list", "ruleset").splitlines())
+    status = [PROGRAM.with_name("felixctl"), "status", "--local", "--run-dir", str(node.run_dir)]
+    undo = "while :; do nft delete table inet felixpy 2>/dev/null; sleep 0.05; done"
+    other = node.namespace.popen("sh", "-c", undo)
+    try:
+        eventually(
+            lambda: "packet rules: somebody keeps undoing it" in node.namespace.run(*status, check=False),
+            within_s=60,
+            every_s=0.5,
+            what="status says so",
+        )
+    finally:
+        other.kill()
+        other.wait()
+    eventually(
+        lambda: sorted(node.nft("--stateless", "list", "ruleset").splitlines()) == before,
+        within_s=30,
+        what="the last repair",
+    )
 
 
 def test_a_deleted_route_is_back_within_a_second(scene: Scene) -> None:

@@ -87,6 +87,11 @@ def test_a_node_with_which_all_is_well() -> None:
             True,
         ),
         ({"kernel": KernelStatus(True, failed=3)}, "kernel: 3 more not done", True),
+        (
+            {"kernel": KernelStatus(True, contested=(Failure("packet rules", "somebody keeps undoing it"),))},
+            "kernel: packet rules: somebody keeps undoing it",
+            False,
+        ),
         ({"bgp": BgpStatus(generation=0)}, "BGP: gobgpd does not answer", True),
         (
             {"bgp": BgpStatus(generation=4, announced=3, advertised=1)},

@@ -44,6 +44,7 @@ def read_kernel(agent: AgentRole, want: Collection[str]) -> KernelStatus:
         ),
         tunnelled=tunnels.count_routes(),
         pod_mtu=_pod_mtu(agent),
+        contested=tuple(Failure(one.what, str(one)) for one in dataplane.contests[:FAILURES_SHOWN]),
         tunnels=tuple(map(_tunnelled, islice(tunnels.list_routes(), shown))),
     )
 

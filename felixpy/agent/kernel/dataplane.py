@@ -15,6 +15,7 @@ from dataclasses import replace
 from felixpy.addresses import Prefix
 from felixpy.agent.kernel.applier import Applier
 from felixpy.agent.kernel.forgetter import Forgetter
+from felixpy.agent.kernel.repairs import Contest, Repairs
 from felixpy.calc.graph import Graph
 from felixpy.calc.policy.hosts import Interfaces
 from felixpy.calc.services.arbitration import ServiceDelta
@@ -25,6 +26,7 @@ from felixpy.dataplane.chains.causes import Cause
 from felixpy.dataplane.chains.host import Guards, Reserved
 from felixpy.dataplane.chains.services import ServiceTables, service_base_rules, service_objects
 from felixpy.dataplane.changes import Changes
+from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.objects import (
     Key,
     Kind,
@@ -47,9 +49,8 @@ from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref
 
-REPAIR_PAUSE_S = 0.05
-"""From the first sign of someone else's change to its repair: a flush of many objects is one repair."""
 READ_AGAIN_S = 1.0
+RULES = "packet rules"
 BASE = "base"
 """The ledger's name for what all endpoints rely on."""
 _log = logging.getLogger(__name__)
@@ -89,8 +90,7 @@ class Dataplane:
         self._indexes: dict[str, int] = {}
         self._device_of: dict[Name, str] = {}
         self._lost: set[str] = set()
-        self._repair: asyncio.TimerHandle | None = None
-        self._adopt_first = False
+        self._repairs = Repairs(self._repair)
         self._reading_again: asyncio.TimerHandle | None = None
         self._waiting: dict[asyncio.Future[None], tuple[Name, int]] = {}
 
@@ -297,9 +297,18 @@ class Dataplane:
         self.reconciler.touch(self._on_device(names))
         self._applier.apply(why)
 
+    @property
+    def contests(self) -> tuple[Contest, ...]:
+        """What somebody keeps undoing, which is put right later each time."""
+        return self._repairs.contests
+
+    def rules_changed(self, what: str, certain: bool) -> None:
+        """Somebody else changed our packet rules, or may have: all is read and compared, once for a burst."""
+        self._repairs.notice(RULES, f"repair after {what}", everything=True, certain=certain)
+
     def kernel_changed(self, what: str) -> None:
-        """Somebody else changed something of ours: soon all is read and compared, once for a burst of changes."""
-        self._repair_soon(f"repair after {what}", everything=True)
+        """Something of ours may have gone: soon all is read and compared."""
+        self._repairs.notice(what, f"repair after {what}", everything=True, certain=False)
 
     def object_changed(self, key: Key, now: Object | None = None, more: bool = False) -> None:
         """Somebody changed or removed an object: ourselves, where it is `now` as desired (not every event says who).
@@ -308,20 +317,14 @@ class Dataplane:
         """
         if self._started and self.reconciler.wants(key) and (now is None or now != self.reconciler.desired[key]):
             self.reconciler.touch((key,))
-            self._repair_soon("repair", everything=more)
+            self._repairs.notice(describe_op(Put(self.reconciler.desired[key])), "repair", everything=more)
 
-    def _repair_soon(self, why: str, everything: bool) -> None:
-        self._adopt_first = self._adopt_first or everything
-        if self._repair is None:
-            self._repair = asyncio.get_running_loop().call_later(REPAIR_PAUSE_S, self._repair_now, why)
-
-    def _repair_now(self, why: str) -> None:
-        adopt, self._adopt_first, self._repair = self._adopt_first, False, None
+    def _repair(self, why: str, everything: bool) -> bool:
         if not self._started:
-            return
-        if adopt:
+            return False
+        if everything:
             self.reconciler.distrust()
-        self._applier.apply(why)
+        return self._applier.apply(why).applied > 0
 
     def _awaits_device(self, outcome: Outcome) -> bool:
         """Whether an op failed for want of an endpoint's device, of which an event will tell."""
