@@ -34,6 +34,7 @@ from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.nft.encode import MSG_GETSETELEM
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
 from tests.support.netns import Namespace
+from tests.support.wait import eventually
 
 FORWARD = BaseHook("filter", "forward", 0, "drop")
 A, B, C = (Chain(name, (Rule(Accept(), comment=name), Rule(Return()))) for name in "abc")
@@ -197,7 +198,7 @@ def test_members_that_are_there_already_or_no_more_are_no_error(driver: NftDrive
 def test_members_by_the_thousand(driver: NftDriver) -> None:
     many = hosts(*range(20_000))
     assert apply(driver, Put(HOSTS), PutMembers(HOSTS, many)) == [None, None]
-    assert driver.read().members == {"hosts": many}
+    assert eventually(lambda: driver.read().members == {"hosts": many}), "once the kernel's table has grown"
     assert apply(driver, DropMembers(HOSTS, many)) == [None]
     assert driver.read().members == {"hosts": {}}
 
