@@ -426,6 +426,63 @@ def test_a_tier_with_policies_stays(felixctl: Felixctl, store: Etcd) -> None:
     assert felixctl("delete", "tier", "security").out == "Tier security deleted\n"
 
 
+REFERRING = """
+{apiVersion: metallb.io/v1beta2, kind: BGPPeer, metadata: {name: tor, namespace: m},
+ spec: {myASN: 64512, peerASN: 65000, peerAddress: 192.0.2.1, bfdProfile: fast, passwordSecret: {name: key}}}
+---
+{apiVersion: metallb.io/v1beta1, kind: BGPAdvertisement, metadata: {name: all, namespace: m},
+ spec: {communities: [gold, 65000:1]}}
+---
+{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: up},
+ spec: {peerIP: 192.0.2.2, asNumber: 65000, filters: [some]}}
+"""
+REFERRED = """
+{apiVersion: metallb.io/v1beta1, kind: BFDProfile, metadata: {name: fast, namespace: m}}
+---
+{apiVersion: metallb.io/v1beta1, kind: Community, metadata: {name: names, namespace: other},
+ spec: {communities: [{name: gold, value: 65000:2}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: some}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: key, namespace: m}, type: kubernetes.io/basic-auth,
+ stringData: {password: x}}
+"""
+
+
+def test_what_an_object_names_and_is_not_there_is_said_and_stops_nothing(felixctl: Felixctl, store: Etcd) -> None:
+    alone = felixctl("apply", "-f", "-", stdin=REFERRING)
+    assert alone.code == 0
+    for words in (
+        "spec.bfdProfile: there is no BFDProfile m/fast: nobody gets a session by this object until there is",
+        "spec.passwordSecret: there is no Secret m/key: nobody gets a session",
+        "spec.communities[0]: no Community gives 'gold' a number: nothing is announced by this object",
+        "spec.filters[0]: there is no BGPFilter some: nobody gets a session",
+    ):
+        assert words in alone.err
+    together = felixctl("apply", "-f", "-", stdin=f"{REFERRING}---{REFERRED}")
+    assert (together.code, together.err) == (0, "")
+
+
+def test_what_others_need_goes_only_with_them_or_is_named(felixctl: Felixctl, store: Etcd) -> None:
+    felixctl("apply", "-f", "-", stdin=f"{REFERRING}---{REFERRED}")
+
+    refused = felixctl("delete", "bfdprofile", "fast", "-n", "m")
+    community = felixctl("delete", "community", "names", "-n", "other")
+    together = felixctl(
+        "delete",
+        "-f",
+        "-",
+        stdin=f"{REFERRED}---{REFERRING}",
+    )
+
+    assert (refused.code, refused.err) == (1, "error: BFDProfile m/fast: it is in use: BGPPeer m/tor\n")
+    assert community.code == 0
+    assert "Community other/names: is missed now, as felixctl bgp will say: BGPAdvertisement m/all" in community.err
+    assert "in use" not in together.err
+    assert "missed" not in together.err
+    assert store.get_prefix("/") == {}
+
+
 def test_exit_codes_when_etcd_cannot_be_used() -> None:
     unnamed = run("get", "np")
     refused = run("--etcd", "http://127.0.0.1:1", "get", "np")

@@ -187,7 +187,7 @@ def _why_not(peer: BgpPeer, tables: Tables, passwords: Passwords) -> str:
         return why
     known = tables[Table.BGP_FILTER]
     missing = [name for name in peer.filters if not isinstance(known.get(Name("", name)), BgpFilter)]
-    return f"there is no BGPFilter {', '.join(missing)}" if missing else ""
+    return f"filters: there is no BGPFilter {', '.join(missing)}" if missing else ""
 
 
 def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords) -> topology.Peer:
@@ -246,7 +246,7 @@ def _why_not_speaker(peer: SpeakerPeer, namespace: str, tables: Tables, password
         return ""
     profile = tables[Table.BFD_PROFILE].get(Name(namespace, peer.bfd_profile))
     if not isinstance(profile, BfdProfile):
-        return f"there is no BFDProfile {namespace}/{peer.bfd_profile}"
+        return f"bfdProfile: there is no BFDProfile {namespace}/{peer.bfd_profile}"
     if profile.unsupported:
         return f"BFDProfile {namespace}/{peer.bfd_profile}: {', '.join(profile.unsupported)}: not to be had with GoBGP"
     return ""

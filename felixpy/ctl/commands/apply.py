@@ -7,6 +7,7 @@ import sys
 import click
 
 from felixpy.ctl.applying.plan import Outcome
+from felixpy.ctl.applying.references import find_missing
 from felixpy.ctl.applying.writer import apply_all, left_over, plan_all
 from felixpy.ctl.collect import checked, collect, print_reports, reports_of
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_warning, with_store
@@ -44,6 +45,8 @@ def command(
         for one in leaving:
             if dry_run or await store.delete(one.key.encode()):
                 _say(one, Outcome.DELETED, dry_run)
+        for manifest, problem in await find_missing(store, good):
+            print_reports(reports_of(manifest, [problem]))
         if unread := unread_manifests(good):
             nodes = await foreign_nodes(store)
             for policy in unread if nodes else ():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import click
 
+from felixpy.ctl.applying.references import BFD_PROFILES, find_users
 from felixpy.ctl.cells import count_words
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warning, with_store
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
@@ -15,6 +16,8 @@ from felixpy.ctl.reading.intake import DEFAULT_NAMESPACE, Skipped
 from felixpy.ctl.showing.selection import Found, kinds_named, select
 from felixpy.datastore.model import Store
 from felixpy.resources.kinds import KINDS, KindInfo, Name
+
+SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ def command(
         targets, skipped, failed = _from_words(kind or "", names, namespace), (), 0
 
     async def work(store: Store) -> int:
-        return sum([await _delete(store, target, ignore_not_found) for target in targets])
+        leaving = {(info, target.name) for target in targets for info in target.kinds}
+        return sum([await _delete(store, target, ignore_not_found, leaving) for target in targets])
 
     failed += with_store(etcd, work)
     for document in skipped:
@@ -88,7 +92,9 @@ def _from_words(kind: str, names: tuple[str, ...], namespace: str) -> list[_Targ
     return [_Target(kinds, Name(space, name)) for name in names]
 
 
-async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
+async def _delete(
+    store: Store, target: _Target, ignore_not_found: bool, leaving: Collection[tuple[KindInfo, Name]]
+) -> int:
     """How many errors there were: 0 or 1."""
     found = (await select(store, target.kinds, target.name.namespace, [target.name.name])).objects
     if len({one.info for one in found}) > 1:
@@ -96,9 +102,15 @@ async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
         print_error(f"error: {target}: there are several; say which: {named}")
         return 1
     if found and found[0].info.kind == "Tier" and (members := await _members(store, target.name.name)):
-        print_error(f"error: {target}: it has policies: {', '.join(map(str, members[:5]))}")
+        print_error(f"error: {target}: it has policies: {_name_some(members)}")
+        return 1
+    users = [user for one in found for user in await find_users(store, one, leaving)]
+    if users and found[0].info is BFD_PROFILES:
+        print_error(f"error: {target}: it is in use: {_name_some(users)}")
         return 1
     deleted = [one for one in found if await store.delete(one.key.encode())]
+    if deleted and users:
+        print_warning(f"{target}: is missed now, as felixctl bgp will say: {_name_some(users)}")
     for one in deleted:
         click.echo(f"{one} {click.style('deleted', fg='yellow')}")
         if one.info.kind == "IPPool":
@@ -108,6 +120,11 @@ async def _delete(store: Store, target: _Target, ignore_not_found: bool) -> int:
     if not deleted and not ignore_not_found:
         print_error(f"error: {target} is not found")
     return 0 if deleted or ignore_not_found else 1
+
+
+def _name_some(users: Sequence[Found]) -> str:
+    more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
+    return f"{', '.join(map(str, users[:SHOWN]))}{more}"
 
 
 async def _release_blocks(store: Store, pool: Found) -> None:
