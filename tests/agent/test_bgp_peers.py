@@ -35,13 +35,15 @@ PEER6 = {"peerIP": "fd97::2", "asNumber": 65000}
 BY_SECRET = {"password": {"secretKeyRef": {"name": "tor", "key": "secret"}}}
 
 BIRD = """
+log "{log}" all;
 router id 10.97.0.2;
+filter told {{ if (65535, 0) ~ bgp_community then print "drains ", net; accept; }}
 protocol device {{ }}
 protocol static {{ ipv4; route {wanted} blackhole; route {unwanted} blackhole; }}
 protocol static {{ ipv6; route {wanted6} blackhole; route {unwanted6} blackhole; }}
 protocol bgp node {{ local 10.97.0.2 as 65000; neighbor 10.97.0.1 as 64512; password "{password}";
   connect retry time 1; connect delay time 1; error wait time 1, 2;
-  ipv4 {{ import all; export where source = RTS_STATIC; }}; }}
+  ipv4 {{ import filter told; export where source = RTS_STATIC; }}; }}
 protocol bgp node6 {{ local fd97::2 as 65000; neighbor fd97::1 as 64512;
   connect retry time 1; connect delay time 1; error wait time 1, 2;
   ipv6 {{ import all; export where source = RTS_STATIC; }}; }}
@@ -61,8 +63,16 @@ class Rack:
 
     def configure(self, password: str) -> None:
         self.password = password
-        text = BIRD.format(wanted=WANTED, unwanted=UNWANTED, wanted6=WANTED6, unwanted6=UNWANTED6, password=password)
+        prefixes = {"wanted": WANTED, "unwanted": UNWANTED, "wanted6": WANTED6, "unwanted6": UNWANTED6}
+        text = BIRD.format(log=self.directory / "told.log", password=password, **prefixes)
         (self.directory / "bird.conf").write_text(text)
+
+    def start_agent(self, *flags: str) -> None:
+        """The node's agent, in place of the one that runs."""
+        self.node.agent.stop()
+        secrets = str(self.directory / "secrets")
+        self.node.agent = self.node.make_agent("--gobgpd", GOBGPD[self.generation], "--secrets-dir", secrets, *flags)
+        self.node.agent.start()
 
     def birdc(self, *words: str) -> str:
         return self.tor.run("birdc", "-s", self.directory / "bird.ctl", *words)
@@ -130,8 +140,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
             block = {"cidr": BLOCK, "affinity": "host:n1", "allocations": [0, *[None] * 63], "attributes": [{}]}
             node.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
-            node.agent = node.make_agent("--gobgpd", GOBGPD[request.param], "--secrets-dir", str(directory / "secrets"))
-            node.agent.start()
+            made.start_agent()
             yield made
     finally:
         if bird is not None:
@@ -355,7 +364,7 @@ def test_a_node_that_is_drained_or_deleted_leaves_nothing_at_its_neighbour(rack:
     bgp = {"ipv4Address": "10.97.0.1/24", "ipv6Address": "fd97::1/64"}
     excluded = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
     rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}, excluded))
-    eventually(lambda: "(65535,0)" in rack.birdc("show", "route", "172.30.0.0/24", "all"), within_s=10, what="drains")
+    eventually(lambda: "drains 172.30.0.0/24" in (rack.directory / "told.log").read_text(), within_s=20)
     eventually(lambda: not seen("172.30.0.0/24"), within_s=20)
     assert seen(BLOCK), "pods stay where they are"
     rack.node.drop("nodes", "n1")
@@ -365,3 +374,20 @@ def test_a_node_that_is_drained_or_deleted_leaves_nothing_at_its_neighbour(rack:
     rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
     eventually(lambda: seen(BLOCK, "172.30.0.0/24") and rack.learned(WANTED6), within_s=40)
     rack.node.drop("bgpconfigurations", "default")
+
+
+def test_a_node_that_is_to_drain_no_time_withdraws_at_once(rack: Rack) -> None:
+    spec = {"serviceLoadBalancerIPs": [{"cidr": "172.28.0.0/24"}]}
+    bgp = {"ipv4Address": "10.97.0.1/24", "ipv6Address": "fd97::1/64"}
+    excluded = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
+    rack.start_agent("--bgp-drain", "0")
+    rack.node.put("bgpconfigurations", resource("BGPConfiguration", "default", spec))
+    try:
+        eventually(lambda: "172.28.0.0/24" in rack.birdc("show", "route"), within_s=40)
+        rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}, excluded))
+        eventually(lambda: "172.28.0.0/24" not in rack.birdc("show", "route"), within_s=20)
+        assert "drains 172.28.0.0/24" not in (rack.directory / "told.log").read_text()
+    finally:
+        rack.node.drop("bgpconfigurations", "default")
+        rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
+        rack.start_agent()

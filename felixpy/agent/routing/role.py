@@ -165,7 +165,7 @@ class RoutingRole:
         excluded = self._announce.excluded
         if excluded == self._excluded:
             return
-        if excluded and self._excluded is False:
+        if excluded and self._excluded is False and self._drain_s:
             self._announce.drain(False)
             words = "excluded: Service addresses go with GRACEFUL_SHUTDOWN for %.0f s, then not at all"
             _log.info(words, self._drain_s)
