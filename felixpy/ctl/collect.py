@@ -9,13 +9,15 @@ import click
 
 from felixpy.ctl.connect import print_error, print_warning
 from felixpy.ctl.manifests import Document, Manifest, Problem, Report, Severity, Source
-from felixpy.ctl.reading.files import NoText, read_files
+from felixpy.ctl.reading.files import STDIN, NoText, read_files
 from felixpy.ctl.reading.intake import Intake, take_in
 from felixpy.ctl.reading.yaml_text import YamlError, parse_documents
 
 
 def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
     """All resources in the files; a file that is no YAML is reported, and the others are still taken.
+
+    No document at all is reported too: whatever was to write some has failed.
 
     Raises  click.UsageError when a file cannot be read.
     """
@@ -32,6 +34,9 @@ def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
     except NoText as error:
         raise click.UsageError(str(error)) from None
+    if not documents and not broken:
+        files = ", ".join(STDIN if name == "-" else name for name in names)
+        broken.append(Report("", Source(files), Problem((), "there is no document in it")))
     intake = take_in(documents, namespace)
     return replace(intake, reports=(*broken, *intake.reports))
 

@@ -43,8 +43,14 @@ TOKEN_REFUSALS = (
     "revision of auth store is old",
     "auth revision in header",
 )
-_FULL = "database space exceeded"
-_FULL_ADVICE = "it is full, and takes no writes until it is compacted, defragmented and its alarm disarmed (etcdctl)"
+_TOO_LARGE = "it takes values of 1.5 MB at the most (--max-request-bytes): make several objects of this one"
+_ADVICE = {
+    "database space exceeded": "it is full, and takes no writes until it is compacted, defragmented and its alarm"
+    " disarmed (etcdctl)",
+    "request is too large": _TOO_LARGE,
+    "received message larger than max": _TOO_LARGE,
+}
+"""What helps, by etcd's and grpc's words."""
 _SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -265,7 +271,7 @@ def refusal(endpoint: Endpoint, error: grpc.aio.AioRpcError) -> DatastoreError:
         return Unavailable(ConnectReason.PERMISSION, text)
     if error.code() == grpc.StatusCode.UNAUTHENTICATED or is_token_refusal(error.details()):
         return Unavailable(ConnectReason.AUTH, text)
-    advice = f"; {_FULL_ADVICE}" if _FULL in text else ""
+    advice = next((f"; {helps}" for words, helps in _ADVICE.items() if words in text), "")
     return Refused(text + advice, error.details() or "")
 
 

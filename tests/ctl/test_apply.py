@@ -84,6 +84,23 @@ def test_a_file_that_is_no_text_is_named(felixctl: Felixctl, store: Etcd, tmp_pa
     assert f"{tmp_path}/binary.yaml: is no UTF-8 text: invalid start byte at byte 0" in answer.err
 
 
+def test_nothing_at_all_is_an_error(felixctl: Felixctl, store: Etcd, tmp_path: Path) -> None:
+    for argument, said in (("-", "stdin"), (str(tmp_path), str(tmp_path))):
+        answer = felixctl("apply", "-f", argument, stdin="# a chart with everything turned off\n---\n")
+        assert (answer.code, answer.err) == (1, f"error: {said}: there is no document in it\n")
+
+
+@pytest.mark.parametrize("size", [130_000, 200_000])
+def test_an_object_that_etcd_does_not_take_is_refused_with_what_helps(
+    felixctl: Felixctl, store: Etcd, size: int
+) -> None:
+    nets = [f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32" for i in range(size)]
+    large = {"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkSet", "metadata": {"name": "large"}}
+    answer = felixctl("apply", "-f", "-", stdin=json.dumps({**large, "spec": {"nets": nets}}))
+    assert answer.code == 1
+    assert "it takes values of 1.5 MB at the most (--max-request-bytes): make several objects of this one" in answer.err
+
+
 def test_a_kind_that_we_do_not_hold_is_listed_and_skipped(felixctl: Felixctl, store: Etcd) -> None:
     text = f"{POLICY}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: nginx}}\n"
 
