@@ -82,6 +82,8 @@ def _explain_refusal(error: OSError) -> list[str]:
     """What the kernel refused: a file, or what is root's alone; nothing where that cannot be told."""
     if error.filename:
         return [f"{os.fsdecode(error.filename)}: {error.strerror}"]
+    if error.errno == errno.ENOSPC:
+        return [f"{error.strerror}: the run directory, or the state's, is on a disk that is full"]
     if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid():
         return [f"{error.strerror}: this role has to run as root"]
     return []

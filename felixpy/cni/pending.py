@@ -53,11 +53,15 @@ class PendingDeletes:
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._directory / f".{name}"
-        with temporary.open("wb") as file:
-            file.write(wire.render_request(request))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._directory / name)
+        try:
+            with temporary.open("wb") as file:
+                file.write(wire.render_request(request))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self._directory / name)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def remove(self, name: str) -> None:
         """Forgets it; nothing when it is gone already."""

@@ -220,7 +220,11 @@ class Verbs:
             failure = as_cni_error(error)
             if failure.code is not Code.TRY_AGAIN:
                 raise
-            self._keep(attachment, request)
+            try:
+                self._keep(attachment, request)
+            except OSError as refused:
+                words = f"{failure.message}, and the DEL cannot be kept for later"
+                raise CniError(Code.TRY_AGAIN, words, str(refused)) from None
             log.warning("DEL %s is finished later: %s", attachment.endpoint, failure)
         return b""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -116,6 +117,26 @@ def test_del_without_datastore_ends_the_traffic_and_is_finished_later(node: Node
     node.backend.reachable = True
     eventually(lambda: node.backend.held == {} and node.backend.endpoints == {})
     eventually(lambda: list((node.run_dir / "cni-pending").iterdir()) == [])
+
+
+def test_del_that_cannot_be_kept_is_to_be_tried_again(node: Node, pod: Namespace) -> None:
+    node.add(pod)
+    node.backend.reachable = False
+    kept = node.run_dir / "cni-pending"
+    kept.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", kept], check=True)
+    try:
+        (kept / ".full").write_bytes(bytes(4096))
+        shown = node.call("DEL", pod)
+        assert shown.code == Code.TRY_AGAIN
+        assert shown.json["msg"].endswith("and the DEL cannot be kept for later")
+        assert "No space left on device" in shown.json["details"]
+        assert [one.name for one in kept.iterdir()] == [".full"]
+    finally:
+        subprocess.run(["umount", kept], check=True)
+    node.backend.reachable = True
+    assert node.call("DEL", pod).exit_status == 0
+    assert node.backend.held == {}
 
 
 def test_del_while_the_datastore_is_not_obeyed_writes_nothing_to_it(node: Node, pod: Namespace) -> None:
