@@ -47,6 +47,11 @@ def test_a_good_host_has_nothing_to_say() -> None:
         ({"sysctls": {"net/ipv6/conf/all/forwarding": "0"}}, Level.WARNING, "beyond the node over IPv6"),
         ({"sysctls": {"net/ipv4/conf/eth0/rp_filter": "1"}}, Level.WARNING, "rp_filter is strict (1) on eth0"),
         ({"sysctls": {"net/ipv4/conf/all/rp_filter": "1"}}, Level.WARNING, "strict (1) on eth0, vxlan.calico"),
+        (
+            {"advertised": frozenset({"eth0"}), "sysctls": GOOD.sysctls | {"net/ipv6/conf/eth0/accept_ra": "1"}},
+            Level.WARNING,
+            "by eth0 is from router advertisements, and accept_ra is 1; this host forwards",
+        ),
         ({"lacking": {"nftables": "EPERM", "iptables-nft": "x"}}, Level.ERROR, "no nftables: EPERM; no iptables-nft"),
         ({"lacking": {"nftables": "EPERM", "iptables-nft": ""}}, Level.NOTE, "iptables is used instead"),
         ({"saved": {"iptables-legacy-save": ":fpx-INPUT"}}, Level.WARNING, "in nftables and in iptables-legacy-save"),
@@ -138,6 +143,10 @@ def test_a_real_host_is_looked_at(host: tuple[Namespace, Path]) -> None:
     _, quiet = doctor(namespace, directory)
     assert [line for line in quiet.splitlines() if not line.startswith(("warning: BGP", "note:", "Nothing"))] == []
     namespace.sysctl(ipv4__ip_forward=0)
+    namespace.ip("link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    namespace.ip("link", "set", "up0", "up")
+    namespace.sysctl(ipv6__conf__up0__accept_ra=1)
+    namespace.ip("-6", "route", "add", "default", "via", "fe80::9", "dev", "up0", "proto", "ra")
     namespace.run("nft", "add", "table", "ip", "kube-proxy")
     (directory / "net.d" / "10-felixpy.conflist").write_text(json.dumps({"plugins": [{"type": "felixpy-cni"}]}))
     (directory / "net.d" / "05-other.conflist").write_text(json.dumps({"plugins": [{"type": "bridge"}]}))
@@ -150,6 +159,7 @@ def test_a_real_host_is_looked_at(host: tuple[Namespace, Path]) -> None:
         listener.wait()
     assert code == 1
     assert "warning: forwarding: net.ipv4.ip_forward is 0" in said
+    assert "warning: routing: the IPv6 default route by up0 is from router advertisements, and accept_ra is 1" in said
     assert "warning: kube-proxy: kube-proxy's rules are there too (nftables)" in said
     assert "error: CNI: 05-other.conflist (bridge) comes before 10-felixpy.conflist" in said
     assert "error: CNI: 10-felixpy.conflist is there and the program felixpy-cni is not" in said

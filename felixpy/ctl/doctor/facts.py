@@ -35,6 +35,7 @@ _SAVES = ("iptables-nft-save", "ip6tables-nft-save")
 _LEGACY_SAVES = {"ip_tables_names": "iptables-legacy-save", "ip6_tables_names": "ip6tables-legacy-save"}
 """By the file that is empty or missing where nobody ever used them: they would make tables by looking."""
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_ADVERTISED = re.compile(r"^default .*\bdev (\S+) proto ra\b", re.MULTILINE)
 _METRIC = re.compile(r"^(etcd_mvcc_db_total_size_in_bytes|etcd_server_quota_backend_bytes)\s+(\S+)", re.MULTILINE)
 
 
@@ -52,6 +53,7 @@ def read_host(conf_dir: Path = CONF_DIR, bin_dir: Path = BIN_DIR, *, layer2: boo
         lacking=_try_netfilter() if os.geteuid() == 0 else {},
         plugin_there=(bin_dir / PLUGIN).exists(),
         uplink_mtu=devices.get(_uplink(), 0),
+        advertised=frozenset(_ADVERTISED.findall(_run("ip", "-6", "route", "show", "default"))),
         layer2=layer2,
     )
 
@@ -91,6 +93,7 @@ def _read_sysctls(devices: dict[str, int]) -> Iterator[tuple[str, str]]:
     paths = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
     paths += [f"net/ipv4/conf/all/{word}" for word in ("rp_filter", "arp_ignore", "arp_announce")]
     paths += [f"net/ipv4/conf/{name}/rp_filter" for name in devices]
+    paths += [f"net/ipv6/conf/{name}/accept_ra" for name in devices]
     paths += [f"net/netfilter/nf_conntrack_{word}" for word in ("max", "count")]
     for path in paths:
         try:

@@ -32,7 +32,10 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What a host is like. `lacking` says of each netfilter back end why it does not work, "" where it does."""
+    """What a host is like. `lacking` says of each netfilter back end why it does not work, "" where it does.
+
+    `advertised` are the devices by which routers that advertise themselves are its way out.
+    """
 
     sysctls: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class HostFacts:
     lacking: Mapping[str, str] = field(default_factory=dict)
     plugin_there: bool = True
     uplink_mtu: int = 0
+    advertised: frozenset[str] = frozenset()
     layer2: bool = False
     bgp: bool = True
 
@@ -51,6 +55,7 @@ class HostFacts:
 def judge_host(facts: HostFacts) -> Iterator[Finding]:
     """Everything that is wrong, or may become so."""
     yield from _forwarding(facts)
+    yield from _advertisements(facts)
     yield from _netfilter(facts)
     yield from _kube_proxy(facts)
     yield from _connections(facts)
@@ -68,6 +73,17 @@ def _forwarding(facts: HostFacts) -> Iterator[Finding]:
     if strict:
         words = f"rp_filter is strict (1) on {', '.join(sorted(strict))}"
         advice = "answers that come in by another way than they went are dropped; loose is 2"
+        yield Finding(Level.WARNING, "routing", words, advice)
+
+
+def _advertisements(facts: HostFacts) -> Iterator[Finding]:
+    """A host that forwards takes no more advertisements where accept_ra is 1 (ip-sysctl.rst)."""
+    deaf = [name for name in facts.advertised if facts.sysctls.get(f"net/ipv6/conf/{name}/accept_ra") == "1"]
+    if deaf:
+        words = f"the IPv6 default route by {', '.join(sorted(deaf))} is from router advertisements, and accept_ra is 1"
+        forwards = facts.sysctls.get("net/ipv6/conf/all/forwarding") == "1"
+        when = "this host forwards" if forwards else "a host with an IPv6 pool forwards"
+        advice = f"{when}, so that the kernel takes no more of them and the route expires: set accept_ra to 2"
         yield Finding(Level.WARNING, "routing", words, advice)
 
 
