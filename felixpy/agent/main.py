@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from felixpy.agent.settings import ConfigError, Settings, parse_settings
+from felixpy.agent.settings import ConfigError, Settings, parse_settings, unknown_variables
 from felixpy.drivers.backend import BackendUnavailable
 
 EXIT_FAILED = 1
@@ -35,6 +35,8 @@ def _run(program: str) -> None:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr
     )
+    for words in unknown_variables(os.environ):
+        logging.warning("%s", words)
     raise SystemExit(asyncio.run(_serve(settings)))
 
 

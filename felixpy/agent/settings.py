@@ -7,9 +7,11 @@ nothing else. The file is TOML with the long flags' names as keys (`etcd = "http
 from __future__ import annotations
 
 import argparse
+import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,6 +26,8 @@ DEFAULT_RUN_DIR = Path("/run/felixpy")
 DEFAULT_STATE_DIR = Path("/var/lib/felixpy")
 DEFAULT_SECRETS_DIR = Path("/etc/felixpy/secrets")
 LOCAL_ETCD = "local"
+_PREFIX = "FELIXPY_"
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)|_PORT($|_\d)")
 
 
 class ConfigError(Exception):
@@ -113,7 +117,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
 
     def value(flag: str, default: str = "") -> str:
         name = flag.replace("-", "_")
-        return given[name] or environment.get(f"FELIXPY_{name.upper()}") or from_file.get(flag) or default
+        return given[name] or environment.get(f"{_PREFIX}{name.upper()}") or from_file.get(flag) or default
 
     node = value("node")
     if not node:
@@ -143,6 +147,16 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         layer2_drain_s=_seconds("layer2-drain", value("layer2-drain", "60")),
         bgp_drain_s=_seconds("bgp-drain", value("bgp-drain", "10")),
     )
+
+
+def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """What in the environment looks like a setting and is none, in words; Kubernetes names Services there, too."""
+    known = [flag.replace("-", "_").upper() for flag in (*_FLAGS, "config")]
+    for name in sorted(environment):
+        said = name.removeprefix(_PREFIX)
+        if said != name and said not in known and not _OF_A_SERVICE.search(name):
+            near = get_close_matches(said, known, 1)
+            yield f"{name} is no setting" + (f"; did you mean {_PREFIX}{near[0]}?" if near else "")
 
 
 def _run_dir(text: str) -> Path:

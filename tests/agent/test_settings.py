@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from felixpy.agent.settings import ConfigError, Role, parse_settings
+from felixpy.agent.settings import ConfigError, Role, parse_settings, unknown_variables
 from felixpy.calc.node_address import Method
 from tests.agent.node import PROGRAM
 
@@ -75,6 +75,16 @@ def test_a_wrong_file_is_named(text: str, named: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=named):
         parse_settings([*BASE, "--config", str(file)], {}, "felixpy")
+
+
+def test_a_slip_in_the_environment_is_named() -> None:
+    settings = {"FELIXPY_ETCD": "http://10.0.0.1:2379", "FELIXPY_CONFIG": "x", "FELIXPY_NODE_PORT_ADDRESSES": "::/0"}
+    of_a_service = {"FELIXPY_SERVICE_HOST": "10.96.0.9", "FELIXPY_PORT": "tcp://", "FELIXPY_PORT_9091_TCP": "tcp://"}
+    assert list(unknown_variables({**settings, **of_a_service, "PATH": "/bin"})) == []
+    assert list(unknown_variables({**settings, "FELIXPY_ETCD_CA": "/ca.pem", "FELIXPY_ZZZ": ""})) == [
+        "FELIXPY_ETCD_CA is no setting; did you mean FELIXPY_ETCD_CA_FILE?",
+        "FELIXPY_ZZZ is no setting",
+    ]
 
 
 def test_the_program_says_it_and_ends_with_2() -> None:
