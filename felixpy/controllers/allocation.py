@@ -16,7 +16,7 @@ from felixpy.addresses import Address, format_address
 from felixpy.controllers.batch import MOST_OPERATIONS, Batch, IpamChange, Step, changes_of, join_steps, size_of
 from felixpy.controllers.calico_holdings import make_attributes, make_handle
 from felixpy.controllers.events import EventReason, make_event
-from felixpy.controllers.grants import derive_grant_writes, is_grant
+from felixpy.controllers.grants import derive_grants, is_grant, render_grant
 from felixpy.controllers.knowledge import SERVICES, WATCHED, Knowledge
 from felixpy.controllers.pool_status import PoolCount
 from felixpy.controllers.resting import RESTING, make_rest
@@ -105,8 +105,9 @@ class Allocation:
 
     def _assume(self, step: Step) -> None:
         """Takes a step for made; `refuse` takes that back."""
-        undo = [self._known.assume(key, value) for key, value in changes_of(step)]
-        self._undo += [one for one in undo if one is not None]
+        self._undo += [self._known.assume_grant(address, grant) for address, grant in step.grants]
+        others = [(key, value) for key, value in changes_of(step) if not is_grant(key)]
+        self._undo += [one for key, value in others if (one := self._known.assume(key, value)) is not None]
         if step.service is not None:
             self._known.turns.withdraw((step.service,))
 
@@ -214,13 +215,14 @@ class Allocation:
         now: str,
         event: tuple[EventReason, str] | None = None,
     ) -> Step | None:
-        writes = list(derive_grant_writes(name, self._known.held.get(name, ()), wanted, self._known.grants))
+        grants = tuple(derive_grants(name, self._known.held.get(name, ()), wanted, self._known.grants))
+        writes = [render_grant(address, grant) for address, grant in grants]
+        rests = [make_rest(one.key, str(name)) for one in writes if one.value is None]
         if self._known.statuses.get(name) != status:
             writes.append(Write(SERVICES.status_key(name).encode(), status))
         ipam = self._ipam_change(name, wanted, now)
         if not writes and ipam is None:
             return None
-        rests = [make_rest(one.key, str(name)) for one in writes if one.value is None and is_grant(one.key)]
         texts = tuple(map(format_address, wanted))
         relied_on = (
             CLUSTER_INFORMATION_KEY,
@@ -233,4 +235,4 @@ class Allocation:
         woken = (f"{RESTING}{address}".encode() for address in texts)
         writes += [Write(key, None) for key in woken if key in self._known.revisions]
         passing = (*rests, *((make_event(name, *event, now),) if event is not None else ()))
-        return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing, ipam)
+        return Step(name, expect, tuple(writes), f"{name} has {addresses}", passing, ipam, grants)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from felixpy.addresses import Address
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.kinds import Name
+from felixpy.resources.service_types import Grant
 
 MOST_OPERATIONS = 128
 """Of each kind in a transaction (etcd's --max-txn-ops)."""
@@ -40,7 +41,10 @@ class IpamChange:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one Service (or a pool: `service` None) needs written; `why` tells a person what it does."""
+    """What one Service (or a pool: `service` None) needs written; `why` tells a person what it does.
+
+    `grants` are those among the writes, as values.
+    """
 
     service: Name | None
     expect: tuple[Expect, ...]
@@ -48,6 +52,7 @@ class Step:
     why: str
     passing: tuple[Passing, ...] = ()
     ipam: IpamChange | None = None
+    grants: tuple[tuple[Address, Grant | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,22 +19,26 @@ def is_grant(key: bytes) -> bool:
     return key.startswith(GRANTED_ADDRESSES.encode())
 
 
-def derive_grant_writes(
+def derive_grants(
     name: Name, held: Collection[Address], wanted: Mapping[Address, str], grants: Mapping[Address, Grant]
-) -> Iterator[Write]:
-    """The writes after which `name`, which holds `held`, holds `wanted` (with their pools), and others what they do."""
+) -> Iterator[tuple[Address, Grant | None]]:
+    """The grants by which `name`, which holds `held`, holds `wanted` (with their pools), and others what they do."""
     for address in sorted(set(held) - wanted.keys()):
         others = tuple(one for one in grants[address].services if one != name)
-        yield _render(address, others, grants[address].pool)
+        yield address, Grant(address, others, grants[address].pool) if others else None
     for address, pool in wanted.items():
         grant = grants.get(address)
         if grant is None:
-            yield _render(address, (name,), pool)
+            yield address, Grant(address, (name,), pool)
         elif name not in grant.services or grant.pool != pool:
-            yield _render(address, tuple(sorted({*grant.services, name})), pool)
+            yield address, Grant(address, tuple(sorted({*grant.services, name})), pool)
 
 
-def _render(address: Address, services: tuple[Name, ...], pool: str) -> Write:
+def render_grant(address: Address, grant: Grant | None) -> Write:
+    """What is written of an address, that it is held or that it no longer is."""
     text = format_address(address)
-    body = {"address": text, "services": [str(name) for name in services], "pool": pool}
-    return Write(grant_key(text).encode(), msgspec.json.encode(body) if services else None)
+    key = grant_key(text).encode()
+    if grant is None:
+        return Write(key, None)
+    body = {"address": text, "services": [str(name) for name in grant.services], "pool": grant.pool}
+    return Write(key, msgspec.json.encode(body))

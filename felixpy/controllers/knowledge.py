@@ -295,6 +295,12 @@ class Knowledge:
         self._apply(key, value, _NOT_YET)
         return undo
 
+    def assume_grant(self, address: Address, grant: Grant | None) -> Callable[[], None]:
+        """As `assume`, of who holds an address."""
+        before = self.grants.get(address)
+        self._set_grant(address, grant)
+        return lambda: self._set_grant(address, before)
+
     def _inverse(self, key: bytes) -> Callable[[], None]:
         """What makes what is known of a key as it is now; of a resting address the time is kept as well."""
         text = key.decode()
@@ -302,10 +308,6 @@ class Knowledge:
             address = ipam_addresses.Address(parse_address(text.removeprefix(RESTING)))
             rested = self.ledger.rest_of(address)
             return lambda: self.ledger.rest(address, *rested) if rested is not None else self.ledger.wake(address)
-        if text.startswith(GRANTED_ADDRESSES):
-            granted = parse_address(text.removeprefix(GRANTED_ADDRESSES))
-            grant = self.grants.get(granted)
-            return lambda: self._set_grant(granted, grant)
         name = SERVICES.parse_status_name(text)
         assert name is not None
         status = self.statuses.get(name)
