@@ -205,6 +205,10 @@ class NetfilterDriver:
         """Whether the kernel tells of changes that others make."""
         return isinstance(self._driver, NftDriver)
 
+    def is_touched(self) -> bool:
+        """Whether somebody else may have changed our chains, where the kernel tells of no change."""
+        return isinstance(self._driver, IptablesDriver) and self._driver.is_touched()
+
     @property
     def port_ids(self) -> frozenset[int]:
         """By which the kernel names us as the cause of an event."""

@@ -77,6 +77,10 @@ class KernelDriver:
         """Whether the kernel tells of changes that others make to chains and sets."""
         return self._netfilter.has_events
 
+    def is_touched(self) -> bool:
+        """Whether somebody else may have changed chains, where the kernel tells of no change."""
+        return self._netfilter.is_touched()
+
     @property
     def takes_reports(self) -> bool:
         """Whether the kernel can tell of packets."""

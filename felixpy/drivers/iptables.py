@@ -43,6 +43,7 @@ from felixpy.dataplane.objects import (
 from felixpy.dataplane.sets import VERSIONS, Version
 from felixpy.drivers.netlink.ipset import IpsetClient, KernelSet
 from felixpy.drivers.netlink.socket import in_namespace
+from felixpy.drivers.touched import GenerationMarks, Marks, TableMarks
 
 ROUNDS = 16
 """Compilations per apply: each but the last leaves out what failed."""
@@ -91,6 +92,8 @@ class IptablesDriver:
         self._compiled = Compiled({}, {}, {})
         self._tables: dict[Place, TableSeen] | None = None
         self._found: dict[str, frozenset[bytes]] = {}
+        self._marks: Marks = GenerationMarks() if programs.variant is Variant.NFT else TableMarks(self._versions)
+        self._mark: tuple[bytes, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +104,7 @@ class IptablesDriver:
     def close(self) -> None:
         """Gives descriptors back; tables and sets stay."""
         self._ipset.close()
+        self._marks.close()
         os.close(self._namespace)
 
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
@@ -111,6 +115,7 @@ class IptablesDriver:
         Raises  OSError.
         """
         asked = tuple(wanted)
+        self._mark = self._read_mark()
         self._tables = self._read_tables()
         objects: dict[Key, Object] = {}
         members: dict[str, Members] = {}
@@ -125,6 +130,7 @@ class IptablesDriver:
         """
         if self._tables is None:
             self._tables = self._read_tables()
+        touched = self.is_touched()
         outcomes: dict[int, Outcome] = {}
         for position, op in enumerate(ops):
             if isinstance(op, Put | PutMembers):
@@ -134,7 +140,19 @@ class IptablesDriver:
         for position, op in enumerate(ops):
             if position not in outcomes:
                 outcomes[position] = self._after_chains(op, put)
+        self._mark = None if touched else self._read_mark()
         return tuple(outcomes[position] for position in range(len(ops)))
+
+    def is_touched(self) -> bool:
+        """Whether somebody else may have changed chains since they were read, as far as a glance tells."""
+        return self._mark is None or self._mark != self._read_mark()
+
+    def _read_mark(self) -> tuple[bytes, ...] | None:
+        """None where the kernel does not say, so that only reading tells."""
+        try:
+            return self._marks.read(place for place, wanted in self._compiled.tables.items() if wanted.chains)
+        except OSError:
+            return None
 
     def read_counts(self, chains: Iterable[str]) -> Mapping[str, Counts]:
         """What passed these chains; may be called in a thread. Raises  OSError."""

@@ -114,14 +114,18 @@ def test_a_killed_agent_loses_no_packet(backend: str, scene: Scene) -> None:
     assert (report.sent > 300, report.lost) == (True, 0)
 
 
-@pytest.mark.parametrize("backend", ["iptables-legacy"], indirect=True)
+@pytest.mark.parametrize("backend", ["iptables-legacy", "iptables-nft"], indirect=True)
 def test_what_others_did_is_found_by_looking(backend: str, scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.policy("closed", "name == 'b'", ingress=[])
     eventually(lambda: not a.reaches(b))
-    node.namespace.run("iptables-legacy", "-I", "FORWARD", "1", "-j", "ACCEPT")
-    assert a.reaches(b)
-    eventually(lambda: not a.reaches(b), within_s=3 * LOOK_AGAIN_S, what="our rule comes first again")
+    node.namespace.run(backend, "-I", "FORWARD", "1", "-j", "ACCEPT")
+    eventually(
+        lambda: node.namespace.run(backend, "-S", "FORWARD").splitlines()[1] != "-A FORWARD -j ACCEPT",
+        within_s=3 * LOOK_AGAIN_S,
+        what="our rule comes first again",
+    )
+    assert not a.reaches(b)
 
 
 def save_rules(node: Node) -> list[str]:

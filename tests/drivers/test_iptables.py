@@ -310,3 +310,22 @@ def test_many_chains_go_in_parts(namespace: Namespace, programs: Programs, monke
         assert driver.read().objects == {it.key: seen_as(it) for it in chains}
         assert not any(apply(driver, *(Drop(it.key, it) for it in chains)))
     assert not any(line.startswith((":fpx", "-A")) for line in saved(namespace, programs))
+
+
+def test_a_glance_tells_that_others_changed_chains(
+    namespace: Namespace, driver: IptablesDriver, programs: Programs
+) -> None:
+    chain = Chain("a", (Rule(Accept(), (ProtocolIs(6),)),))
+    base = Chain("forward", (Rule(Jump("a")),), FORWARD)
+    assert not any(apply(driver, *put(chain, base)))
+    driver.read()
+    assert not driver.is_touched()
+    assert not any(apply(driver, *put(replace(chain, rules=()))))
+    assert not driver.is_touched(), "what we do ourselves is no touch"
+    for words in (("-I", "FORWARD", "-j", "ACCEPT"), ("-D", "FORWARD", "1"), ("-F", "FORWARD")):
+        run(namespace, programs, *words)
+        assert driver.is_touched()
+        assert not any(apply(driver, *put(chain))), "a change of ours hides no touch"
+        assert driver.is_touched()
+        driver.read()
+        assert not driver.is_touched()
