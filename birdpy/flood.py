@@ -20,6 +20,8 @@ TABLE_PATHS = 50
 """So many are one already while a neighbour tells its table: more will come."""
 FLOOD_POLL_S, FLOOD_MOST_S = 0.03, 3.0
 """Between two looks whether it is over, and how long it may keep us from listening."""
+END_POLL_S = 0.5
+"""As FLOOD_POLL_S, where the end of a table is told."""
 _POLL_SHARE = 8
 """So many times as long as a look took is no other taken."""
 
@@ -43,22 +45,22 @@ class FloodGauge:
 async def until_quiet(driver: GobgpDriver, table_ended: asyncio.Event) -> None:
     """Waits until no neighbour tells anything new, for a while that no flood can draw out.
 
-    Where a table was being told its end is the flood's; `table_ended` is set whenever there may be one.
+    Where a table was being told its end is the flood's. `table_ended` is set once the driver knows of such an end.
     Raises  GobgpUnavailable, GobgpError.
     """
     until, before, calm, pause_s = time.monotonic() + FLOOD_MOST_S, -1, 0, FLOOD_POLL_S
     table = _tells_table(driver.sessions)
     while calm < 2 and time.monotonic() < until:
-        await _wait(table_ended, pause_s)
+        if not await _is_set(table_ended, END_POLL_S if table and driver.tells_ends else pause_s):
+            begin = time.monotonic()
+            await driver.read_sessions()
+            pause_s = max(FLOOD_POLL_S, _POLL_SHARE * (time.monotonic() - begin))
         table_ended.clear()
-        begin = time.monotonic()
-        sessions = await driver.read_sessions()
-        pause_s = max(FLOOD_POLL_S, _POLL_SHARE * (time.monotonic() - begin))
-        if _tells_table(sessions):
+        if _tells_table(driver.sessions):
             table = True
         elif table:
             return
-        now = sum(session.got.updates for session in sessions.values())
+        now = sum(session.got.updates for session in driver.sessions.values())
         calm, before = calm + 1 if now == before else 0, now
 
 
@@ -67,6 +69,7 @@ def _tells_table(sessions: Mapping[bytes, Session]) -> bool:
     return any(one.established and one.graceful and not one.end_of_rib for one in sessions.values())
 
 
-async def _wait(event: asyncio.Event, most_s: float) -> None:
-    await asyncio.wait({waiting := asyncio.ensure_future(event.wait())}, timeout=most_s)
+async def _is_set(event: asyncio.Event, within_s: float) -> bool:
+    await asyncio.wait({waiting := asyncio.ensure_future(event.wait())}, timeout=within_s)
     waiting.cancel()
+    return event.is_set()

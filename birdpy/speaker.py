@@ -38,7 +38,8 @@ _log = logging.getLogger(__name__)
 RECONNECT_S = 0.1
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
-SETTLE_POLL_S = 0.5
+SETTLE_POLL_S, SETTLE_ASK_S = 0.5, 5.0
+"""Between two looks whether all have spoken, and two questions to a gobgpd that tells when one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +275,10 @@ class BgpRole:
             self._renew.clear()
             if await self._watch_until_flood(driver):
                 await until_quiet(driver, self._table_ended)
-            self._sessions_changed = True
-            self._work.set()
 
     async def _note_ends(self, driver: GobgpDriver) -> None:
         async for _ in watch_ends(driver.client):
+            await driver.read_sessions()
             self._table_ended.set()
 
     async def _watch_until_flood(self, driver: GobgpDriver) -> bool:
@@ -319,10 +319,13 @@ class BgpRole:
         wanted = self._intent.neighbors if self._intent else {}
         late = bool(unsettled_neighbors(wanted, driver.sessions, time.time(), since, restarting))
         await self._snapshot_told.wait()
+        due = 0.0
         while True:
-            sessions = await driver.read_sessions()
+            if time.monotonic() >= due:
+                await driver.read_sessions()
+                due = time.monotonic() + (SETTLE_ASK_S if driver.tells_ends else 0)
             wanted = self._intent.neighbors if self._intent else {}
-            if not unsettled_neighbors(wanted, sessions, time.time(), since, restarting):
+            if not unsettled_neighbors(wanted, driver.sessions, time.time(), since, restarting):
                 break
             await asyncio.sleep(SETTLE_POLL_S)
         self._complaint = ""

@@ -69,6 +69,11 @@ class GobgpDriver:
         self.sessions: Mapping[bytes, Session] = {}
         self._groups: Mapping[str, list[bytes]] = {}
 
+    @property
+    def tells_ends(self) -> bool:
+        """Whether this version tells when a neighbour has come to the end of its table."""
+        return self.client.wire.generation > 3
+
     async def read(self) -> Actual:
         """Reads speaker, neighbours, sessions and policies; what we announced is remembered, not read.
 
