@@ -95,9 +95,13 @@ def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, re
         cluster.n2.agent = cluster.n2.make_agent("--node-address", "cidr=192.0.2.0/24")  # so that it makes no Node
         cluster.n2.agent.start()
     eventually(lambda: not learned(cluster), within_s=15, what="n2 is silent")
-    said = cluster.felixctl("status")
-    assert said.code == 1
-    assert "n2: BGP: this node: there is no Node resource of this node's name" in said.out + said.err
+
+    def says_why() -> bool:
+        said = cluster.felixctl("status")
+        assert "n2: BGP: this node: there is no Node resource of this node's name" in said.out + said.err
+        return said.code == 1
+
+    eventually(says_why, within_s=10)
     cluster.n2.put("nodes", resource("Node", "n2", {"bgp": {"ipv4Address": f"{ADDRESSES['n2']}/24"}}))
     eventually(lambda: learned(cluster), within_s=30, what="n2 is back")
 
