@@ -12,9 +12,9 @@ from tests.support.wait import eventually_async
 
 
 async def test_a_lease_outlives_its_time_to_live(etcd_store: EtcdStore) -> None:
-    lease = await etcd_store.lease(1)
+    lease = await etcd_store.lease(3)
     await etcd_store.put(b"/t/a", b"1", lease.id)
-    await asyncio.sleep(4)
+    await asyncio.sleep(8)
     assert await etcd_store.get(b"/t/a") is not None
 
 

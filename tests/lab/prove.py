@@ -115,7 +115,7 @@ def write_denial(world: World) -> Iterator[None]:
         world.etcdctl("del", _DENY_KEY)
 
 
-def _until(probe: Callable[[], bool], wanted: bool, within_s: float = 5.0) -> float:
+def _until(probe: Callable[[], bool], wanted: bool, within_s: float = 20.0) -> float:
     """When the attempt began that first was as wanted, in seconds of the monotonic clock.
 
     Raises  AssertionError when none was in time.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -132,7 +133,7 @@ class Etcd(EtcdGateway):
 
     def __init__(self, namespace: Namespace | None = None, listen: str = "127.0.0.1") -> None:
         super().__init__(listen, 2379 if namespace else free_port(), namespace)
-        self.directory = Path(tempfile.mkdtemp(prefix="etcd-", dir=MEMORY if MEMORY.is_dir() else None))
+        self.directory = Path(tempfile.mkdtemp(prefix="etcd-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self.daemon = Daemon(
             etcd_argv(self.directory / "data", listen, self.port, 2380 if namespace else free_port()),
             self.directory / "log",
