@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from tests.agent.node import Node, resource
+from tests.agent.node import Node, Said, resource
 from tests.support.etcd import Etcd
 from tests.support.netns import link_namespaces
 from tests.support.wait import eventually
 
-FELIXCTL = Path(sys.executable).parent / "felixctl"
 ADDRESSES = {"n1": "10.98.0.1", "n2": "10.98.0.2"}
-
-
-@dataclass(frozen=True)
-class Said:
-    """What felixctl said."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        """The output as JSON."""
-        return json.loads(self.out)
 
 
 @dataclass(frozen=True)
@@ -44,16 +24,7 @@ class Cluster:
 
     def felixctl(self, *arguments: str, node: Node | None = None) -> Said:
         """Runs felixctl on a node, n1 unless said."""
-        at = node or self.n1
-        clean = {key: value for key, value in os.environ.items() if "ETCD" not in key}
-        done = subprocess.run(
-            at.namespace.enter_argv([FELIXCTL, *arguments]),
-            capture_output=True,
-            text=True,
-            timeout=50,
-            env={**clean, "FELIXPY_ETCD": f"http://{ADDRESSES['n1']}:2379", "FELIXPY_RUN_DIR": str(at.run_dir)},
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+        return (node or self.n1).felixctl(*arguments)
 
     def start(self) -> None:
         """Starts both agents; they have read the datastore when it returns."""

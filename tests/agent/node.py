@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.support.etcd import Etcd
+from tests.support.forked import run_forked
 from tests.support.netns import Namespace, link_namespaces, unique_name
 from tests.support.packets import NameServer, ask_udp, tcp_ok
 from tests.support.process import Daemon
@@ -33,6 +37,19 @@ def resource(kind: str, name: str, spec: Json, labels: Mapping[str, str] | None 
     if labels:
         meta["labels"] = dict(labels)
     return {"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": meta, "spec": spec}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What felixctl said."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The output as JSON."""
+        return json.loads(self.out)
 
 
 class Pod:
@@ -145,6 +162,14 @@ class Node:
         """Writes a GlobalNetworkPolicy of the default tier."""
         body = {"tier": "default", "order": 100, "selector": selector, "types": ["Ingress"], **spec}
         self.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"default.{name}", body))
+
+    def felixctl(self, *arguments: str) -> Said:
+        """Runs felixctl on the node."""
+        environment = {key: value for key, value in os.environ.items() if "ETCD" not in key}
+        environment |= {"FELIXPY_ETCD": f"http://{self.etcd_address}:2379", "FELIXPY_RUN_DIR": str(self.run_dir)}
+        argv = ["felixctl", *arguments]
+        done = run_forked("felixpy.ctl.main:main", argv, environment, namespace=self.namespace)
+        return Said(done.code, done.out, done.err)
 
     def pod(self, name: str, *addresses: str) -> Pod:
         """A wired pod, without an endpoint in etcd."""

@@ -5,7 +5,6 @@ The whole agent with gobgpd 4 and 3, fed through etcd; what is noticed is seen i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, resource
 from tests.birdpy.conftest import GOBGPD
 from tests.support.frr import Frr, running_frr
@@ -74,9 +72,7 @@ class Rack:
         eventually(lambda: self.bgp()["sessions"] == [])
 
     def bgp(self) -> Any:
-        env = {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
-        shown = self.node.namespace.run(FELIXCTL, "bgp", "-o", "json", timeout_s=50, check=False, env=env)
-        return json.loads(shown)["nodes"][0]["bgp"]
+        return self.node.felixctl("bgp", "-o", "json").json()["nodes"][0]["bgp"]
 
     def session(self) -> Any:
         (one,) = self.bgp()["sessions"]

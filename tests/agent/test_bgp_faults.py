@@ -6,7 +6,6 @@ The whole agent with gobgpd 4 and 3, fed through etcd; the neighbour is a gobgpd
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import socket
 from collections import Counter
@@ -27,7 +26,6 @@ from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED
 from felixpy.drivers.netlink.codec import split_messages
 from felixpy.drivers.netlink.routes import RTM_DELROUTE, RTM_NEWROUTE
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket, in_namespace
-from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, resource
 from tests.birdpy.conftest import GOBGPD, Router, announcing, make_so, own_prefixes
 from tests.support.netns import Namespace, link_namespaces
@@ -70,9 +68,7 @@ class Rack:
     generation: int
 
     def bgp(self) -> Any:
-        env = {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
-        shown = self.node.namespace.run(FELIXCTL, "bgp", "-o", "json", timeout_s=50, check=False, env=env)
-        return json.loads(shown)["nodes"][0]["bgp"]
+        return self.node.felixctl("bgp", "-o", "json").json()["nodes"][0]["bgp"]
 
     def session(self, address: str = "10.97.0.2") -> Any:
         return next(one for one in self.bgp()["sessions"] if one["address"] == address)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, resource
 from tests.birdpy.conftest import GOBGPD
 from tests.support.netns import Namespace, link_namespaces
@@ -86,10 +83,7 @@ class Rack:
         return self.node.namespace.ip(family, "route", "show", "proto", "177", prefix)
 
     def felixctl(self, *arguments: str) -> str:
-        env = {key: value for key, value in os.environ.items() if "ETCD" not in key}
-        env |= {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
-        argv = self.node.namespace.enter_argv([FELIXCTL, *arguments])
-        return subprocess.run(argv, capture_output=True, text=True, timeout=50, env=env).stdout
+        return self.node.felixctl(*arguments).out
 
     def bgp(self) -> Any:
         (status,) = json.loads(self.felixctl("bgp", "-o", "json"))["nodes"]

@@ -5,7 +5,6 @@ The whole agent with gobgpd 4, fed through etcd; both families over one session,
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from birdpy.process import listener_pid
-from tests.agent.cluster import FELIXCTL
 from tests.agent.node import Node, resource
 from tests.birdpy.conftest import GOBGPD
 from tests.support.frr import Frr, running_frr
@@ -65,9 +63,7 @@ class Rack:
         self.node.etcd.put(f"{PEERS}/{name}", {"metadata": {"name": name, "namespace": "m"}, "spec": given})
 
     def bgp(self) -> Any:
-        env = {"FELIXPY_ETCD": "http://127.0.0.1:2379", "FELIXPY_RUN_DIR": str(self.node.run_dir)}
-        shown = self.node.namespace.run(FELIXCTL, "bgp", "-o", "json", timeout_s=50, check=False, env=env)
-        (status,) = json.loads(shown)["nodes"]
+        (status,) = self.node.felixctl("bgp", "-o", "json").json()["nodes"]
         return status["bgp"]
 
     def refusals(self) -> dict[str, str]:

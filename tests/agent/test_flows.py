@@ -39,8 +39,9 @@ def scene(request: pytest.FixtureRequest, scenes: Scenes) -> Scene:
 
 def flows(node: Node, *arguments: str) -> list[dict[str, Any]]:
     """What `felixctl flows` prints, as JSON."""
-    words = [FELIXCTL, "--etcd", f"http://{node.etcd_address}:2379", "flows", "--node", node.name, "-o", "json"]
-    return [json.loads(line) for line in node.namespace.run(*words, *arguments).splitlines()]
+    said = node.felixctl("flows", "--node", node.name, "-o", "json", *arguments)
+    assert said.code == 0, said.err
+    return [json.loads(line) for line in said.out.splitlines()]
 
 
 def causes(node: Node, *arguments: str) -> set[str]:
@@ -102,8 +103,7 @@ def test_a_flow_keeps_the_name_of_its_time(backend: str, scene: Scene) -> None:
 
 def explained(node: Node, source: str, destination: str) -> str:
     """The field of the rule that decides, as explain says."""
-    words = [FELIXCTL, "--etcd", "http://127.0.0.1:2379", "explain", source, destination, f"tcp/{PORT}", "-o", "json"]
-    (flow,) = json.loads(node.namespace.run(*words, check=False))["flows"]
+    (flow,) = node.felixctl("explain", source, destination, f"tcp/{PORT}", "-o", "json").json()["flows"]
     return str(flow["nodes"][-1]["statements"][-1]["field"])
 
 
@@ -338,8 +338,8 @@ def test_flows_without_etcd(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.policy("closed", "name == 'b'", ingress=[{"action": "Deny", "protocol": "UDP"}])
     eventually(lambda: a.asks(b.addresses[0]) is None)
-    told = node.namespace.run(FELIXCTL, "flows", "--local", "--run-dir", node.run_dir, "--denied")
-    assert "GlobalNetworkPolicy default.closed spec.ingress[0]" in told
+    told = node.felixctl("flows", "--local", "--run-dir", str(node.run_dir), "--denied")
+    assert "GlobalNetworkPolicy default.closed spec.ingress[0]" in told.out
 
 
 def test_a_staged_policy_says_what_it_would_have_done_to_what_passed(scene: Scene) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.cluster import Cluster, Said, two_nodes
-from tests.agent.node import CALICO, Json, resource
+from tests.agent.cluster import Cluster, two_nodes
+from tests.agent.node import CALICO, Json, Said, resource
 from tests.support.wait import eventually
 
 CLUSTER = f"{CALICO}/clusterinformations/default"

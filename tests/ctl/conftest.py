@@ -35,7 +35,7 @@ class Answer:
 def run(*arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Answer:
     """Runs felixctl with nothing of the test's own environment that speaks of etcd."""
     clean = {key: value for key, value in os.environ.items() if "ETCD" not in key}
-    done = run_forked(ENTRY, [str(FELIXCTL), *arguments], clean | (environment or {}), stdin)
+    done = run_forked(ENTRY, [str(FELIXCTL), *arguments], clean | (environment or {}), stdin=stdin)
     return Answer(done.code, done.out, done.err)
 
 

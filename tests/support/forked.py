@@ -11,9 +11,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+
+from tests.support.netns import Namespace
 
 LOADED = ("asyncio", "click", "google.protobuf.descriptor_pb2", "grpc.aio", "msgspec", "pydantic", "yaml")
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -31,9 +34,15 @@ class Run:
 
 
 def run_forked(
-    entry: str, argv: Sequence[str], environment: Mapping[str, str], stdin: str = "", timeout_s: float = 90.0
+    entry: str,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: str = "",
+    namespace: Namespace | None = None,
+    timeout_s: float = 90.0,
 ) -> Run:
-    """Runs `entry` ("module:function") as a console script would.
+    """Runs `entry` ("module:function") as a console script would, in a network namespace where one is given.
 
     Raises  AssertionError when it does not end in time.
     """
@@ -41,7 +50,8 @@ def run_forked(
         place = Path(name)
         for stream in _STREAMS:
             (place / stream).write_text(stdin if stream == "in" else "")
-        process = _CONTEXT.Process(target=_become, args=(entry, list(argv), dict(environment), name))
+        whole = (entry, list(argv), dict(environment), name, namespace)
+        process = _CONTEXT.Process(target=_become, args=whole)
         process.start()
         process.join(timeout_s)
         code = process.exitcode
@@ -53,7 +63,7 @@ def run_forked(
         return Run(code, (place / "out").read_text(), (place / "err").read_text())
 
 
-def _become(entry: str, argv: list[str], environment: dict[str, str], place: str) -> None:
+def _become(entry: str, argv: list[str], environment: dict[str, str], place: str, namespace: Namespace | None) -> None:
     for number, (stream, flags) in enumerate(_STREAMS.items()):
         os.dup2(os.open(f"{place}/{stream}", flags), number)
     sys.stdin = os.fdopen(0)
@@ -61,4 +71,5 @@ def _become(entry: str, argv: list[str], environment: dict[str, str], place: str
     os.environ.update(environment)
     sys.argv = argv
     module, _, function = entry.partition(":")
-    sys.exit(getattr(import_module(module), function)())
+    with namespace.entered() if namespace else nullcontext():
+        sys.exit(getattr(import_module(module), function)())
