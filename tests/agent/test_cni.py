@@ -215,6 +215,8 @@ def test_labels_follow_the_pod_whenever_it_comes(node: Node, sandbox: MakeSandbo
 
 
 def test_a_pod_that_must_have_a_pod_waits_for_it(node: Node, sandbox: MakeSandbox) -> None:
+    """So it is on a node of which there are Pods in the datastore."""
+    kubernetes(node, "Pod", "pods", "other", {"metadata": {}, "spec": {"nodeName": "n1"}}, "shop")
     pod, conf = sandbox("awaited", "shop"), {"policy": {"type": "k8s"}}
     refused = pod.call("ADD", "K8S_POD_UID=u2", **conf)
     assert (refused.code, refused.json["msg"]) == (TRY_AGAIN, "the datastore has no Pod shop/awaited")
