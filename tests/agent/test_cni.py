@@ -33,7 +33,10 @@ def kubernetes(node: Node, kind: str, plural: str, name: str, body: Json, namesp
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A node n1 (label rack=r1, address 10.98.0.1 on a device of mtu 1400) whose agent runs; pool 10.64.0.0/24."""
+    """A node n1 (label rack=r1, address 10.98.0.1 on a device of mtu 1400) whose agent runs; pool 10.64.0.0/24.
+
+    Somebody puts Pods into the datastore, so one that is not there is waited for where the network says so.
+    """
     with Node() as made:
         made.namespace.ip("link", "add", "up0", "type", "bridge")
         made.namespace.ip("link", "set", "up0", "up", "mtu", "1400")
@@ -41,6 +44,7 @@ def node() -> Iterator[Node]:
         made.put("nodes", resource("Node", "n1", {"bgp": {"ipv4Address": "10.98.0.1/24"}}, {"rack": "r1"}))
         pool(made, "main", "10.64.0.0/24")
         pool(made, "main6", "fd64::/112")
+        kubernetes(made, "Pod", "pods", "other", {"spec": {"nodeName": "n2"}}, "shop")
         made.agent.start()
         eventually(lambda: call_plugin(made, "STATUS", "", None, "", {}).exit_status == 0)
         yield made
@@ -215,8 +219,6 @@ def test_labels_follow_the_pod_whenever_it_comes(node: Node, sandbox: MakeSandbo
 
 
 def test_a_pod_that_must_have_a_pod_waits_for_it(node: Node, sandbox: MakeSandbox) -> None:
-    """So it is on a node of which there are Pods in the datastore."""
-    kubernetes(node, "Pod", "pods", "other", {"metadata": {}, "spec": {"nodeName": "n1"}}, "shop")
     pod, conf = sandbox("awaited", "shop"), {"policy": {"type": "k8s"}}
     refused = pod.call("ADD", "K8S_POD_UID=u2", **conf)
     assert (refused.code, refused.json["msg"]) == (TRY_AGAIN, "the datastore has no Pod shop/awaited")
