@@ -16,7 +16,7 @@ from felixpy.controllers.grants import GRANTED_ADDRESSES
 from felixpy.controllers.pool_status import POOLS, PoolStatus
 from felixpy.controllers.resting import RESTING, parse_rest
 from felixpy.controllers.turns import Turns
-from felixpy.controllers.vips import PoolRules, asks_for_address, for_services, make_pools, make_sharer
+from felixpy.controllers.vips import CALICO_CLASS, PoolRules, asks_for_address, for_services, make_pools, make_sharer
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, CALICO, GRANTS_PREFIX, STATUS_PREFIX, Name
@@ -153,7 +153,8 @@ class Knowledge:
     def _note_fault(self, name: Name, decoded: Decoded | Broken, value: bytes | None) -> None:
         """A Service that cannot be read is told so, if it is of those that have addresses of us."""
         self.faults.pop(name, None)
-        if isinstance(decoded, Broken) and value is not None and asks_for_address(value, self.classes):
+        classes = self.classes | {CALICO_CLASS} if self.ip_pools else self.classes
+        if isinstance(decoded, Broken) and value is not None and asks_for_address(value, classes):
             self.faults[name] = f"{decoded.field}: {decoded.why}" if decoded.field else decoded.why
 
     def _observe_status(self, name: Name, value: bytes | None) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from felixpy.addresses import format_address, parse_address
 from felixpy.ctl.cells import align_rows, format_duration, list_some, render_bar
 from felixpy.ctl.node_text import NO_ANSWER, render_nodes, render_problems, survey_tree
-from felixpy.ctl.services.vips import NOT_DECIDED, derive_balance, derive_reach
+from felixpy.ctl.services.reach import derive_reach
+from felixpy.ctl.services.vips import NOT_DECIDED, derive_balance
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.kinds import grant_key
 from felixpy.status.answers import (

@@ -10,7 +10,8 @@ from felixpy.ctl.cells import align_rows, list_some, render_bar
 from felixpy.ctl.connect import print_error, with_store
 from felixpy.ctl.manifests import Body, Json
 from felixpy.ctl.node_text import NO_ANSWER, NOTHING
-from felixpy.ctl.services.vips import PREFIXES, Balance, Reach, ServiceAddress, derive_balance
+from felixpy.ctl.services.reach import Reach
+from felixpy.ctl.services.vips import PREFIXES, Balance, ServiceAddress, derive_balance
 from felixpy.datastore.model import Snapshot, Store
 from felixpy.status.answers import Want
 

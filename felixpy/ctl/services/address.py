@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from felixpy.addresses import Address, format_address
 from felixpy.controllers.resting import RESTING, parse_rest
 from felixpy.ctl.cells import align_rows, list_some
+from felixpy.ctl.services.reach import derive_reach
 from felixpy.ctl.services.text import frontend_cells, render_reach
 from felixpy.ctl.services.view import PREFIXES as SERVICE_PREFIXES
 from felixpy.ctl.services.view import Facts, derive_frontends, describe_dead, read_facts
-from felixpy.ctl.services.vips import POOLS, derive_reach
+from felixpy.ctl.services.vips import POOLS
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import Name

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from felixpy.addresses import format_address
 from felixpy.ctl.cells import align_rows, list_some
 from felixpy.ctl.manifests import Body, Json
+from felixpy.ctl.services.reach import Reach
 from felixpy.ctl.services.view import (
     EVERY_NODE,
     PROTOCOLS,
@@ -16,7 +17,6 @@ from felixpy.ctl.services.view import (
     derive_reaches,
     list_backends,
 )
-from felixpy.ctl.services.vips import Reach
 from felixpy.resources.service_types import PortUse, ServicePort
 from felixpy.status.answers import NodeStatus
 

@@ -13,7 +13,8 @@ from felixpy.calc.services.frontends import Claim, Frontend, Held, Here, derive_
 from felixpy.calc.services.topology import Locality
 from felixpy.controllers.vips import wants_address
 from felixpy.ctl.cells import list_some
-from felixpy.ctl.services.vips import CONTROLLERS, SERVICES, Reach, derive_reach, describe_class, read_pairs
+from felixpy.ctl.services.reach import Reach, find_reach, index_nodes
+from felixpy.ctl.services.vips import CONTROLLERS, SERVICES, describe_class, read_pairs
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
 from felixpy.resources.service_types import HEALTH, Backend, EndpointSlice, Grant, PortGrant, Service
@@ -195,7 +196,8 @@ def _why_missing(holder: str, name: str, programmed: bool | None, reason: str) -
 
 def derive_reaches(facts: Facts, nodes: Mapping[str, NodeStatus | None]) -> Mapping[Address, Reach]:
     """Who announces each of its granted addresses, and who does not."""
-    return {grant.address: derive_reach(grant.address, nodes) for grant in facts.grants}
+    told = index_nodes(nodes)
+    return {grant.address: find_reach(grant.address, told) for grant in facts.grants}
 
 
 def describe_backend(backend: Backend) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from felixpy.addresses import Address, format_address, parse_prefix
-from felixpy.calc.announcing.announcements import Why
-from felixpy.calc.reasons import Reason
+from felixpy.addresses import Address
 from felixpy.controllers.pool_status import count_addresses
 from felixpy.controllers.service_status import read_refusal
 from felixpy.controllers.vips import CALICO_POOL, for_services, wants_address
+from felixpy.ctl.services.reach import NOWHERE, Reach, find_reach, index_nodes
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, GRANTS_PREFIX, Name
@@ -21,7 +20,7 @@ from felixpy.resources.service_types import AddressPool, AddressRange, Grant, Se
 from felixpy.resources.services import last_address
 from felixpy.resources.tables import Decoded, Table
 from felixpy.resources.types import ControllersConfiguration, IpPool
-from felixpy.status.answers import BgpStatus, NodeStatus
+from felixpy.status.answers import NodeStatus
 
 SERVICES = BY_TYPE["v1", "Service"]
 POOLS = BY_TYPE["metallb.io/v1beta1", "IPAddressPool"]
@@ -39,8 +38,6 @@ PREFIXES = tuple(
     )
 )
 NOT_DECIDED = "nobody has decided on it yet: no controller runs, or it just came"
-NO_SESSION = "no session up"
-UNSAID = "the node does not say why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +50,6 @@ class PoolUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """Who announces one address, and who does not: the nodes, by why not; `layer2` says on which interface who answers.
-
-    `rivals` are hardware addresses of hosts that answer for it too, and are no nodes.
-    """
-
-    announced_by: tuple[str, ...]
-    silent: Mapping[str, tuple[str, ...]]
-    layer2: tuple[str, ...] = ()
-    rivals: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceAddress:
     """One address of a Service; `address` None where it has none, and `refusal` or `waiting` then says why."""
 
@@ -73,7 +57,7 @@ class ServiceAddress:
     address: Address | None
     pool: str = ""
     refusal: str = ""
-    reach: Reach = Reach((), {})
+    reach: Reach = NOWHERE
     waiting: str = ""
 
 
@@ -134,13 +118,14 @@ def _derive_addresses(
     classes: frozenset[str],
 ) -> Iterable[ServiceAddress]:
     held: dict[Name, list[Grant]] = {}
+    told = index_nodes(nodes)
     for grant in sorted(grants, key=lambda grant: (len(grant.address), grant.address)):
         for name in grant.services:
             held.setdefault(name, []).append(grant)
     for name in sorted({*services, *held}):
         refusal = refusals.get(name, "")
         for grant in held.get(name, ()):
-            yield ServiceAddress(name, grant.address, grant.pool, refusal, derive_reach(grant.address, nodes))
+            yield ServiceAddress(name, grant.address, grant.pool, refusal, find_reach(grant.address, told))
         if name not in held:
             yield ServiceAddress(
                 name, None, refusal=refusal, waiting="" if refusal else _why_waiting(services[name], classes)
@@ -154,49 +139,6 @@ def _why_waiting(service: Service, classes: frozenset[str]) -> str:
 def describe_class(service: Service) -> str:
     """Whose a Service is that is not ours."""
     return f"left to class {service.class_name}" if service.class_name else "left to others, as it has no class"
-
-
-def derive_reach(address: Address, nodes: Mapping[str, NodeStatus | None]) -> Reach:
-    """Who announces an address to somebody, and why the others do not; nodes that did not answer are left out.
-
-    A node that answers or stands by at layer 2 is not asked why it has no BGP for the address, nor the other way round.
-    """
-    text = format_address(address)
-    announced: list[str] = []
-    silent: dict[str, list[str]] = {}
-    answering: list[str] = []
-    rivals: set[str] = set()
-    for name, status in nodes.items():
-        if status is None:
-            continue
-        stands = [one for one in status.layer2.addresses if one.address == text] if status.layer2 is not None else []
-        answering += (f"{name} on {one.interface}" for one in stands if one.owns)
-        rivals |= {one.foreign_mac for one in stands if one.foreign_mac}
-        if status.bgp is not None and _announces(status.bgp, address):
-            announced.append(name if status.bgp.established else f"{name} ({NO_SESSION})")
-        elif not stands:
-            for reason in _reasons(status, text):
-                silent.setdefault(reason, []).append(name)
-    named = {reason: tuple(names) for reason, names in silent.items()}
-    return Reach(tuple(announced), named, tuple(answering), tuple(sorted(rivals)))
-
-
-def _announces(bgp: BgpStatus, address: Address) -> bool:
-    if bgp.no_speaker:
-        return False
-    return any(one.why == Why.SERVICE and parse_prefix(one.prefix).contains(address) for one in bgp.announcements)
-
-
-def _reasons(status: NodeStatus, text: str) -> Sequence[str]:
-    """Why a node does not announce an address: by BGP; by layer 2 where that is all there is to say, or says more."""
-    by_bgp = [one.reason for one in status.bgp.silences if one.prefix.partition("/")[0] == text] if status.bgp else []
-    if status.bgp is not None and status.bgp.no_speaker:
-        by_bgp = [status.bgp.no_speaker]
-    held = status.layer2.silences if status.layer2 is not None else ()
-    by_layer2 = [one.reason for one in held if one.prefix == text]
-    if Reason.NOT_ADVERTISED in by_bgp and by_layer2 and Reason.NOT_LAYER2 not in by_layer2:
-        return by_layer2
-    return by_bgp or by_layer2 or ([UNSAID] if status.bgp is not None else [])
 
 
 def _count_used(grants: Iterable[Grant], name: str, pool: AddressPool) -> int:
