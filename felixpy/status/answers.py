@@ -245,7 +245,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     `announced` is how many prefixes it should originate, `advertised` how many gobgpd has of them. `pending` are
     operations that are still to be done for gobgpd to be as asked. `phase` says how far the learned routes are known,
     of which the kernel has `installed`. `plain` says why they name gateways themselves; "" where nexthop objects do.
-    `refusals`: what was asked for and cannot be had, by the object that asks.
+    `refusals`: what was asked for and cannot be had, by the object that asks. `contested`: as of the kernel.
     """
 
     no_speaker: str = ""
@@ -268,6 +268,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     pending: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     plain: str = ""
+    contested: tuple[Failure, ...] = ()
 
     @property
     def established(self) -> int:

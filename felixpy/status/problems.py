@@ -62,7 +62,7 @@ def find_problems(status: NodeStatus) -> tuple[str, ...]:
         found += (f"kernel: {one.operation}: {one.error}" for one in status.kernel.contested)
     found += _session_problems(status)
     if status.bgp is not None:
-        found += (f"BGP: {one.operation}: {one.error}" for one in status.bgp.refusals)
+        found += (f"BGP: {one.operation}: {one.error}" for one in (*status.bgp.refusals, *status.bgp.contested))
     if status.layer2 is not None and status.layer2.error:
         found.append(f"layer 2: the responder cannot be asked: {status.layer2.error}")
     if status.layer2 is not None:

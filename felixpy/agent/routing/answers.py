@@ -79,6 +79,7 @@ async def read_bgp(routing: RoutingRole, want: Collection[str]) -> BgpStatus:
         phase=str(status.phase),
         pending=status.pending[:FAILURES_SHOWN],
         plain=routing.learned.plain,
+        contested=tuple(Failure(one.what, str(one)) for one in routing.learned.contests),
     )
 
 

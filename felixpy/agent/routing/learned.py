@@ -7,7 +7,6 @@ device, is put back as the kernel tells; where the host's own routes change, eac
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from birdpy.addresses import bare, device_of
 from birdpy.fib import LearnedRoute, RouteDelta
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.agent.kernel.applier import Applier
+from felixpy.agent.kernel.repairs import Contest, Repairs
 from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.agent.routing.route_reconciler import Lead, RouteReconciler
 from felixpy.dataplane.changes import Changes
@@ -51,8 +51,8 @@ _log = logging.getLogger(__name__)
 LOOPBACK = "lo"
 NOT_WANTED = "not wanted (--nexthops none)"
 
-GATHER_S = 0.05
-"""Kernel events so close together cost one repair."""
+TAUGHT = "learned routes"
+WAYS = "ways to next hops"
 
 
 class LearnedRoutes(RouteDriver):
@@ -89,7 +89,7 @@ class LearnedTable:
         self._down: set[str] = set()
         self._resolve = False
         self._reread = False
-        self._repair: asyncio.TimerHandle | None = None
+        self._repairs = Repairs(self._repair)
 
     @property
     def installed(self) -> int:
@@ -177,11 +177,16 @@ class LearnedTable:
 
     def notice(self, event: KernelEvent) -> None:
         """Takes what happened in the kernel; what has to be repaired is, once for a burst of events."""
-        if self._adopted and self._may_be_broken(event) and self._repair is None:
-            self._repair = asyncio.get_running_loop().call_later(GATHER_S, self._repair_routes)
+        if self._adopted and (what := self._find_broken(event)):
+            self._repairs.notice(what, "kernel changed", everything=False, certain=what is TAUGHT)
 
-    def _may_be_broken(self, event: KernelEvent) -> bool:
-        """Whether there may be something to repair.
+    @property
+    def contests(self) -> tuple[Contest, ...]:
+        """What somebody keeps undoing, which is put right later each time."""
+        return self._repairs.contests
+
+    def _find_broken(self, event: KernelEvent) -> str:
+        """What there may be to repair; "" for nothing.
 
         Of routes that go with their device or its address the kernel tells nothing: only reading finds them.
         """
@@ -189,42 +194,42 @@ class LearnedTable:
             case RouteChanged(key=key, protocol=protocol):
                 if self.reconciler.wants(key):
                     self.reconciler.touch(key)
-                    return True
+                    return TAUGHT
                 self._resolve |= protocol not in (ROUTE_PROTOCOL_WORKLOAD, ROUTE_PROTOCOL_LEARNED)
-                return self._resolve
+                return WAYS if self._resolve else ""
             case LinkChanged(name=name, up=up, gone=gone):
                 if up and not gone:
                     self._reread |= name in self._down
                     self._down.discard(name)
                     self._resolve = True
                     self.reconciler.retry()
-                    return True
+                    return WAYS
                 if gone:
                     self._down.discard(name)
                 else:
                     self._down.add(name)
-                return False
+                return ""
             case NextHopChanged(key=key, gone=False):
                 if not self.reconciler.wants(key):
-                    return False
+                    return ""
                 self.reconciler.touch(key)
-                return True
+                return TAUGHT
             case NeighbourChanged() | NftChanged() | SettingChanged():
-                return False
+                return ""
             case AddressChanged() | NextHopChanged() | Overrun():
                 self._resolve = self._reread = True
-                return True
+                return WAYS
             case _:
                 assert_never(event)
 
-    def _repair_routes(self) -> None:
-        self._repair = None
+    def _repair(self, why: str, _: bool) -> bool:
         if self._resolve:
             self._find_ways_again()
         if self._reread:
             self._reread = False
             self.reconciler.distrust(prune=self._pruned)
-        self._applier.apply("kernel changed")
+        self._applier.apply(why)
+        return False
 
 
 def gateway_route(way: tuple[BgpPrefix, bytes]) -> Route:
