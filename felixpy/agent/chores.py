@@ -1,6 +1,7 @@
-"""What a process writes for itself once, where nobody has: the cluster, the default pools, this node's own Node.
+"""What a process writes for itself where nobody has: the cluster, the default pools, this node's own Node.
 
-In: the state that the datastore is in, and word that the host has changed; out: writes, tried until they are there.
+In: the state that the datastore is in, and word that the host or our Node has changed; out: writes, tried until they
+are there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from felixpy.agent.settings import Role, Settings
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.model import DatastoreError, Store
 from felixpy.datastore.syncer import Phase, Syncer
+from felixpy.resources.kinds import Name
+from felixpy.resources.resource import Resource
+from felixpy.resources.tables import Ref, Table
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +43,11 @@ class Chores:
     def look(self) -> None:
         """The datastore is in another state than before, or the node has its name."""
         self._due.set()
+
+    def update(self, ref: Ref, value: Resource | None) -> None:
+        """Takes one change of the View: our Node is there while we are, whoever deletes it."""
+        if value is None and ref == Ref(Table.NODE, Name("", self._settings.node)):
+            self._due.set()
 
     def host_changed(self) -> None:
         """An address of the host came or went: once it settles, the node's own may be another."""

@@ -97,7 +97,7 @@ class Process:
         self._routing: RoutingRole | None = None
         self._statuses: ServiceStatuses | None = None
         self._observers: list[Callable[[Event], None]] = [self._answers.observe]
-        self._listeners: list[Callable[[Ref, Resource | None], None]] = [self._services.update]
+        self._listeners: list[Callable[[Ref, Resource | None], None]] = [self._services.update, self._chores.update]
         self._settled = False
         self._whole = False
 

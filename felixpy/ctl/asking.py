@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from felixpy.ctl.foreign import foreign_nodes
 from felixpy.datastore.model import Lease, Store
-from felixpy.resources.kinds import ASK_PREFIX, CALICO, KINDS
+from felixpy.resources.kinds import ASK_PREFIX, CALICO, HOLDERS_PREFIX, KINDS
 from felixpy.status.answers import (
     ASK_TTL_S,
     Ask,
@@ -99,10 +99,15 @@ def is_programmed(found: Survey, revision: int) -> bool:
 
 
 async def list_nodes(store: Store) -> set[str]:
-    """The names of the cluster's nodes, but for those that run Calico's Felix, which answers nobody."""
-    snapshot = await store.snapshot([NODES.prefix.encode()])
-    names = (NODES.parse_name(pair.key.decode()) for pair in snapshot.items)
-    return {name.name for name in names if name is not None}.difference(await foreign_nodes(store))
+    """The names of the cluster's nodes, but for those that run Calico's Felix, which answers nobody.
+
+    A node without its resource counts while an agent holds its name.
+    """
+    snapshot = await store.snapshot([NODES.prefix.encode(), HOLDERS_PREFIX.encode()])
+    keys = [pair.key.decode("utf-8", "replace") for pair in snapshot.items]
+    held = {key.removeprefix(HOLDERS_PREFIX).partition("/")[0] for key in keys if key.startswith(HOLDERS_PREFIX)}
+    names = (NODES.parse_name(key) for key in keys)
+    return held.union(name.name for name in names if name is not None).difference(await foreign_nodes(store))
 
 
 async def _ask(store: Store, lease: Lease, expected: Collection[str], ask: Ask, timeout_s: float) -> Survey:

@@ -192,6 +192,8 @@ def test_a_node_without_resource_gets_one() -> None:
         body = eventually(lambda: node.etcd.get("/calico/resources/v3/projectcalico.org/nodes/n1"))
         assert '"ipv4Address":"10.9.0.5/24"' in body
         assert "used towards the default route" in node.log()
+        node.drop("nodes", "n1")
+        eventually(lambda: node.etcd.get("/calico/resources/v3/projectcalico.org/nodes/n1"), what="while it runs")
 
 
 def test_a_node_with_pools_forwards(node: Node) -> None:

@@ -86,13 +86,15 @@ def peers_up(cluster: Cluster) -> bool:
 def test_a_node_without_its_resource_announces_nothing_more(cluster: Cluster, restart: bool) -> None:
     cluster.n1.put("bgppeers", resource("BGPPeer", "n2", {"node": "n1", "peerIP": ADDRESSES["n2"], "asNumber": 64512}))
     eventually(lambda: peers_up(cluster), within_s=30, every_s=0.5, what="n1 peers with n2 whether it is a node or not")
+    cluster.n2.agent.kill()
+    cluster.n2.agent = cluster.n2.make_agent("--node-address", "cidr=192.0.2.0/24")  # so that it makes no Node
+    if not restart:
+        cluster.n2.agent.start()
+        eventually(lambda: peers_up(cluster), within_s=30, every_s=0.5)
     assert learned(cluster)
-    if restart:
-        cluster.n2.agent.kill()
     cluster.n2.drop("nodes", "n2")
     if restart:
         assert learned(cluster)
-        cluster.n2.agent = cluster.n2.make_agent("--node-address", "cidr=192.0.2.0/24")  # so that it makes no Node
         cluster.n2.agent.start()
     eventually(lambda: not learned(cluster), within_s=15, what="n2 is silent")
 
