@@ -12,7 +12,7 @@ from typing import Any
 from felixpy.ctl.explain.cluster import Cluster, read_cluster
 from felixpy.ctl.explain.flow import explain_flows
 from felixpy.ctl.explain.parties import find_party
-from felixpy.ctl.explain.text import render_flow
+from felixpy.ctl.explain.text import lost_answer, render_flow
 from felixpy.ctl.explain.traffic import parse_traffic
 from felixpy.dataplane.judging.verdict import Fate
 from felixpy.datastore.model import KeyValue
@@ -145,8 +145,10 @@ class Author:
         self.write_hosts(machines)
 
     def host_policy(self) -> Json:
-        """What a policy for hosts says besides its rules; untracked ones are left out, as answers need rules too."""
+        """What a policy for hosts says besides its rules."""
         types = self.random.choice(TYPES)
+        if self.random.random() < 0.3:
+            return {"applyOnForward": True, "doNotTrack": True, "selector": "has(host)", "types": types}
         fields: Json = self.random.choice(({}, {"applyOnForward": True}, {"applyOnForward": True}))
         if self.random.random() < 0.3:
             fields, types = {"applyOnForward": True, "preDNAT": True}, ["Ingress"]
@@ -188,12 +190,13 @@ class Author:
 
 def predict(cluster: Cluster, source: str, probe: Probe) -> bool:
     """What explain says; a refusal reaches the sender as an answer does."""
-    return all(flow.fate is not Fate.DROPPED for flow in _flows(cluster, source, probe))
+    flows = _flows(cluster, source, probe)
+    return all(flow.fate is not Fate.DROPPED and lost_answer(flow) is None for flow in flows)
 
 
 def is_decided(cluster: Cluster, source: str, probe: Probe) -> bool:
     """Whether all endpoints of a Service that may be chosen fare alike."""
-    return len({flow.fate for flow in _flows(cluster, source, probe)}) == 1
+    return len({(flow.fate, lost_answer(flow) is None) for flow in _flows(cluster, source, probe)}) == 1
 
 
 def put_service(machines: Machines) -> None:

@@ -544,4 +544,15 @@ def test_what_is_not_tracked_is_said_to_need_rules_for_its_answers(explain: Aske
     fields = {"doNotTrack": True, "applyOnForward": True}
     guard(explain, "n2", "*", **fields, ingress=[{"action": "Allow", "protocol": "UDP"}])
     said = explain("198.51.100.7", "n2", "udp/5000")
+    assert (said.code, said.lines[0].partition(":")[0]) == (1, "Allowed")
+    lost = said.lines[said.lines.index("Denied: its answers, since not all of this is tracked") :]
+    assert (lost[1], lost[-1].strip()) == ("  n2 from host endpoint n2-all (normal):", "denies: no profile allows it")
+    assert explain.tree("198.51.100.7", "n2", "udp/5000")["flows"][0]["answers"]["verdict"] == "denied"
+    both = {
+        "types": ["Ingress", "Egress"],
+        "egress": [{"action": "Allow", "protocol": "UDP", "source": {"ports": [5000]}}],
+    }
+    guard(explain, "n2", "*", **fields, **both, ingress=[{"action": "Allow", "protocol": "UDP"}])
+    said = explain("198.51.100.7", "n2", "udp/5000")
     assert (said.code, said.lines[-1].strip()) == (0, "is not tracked: answers need rules of their own")
+    assert explain("198.51.100.7", "n2", "udp/5001").code == 1

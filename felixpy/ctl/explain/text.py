@@ -10,6 +10,7 @@ from itertools import groupby, zip_longest
 import yaml
 
 from felixpy.addresses import format_address
+from felixpy.ctl.explain.answers import answer_passages
 from felixpy.ctl.explain.cluster import Cluster
 from felixpy.ctl.explain.flow import Flow, Passage
 from felixpy.ctl.explain.reading import FIELDS, Said, Statement, read_passage
@@ -44,16 +45,29 @@ def render_flow(cluster: Cluster, flow: Flow, walked: bool) -> Iterator[Line]:
     if not flow.passages:
         yield Line("  it does not leave the pod or node that sends it")
     for passage in flow.passages:
-        statements = read_passage(passage)
-        if not statements:
-            yield Line(f"  {passage.compiled.node}: nothing here decides about it")
-        for (scope, direction), group in groupby(statements, key=lambda one: (one.scope, one.direction)):
-            way = {"in": " towards ", "out": " from "}[direction] if direction is not None and scope else ""
-            yield Line(f"  {passage.compiled.node}{way}{scope}:")
-            for statement in group:
-                yield from _render_statement(cluster, statement)
-        if walked:
-            yield from (Line(f"      {words}") for words in _walk(passage))
+        yield from _render_passage(cluster, passage, walked)
+    lost = lost_answer(flow)
+    if lost is not None:
+        yield Line("Denied: its answers, since not all of this is tracked", "red")
+        yield from _render_passage(cluster, lost, walked)
+
+
+def lost_answer(flow: Flow) -> Passage | None:
+    """Where the first answer to an allowed packet is lost; None where it gets back."""
+    return next((one for one in answer_passages(flow) if not one.verdict.accepted), None)
+
+
+def _render_passage(cluster: Cluster, passage: Passage, walked: bool) -> Iterator[Line]:
+    statements = read_passage(passage)
+    if not statements:
+        yield Line(f"  {passage.compiled.node}: nothing here decides about it")
+    for (scope, direction), group in groupby(statements, key=lambda one: (one.scope, one.direction)):
+        way = {"in": " towards ", "out": " from "}[direction] if direction is not None and scope else ""
+        yield Line(f"  {passage.compiled.node}{way}{scope}:")
+        for statement in group:
+            yield from _render_statement(cluster, statement)
+    if walked:
+        yield from (Line(f"      {words}") for words in _walk(passage))
 
 
 def _ends(flow: Flow) -> str:
@@ -144,7 +158,7 @@ def _walk(passage: Passage) -> Iterable[str]:
 def flows_tree(cluster: Cluster, flows: Sequence[Flow], revision: int, staged: Sequence[Json] = ()) -> Body:
     """All of it as JSON; `staged` is for each flow what would become of it with staged policies."""
     return {
-        "allowed": all(flow.allowed for flow in flows),
+        "allowed": all(flow.allowed and lost_answer(flow) is None for flow in flows),
         "revision": revision,
         "flows": [
             {**_flow_tree(cluster, flow), "staged": then} for flow, then in zip_longest(flows, staged[: len(flows)])
@@ -163,7 +177,14 @@ def _flow_tree(cluster: Cluster, flow: Flow) -> dict[str, Json]:
         else {"name": str(flow.service), "address": format_address(first.destination)},
         "traffic": describe_traffic(flow.packet),
         "nodes": [_passage_tree(cluster, passage) for passage in flow.passages],
+        "answers": _answers_tree(cluster, flow),
     }
+
+
+def _answers_tree(cluster: Cluster, flow: Flow) -> Json:
+    """Where answers are lost; None where they get back, or are none."""
+    lost = lost_answer(flow)
+    return None if lost is None else _passage_tree(cluster, lost)
 
 
 def _passage_tree(cluster: Cluster, passage: Passage) -> dict[str, Json]:
