@@ -147,12 +147,23 @@ class Author:
     def host_policy(self) -> Json:
         """What a policy for hosts says besides its rules."""
         types = self.random.choice(TYPES)
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.4:
+            types = self.random.choice((["Ingress"], ["Ingress", "Egress"]))
             return {"applyOnForward": True, "doNotTrack": True, "selector": "has(host)", "types": types}
         fields: Json = self.random.choice(({}, {"applyOnForward": True}, {"applyOnForward": True}))
         if self.random.random() < 0.3:
             fields, types = {"applyOnForward": True, "preDNAT": True}, ["Ingress"]
         return {**fields, "selector": "has(host)", "types": types}
+
+    def broad_rules(self) -> list[Json]:
+        """One that many packets meet, or none: policies that are not tracked see answers by themselves."""
+        protocol = self.random.choice(("TCP", "TCP", "UDP", "ICMP", None))
+        rule: Json = {"action": self.random.choice(("Allow", "Allow", "Allow", "Deny"))}
+        if protocol is not None:
+            rule["protocol"] = protocol
+        if protocol in ("TCP", "UDP"):
+            rule |= self.random.choice(({}, {"source": {"ports": [PORT]}}, {"destination": {"ports": [PORT]}}))
+        return [rule] if self.random.random() < 0.8 else []
 
     def write_hosts(self, machines: Machines) -> None:
         """Host endpoints for some nodes, and policies for them; and a Service with an endpoint on either node."""
@@ -166,6 +177,8 @@ class Author:
         for number in range(self.random.randint(0, 2)):
             rules = {"ingress": self.rules(), "egress": self.rules()}
             spec = {"tier": "default", "order": 0, **rules, **self.host_policy()}
+            if "doNotTrack" in spec:
+                spec |= {way: [*self.broad_rules(), *spec[way]] for way in ("ingress", "egress")}
             if "preDNAT" in spec:
                 del spec["egress"]
             node.put("globalnetworkpolicies", resource("GlobalNetworkPolicy", f"default.h{number}", spec))

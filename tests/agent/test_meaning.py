@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.agent.cluster import ADDRESSES
 from tests.agent.meaning import Author, Scene, predict, try_world, two_nodes_with_pods
-from tests.agent.node import CALICO, PORT
+from tests.agent.node import CALICO, PORT, Json, resource
+from tests.agent.probe import Probe
 
 WORLDS = {"nftables": 6, "iptables-legacy": 3}
 SEEDS = [pytest.param(name, seed, id=f"{name}-{seed}") for name, count in WORLDS.items() for seed in range(count)]
@@ -27,6 +29,35 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
 def test_packets_do_what_explain_says(scene: Scene, seed: int) -> None:
     outcome = try_world(scene, seed)
     assert not outcome.wrong, outcome.wrong
+
+
+@pytest.mark.parametrize("scene", list(WORLDS), indirect=True)
+def test_answers_to_what_is_not_tracked(scene: Scene) -> None:
+    machines, node = scene.machines, scene.machines.n1
+    for plural in ("globalnetworkpolicies", "networkpolicies", "hostendpoints"):
+        machines.etcd.delete_prefix(f"{CALICO}/{plural}/")
+    spec = {"node": "n2", "interfaceName": "eth0", "profiles": ["open"]}
+    node.put("hostendpoints", resource("HostEndpoint", "n2", spec, {"host": "n2"}))
+    fields: Json = {"applyOnForward": True, "doNotTrack": True, "order": 1}
+    into: list[Json] = [{"action": "Allow", "protocol": one} for one in ("TCP", "UDP", "ICMP")]
+    target, own = scene.pods[2].addresses[0], ADDRESSES["n2"]
+    probes = [Probe("tcp", target, PORT), Probe("udp", target, PORT), Probe("icmp", target), Probe("icmp", own)]
+    flows = [("p1", probe) for probe in probes[:3]] + [("n1", probe) for probe in probes]
+
+    def agree() -> set[bool]:
+        assert machines.felixctl("status", "--wait").code == 0
+        said = {flow: predict(scene.cluster(), *flow) for flow in flows}
+        assert said == scene.send(flows)
+        return set(said.values())
+
+    try:
+        node.policy("raw", "has(host)", ingress=into, **fields)
+        assert agree() == {True, False}, "what TCP and ICMP answer belongs to no connection; UDP begins one"
+        node.policy("raw", "has(host)", types=["Ingress", "Egress"], ingress=into, egress=into, **fields)
+        assert agree() == {True, False}, "what passes through meets no egress policy that is not tracked"
+    finally:
+        machines.etcd.delete_prefix(f"{CALICO}/hostendpoints/")
+        machines.etcd.delete_prefix(f"{CALICO}/globalnetworkpolicies/")
 
 
 @pytest.mark.parametrize("scene", ["iptables-legacy"], indirect=True)

@@ -50,9 +50,17 @@ def verdicts(answer: Answer) -> str:
 def test_what_is_denied_from_then_on(ctl: Ctl) -> None:
     assert (
         verdicts(ctl("diff", "-f", "-", stdin=DENY_CLIENTS)) == """\
-2 pairs of endpoints or networks denied what they were not before
+3 pairs of endpoints, Services or networks denied what they were not before
 Denied now: default/client → default/web-1
   tcp/8080
+    before  tier default: NetworkPolicy default/web spec.ingress[2] allows
+                {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http]}}
+    after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies
+                {action: Deny, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http, 9000]}}
+"""
+        """\
+Denied now: default/client → Service default/web (IPv4)
+  tcp/80 (0 of 2 endpoints, before 2 of 2 endpoints)
     before  tier default: NetworkPolicy default/web spec.ingress[2] allows
                 {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [http]}}
     after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies
@@ -227,3 +235,36 @@ spec: {defaultEndpointToHostAction: Accept}
     said = verdicts(ctl("diff", "-f", "-", stdin=felix))
     assert "Allowed now: default/client, default/web-1, default/web-2 → node n1, node n2 (IPv4), on one node\n" in said
     assert "before  denies: workload to its host" in said
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  clusterIP: 10.96.0.1
+  clusterIPs: [10.96.0.1]
+  ports: [{name: %s, port: %d, protocol: TCP}]
+"""
+
+
+def test_a_service_of_another_port(ctl: Ctl) -> None:
+    said = verdicts(ctl("diff", "-f", "-", stdin=SERVICE % ("http", 81)))
+    assert said.count("Denied now: default/client → Service default/web (IPv4)\n") == 1
+    assert "  tcp/80 (no endpoints, before 2 of 2 endpoints)\n" in said
+    assert "after   denies: no Service with endpoints has this address and port" in said
+    assert "  tcp/81 (2 of 2 endpoints, before no endpoints)\n" in said
+    tree = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=SERVICE % ("http", 81)).out)
+    assert {one["destinations"]["services"][0] for one in tree["verdicts"]} == {"default/web"}
+    assert ctl("diff", "-f", "-", stdin=SERVICE % ("https", 80)).out.count("no endpoints, before 2 of 2") == 1
+
+
+def test_what_is_behind_a_service_when_part_of_it_is_closed(ctl: Ctl) -> None:
+    policy = DENY_CLIENTS.replace("app == 'web'", "projectcalico.org/orchestrator == 'k8s' && name == 'web-1'")
+    body = json.loads(ctl("get", "wep", "n2-k8s-web--1-eth0", "-o", "json").out)
+    body["metadata"]["labels"]["name"] = "web-1"
+    del body["metadata"]["resourceVersion"]
+    assert ctl("apply", "-f", "-", stdin=json.dumps(body)).code == 0
+    said = verdicts(ctl("diff", "-f", "-", stdin=policy))
+    assert "Denied now: default/client → Service default/web (IPv4)\n  tcp/80 (1 of 2 endpoints, before 2 of 2" in said
+    assert "after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies" in said

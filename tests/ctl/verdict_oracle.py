@@ -80,6 +80,10 @@ class Oracle:
             return NODES[node][0]
         return "*" if any(one.get("interfaceName") == "*" for one in hosts) else ""
 
+    def node(self, name: str) -> CompiledNode:
+        """A node that sends by eth0."""
+        return self._node(name, "eth0")
+
     def _node(self, node: str, uplink: str) -> CompiledNode:
         return _compiled(id(self), self, node, uplink)
 

@@ -20,6 +20,7 @@ NODE_OF = {"p1": "n1", "p2": "n1", "p3": "n1", "p4": "n2", "p5": "n2"}
 NODES = {"n1": ("10.9.0.1", "fd09::1"), "n2": ("10.9.0.2", "fd09::2")}
 SECOND = {"n1": ("10.9.1.1", "fd09:1::1")}
 """Addresses of nodes, on eth0, and on eth1."""
+VIP = "10.96.0.1"
 SELECTORS = ("all()", "a == 'x'", "a != 'x'", "has(b)", "!has(b)", "a in {'x', 'y'} && has(b)", "name == 'p2'")
 NETS = (
     "10.9.0.0/24",
@@ -28,6 +29,7 @@ NETS = (
     "10.0.0.1/32",
     "192.0.2.0/25",
     "192.0.2.7/32",
+    "10.96.0.0/24",
     "0.0.0.0/0",
     "fd00::/64",
     "::/0",
@@ -183,6 +185,11 @@ class Maker:
             ends = [{"addresses": [addresses(one)[0]]} for one in self.random.sample(PODS, 2)]
             port = {"name": "http", "port": self.pick((80, 443)), "protocol": "TCP"}
             return {"metadata": meta, "addressType": "IPv4", "ports": [port], "endpoints": ends}
+        if kind == "service":
+            port = {"name": "http", "port": self.pick((80, 80, 81)), "protocol": "TCP"}
+            policy = self.pick(("Cluster", "Cluster", "Local"))
+            own = {"clusterIP": VIP, "clusterIPs": [VIP], "ports": [port], "internalTrafficPolicy": policy}
+            return {"metadata": meta, "spec": own}
         return {"metadata": meta, **({"spec": spec[kind]()} if kind in spec else {})}
 
     def cluster(self) -> Keys:
@@ -225,6 +232,7 @@ KEYS: dict[str, str] = {
     f"{OURS}/core/v1/pods/ns1/p1": "pod",
     f"{OURS}/core/v1/pods/ns1/p2": "pod",
     f"{OURS}/discovery.k8s.io/v1/endpointslices/ns1/web-1": "slice",
+    f"{OURS}/core/v1/services/ns1/web": "service",
 }
 """Every key there may be, and what is at it."""
 

@@ -31,7 +31,7 @@ _DECIDING = frozenset(
     {
         *("NetworkPolicy", "GlobalNetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy"),
         *("BaselineAdminNetworkPolicy", "Tier", "Profile", "NetworkSet", "GlobalNetworkSet", "HostEndpoint"),
-        *("WorkloadEndpoint", "Pod", "Namespace", "ServiceAccount", "EndpointSlice", "Endpoints"),
+        *("WorkloadEndpoint", "Pod", "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Endpoints"),
         *("FelixConfiguration", "Node", "BGPPeer", "BGPConfiguration"),
     }
 )
@@ -116,8 +116,8 @@ async def _snapshot(store: Store, changes: Sequence[Change]) -> Snapshot | None:
 
 def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     from felixpy.ctl.explain.cluster import read_cluster
-    from felixpy.ctl.verdicts.compare import compare
     from felixpy.ctl.verdicts.hosts import Hosts, unaddressed
+    from felixpy.ctl.verdicts.whole import compare_all
     from felixpy.ctl.verdicts.world import World
 
     gc.disable()  # all of a large cluster is made, and kept until the end
@@ -129,7 +129,7 @@ def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     after = World(changed, before)
     for node in unaddressed(Hosts(before), Hosts(after)):
         print_warning(f"no address of node {node} is known; what its host endpoints say of itself is not compared")
-    return Compared(before, after, tuple(compare(before, after)))
+    return Compared(before, after, compare_all(before, after))
 
 
 def _print_lines(changes: Sequence[Change], moves: Sequence[Move], compared: Compared | None) -> None:

@@ -142,7 +142,8 @@ class Cluster:
 
     def uplink(self, node: str) -> str:
         """The device that a node has its address on, as far as a host endpoint says so."""
-        local = self.local_addresses(node)
+        named = self.tables[Table.NODE].get(Name("", node))
+        local = frozenset(every_address(named)) if isinstance(named, Node) else frozenset()
         for host in self._hosts_of(node):
             if host.interface in ("", EVERY_INTERFACE):
                 continue

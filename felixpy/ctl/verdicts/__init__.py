@@ -4,5 +4,5 @@
 packet meets at either end. `clauses` puts the compiled rules of a way into the order in which they decide, `cells`
 divides all packets into those that no rule tells apart, `classes` divides addresses so, `settle` says what becomes of
 all cells at once. `shifts` finds what the change touches, `compare` the pairs and packets that differ; `groups` puts
-together what fares alike and `text` prints it.
+together what fares alike and `text` prints it. `leads` are the Services of both, `reach` follows them to the backends.
 """

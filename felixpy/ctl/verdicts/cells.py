@@ -97,10 +97,14 @@ class Cells:
                 return sum(1 << place for place, cell in enumerate(self.all) if self._holds(match, cell))
 
     def _holds(self, match: Left, cell: Cell) -> bool:
-        packet = cell.packet(*_NOBODY[self.version])
-        if isinstance(match, Serves):
-            return ((packet.protocol, packet.port(match.side)) in match.ports) != match.negate
-        return satisfies(match, packet, _NOTHING)
+        return holds(match, cell.packet(*_NOBODY[self.version]))
+
+
+def holds(match: Left, packet: Packet) -> bool:
+    """Whether what is left of a match holds for a packet."""
+    if isinstance(match, Serves):
+        return ((packet.protocol, packet.port(match.side)) in match.ports) != match.negate
+    return satisfies(match, packet, _NOTHING)
 
 
 class _Run(NamedTuple):

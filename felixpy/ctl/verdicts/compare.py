@@ -16,11 +16,12 @@ from typing import NamedTuple, TypeVar
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.ctl.explain.reading import Statement
 from felixpy.ctl.verdicts.cells import Cell, Cells
-from felixpy.ctl.verdicts.classes import Divider, Division
-from felixpy.ctl.verdicts.clauses import Clause, Filed
+from felixpy.ctl.verdicts.classes import Divider
+from felixpy.ctl.verdicts.clauses import Clause
 from felixpy.ctl.verdicts.ends import End, regions_of
 from felixpy.ctl.verdicts.settle import Settled, settle
 from felixpy.ctl.verdicts.shifts import SIDES, Shifts
+from felixpy.ctl.verdicts.sieve import Places, Sieve
 from felixpy.ctl.verdicts.ways import NOBODY, Field, Ways, fields_of
 from felixpy.ctl.verdicts.world import Condition, World
 from felixpy.dataplane.rules import Side
@@ -36,11 +37,12 @@ class Ruling(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Packets of a cell, before and after."""
+    """Packets of a cell, before and after; `note` says more about them."""
 
     cell: Cell
     before: Ruling
     after: Ruling
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,15 @@ class Difference:
 
 
 def compare(before: World, after: World) -> Iterator[Difference]:
-    """Everything that fares otherwise in the second world."""
-    shifts = Shifts(before, after)
-    for field in fields_of(before, after):
+    """Everything that fares otherwise in the second world, between ends that are themselves."""
+    yield from compare_fields((before, after), Shifts(before, after), fields_of(before, after))
+
+
+def compare_fields(worlds: tuple[World, World], shifts: Shifts, fields: Iterable[Field]) -> Iterator[Difference]:
+    """The same, of fields that are made already."""
+    for field in fields:
         if any(map(shifts.touch, {*field.sources.values(), *field.targets.values()})):
-            yield from _Comparison((before, after), shifts, field).differences()
+            yield from _Comparison(worlds, shifts, field).differences()
 
 
 class _Class(NamedTuple):
@@ -83,7 +89,7 @@ class _Class(NamedTuple):
 
     example: End
     members: Mapping[Ways, Sequence[End]] | None
-    places: tuple[Sequence[int], Sequence[int]]
+    places: Places
 
 
 _FAR: Mapping[Side, Side] = {"source": "destination", "destination": "source"}
@@ -100,8 +106,7 @@ class _Comparison:
         self._groups = {side: _by_way(ways) for side, ways in self._ways.items()}
         self._holders = {side: _by_address(ways) for side, ways in self._ways.items()}
         self._divider = Divider(*worlds, (end.address for ways in self._ways.values() for end in ways))
-        self._divisions: dict[tuple[Ways, Side], Division] = {}
-        self._filed: dict[tuple[Ways, Side], tuple[Filed, Filed]] = {}
+        self._sieve = Sieve(shifts, self._divider)
         self._strangers: dict[Condition, tuple[Prefix, ...]] = {}
         self._told: set[tuple[End, End]] = set()
 
@@ -118,18 +123,18 @@ class _Comparison:
 
     def _classes(self, far: Side, version: int, ways: Ways) -> Iterator[_Class]:
         """All ends of a family that may be at the far side, as far as the way tells them apart."""
-        notes = self._division(ways, far).notes
+        notes = self._sieve.division(ways, far).notes
         noted: dict[tuple[int, ...], dict[Ways, list[End]]] = {}
         for address, note in notes.items():
             for end in self._holders[far].get(address, ()):
                 if end.version == version:
                     noted.setdefault(note, {}).setdefault(self._ways[far][end], []).append(end)
         for note, members in noted.items():
-            yield _Class(next(iter(members.values()))[0], members, self._places(ways, far, note))
+            yield _Class(next(iter(members.values()))[0], members, self._sieve.places(ways, far, note))
         others = (end for end in self._ways[far] if end.version == version and end.address not in notes)
         example = next(others, None)
         if example is not None:
-            yield _Class(example, None, self._places(ways, far, ()))
+            yield _Class(example, None, self._sieve.places(ways, far, ()))
         if not self._is_within:
             yield from self._regions(far, version, ways)
 
@@ -144,7 +149,7 @@ class _Comparison:
             found.setdefault(division.notes.get(end.address, ()), []).append(end)
         for note, ends in found.items():
             held = tuple(division.held(note))
-            before, after = (filed.places(held) for filed in self._files(ways, far))
+            before, after = (filed.places(held) for filed in self._sieve.files(ways, far))
             yield _Class(ends[0], {NOBODY: ends}, (before, after))
 
     def _prefixes(self, condition: Condition) -> tuple[Prefix, ...]:
@@ -161,29 +166,9 @@ class _Comparison:
             found = self._strangers[condition] = tuple(every)
         return found
 
-    def _division(self, ways: Ways, side: Side) -> Division:
-        found = self._divisions.get((ways, side))
-        if found is None:
-            found = self._divisions[ways, side] = self._divider.divide(self._shifts.conditions(ways, side))
-        return found
-
-    def _files(self, ways: Ways, side: Side) -> tuple[Filed, Filed]:
-        found = self._filed.get((ways, side))
-        if found is None:
-            narrow = frozenset(filter(self._divider.is_narrow, self._shifts.conditions(ways, side)))
-            one, other = (track.filed(side, narrow) for track in self._shifts.tracks(ways))
-            found = self._filed[ways, side] = one, other
-        return found
-
-    def _places(self, ways: Ways, side: Side, note: tuple[int, ...]) -> tuple[Sequence[int], Sequence[int]]:
-        """The steps of either track that can concern what is noted so."""
-        held = tuple(self._division(ways, side).held(note))
-        one, other = (filed.places(held) for filed in self._files(ways, side))
-        return one, other
-
     def _split(self, ends: Sequence[End], ways: Ways, side: Side) -> Iterator[Sequence[End]]:
         """Ends by what a way says of them at one of its sides."""
-        notes = self._division(ways, side).notes
+        notes = self._sieve.division(ways, side).notes
         if not notes:
             yield ends
             return
@@ -201,7 +186,7 @@ class _Comparison:
         return settle(one, cells).allowed != settle(other, cells).allowed
 
     def _clauses(
-        self, ways: Ways, source: End, destination: End, places: tuple[Sequence[int], Sequence[int]]
+        self, ways: Ways, source: End, destination: End, places: Places
     ) -> tuple[tuple[Clause, ...], tuple[Clause, ...]]:
         one, other = self._shifts.tracks(ways)
         return (
@@ -215,7 +200,7 @@ class _Comparison:
         for others, ends in self._members(far, ways, here[0].version, there):
             twice = self._shifts.touch(others)
             for some in self._split(here, others, near):
-                asked = self._places(others, near, self._division(others, near).notes.get(some[0].address, ()))
+                asked = self._sieve.places(others, near, self._sieve.note(others, near, some[0].address))
                 for rest in self._split(ends, others, far):
                     sources, targets = _ordered(near, some, rest)
                     if twice and not self._is_new(sources, targets):
@@ -238,7 +223,7 @@ class _Comparison:
         if there.members is not None:
             yield from there.members.items()
             return
-        notes = self._division(ways, far).notes
+        notes = self._sieve.division(ways, far).notes
         noted = {self._ways[far][end] for address in notes for end in self._holders[far].get(address, ())}
         for (family, others), ends in self._groups[far].items():
             if family == version:

@@ -17,7 +17,7 @@ MOST_STEPS = 4096
 
 
 class End(NamedTuple):
-    """An address, and who has it: an endpoint, a node itself, or (None of both) nobody known, for a whole region.
+    """An address, and who has it: an endpoint, a node itself, a Service, or (none of them) nobody known, for a region.
 
     `node` is that of an endpoint only where host endpoints guard it. `interface` is the one by which the node is left
     or reached, where this makes a difference. `is_forwarded`: host endpoints have a say about what passes through.
@@ -29,6 +29,7 @@ class End(NamedTuple):
     node: str = ""
     interface: str = ""
     is_forwarded: bool = False
+    service: Name | None = None
 
     @property
     def version(self) -> int:
@@ -38,7 +39,7 @@ class End(NamedTuple):
     @property
     def is_host(self) -> bool:
         """Whether it is a node itself."""
-        return self.endpoint is None and self.region is None
+        return self.endpoint is None and self.region is None and self.service is None
 
     def is_near(self, other: End) -> bool:
         """Whether packets between the two do not pass the door of the node that both are on."""

@@ -201,15 +201,21 @@ class _Ends:
 def _split(one: Difference, ends: _Ends, reasons: Callable[[Turn], tuple[Reasons, Reasons]]) -> Iterator[Group]:
     sources, destinations = ends.of(one.sources), ends.of(one.destinations)
     for allowed in (False, True):
-        found: dict[tuple[Reasons, Reasons], list[Turn]] = {}
+        found: dict[tuple[str, Reasons, Reasons], list[Turn]] = {}
         for turn in one.turns:
             if turn.after.allowed == allowed:
-                found.setdefault(reasons(turn), []).append(turn)
-        changes = (Change(describe_cells([turn.cell for turn in turns]), *key) for key, turns in found.items())
+                found.setdefault((turn.note, *reasons(turn)), []).append(turn)
+        changes = (Change(_packets(turns), *key[1:]) for key, turns in found.items())
         if found:
             versions = frozenset({one.sources[0].version})
             told = tuple(sorted(changes, key=lambda one: one.packets))
             yield Group(allowed, told, versions, sources, destinations, one.is_within)
+
+
+def _packets(turns: Sequence[Turn]) -> tuple[str, ...]:
+    """Packets in words; all have the same note."""
+    words = describe_cells([turn.cell for turn in turns])
+    return (*words[:-1], f"{words[-1]} ({turns[0].note})") if turns[0].note else words
 
 
 def _joined(

@@ -1,6 +1,7 @@
 """What becomes of all packets between two addresses at once: Clauses and Cells in, who says what of which cells out.
 
-Cells are bits of a number, so that a clause costs a few operations however many cells there are. Pure.
+Cells are bits of a number, so that a clause costs a few operations however many cells there are. `follow` does the same
+for one packet. Pure.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from felixpy.ctl.explain.reading import Statement
-from felixpy.ctl.verdicts.cells import Cells
+from felixpy.ctl.verdicts.cells import Cells, holds
 from felixpy.ctl.verdicts.clauses import Clause, Verb
+from felixpy.dataplane.judging.packet import Packet
 
 
 class Settled(NamedTuple):
@@ -54,3 +56,18 @@ def _arrived(onward: dict[int, int], group: int) -> int:
     for to in [one for one in onward if one <= group]:
         found |= onward.pop(to)
     return found
+
+
+def follow(clauses: Sequence[Clause], packet: Packet) -> tuple[bool, tuple[Statement, ...]]:
+    """Whether one packet is let go on in the end, and what was said about it."""
+    said: list[Statement] = []
+    here = 0
+    for clause in clauses:
+        if clause.group < here or not all(holds(match, packet) for match in clause.matches):
+            continue
+        if clause.verb is not Verb.PASS:
+            said.append(clause.statement)
+        if clause.verb is Verb.DENY:
+            return False, tuple(said)
+        here = clause.to
+    return True, tuple(said)

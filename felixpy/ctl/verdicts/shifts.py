@@ -88,9 +88,10 @@ class Shifts:
 
     def tracks(self, ways: Ways) -> tuple[Track, Track]:
         """What the judges ask in turn, before and after."""
-        return self._track(False, ways.before), self._track(True, ways.after)
+        return self.track(False, ways.before), self.track(True, ways.after)
 
-    def _track(self, is_after: bool, path: Path) -> Track:
+    def track(self, is_after: bool, path: Path) -> Track:
+        """What a path's judges ask in turn in one of the worlds."""
         found = self._tracks.get((is_after, path))
         if found is None:
             found = self._tracks[is_after, path] = Track(self._worlds[is_after], path)

@@ -25,7 +25,8 @@ def render_groups(before: World, after: World, groups: Sequence[Group]) -> Itera
     for allowed, words in ((False, "denied"), (True, "allowed")):
         pairs = count_pairs([one for one in groups if one.allowed == allowed])
         if pairs:
-            yield Line(f"{pairs} {_plural('pair', pairs)} of endpoints or networks {words} what they were not before")
+            ends = f"{_plural('pair', pairs)} of endpoints, Services or networks"
+            yield Line(f"{pairs} {ends} {words} what they were not before")
     for group in groups[:MOST_GROUPS]:
         yield from _render_group(before, after, group)
     if len(groups) > MOST_GROUPS:
@@ -68,6 +69,8 @@ def describe_ends(world: World, ends: frozenset[Who]) -> str:
         words.append(_some(sorted(map(_name_of, endpoints)), f"endpoints{_common(world, names)}"))
     if hosts := sorted(_host_name(one) for one in ends if one.is_host):
         words.append(_some([f"node {name}" for name in hosts], "nodes"))
+    if services := sorted({str(one.service) for one in ends if one.service is not None}):
+        words.append(_some([f"Service {name}" for name in services], "Services"))
     if networks:
         ordered = sorted(networks, key=lambda one: (len(one.address), one))
         words.append(_some([_region(network) for network in ordered], "networks"))
@@ -132,5 +135,6 @@ def _ends_tree(ends: frozenset[Who]) -> Json:
     return {
         "endpoints": [*sorted(_name_of(one) for one in ends if one.endpoint is not None)],
         "nodes": [*sorted(_host_name(one) for one in ends if one.is_host)],
+        "services": [*sorted({str(one.service) for one in ends if one.service is not None})],
         "networks": [*sorted(str(one.region) for one in ends if one.region is not None)],
     }

@@ -126,6 +126,7 @@ class World:
         """`like` is another state of the cluster: what is the same in both is not read twice."""
         self.cluster = cluster
         self._pods = _read_bulk(cluster, Table.POD, like)
+        self._read_slices: Mapping[Ref, EndpointSlice] | None = None
         self.endpoints = derive_workloads({**cluster.tables, Table.POD: self._pods})
         self._profiles = derive_profiles(cluster.tables)
         self.tiers = {name.name: one for name, one in cluster.tables[Table.TIER].items() if isinstance(one, Tier)}
@@ -275,7 +276,7 @@ class World:
             yield from peer_members(self.peers)[spec]
             return
         if spec.service is not None:
-            yield from derive_service_members(spec.service, self._slices())
+            yield from derive_service_members(spec.service, self.slices)
             return
         if spec.nodes:
             matches = compile_selector(parse_selector(spec.text))
@@ -286,13 +287,17 @@ class World:
         for ref in self._index.put_selector(spec, parse_selector(spec.text)):
             yield from members_of(self.holders[ref], spec.port)
 
-    def _slices(self) -> Mapping[Ref, EndpointSlice]:
-        return {
-            Ref(table, name): one
-            for table in _SLICES
-            for name, one in self.cluster.bulk(table)
-            if isinstance(one, EndpointSlice)
-        }
+    @property
+    def slices(self) -> Mapping[Ref, EndpointSlice]:
+        """What is behind Services."""
+        if self._read_slices is None:
+            self._read_slices = {
+                Ref(table, name): one
+                for table in _SLICES
+                for name, one in self.cluster.bulk(table)
+                if isinstance(one, EndpointSlice)
+            }
+        return self._read_slices
 
     def _nodes(self) -> Iterator[Node]:
         return (one for one in self.cluster.tables[Table.NODE].values() if isinstance(one, Node))

@@ -1,0 +1,73 @@
+"""Whom diff says to reach a Service otherwise is whom the rules let through to more, or less, of what is behind it."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from felixpy.addresses import parse_address
+from felixpy.calc.services.frontends import Frontend
+from felixpy.ctl.explain.cluster import read_cluster
+from felixpy.ctl.verdicts.compare import Difference
+from felixpy.ctl.verdicts.whole import compare_all
+from felixpy.ctl.verdicts.world import World
+from felixpy.dataplane.judging.packet import Packet
+from felixpy.dataplane.judging.verdict import verdict
+from tests.ctl.verdict_oracle import Oracle, Who, everyone, is_end
+from tests.ctl.verdict_world import NODE_OF, VIP, Maker, addresses, device, items
+
+CASES = 40
+PODS = tuple(one for one in everyone() if one.is_pod and one.interface == "eth0")
+FRONTENDS = tuple(Frontend(parse_address(VIP), 6, port) for port in (80, 81))
+HOME = {parse_address(addresses(pod)[0]): pod for pod in NODE_OF}
+
+
+def rank(oracle: Oracle, source: Who, frontend: Frontend) -> int:
+    """Whether a pod reaches none, some or all of the endpoints of a Service."""
+    node = oracle.node(source.node)
+    intent = node.frontends.get(frontend)
+    if intent is None or not intent.inside:
+        return 0
+    reached = 0
+    for slot in range(len(intent.inside)):
+        ends = parse_address(source.addresses[0]), frontend.address
+        packet = Packet(*ends, 6, device(source.name), 40000, frontend.port, slot=slot)
+        left = verdict(node.kernel, packet)
+        target = HOME.get(left.packet.destination, "")
+        if left.accepted and NODE_OF[target] != source.node:
+            arriving = Packet(ends[0], left.packet.destination, 6, "eth0", 40000, left.packet.destination_port)
+            reached += verdict(oracle.node(NODE_OF[target]).kernel, arriving).accepted
+        else:
+            reached += left.accepted
+    return 0 if not reached else 1 if reached < len(intent.inside) else 2
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(st.integers(0, 2**64))
+def test_who_reaches_a_service_otherwise(seed: int) -> None:
+    maker = Maker(seed)
+    one = maker.cluster()
+    other = maker.changed(one)
+    before = World(read_cluster(items(one)))
+    changes = {key: json.dumps(other[key]).encode() if key in other else None for key in {**one, **other}}
+    after = World(before.cluster.changed({k: v for k, v in changes.items() if one.get(k) != other.get(k)}), before)
+    found = [one for one in compare_all(before, after) if one.destinations[0].service is not None]
+    oracles = Oracle(one), Oracle(other)
+    for source in PODS:
+        for frontend in FRONTENDS:
+            was, is_now = (rank(oracle, source, frontend) for oracle in oracles)
+            told = [turn.after.allowed for turn in turns_of(found, oracles, source, frontend)]
+            assert told == ([is_now > was] if was != is_now else []), (
+                f"{source} to port {frontend.port}: {was} {is_now}"
+            )
+
+
+def turns_of(found: list[Difference], oracles: tuple[Oracle, Oracle], source: Who, frontend: Frontend):  # type: ignore[no-untyped-def]
+    """What is said of a pod and a Service's port."""
+    names = {oracle.name_of(source.node, source.interface) for oracle in oracles}
+    guards = min(names, key=lambda one: (not one, one == "*", one != source.interface), default="")
+    for one in found:
+        if any(is_end(end, source, parse_address(source.addresses[0]), guards) for end in one.sources):
+            yield from (turn for turn in one.turns if turn.cell.ports[0] == frontend.port)
