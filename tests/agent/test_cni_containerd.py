@@ -78,6 +78,8 @@ def machine() -> Iterator[Machine]:
 
 def test_a_pod_from_start_to_end(machine: Machine) -> None:
     assert machine.containerd.conditions() == {}
+    machine.put_pod("a")
+    machine.put_pod("b")
     first, second = (machine.containerd.run_pod(name, "web") for name in ("a", "b"))
     a, _ = machine.containerd.find(first)
     _, addresses = machine.containerd.find(second)
@@ -92,6 +94,7 @@ def test_a_pod_from_start_to_end(machine: Machine) -> None:
 
 def test_a_host_port_and_bandwidth(machine: Machine) -> None:
     limits = {"kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "8M"}
+    machine.put_pod("served")
     pod = machine.containerd.run_pod("served", "web", ports={8080: PORT}, annotations=limits)
     netns, _ = machine.containerd.find(pod)
     server = NameServer(netns, "served", PORT)
