@@ -2,7 +2,8 @@
 
 In: our events in the datastore, which go there by themselves, and the Services of the API; out: Events of the same
 names. One that the API has already is only given the time when it was last so. What cannot be told now is told later,
-for as long as the datastore has it; what the API denies is not told.
+for as long as the datastore has it; what the API denies is not told. Of what was there before this process led, only
+warnings are: the rest was told by who led before.
 """
 
 from __future__ import annotations
@@ -67,17 +68,17 @@ class ServiceEvents:
                 if turn.anew:
                     self._due.clear()
                 for event in turn.events:
-                    self._take(event.key, event.value)
+                    self._take(event.key, event.value, news=turn.whole)
                 self._changed.set()
         raise AssertionError("following never ends")
 
-    def _take(self, key: bytes, value: bytes | None) -> None:
+    def _take(self, key: bytes, value: bytes | None, *, news: bool) -> None:
         name = _EVENTS.parse_name(key.decode("utf-8", "replace"))
         if name is None:
             return
         self._due.pop(name, None)
         body = _read(value) if value is not None else None
-        if body is not None:
+        if body is not None and (news or body.get("type") == "Warning"):
             self._due[name] = body
 
     async def _tell_all(self) -> NoReturn:
