@@ -288,9 +288,8 @@ class BgpRole:
             await asyncio.wait({following, renewal}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             renewal.cancel()
-            if not following.done():
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)  # also where it failed as we were told to end
         if following.cancelled():
             return False
         following.result()
