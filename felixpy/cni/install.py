@@ -16,6 +16,10 @@ import msgspec
 
 PLUGIN = "felixpy-cni"
 CONFLIST = "10-felixpy.conflist"
+_WITHOUT = {
+    "portmap": "ports that containers publish (hostPort) lead nowhere",
+    "bandwidth": "limits of pods' bandwidth are not enforced",
+}
 
 
 def render_conflist(template: bytes, run_dir: str, available: frozenset[str]) -> bytes:
@@ -38,17 +42,25 @@ def render_conflist(template: bytes, run_dir: str, available: frozenset[str]) ->
     return msgspec.json.format(msgspec.json.encode(conf), indent=2) + b"\n"
 
 
-def install(binary: Path, template: Path, bin_dir: Path, conf_dir: Path, run_dir: str) -> None:
-    """Installs both, or replaces what is there.
+def find_lacking(template: bytes, available: frozenset[str]) -> tuple[str, ...]:
+    """The chained plugins of a usable template that the node has not."""
+    plugins = msgspec.json.decode(template, type=dict[str, Any])["plugins"]
+    return tuple(name for one in plugins if (name := one.get("type")) and name not in {PLUGIN, *available})
+
+
+def install(binary: Path, template: Path, bin_dir: Path, conf_dir: Path, run_dir: str) -> tuple[str, ...]:
+    """Installs both, or replaces what is there; the chained plugins that were left out, as the node has not got them.
 
     Raises  OSError, and ValueError for an unusable template (then nothing is written).
     """
     available = frozenset(entry.name for entry in bin_dir.iterdir()) if bin_dir.exists() else frozenset()
-    conflist, program = render_conflist(template.read_bytes(), run_dir, available), binary.read_bytes()
+    text, program = template.read_bytes(), binary.read_bytes()
+    conflist = render_conflist(text, run_dir, available)
     bin_dir.mkdir(parents=True, exist_ok=True)
     conf_dir.mkdir(parents=True, exist_ok=True)
     _write_whole(bin_dir / PLUGIN, program, 0o755)
     _write_whole(conf_dir / CONFLIST, conflist, 0o644)
+    return find_lacking(text, available)
 
 
 def _write_whole(path: Path, data: bytes, mode: int) -> None:
@@ -72,9 +84,13 @@ def _write_whole(path: Path, data: bytes, mode: int) -> None:
 @click.option("--run-dir", default="/run/felixpy", show_default=True, help="the agent's, as the host sees it")
 def main(binary: Path, conflist: Path, bin_dir: Path, conf_dir: Path, run_dir: str) -> None:
     try:
-        install(binary, conflist, bin_dir, conf_dir, run_dir)
+        lacking = install(binary, conflist, bin_dir, conf_dir, run_dir)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    click.echo(f"{bin_dir / PLUGIN} and {conf_dir / CONFLIST} are in place")
+    for name in lacking:
+        without = _WITHOUT.get(name, "what it does is not done")
+        click.echo(f"warning: {bin_dir} has no plugin {name}, which was left out: {without}", err=True)
 
 
 if __name__ == "__main__":

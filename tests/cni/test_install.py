@@ -44,9 +44,13 @@ def test_it_replaces_what_is_there_as_a_whole(tmp_path: Path, shim: Path) -> Non
     for _ in range(2):
         done = CliRunner().invoke(main, options)
         assert done.exit_code == 0, done.output
+    assert f"{tmp_path}/bin has no plugin portmap, which was left out: ports that containers publish" in done.output
+    (tmp_path / "bin" / "portmap").touch()
+    (tmp_path / "bin" / "bandwidth").touch()
+    assert "left out" not in CliRunner().invoke(main, options).output
     assert (tmp_path / "bin" / PLUGIN).read_bytes() == shim.read_bytes()
     assert stat.S_IMODE((tmp_path / "bin" / PLUGIN).stat().st_mode) == 0o755
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {PLUGIN, CONFLIST}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {PLUGIN, CONFLIST, "portmap", "bandwidth"}
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
