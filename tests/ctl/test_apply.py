@@ -443,6 +443,20 @@ def test_a_tier_with_policies_stays(felixctl: Felixctl, store: Etcd) -> None:
     assert felixctl("delete", "tier", "security").out == "Tier security deleted\n"
 
 
+def test_what_every_agent_relies_on_stays(felixctl: Felixctl, store: Etcd) -> None:
+    tiers, information = (f"/calico/resources/v3/projectcalico.org/{one}" for one in ("tiers", "clusterinformations"))
+    for key, kind in ((f"{tiers}/default", "Tier"), (f"{information}/default", "ClusterInformation")):
+        store.put(
+            key, {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": "default"}, "spec": {}}
+        )
+
+    for kind, why in (("tier", "it is built in"), ("clusterinformation", "to lock it set datastoreReady to false")):
+        refused = felixctl("delete", kind, "default")
+        assert (refused.code, why in refused.err) == (1, True)
+
+    assert len(store.get_prefix("/calico/")) == 2
+
+
 REFERRING = """
 {apiVersion: metallb.io/v1beta2, kind: BGPPeer, metadata: {name: tor, namespace: m},
  spec: {myASN: 64512, peerASN: 65000, peerAddress: 192.0.2.1, bfdProfile: fast, passwordSecret: {name: key}}}

@@ -101,6 +101,9 @@ async def _delete(
         named = " or ".join(f"{one.info.kind.lower()}.{one.info.group}" for one in found)
         print_error(f"error: {target}: there are several; say which: {named}")
         return 1
+    if found and (why := _kept(found[0])):
+        print_error(f"error: {target}: {why}")
+        return 1
     if found and found[0].info.kind == "Tier" and (members := await _members(store, target.name.name)):
         print_error(f"error: {target}: it has policies: {_name_some(members)}")
         return 1
@@ -125,6 +128,17 @@ async def _delete(
 def _name_some(users: Sequence[Found]) -> str:
     more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
     return f"{', '.join(map(str, users[:SHOWN]))}{more}"
+
+
+def _kept(one: Found) -> str:
+    """Why nobody should delete an object, as with calicoctl; "" for all others."""
+    if one.info.kind == "ClusterInformation":
+        return "agents know the cluster by it, and would all stop obeying; to lock it set datastoreReady to false"
+    if one.info.kind == "Tier":
+        from felixpy.ctl.validate.policy import BUILT_IN_TIERS
+
+        return "it is built in" if one.name.name in BUILT_IN_TIERS else ""
+    return ""
 
 
 async def _release_blocks(store: Store, pool: Found) -> None:
