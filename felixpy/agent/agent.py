@@ -12,6 +12,7 @@ from typing import assert_never
 from felixpy.agent.clock import utc_now
 from felixpy.agent.doors.http import HttpServer
 from felixpy.agent.flows.counters import FlowCounters
+from felixpy.agent.flows.handovers import NAMING
 from felixpy.agent.flows.watch import NO_REPORTS, FlowWatch
 from felixpy.agent.kernel.dataplane import READ_AGAIN_S, Dataplane
 from felixpy.agent.node.facts import NodeFacts
@@ -136,8 +137,8 @@ class AgentRole:
         """Takes one change of the View."""
         self._facts.update(ref, value)
         self._mtu_may_change = self._mtu_may_change or ref.table in _MTU_TABLES
-        if ref.table in (Table.WORKLOAD, Table.HOST):
-            self.flows.endpoint_changes(ref, value)
+        if ref.table in NAMING:
+            self.flows.resource_changes(ref, value)
         self._dataplane.update(ref, value)
         self._tunnels.update(ref, value)
 
@@ -145,6 +146,7 @@ class AgentRole:
         """Everything up to `revision` has been given."""
         self._allocator.follow()
         self._put_devices()
+        self.flows.services_change(services)
         self._dataplane.flush(revision, services)
         self._health.update(services.health)
         self._tunnels.flush()
@@ -154,6 +156,7 @@ class AgentRole:
 
     def program(self, services: ServiceDelta) -> None:
         """Frontends that waited for their withdrawal are to go."""
+        self.flows.services_change(services)
         self._dataplane.program(services)
 
     def _put_devices(self) -> None:

@@ -8,13 +8,14 @@ changes hands, the flows that name it keep the end that it was, and what comes l
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
 from felixpy.addresses import Address
 from felixpy.dataplane.chains.causes import Cause
+from felixpy.flows.names import Rank
 from felixpy.flows.records import FlowEnd
 from felixpy.flows.sighting import Sighting, Traffic, parse_head
 
@@ -48,7 +49,7 @@ class About:
 class Flow:
     """A flow: when it was told of first and last (seconds since the epoch), how often, and the last source port.
 
-    `ends` are those that its addresses were, of addresses that have changed hands since.
+    `ends` are those that its addresses were, by rank, of addresses that have changed hands since; None for nobody.
     """
 
     key: FlowKey
@@ -58,7 +59,7 @@ class Flow:
     source_port: int
     change: int
     about: About = About()
-    ends: dict[Address, FlowEnd] = field(default_factory=dict)
+    ends: dict[tuple[Address, Rank], FlowEnd | None] = field(default_factory=dict)
 
 
 class FlowTable:
@@ -101,13 +102,17 @@ class FlowTable:
         flow = self._flows[self._made] = Flow(key, now_s, now_s, 1, traffic.source_port, self.change)
         return flow
 
-    def hand_over(self, address: Address, end: FlowEnd, before_s: float = inf) -> None:
+    @property
+    def addresses(self) -> Collection[Address]:
+        """All that some flow names."""
+        return self._naming.keys()
+
+    def hand_over(self, address: Address, rank: Rank, end: FlowEnd | None, before_s: float = inf) -> None:
         """The address is another's now: flows that were told of last before `before_s` are those of `end`."""
-        for number in tuple(self._naming.get(address, ())):
+        for number in self._naming.get(address, ()):
             flow = self._flows[number]
             if flow.last_s < before_s:
-                flow.ends[address] = end
-                self._drop_name(address, number)
+                flow.ends.setdefault((address, rank), end)
                 self._close(flow.key, number)
 
     def _forget(self, number: int, flow: Flow) -> None:

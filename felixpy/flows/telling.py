@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from felixpy.addresses import Address, format_address
 from felixpy.dataplane.chains.causes import Cause, Effect
-from felixpy.flows.names import POD
+from felixpy.flows.names import NOBODY, POD, Named, Rank
 from felixpy.flows.records import FlowEnd, FlowRecord
 from felixpy.flows.table import About, Flow
 
@@ -14,11 +14,11 @@ VERDICTS = {Effect.DENY: "denied", Effect.REFUSE: "refused", Effect.ADMIT: "allo
 _FIELDS = {"in": "ingress", "out": "egress", "": ""}
 
 
-def tell(flow: Flow, ends: Mapping[Address, FlowEnd]) -> FlowRecord:
-    """The record of one flow; `ends` are those that its addresses are now, where they have a name."""
+def tell(flow: Flow, named: Mapping[Address, Named]) -> FlowRecord:
+    """The record of one flow; `named` are those that its addresses are now, where they have a name."""
     about, traffic = flow.about, flow.key.traffic
     cause = about.cause
-    source, destination = (flow.ends.get(one) or ends.get(one) or FlowEnd(format_address(one)) for one in traffic[:2])
+    source, destination = (_end_of(flow, one, named.get(one, NOBODY)) for one in traffic[:2])
     if about.local is not None and cause is not None and about.local.kind == POD:
         if cause.way == "out":
             source = _at(about.local, traffic.source)
@@ -46,6 +46,15 @@ def tell(flow: Flow, ends: Mapping[Address, FlowEnd]) -> FlowRecord:
         last_s=round(flow.last_s, 3),
         told=flow.told,
     )
+
+
+def _end_of(flow: Flow, address: Address, now: Named) -> FlowEnd:
+    """Who an address was when the flow was told of."""
+    for rank in Rank:
+        end = flow.ends.get((address, rank), now[rank])
+        if end is not None:
+            return end
+    return FlowEnd(format_address(address))
 
 
 def _at(end: FlowEnd, address: Address) -> FlowEnd:

@@ -101,6 +101,48 @@ def test_a_flow_keeps_the_name_of_its_time(backend: str, scene: Scene) -> None:
     assert {flow["source"]["name"] for flow in flows(node, "--denied", "--pod", "a")} == {"a"}
 
 
+def test_nodes_services_and_network_sets_keep_the_name_of_their_time_too(backend: str, scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    deny = {"types": ["Egress"], "egress": [{"action": "Deny", "protocol": "UDP"}, {"action": "Allow"}]}
+    node.policy("shut", "name == 'a'", **deny)
+    node.namespace.ip("route", "add", "10.77.0.0/16", "dev", scene.b.device)
+    targets = {"node": "10.77.0.1", "Service": "10.77.0.2", "network set": "10.77.0.3"}
+
+    def name(number: int) -> None:
+        """Gives each address to somebody of that number, and takes it from others."""
+        other = 3 - number
+        for one in (number, other):
+            here = one == number
+            bgp = {"ipv4Address": f"{targets['node'] if here else f'10.77.1.{one}'}/24"}
+            node.put("nodes", resource("Node", f"x{one}", {"bgp": bgp}))
+            nets = [targets["network set"] + "/32", "10.77.2.0/24"] if here else ["10.77.2.0/24"]
+            node.put("globalnetworksets", resource("GlobalNetworkSet", f"x{one}", {"nets": nets}))
+            vip = targets["Service"] if here else f"10.77.3.{one}"
+            port = {"name": "", "port": 80, "protocol": "TCP"}
+            body = {
+                "metadata": {"name": f"x{one}", "namespace": "default"},
+                "spec": {"clusterIP": vip, "ports": [port]},
+            }
+            node.etcd.put(f"/felixpy/resources/core/v1/services/default/x{one}", body)
+
+    def told(address: str) -> dict[str, int]:
+        found = [flow for flow in flows(node, "--address", address) if flow["protocol"] == 17]
+        return {flow["destination"].get("name", ""): flow["packets"] for flow in found}
+
+    name(1)
+    for address in targets.values():
+        eventually(
+            lambda address=address: a.asks(address) is None and "x1" in told(address), what=f"{address} is told of"
+        )
+    before = {address: told(address)["x1"] for address in targets.values()}
+    name(2)
+    for address in targets.values():
+        eventually(
+            lambda address=address: a.asks(address) is None and "x2" in told(address), what=f"{address} is told of"
+        )
+        assert told(address)["x1"] == before[address], "what was told of is still the former holder's"
+
+
 def explained(node: Node, source: str, destination: str) -> str:
     """The field of the rule that decides, as explain says."""
     (flow,) = node.felixctl("explain", source, destination, f"tcp/{PORT}", "-o", "json").json()["flows"]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from felixpy.addresses import Address, format_address, parse_address
+from felixpy.flows.names import Rank
 from felixpy.flows.records import FlowEnd
 from felixpy.flows.sighting import Sighting, Traffic, parse_head
 from felixpy.flows.table import FlowKey, FlowTable
@@ -72,15 +73,18 @@ def test_the_table_holds_the_last_flows_with_their_counts(events: list[tuple[str
 
 
 HANDED = st.lists(
-    st.one_of(st.tuples(st.just("packet"), st.integers(1, 2)), st.tuples(st.sampled_from([A, B]), st.integers(0, 3))),
+    st.one_of(
+        st.tuples(st.just("packet"), st.integers(1, 2)),
+        st.tuples(st.tuples(st.sampled_from([A, B]), st.sampled_from(Rank)), st.integers(0, 3)),
+    ),
     max_size=30,
 )
 
 
 @given(HANDED)
-def test_flows_keep_the_ends_of_their_time(events: list[tuple[str | Address, int]]) -> None:
+def test_flows_keep_the_ends_of_their_time(events: list[tuple[str | tuple[Address, Rank], int]]) -> None:
     table = FlowTable()
-    flows: list[tuple[int, list[int], dict[Address, FlowEnd]]] = []
+    flows: list[tuple[int, list[int], dict[tuple[Address, Rank], FlowEnd | None]]] = []
     for now, (what, number) in enumerate(events):
         if isinstance(what, str):
             table.add(Sighting("x", 1, 2, ipv4(6, ports(1, number))), now)
@@ -90,8 +94,8 @@ def test_flows_keep_the_ends_of_their_time(events: list[tuple[str | Address, int
             else:
                 found[1].append(now)
             continue
-        end = FlowEnd(format_address(what), "pod", "ns", f"p{now}")
-        table.hand_over(what, end, now - number)
+        end = FlowEnd(format_address(what[0]), "pod", "ns", f"p{now}") if now % 3 else None
+        table.hand_over(*what, end, now - number)
         for _, times, ends in flows:
             if times[-1] < now - number:
                 ends.setdefault(what, end)
@@ -105,7 +109,7 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
     for number in range(1, 50):
         table.add(Sighting("x", 1, 2, ipv4(6, ports(1, number))), number)
         if number % 5 == 0:
-            table.hand_over(A, FlowEnd("a"))
+            table.hand_over(A, Rank.ENDPOINT, FlowEnd("a"))
     assert len(table) == len(table._flows) == 3
     assert set(table._open.values()) <= set(table._flows)
     assert {number for naming in table._naming.values() for number in naming} <= set(table._flows)

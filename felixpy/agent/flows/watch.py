@@ -15,26 +15,25 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import NoReturn
 
-from felixpy.addresses import Address, format_address
+from felixpy.addresses import Address
+from felixpy.agent.flows.handovers import Handovers
 from felixpy.agent.kernel.dataplane import Dataplane
+from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.dataplane.chains.causes import Cause, parse_cause
 from felixpy.drivers.netlink.nflog import Nflog
 from felixpy.flows.counting import ToldCauses
-from felixpy.flows.names import HOST_ENDPOINT, addresses_of, endpoint_end, find_ends, pod_end
+from felixpy.flows.names import HOST_ENDPOINT, Named, Rank, find_ends, pod_end
 from felixpy.flows.records import FLOWS_SHOWN, FlowEnd, FlowsAnswer, FlowsQuestion, is_asked_for
 from felixpy.flows.table import About, Flow, FlowTable
 from felixpy.flows.telling import tell
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref
-from felixpy.resources.types import HostEndpoint, WorkloadEndpoint
 
 READ_PER_S = 2000
 DATAGRAMS_PER_TURN = 16
 AGAIN_S = 2.0
 """Between two attempts to have the group: another process may hold it, for as long as it lives."""
-SEEN_BEFORE_S = 10.0
-"""A packet may be told of before the datastore tells of its endpoint: so much later the endpoint is still its own."""
 NO_REPORTS = "the kernel cannot tell of packets (NFLOG)"
 _log = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ class FlowWatch:
         self._node = node
         self._dataplane = dataplane
         self.table = FlowTable()
+        self._handovers = Handovers(self.table)
         self.told = ToldCauses()
         self.lost = 0
         self.unread = "nothing is read yet"
@@ -121,28 +121,26 @@ class FlowWatch:
         host = graph.hosts.governing(of_host) if of_host and not graph.options.is_workload(of_host) else None
         return _host_end(host) if host is not None else None
 
-    def endpoint_changes(self, ref: Ref, value: Resource | None) -> None:
-        """Takes a change of an endpoint before it is made: what was told of its addresses stays the former holder's."""
-        if not self.table:
-            return
-        known = self._dataplane.graph.sets.holders.get(ref)
-        had, has = addresses_of(known), addresses_of(value)
-        if isinstance(known, WorkloadEndpoint | HostEndpoint):
-            for address in had - has:
-                self.table.hand_over(address, endpoint_end(address, ref.name, known))
-        for address in has - had:
-            self.table.hand_over(address, FlowEnd(format_address(address)), time.time() - SEEN_BEFORE_S)
+    def resource_changes(self, ref: Ref, value: Resource | None) -> None:
+        """Takes a change of somebody with addresses before it is made: what was told of stays the former holder's."""
+        self._handovers.resource_changes(ref, self._dataplane.graph.sets.holders.get(ref), value)
+
+    def services_change(self, delta: ServiceDelta) -> None:
+        """The same of Services."""
+        self._handovers.services_change(delta, self._dataplane.frontends)
 
     async def answer(self, question: FlowsQuestion, after: int = 0) -> FlowsAnswer:
         """The latest flows that are asked for, of those that changed after change number `after`."""
         told = list(self.table.newest(after))
-        wanted = frozenset(address for flow in told for address in flow.key.traffic[:2] if address not in flow.ends)
-        ends = await self._find(wanted) if wanted else {}
-        records = [record for record in (tell(flow, ends) for flow in told) if is_asked_for(record, question)]
+        wanted = frozenset(
+            address for flow in told for address in flow.key.traffic[:2] if not flow.ends.get((address, Rank.ENDPOINT))
+        )
+        named = await self._find(wanted) if wanted else {}
+        records = [record for record in (tell(flow, named) for flow in told) if is_asked_for(record, question)]
         shown = tuple(islice(records, FLOWS_SHOWN))[::-1]
         return FlowsAnswer(self._node, shown, len(records) - len(shown), self.lost, self.unread)
 
-    async def _find(self, wanted: frozenset[Address]) -> Mapping[Address, FlowEnd]:
+    async def _find(self, wanted: frozenset[Address]) -> Mapping[Address, Named]:
         """Looks through everything as it is now, in a thread: other changes go on meanwhile."""
         graph = self._dataplane.graph
         everyone = list(graph.sets.holders.items()), list(graph.nodes.items()), list(self._dataplane.frontends.items())
