@@ -22,6 +22,7 @@ from tests.support.process import Daemon
 
 CALICO = "/calico/resources/v3/projectcalico.org"
 PROGRAM = Path(sys.executable).parent / "felixpy"
+WITH_GOBGPD = {"FELIXPY_GOBGPD": str(Path(__file__).parents[2] / "build/gobgpd")}
 GATEWAY4, GATEWAY_MAC = "169.254.1.1", "ee:ee:ee:ee:ee:ee"
 GATEWAY6 = "fe80::ecee:eeff:feee:eeee"
 PORT = 8080
@@ -135,10 +136,10 @@ class Node:
             self.initialise()
 
     def make_agent(self, *flags: str) -> Daemon:
-        """The agent as a person starts it."""
+        """The agent as a person starts it; its gobgpd is of version 4, which connects much sooner than Debian's."""
         argv = [PROGRAM, "--etcd", f"http://{self.etcd_address}:2379", "--node", self.name, "--roles", self.roles]
         argv += ["--run-dir", str(self.run_dir), *flags]
-        return Daemon(argv, self.run_dir / "agent.log", netns=self.namespace.name)
+        return Daemon(argv, self.run_dir / "agent.log", netns=self.namespace.name, env=WITH_GOBGPD)
 
     def initialise(self) -> None:
         """What every cluster has, and a profile that allows all."""

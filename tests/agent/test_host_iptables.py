@@ -50,6 +50,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[World]:
     ("shared", "scenario"),
     TRIED,
     indirect=["shared"],
+    scope="module",
     ids=lambda one: getattr(one, "__name__", one).removeprefix("test_"),
 )
 def test_host(scenario: Callable[[World], None], world: World) -> None:

@@ -25,7 +25,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("scene", "seed"), SEEDS, indirect=["scene"])
+@pytest.mark.parametrize(("scene", "seed"), SEEDS, indirect=["scene"], scope="module")
 def test_packets_do_what_explain_says(scene: Scene, seed: int) -> None:
     outcome = try_world(scene, seed)
     assert not outcome.wrong, outcome.wrong

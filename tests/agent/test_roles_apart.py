@@ -13,7 +13,7 @@ import pytest
 
 from birdpy.process import listener_pid
 from tests.agent.cluster import ADDRESSES, Cluster, two_nodes
-from tests.agent.node import PROGRAM
+from tests.agent.node import PROGRAM, WITH_GOBGPD
 from tests.agent.test_serving import OTHER_VIP, VIP, grant, heard, put_services, said, served, table_of_another
 from tests.support.process import Daemon
 from tests.support.wait import eventually
@@ -70,7 +70,7 @@ def role_of(cluster: Cluster, role: str) -> Daemon:
     node = cluster.n2
     argv = [PROGRAM, "--etcd", f"http://{ADDRESSES['n1']}:2379", "--node", node.name, "--roles", role]
     argv += ["--run-dir", str(node.run_dir), "--state-file", str(node.run_dir / "kept" / "cluster.json")]
-    return Daemon(argv, node.run_dir / f"{role}.log", netns=node.namespace.name)
+    return Daemon(argv, node.run_dir / f"{role}.log", netns=node.namespace.name, env=WITH_GOBGPD)
 
 
 def test_an_address_is_announced_once_the_other_process_serves_it() -> None:

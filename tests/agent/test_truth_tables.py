@@ -332,7 +332,7 @@ def seen(scene: Scene) -> frozenset[str]:
     return frozenset(name for name, through in zip(PROBES, found, strict=True) if through)
 
 
-@pytest.mark.parametrize(("scene", "case"), TRIED, indirect=["scene"])
+@pytest.mark.parametrize(("scene", "case"), TRIED, indirect=["scene"], scope="module")
 def test_what_gets_through(scene: Scene, case: Case) -> None:
     etcd, wanted = scene.node.etcd, frozenset(case.through.split())
     eventually(lambda: seen(scene) == EVERYTHING, within_s=30, what="all is open")
