@@ -98,8 +98,9 @@ class Rack:
             self.tor.run("nft", "delete table netdev mute")
 
 
-@pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
-def rack(request: pytest.FixtureRequest) -> Iterator[Rack]:
+@contextmanager
+def rack_of(generation: int) -> Iterator[Rack]:
+    """The node with that version of GoBGP, and its ToR; no BGPPeer yet."""
     tor = Namespace.create("tor")
     try:
         with Node("bgp") as node:
@@ -110,12 +111,18 @@ def rack(request: pytest.FixtureRequest) -> Iterator[Rack]:
             node.put("nodes", resource("Node", "n1", {"bgp": {"ipv4Address": "10.97.0.1/24"}}))
             block = {"cidr": BLOCK, "affinity": "host:n1", "allocations": [0, *[None] * 63], "attributes": [{}]}
             node.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
-            node.agent = node.make_agent("--gobgpd", GOBGPD[request.param])
+            node.agent = node.make_agent("--gobgpd", GOBGPD[generation])
             node.agent.start()
             with running_frr(tor, FRR, BFDD) as frr:
-                yield Rack(node, tor, frr, request.param)
+                yield Rack(node, tor, frr, generation)
     finally:
         tor.delete()
+
+
+@pytest.fixture(scope="module", params=[4, 3], ids=["v4", "v3"])
+def rack(request: pytest.FixtureRequest) -> Iterator[Rack]:
+    with rack_of(request.param) as made:
+        yield made
 
 
 def test_bfd_notices_at_either_side_what_the_hold_time_would_not_for_an_hour(rack: Rack) -> None:
