@@ -10,12 +10,12 @@ Source: net/netfilter/nfnetlink.c (nfnetlink_rcv_batch reports every failed mess
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from struct import Struct
 from typing import Self
 
-from felixpy.dataplane.aging import OWNER_BYTES, WHOLES, Part, decode_owner, encode_owner, parse_part
+from felixpy.dataplane.aging import OWNER_BYTES, WHOLES, encode_owner, parse_part
 from felixpy.dataplane.nftables import TABLE, chain_digests
 from felixpy.dataplane.objects import (
     BaseHook,
@@ -34,26 +34,19 @@ from felixpy.dataplane.objects import (
     Seen,
     Set,
 )
-from felixpy.dataplane.sets import Version
 from felixpy.drivers.netlink.codec import NLM_F_ACK, Failure, message
 from felixpy.drivers.netlink.nft.encode import (
-    FAMILY_INET,
     MSG_DELSETELEM,
     MSG_DELTABLE,
-    MSG_GETCHAIN,
-    MSG_GETRULE,
-    MSG_GETSET,
-    MSG_GETSETELEM,
     MSG_NEWCHAIN,
     SUBSYSTEM,
     Detour,
     Step,
-    encode_chain_of_rules,
     encode_table,
     encode_transaction,
     needs,
 )
-from felixpy.drivers.netlink.nft.read import ATTRIBUTES_AT, ChainFound, parse_chain, parse_handle, parse_rule
+from felixpy.drivers.netlink.nft.read import parse_handle, parse_rule
 from felixpy.drivers.netlink.nft.refusals import (
     BATCH_BEGIN,
     FRAME,
@@ -65,13 +58,10 @@ from felixpy.drivers.netlink.nft.refusals import (
     without_echoes,
 )
 from felixpy.drivers.netlink.nft.sets import (
-    encode_element_query,
     encode_members,
-    encode_set_key,
-    parse_members,
-    parse_set,
 )
 from felixpy.drivers.netlink.nft.stages import find_after, find_ahead
+from felixpy.drivers.netlink.nft.table import INET, NftTable
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 from felixpy.drivers.outcomes import ABSENT, failed
 
@@ -86,10 +76,8 @@ PARTS = 256
 """Transactions that look for the bad entries of a map: enough for ten of them among 10,000."""
 
 _BATCH_END = 17
-_GENERIC = Struct(">BBH")
+_BATCH = Struct(">BBH").pack(0, 0, SUBSYSTEM)
 """struct nfgenmsg: family, version, resource."""
-_INET = _GENERIC.pack(FAMILY_INET, 0, 0)
-_BATCH = _GENERIC.pack(0, 0, SUBSYSTEM)
 
 
 class NftDriver:
@@ -98,6 +86,7 @@ class NftDriver:
     def __init__(self, table: str = TABLE, socket: NetlinkSocket | None = None) -> None:
         self._table = table
         self._socket = socket or NetlinkSocket(NETLINK_NETFILTER)
+        self._held = NftTable(table, self._socket)
         self._chains: dict[str, BaseHook | None] | None = None
 
     def __enter__(self) -> Self:
@@ -125,13 +114,18 @@ class NftDriver:
         """
         objects: dict[Key, Object] = {}
         members: dict[str, Members] = {}
-        for it in self._read_sets(wanted):
-            held = self.read_members(it)
+        for it in self._held.read_sets(wanted):
+            held = self._held.read_members(it)
             if held is not None:
                 objects[it.key] = it
                 members[it.name] = held
-        for chain in self._read_chains():
-            objects[chain.key] = chain
+        chains = self._held.read_chains()
+        self._chains = {chain.name: chain.hook for chain in chains}
+        for chain in chains:
+            rules = self._held.read_rules(chain.name)
+            if rules is not None:
+                seen = ChainSeen(chain.name, tuple(map(parse_rule, rules)), chain.hook)
+                objects[seen.key] = seen
         return Seen(objects, members)
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
@@ -177,7 +171,7 @@ class NftDriver:
         if not (isinstance(op, Put) and isinstance(op.object, Chain)):
             return None
         wanted = chain_digests(op.object)
-        bodies = self._dump_where_there(MSG_GETRULE, encode_chain_of_rules(self._table, op.object.name)) or []
+        bodies = self._held.read_rules(op.object.name) or []
         if tuple(map(parse_rule, bodies[-len(wanted) :])) != wanted:
             return None
         return tuple(map(parse_handle, bodies[: -len(wanted)]))
@@ -194,18 +188,11 @@ class NftDriver:
                 owners.setdefault(WHOLES[part.version], set()).add(encode_owner(part.owner))
         for whole, gone in owners.items():
             for _ in range(FORGET_ROUNDS):
-                keys = [key for key in self._read_clients(whole, gone) if key[-OWNER_BYTES:] in gone]
+                keys = [key for key in self._held.read_clients(whole, gone) if key[-OWNER_BYTES:] in gone]
                 bodies = encode_members(self._table, whole, dict.fromkeys(keys, b""), data=False)
                 steps = [Step(MSG_DELSETELEM, 0, body, None) for body in bodies]
                 if not steps or not self._transact(steps):
                     break
-
-    def _read_clients(self, whole: Set, owners: AbstractSet[bytes] | None = None) -> Iterator[bytes]:
-        """The keys of a set that ages; with `owners`, at least those that are of them."""
-        asked = encode_set_key(self._table, whole.name)
-        for body in self._dump_where_there(MSG_GETSETELEM, asked) or ():
-            if owners is None or any(owner in body for owner in owners):
-                yield from parse_members(whole, [body], ATTRIBUTES_AT)
 
     def _apply_in_parts(self, outcome: Outcome, lost: AbstractSet[tuple[Kind, str]]) -> Outcome:
         """Puts what can be put of a map's entries: one bad verdict has the kernel refuse all that come with it."""
@@ -270,7 +257,7 @@ class NftDriver:
         pieces = [message(BATCH_BEGIN, 0, first, _BATCH)]
         for sequence, step in enumerate(steps, first + 1):
             flags = step.flags | NLM_F_ACK if sequence == last else step.flags
-            pieces.append(message(SUBSYSTEM << 8 | step.message, flags, sequence, _INET + step.body))
+            pieces.append(message(SUBSYSTEM << 8 | step.message, flags, sequence, INET + step.body))
         pieces.append(message(_BATCH_END, 0, last + 1, _BATCH))
         refusals: dict[int | None, Refusal] = {}
         for sequence, failure in sorted(self._socket.transact(b"".join(pieces), first, last).items()):
@@ -316,11 +303,11 @@ class NftDriver:
             case Put(object=Chain()) if refusal.message == MSG_NEWCHAIN and code in (errno.EEXIST, errno.EOPNOTSUPP):
                 return Detour(remake=True)
             case PutMembers() if code in (errno.EBUSY, errno.EEXIST):
-                present = self._find_members(op.set, op.members)
+                present = self._held.find_members(op.set, op.members)
                 changed = {key: data for key, data in present.items() if data != op.members[key]}
                 return Detour(replace=changed) if changed else None
             case DropMembers() if code == errno.ENOENT:
-                present = self._find_members(op.set, op.members)
+                present = self._held.find_members(op.set, op.members)
                 return Detour(members=present) if present else None
             case _:
                 return None
@@ -337,7 +324,7 @@ class NftDriver:
 
     def _known_chains(self) -> dict[str, BaseHook | None]:
         if self._chains is None:
-            self._chains = {chain.name: chain.hook for chain in self._dump_chains()}
+            self._chains = {chain.name: chain.hook for chain in self._held.read_chains()}
         return self._chains
 
     def _remember(self, ops: Iterable[Op]) -> None:
@@ -350,73 +337,3 @@ class NftDriver:
                     chains.pop(name, None)
                 case _:
                     pass
-
-    def _find_members(self, it: Set, keys: Iterable[bytes]) -> Members:
-        """Which of `keys` the set holds, with their data."""
-        found: dict[bytes, bytes] = {}
-        for key in keys:
-            body = _INET + encode_element_query(self._table, it, key)
-            try:
-                replies = self._socket.request(SUBSYSTEM << 8 | MSG_GETSETELEM, 0, body)
-            except NetlinkError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-            else:
-                found[key] = b"" if it.interval else parse_members(it, replies, ATTRIBUTES_AT).get(key, b"")
-        return found
-
-    def _dump(self, kind: int, body: bytes = b"") -> Iterator[bytes]:
-        return iter(self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body))
-
-    def _dump_where_there(self, kind: int, body: bytes) -> list[bytes] | None:
-        """None where what is asked about is not there (any more)."""
-        try:
-            return self._socket.dump(SUBSYSTEM << 8 | kind, _INET + body)
-        except NetlinkError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            return None
-
-    def _dump_chains(self) -> Iterator[ChainFound]:
-        return (chain for body in self._dump(MSG_GETCHAIN) if (chain := parse_chain(body)).table == self._table)
-
-    def _read_sets(self, wanted: Iterable[Key]) -> Iterator[Set]:
-        """Nothing where there is no table."""
-        wholes: dict[Version, Set] = {}
-        for body in self._dump_where_there(MSG_GETSET, encode_table(self._table)) or ():
-            it = parse_set(body, ATTRIBUTES_AT)
-            version = next((version for version, whole in WHOLES.items() if whole == it), None)
-            if version is not None:
-                wholes[version] = WHOLES[version]
-            elif it is not None:
-                yield it
-        if wholes:
-            yield from self._read_parts(wholes, wanted)
-
-    def _read_parts(self, wholes: Mapping[Version, Set], wanted: Iterable[Key]) -> Iterator[Set]:
-        asked = {part for key in wanted if key.kind is Kind.SET and (part := parse_part(str(key.id[0])))}
-        found = {
-            Part(version, decode_owner(key)) for version, whole in wholes.items() for key in self._read_clients(whole)
-        }
-        for part in found | {part for part in asked if part.version in wholes}:
-            yield part.set
-
-    def read_members(self, it: Set) -> Members | None:
-        """What a set holds; None where there is no such set (any more). Of one that ages nothing is read.
-
-        Raises  NetlinkError.
-        """
-        if it.ages:
-            return {}
-        bodies = self._dump_where_there(MSG_GETSETELEM, encode_set_key(self._table, it.name))
-        return None if bodies is None else parse_members(it, iter(bodies), ATTRIBUTES_AT)
-
-    def _read_chains(self) -> Iterator[ChainSeen]:
-        """Rules are asked for chain by chain: the time of a dump of all grows with the square of their number."""
-        chains = tuple(self._dump_chains())
-        self._chains = {chain.name: chain.hook for chain in chains}
-        for chain in chains:
-            bodies = self._dump_where_there(MSG_GETRULE, encode_chain_of_rules(self._table, chain.name))
-            if bodies is None:
-                continue
-            yield ChainSeen(chain.name, tuple(map(parse_rule, bodies)), chain.hook)
