@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "flows": "felixpy.ctl.commands.flows",
     "get": "felixpy.ctl.commands.get",
     "ipam": "felixpy.ctl.commands.ipam",
+    "leave": "felixpy.ctl.commands.leave",
     "lb": "felixpy.ctl.commands.lb",
     "status": "felixpy.ctl.commands.status",
     "svc": "felixpy.ctl.commands.svc",

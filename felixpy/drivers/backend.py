@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -268,6 +268,18 @@ def open_netfilter(setting: BackendSetting, table: str = TABLE) -> NetfilterDriv
     choice = choose_backend(setting, find_usual(), try_backend)
     _log.info("packet rules by %s: %s", choice.backend, choice.reason)
     return NetfilterDriver(choice, table)
+
+
+def remove_all(table: str = TABLE) -> Iterator[BackendSetting]:
+    """Takes everything of ours out of every back end that has some; which those were.
+
+    Raises  OSError.
+    """
+    for backend in (BackendSetting.NFTABLES, BackendSetting.IPTABLES_NFT, BackendSetting.IPTABLES_LEGACY):
+        if _has_leftovers(backend, table):
+            _destroy(backend, table)
+            yield backend
+    _destroy_sets()
 
 
 def _destroy(backend: BackendSetting, table: str) -> None:
