@@ -15,7 +15,8 @@ from birdpy.gobgp.versions import find_impossible
 from birdpy.intent import ANY_AS, Bfd, BgpIntent, Neighbor, NextHopRule, RouteOrigin, Statement
 from felixpy.addresses import parse_prefix
 from felixpy.calc.announcing.announcements import Announcement, Why
-from felixpy.calc.bgp.speaker import BgpPlan, HostFacts, Scene, derive_plan, derive_scene
+from felixpy.calc.bgp.scene import HostFacts, Scene, derive_scene
+from felixpy.calc.bgp.speaker import BgpPlan, derive_plan
 from felixpy.resources.bgp_types import SecretKey
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import KINDS, Name

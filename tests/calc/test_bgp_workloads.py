@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from birdpy.addresses import format_address
 from felixpy.addresses import parse_address
-from felixpy.calc.bgp.speaker import HostFacts, Scene, derive_plan, derive_scene
+from felixpy.calc.bgp.scene import HostFacts, Scene, derive_scene
+from felixpy.calc.bgp.speaker import derive_plan
 from felixpy.calc.bgp.workloads import SelectedWorkloads, derive_selected
 from felixpy.resources.bgp_types import BgpPeer
 from felixpy.resources.kinds import Name

@@ -13,7 +13,8 @@ from pathlib import Path
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.link_routers import LinkRouters
 from felixpy.addresses import Prefix, mask_address
-from felixpy.calc.bgp.speaker import BgpPlan, HostFacts
+from felixpy.calc.bgp.scene import HostFacts
+from felixpy.calc.bgp.speaker import BgpPlan
 from felixpy.drivers.netlink.socket import NetlinkError
 from felixpy.resources.bgp_types import SecretKey
 

@@ -24,7 +24,8 @@ from felixpy.agent.routing.learned import LearnedTable
 from felixpy.agent.settings import ConfigError, Settings
 from felixpy.calc.announcing.announce import AnnounceCalc
 from felixpy.calc.bgp.peers import Refusal
-from felixpy.calc.bgp.speaker import BgpPlan, NoSpeaker, Scene, derive_plan, derive_scene, reannounce
+from felixpy.calc.bgp.scene import NoSpeaker, Scene, derive_scene
+from felixpy.calc.bgp.speaker import BgpPlan, derive_plan, reannounce
 from felixpy.calc.bgp.workloads import SelectedWorkloads
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.drivers.netlink.monitor import (
