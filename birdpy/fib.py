@@ -211,6 +211,7 @@ class Fib:
     def update(self, events: Iterable[PathEvent]) -> RouteDelta:
         """Takes events in; the last one per prefix and source wins."""
         touched: dict[Prefix, Paths] = {}
+        without: dict[tuple[int, Source], tuple[Paths, Paths]] = {}
         for event in events:
             if isinstance(event, PathPut):
                 self._put(event, touched)
@@ -218,16 +219,24 @@ class Fib:
                 self._set(event.prefix, event.paths, touched)
             else:
                 known = self.paths.get(event.prefix, _NOTHING)
-                left = {source: path for source, path in known.items() if source != event.source}
-                self._set(event.prefix, left, touched)
+                key = id(known), event.source
+                if key not in without:
+                    without[key] = known, {source: path for source, path in known.items() if source != event.source}
+                self._set(event.prefix, without[key][1], touched)
         return self._settle(touched)
 
     def _put(self, event: PathPut, touched: dict[Prefix, Paths]) -> None:
+        """Prefixes that were alike are alike afterwards: they share what they have become."""
         known, alone = self.paths, {event.source: event.path}
+        beside: dict[int, tuple[Paths, Paths]] = {}
         for prefix in event.prefixes:
             before = known.get(prefix)
-            alike = before is None or before.keys() == alone.keys()
-            known[prefix] = touched[prefix] = alone if alike else {**before, **alone}  # type: ignore[dict-item]
+            if before is None or before.keys() == alone.keys():
+                known[prefix] = touched[prefix] = alone
+                continue
+            if id(before) not in beside:
+                beside[id(before)] = before, {**before, **alone}
+            known[prefix] = touched[prefix] = beside[id(before)][1]
 
     def _set(self, prefix: Prefix, paths: Paths, touched: dict[Prefix, Paths]) -> None:
         touched[prefix] = paths

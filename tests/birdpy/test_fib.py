@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,20 @@ def test_a_lost_path_leaves_the_others() -> None:
     fib = live(PathPut((BLOCK,), FROM_2, Path(N2)), PathPut((BLOCK,), FROM_3, Path(N3)))
     assert fib.update([PathGone(BLOCK, FROM_2)]).put == {BLOCK: LearnedRoute((N3,))}
     assert fib.update([PathGone(BLOCK, FROM_3)]).drop == {BLOCK}
+
+
+def test_prefixes_that_are_alike_stay_so_and_share_what_is_known_of_them() -> None:
+    many = [Prefix(bytes([10, 0, number >> 8, number & 255]), 32) for number in range(600)]
+    fib = live(PathPut(many, FROM_2, Path(N2)), PathPut(many[:400], FROM_3, Path(N3)))
+
+    def kinds() -> list[int]:
+        """How many prefixes share each value."""
+        return sorted(Counter(id(paths) for paths in fib.paths.values()).values())
+
+    assert kinds() == [200, 400]
+    fib.update([PathGone(prefix, FROM_2) for prefix in many[100:500]])
+    assert kinds() == [100, 100, 300]
+    assert {fib.routes[prefix].next_hops for prefix in many[100:400]} == {(N3,)}
 
 
 def test_nothing_new_is_no_delta() -> None:
