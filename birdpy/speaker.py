@@ -352,9 +352,9 @@ class BgpRole:
         for prefix in batch.own:
             if self._intent is None or prefix not in self._intent.advertisements:
                 self._stray[prefix] = None
-        if batch.sessions_changed:
-            self._sessions_changed = True
-        if batch.sessions_changed or self._stray:
+        self._sessions_changed = self._sessions_changed or batch.sessions_changed
+        known = self._told or batch.snapshot_end  # what a snapshot begins with was read of late
+        if self._stray or (known and self._sessions_changed):
             self._work.set()
 
 

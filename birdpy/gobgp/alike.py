@@ -23,6 +23,8 @@ _TABLE, _NLRI, _ATTRIBUTE, _AGE = 0x1A, 0x0A, 0x12, 0x1A
 _PREFIX, _LENGTH, _ADDRESS = 0x0A, 0x08, 0x12
 """Tags: of the prefix in an NLRI, and of the prefix's fields."""
 
+_TAGS, _HEAD_BYTES = bytes([_NLRI, _PREFIX, _LENGTH, _ADDRESS]), 8
+"""What a path begins with, each with one byte behind it."""
 _HEADS, _LENGTH_128 = bytes([_NLRI, _PREFIX]), bytes([_LENGTH, 0x80, 0x01, _ADDRESS])
 
 Tail = tuple[Source, Path | None]
@@ -34,6 +36,7 @@ class AlikePaths:
     """Reads the replies of one stream. `decode` reads a whole path; None where its family is none of ours."""
 
     decode: Callable[[bytes], tuple[Prefix, Tail] | None]
+    _heads: dict[bytes, int] = field(default_factory=dict)
     _exact: dict[bytes, Tail] = field(default_factory=dict)
     _ageless: dict[bytes, Tail] = field(default_factory=dict)
     _shared: dict[Tail, Tail] = field(default_factory=dict)
@@ -47,7 +50,7 @@ class AlikePaths:
         end = len(reply)
         if reply[0] != _TABLE or position + size != end:
             raise ValueError("not a table event")
-        exact, pton = self._exact, inet_pton
+        exact, heads, pton, make = self._exact, self._heads, inet_pton, Prefix._make
         found: dict[int, tuple[Tail, list[Prefix]]] = {}
         count = 0
         last: Tail | None = None
@@ -60,16 +63,11 @@ class AlikePaths:
             else:
                 length, start = read_varint(reply, position + 1)
             position = start + length
-            if (
-                length > 8
-                and (tail_at := start + 2 + reply[start + 1]) == start + 8 + reply[start + 7]
-                and reply[start + 4] == _LENGTH
-                and reply[start + 6] == _ADDRESS
-                and reply[start + 2] == _PREFIX
-                and reply[start] == _NLRI
-            ):
-                text = str(reply[start + 8 : tail_at], "ascii")
-                prefix = Prefix(pton(AF_INET6 if ":" in text else AF_INET, text), reply[start + 5])
+            head = reply[start : start + _HEAD_BYTES]
+            size = heads.get(head) or self._find_size(head)
+            if size and (tail_at := start + size) <= position:
+                text = str(reply[start + _HEAD_BYTES : tail_at], "ascii")
+                prefix = make((pton(AF_INET6 if ":" in text else AF_INET, text), head[5]))
                 tail = exact.get(reply[tail_at:position])
                 if tail is None:
                     tail = self._find_tail(reply[start:position], tail_at - start)
@@ -82,6 +80,16 @@ class AlikePaths:
                 last, prefixes = found.setdefault(id(tail), (tail, []))
             prefixes.append(prefix)
         return _events(found), count
+
+    def _find_size(self, head: bytes) -> int:
+        """How much of a path its NLRI takes, by the first bytes: tags, lengths in between; 0 for any others."""
+        if len(head) < _HEAD_BYTES or head[::2] != _TAGS or head[1] >= 0x80:
+            return 0
+        size = head[1] + 2
+        if head[3] + 4 != size or head[7] + _HEAD_BYTES != size:
+            return 0
+        self._heads[head] = size
+        return size
 
     def _read_other(self, path: bytes) -> tuple[Prefix, Tail] | None:
         """A path that begins otherwise; one of IPv6 with a length of 128, which takes two bytes, in the short way."""

@@ -2,9 +2,9 @@
 
 Prints three things, each of ours beside the other's in alternating rounds of one run: routes installed a second, by our
 driver, by all that a delta of learned routes passes, and by a C program; seconds from an established session to the
-last of the neighbour's routes in the kernel, and the processor time and memory of that, with gobgpd and this role, with
-BIRD, and, to know what there is to gain, until gobgpd alone has all of them and nobody watches it; and milliseconds
-from an announcement to the route in the neighbour's kernel.
+last of the neighbour's routes in the kernel, and the processor time of that and the memory, with gobgpd and this role,
+with BIRD, and, to know what there is to gain, until gobgpd alone has all of them and nobody watches it; and
+milliseconds from an announcement to the route in the neighbour's kernel.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from birdpy.fib import LearnedRoute, RouteDelta
+from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Announce, Withdraw
 from birdpy.intent import BgpIntent
 from birdpy.speaker import BgpRole, RoleSettings
@@ -167,12 +168,17 @@ async def measure_learning(routers: list[Router], count: int) -> None:
                 (ALONE, we, lambda: gobgpd_alone(we, feeder)),
             ):
                 with start() as pids:
+                    await until_up(driver, router)
+                    spent = [cpu_seconds(pid) for pid in pids]
                     if name == ALONE:
-                        took_s = await until_known(driver_of(driver, router), router, count)
+                        took_s = await until_known(router, count)
                     else:
-                        took_s = await until_installed(driver_of(driver, router), router.namespace, count)
+                        took_s = await until_installed(router.namespace, count)
                     times[name].append(took_s)
-                    used = ", ".join(f"{cpu_seconds(pid):.1f} s {memory_mib(pid):.0f} MiB" for pid in pids)
+                    used = ", ".join(
+                        f"{cpu_seconds(pid) - before:.2f} s {memory_mib(pid):.0f} MiB"
+                        for pid, before in zip(pids, spent, strict=True)
+                    )
                     print(f"    {name}: {took_s:.2f} s; processor and memory: {used}", flush=True)
                 router.namespace.ip("nexthop", "flush")
                 router.namespace.run("ip", "route", "flush", "proto", "bird", check=False)
@@ -183,31 +189,24 @@ async def measure_learning(routers: list[Router], count: int) -> None:
     )
 
 
-def driver_of(driver: object, router: Router) -> Callable[[], object]:
-    """Whether the feeder's session with a router is up, when called and awaited."""
-
-    async def probe() -> bool:
-        sessions = await driver.read_sessions()  # type: ignore[attr-defined]
-        return bool(sessions[router.address].established)
-
-    return probe
+async def until_up(driver: GobgpDriver, router: Router) -> None:
+    """Until the feeder's session with a router is up."""
+    async with asyncio.timeout(60):
+        while not (await driver.read_sessions())[router.address].established:
+            await asyncio.sleep(0.01)
 
 
-async def until_known(established: Callable[[], object], router: Router, count: int) -> float:
+async def until_known(router: Router, count: int) -> float:
     """Until gobgpd has them, asked as seldom as the kernel is."""
     async with asyncio.timeout(120), router.driver() as driver:
-        while not await established():  # type: ignore[misc]
-            await asyncio.sleep(0.01)
         begin = time.perf_counter()
         while sum(one.accepted for one in (await driver.read_sessions()).values()) < count:
             await asyncio.sleep(0.02)
     return time.perf_counter() - begin
 
 
-async def until_installed(established: Callable[[], object], namespace: Namespace, count: int) -> float:
+async def until_installed(namespace: Namespace, count: int) -> float:
     async with asyncio.timeout(120):
-        while not await established():  # type: ignore[misc]
-            await asyncio.sleep(0.01)
         begin = time.perf_counter()
         while count_routes(namespace) < count:
             await asyncio.sleep(0.02)
@@ -222,8 +221,7 @@ async def measure_latency(routers: list[Router]) -> None:
     async with feeder.driver() as driver:
         await make_so(driver, BgpIntent(feeder.speaker(), {we.address: session(feeder, we)}))
         with ours(we, feeder):
-            while not await driver_of(driver, we)():  # type: ignore[misc]
-                await asyncio.sleep(0.05)
+            await until_up(driver, we)
             await asyncio.sleep(2)
             heard = in_namespace(we.namespace.path, lambda: NetlinkSocket(NETLINK_ROUTE, groups=1 << 6))
             for given in hosts(SAMPLES, first=0x0A700000):
