@@ -8,7 +8,7 @@ same from scratch. Source: RFC 4271 §9.1, RFC 9494 §4.5; Calico's local_pref t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -23,6 +23,7 @@ NORMAL_METRIC = 1024
 LOCAL_PREF_TOP = (1 << 31) - 1
 """local_pref of metric 0: a local_pref within NORMAL_METRIC below it carries a metric (Calico's live migration)."""
 DEFAULT_LOCAL_PREF = 100
+_DEFAULTS = frozenset({Prefix(bytes(4), 0), Prefix(bytes(16), 0)})
 
 
 class Source(NamedTuple):
@@ -97,6 +98,13 @@ class RouteFilter:
         if prefix in self.own_prefixes:
             return False
         return not (self.excluded and any(is_within(prefix, outer) for outer in self.excluded))
+
+    def find_refused(self, prefixes: KeysView[Prefix]) -> Set[Prefix]:
+        """Those to which routes are not wanted; costs little where there are none."""
+        if self.excluded:
+            return {prefix for prefix in prefixes if not self.admits(prefix)}
+        refused = self.own_prefixes & prefixes
+        return refused if self.take_default else refused | (_DEFAULTS & prefixes)
 
 
 class RouteDelta(NamedTuple):
@@ -257,12 +265,12 @@ class Fib:
         refused = [prefix for prefix in waiting if not route_filter.admits(prefix)]
         return self._settle({prefix: self.paths.get(prefix, _NOTHING) for prefix in (*known, *refused)})
 
-    def _settle(self, touched: PathTable) -> RouteDelta:
+    def _settle(self, touched: dict[Prefix, Paths]) -> RouteDelta:
         """Judges each set of paths once, however many prefixes share it."""
         put: dict[Prefix, LearnedRoute] = {}
         drop: set[Prefix] = set()
         routes, unconfirmed = self.routes, self.unconfirmed
-        admits = self.route_filter.admits
+        refused = self.route_filter.find_refused(touched.keys())
         judged: dict[tuple[int, int], LearnedRoute | None] = {}
         last: Paths | None = None
         size, verdict = 0, None
@@ -273,7 +281,7 @@ class Fib:
                 if key not in judged:
                     judged[key] = _choose_among(paths, self.route_filter, version_of(prefix[0]))
                 verdict = judged[key]
-            route = verdict if verdict is not None and admits(prefix) else None
+            route = None if refused and prefix in refused else verdict
             if unconfirmed:
                 unconfirmed.discard(prefix)
             before = routes.get(prefix)

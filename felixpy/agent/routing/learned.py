@@ -245,7 +245,9 @@ def local_route(address: bytes) -> Route:
 
 
 def _group(routes: Mapping[BgpPrefix, LearnedRoute]) -> Mapping[LearnedRoute, Sequence[Prefix]]:
-    """The prefixes of routes that are alike."""
+    """The prefixes of routes that are alike; of a table, most often all."""
+    if len(set(map(id, routes.values()))) == 1:
+        return {next(iter(routes.values())): [*routes]}  # type: ignore[list-item]
     found: dict[LearnedRoute, list[Prefix]] = {}
     last: LearnedRoute | None = None
     for prefix, route in routes.items():
