@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.agent.node import Node, resource
+from tests.agent.test_observed import Page, fetch
 from tests.birdpy.conftest import GOBGPD
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.process import Daemon
@@ -384,4 +385,28 @@ def test_a_node_that_is_to_drain_no_time_withdraws_at_once(rack: Rack) -> None:
     finally:
         rack.node.drop("bgpconfigurations", "default")
         rack.node.put("nodes", resource("Node", "n1", {"bgp": bgp}))
+        rack.start_agent()
+
+
+def test_readiness_and_figures_name_the_neighbour_that_is_down(rack: Rack) -> None:
+    """While a node starts it waits for all its sessions."""
+
+    def page(path: str) -> Page:
+        found = fetch(rack.node, path)
+        assert found is not None
+        return found
+
+    rack.peer("far", {"peerIP": "192.0.2.77", "asNumber": 65077, "reachableBy": "10.97.0.2"})
+    rack.start_agent("--metrics", ":9091")
+    try:
+        eventually(lambda: "BGP: the session with 192.0.2.77 (AS 65077) is " in page("/readiness").body, within_s=12)
+        assert page("/readiness").status == 503
+        eventually(lambda: 'metallb_bgp_session_up{peer="10.97.0.2"} 1.0' in page("/metrics").body, within_s=40)
+        figures = page("/metrics").body
+        assert 'metallb_bgp_session_up{peer="192.0.2.77"} 0.0' in figures
+        assert 'metallb_bgp_pending_prefixes_total{peer="192.0.2.77"} 1.0' in figures
+        assert 'metallb_bgp_pending_prefixes_total{peer="10.97.0.2"} 0.0' in figures
+        assert 'felixpy_bgp_session_down{peer="192.0.2.77",reason="no connection' in figures
+    finally:
+        rack.node.drop("bgppeers", "far")
         rack.start_agent()
