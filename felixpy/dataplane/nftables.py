@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from sys import byteorder
 from typing import assert_never
 
 from felixpy.addresses import Prefix, format_address, version_of
 from felixpy.dataplane.aging import WHOLES, owner_numbers, parse_part
 from felixpy.dataplane.chains.causes import TEXT_BYTES
-from felixpy.dataplane.objects import BaseHook, Chain, DataType, Members, Set, SetType
+from felixpy.dataplane.nftables_sets import PROTOCOL_NAMES, render_set, whole_of
+from felixpy.dataplane.objects import BaseHook, Chain, Members, Set
 from felixpy.dataplane.rules import (
     REPORT_GROUP,
     REPORTS_AT_ONCE,
@@ -66,26 +66,10 @@ DIGEST_BYTES = 8
 ENCODING = 1
 """Part of every digest: a new number has the rules of an older encoder written anew."""
 COMMENT_BYTES = 120
-AGING_MOST = 262144
-"""Members of the sets that age, of a family: a flood of sources must not take the kernel's memory."""
 LOG_PREFIX_BYTES = 127
 """NF_LOG_PREFIXLEN less its NUL (linux/netfilter/nf_log.h)."""
 
-_PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 _FAMILY = {4: "ip", 6: "ip6"}
-_NUMBER = "numgen random mod 2"
-_TYPEOF_KEYS = {
-    SetType.IPV4_OWNER: f"ip saddr . {_NUMBER} . {_NUMBER}",
-    SetType.IPV6_OWNER: f"ip6 saddr . {_NUMBER} . {_NUMBER}",
-    SetType.OWNER_SLOT: f"{_NUMBER} . {_NUMBER} . {_NUMBER}",
-    SetType.NODE_PORT_SLOT: f"meta l4proto . th dport . {_NUMBER}",
-    SetType.IPV4_PORT_SLOT: f"ip daddr . meta l4proto . th dport . {_NUMBER}",
-    SetType.IPV6_PORT_SLOT: f"ip6 daddr . meta l4proto . th dport . {_NUMBER}",
-}
-_SLOT_DATA = {
-    DataType.IPV4_PORT: "ip daddr . th dport",
-    DataType.IPV6_PORT: "ip6 daddr . th dport",
-}
 
 
 def render_rule(rule: Rule) -> str:
@@ -113,8 +97,8 @@ def render_table(
     chains: Iterable[Chain], sets: Iterable[Set], members: Mapping[str, Members], table: str = TABLE
 ) -> str:
     """The whole table, sorted by name: sets with their members, then chains."""
-    whole = {it.name: it for it in map(_whole_of, sets)}
-    blocks = [_render_set(whole[name], members.get(name, {})) for name in sorted(whole)]
+    whole = {it.name: it for it in map(whole_of, sets)}
+    blocks = [render_set(whole[name], members.get(name, {})) for name in sorted(whole)]
     blocks += [_render_chain(it) for it in sorted(chains, key=lambda it: it.name)]
     return f"table inet {table} {{\n" + "\n".join(blocks) + "}\n"
 
@@ -161,7 +145,7 @@ def _render_match(match: Match) -> str:
         case FamilyIs():
             return f"meta nfproto ipv{match.version}"
         case ProtocolIs():
-            return f"meta l4proto {_not(match.negate)}{_PROTOCOL_NAMES.get(match.number, match.number)}"
+            return f"meta l4proto {_not(match.negate)}{PROTOCOL_NAMES.get(match.number, match.number)}"
         case NetIn():
             return _render_nets(match)
         case SetHas(ports=True):
@@ -269,11 +253,6 @@ def _owner(owner: bytes) -> str:
     return " . ".join(f"numgen random mod 1 offset {number}" for number in owner_numbers(owner))
 
 
-def _whole_of(it: Set) -> Set:
-    part = parse_part(it.name)
-    return it if part is None else WHOLES[part.version]
-
-
 def _render_nets(match: NetIn) -> str:
     nets = distinct_nets(match)
     version = nets[0].version
@@ -289,7 +268,7 @@ def _render_icmp(match: IcmpIs) -> str:
         return f"{name} type {_not(match.negate)}{match.type}"
     if not match.negate:
         return f"{name} type {match.type} {name} code {match.code}"
-    protocol = _PROTOCOL_NAMES[1 if match.version == 4 else 58]
+    protocol = PROTOCOL_NAMES[1 if match.version == 4 else 58]
     both = match.type << 8 | match.code
     return f"meta nfproto ipv{match.version} meta l4proto {protocol} @th,0,16 != {both:#06x}"
 
@@ -306,73 +285,6 @@ def _render_set_mark(action: SetMark) -> str:
         return f"meta mark set meta mark | {action.value:#x}"
     masked = f"meta mark set meta mark & {kept:#x}"
     return f"{masked} | {action.value:#x}" if action.value else masked
-
-
-def _render_set(it: Set, members: Members) -> str:
-    kind = "map" if it.data is not DataType.NONE else "set"
-    if it.type in _TYPEOF_KEYS:
-        declared = f"typeof {_TYPEOF_KEYS[it.type]}" + (f" : {_SLOT_DATA[it.data]}" if it.data in _SLOT_DATA else "")
-    else:
-        declared = f"type {it.type}" + (f" : {it.data}" if it.data is not DataType.NONE else "")
-    lines = [f"\t{kind} {it.name} {{", f"\t\t{declared}"]
-    if it.interval:
-        lines.append("\t\tflags interval")
-    if it.ages:
-        lines += [f"\t\tsize {AGING_MOST}", "\t\tflags dynamic,timeout"]
-    if members:
-        elements = (_render_member(it, key, members[key]) for key in sorted(members))
-        lines += ["\t\telements = {", ",\n".join(f"\t\t\t{element}" for element in elements), "\t\t}"]
-    return "\n".join([*lines, "\t}", ""])
-
-
-def _render_member(it: Set, key: bytes, data: bytes) -> str:
-    text = render_key(it, key)
-    match it.data:
-        case DataType.NONE:
-            return text
-        case DataType.VERDICT:
-            return f"{text} : {data.decode()}"
-        case DataType.IPV4 | DataType.IPV6:
-            return f"{text} : {format_address(data)}"
-        case DataType.IPV4_PORT | DataType.IPV6_PORT:
-            size = 4 if it.data is DataType.IPV4_PORT else 16
-            return f"{text} : {format_address(data[:size])} . {int.from_bytes(data[size : size + 2], 'big')}"
-        case _:
-            assert_never(it.data)
-
-
-def render_key(it: Set, key: bytes) -> str:
-    """One member's key as people write it."""
-    match it.type:
-        case SetType.INTERFACE:
-            return f'"{key.decode()}"'
-        case SetType.IPV4 | SetType.IPV6:
-            if it.interval and key[-1] < 8 * (len(key) - 1):
-                return f"{format_address(key[:-1])}/{key[-1]}"
-            return format_address(key[:-1] if it.interval else key)
-        case SetType.IPV4_IPV4 | SetType.IPV6_IPV6:
-            half = len(key) // 2
-            return f"{format_address(key[:half])} . {format_address(key[half:])}"
-        case SetType.IPV4_PORT | SetType.IPV6_PORT | SetType.NODE_PORT:
-            return _render_endpoint_key(key)
-        case SetType.IPV4_PORT_SLOT | SetType.IPV6_PORT_SLOT | SetType.NODE_PORT_SLOT:
-            return f"{_render_endpoint_key(key[:-4])} . {int.from_bytes(key[-4:], byteorder)}"
-        case SetType.IPV4_OWNER | SetType.IPV6_OWNER:
-            return f"{format_address(key[:-8])} . {_render_numbers(key[-8:])}"
-        case SetType.OWNER_SLOT:
-            return _render_numbers(key)
-        case _:
-            assert_never(it.type)
-
-
-def _render_numbers(key: bytes) -> str:
-    return " . ".join(str(int.from_bytes(key[at : at + 4], byteorder)) for at in range(0, len(key), 4))
-
-
-def _render_endpoint_key(key: bytes) -> str:
-    protocol, port = key[-8], int.from_bytes(key[-4:-2], "big")
-    words = f"{_PROTOCOL_NAMES.get(protocol, protocol)} . {port}"
-    return f"{format_address(key[:-8])} . {words}" if key[:-8] else words
 
 
 def _render_chain(chain: Chain) -> str:

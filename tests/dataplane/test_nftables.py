@@ -15,10 +15,10 @@ from felixpy.dataplane.nftables import (
     chain_digests,
     distinct_ranges,
     printable,
-    render_key,
     render_rule,
     render_table,
 )
+from felixpy.dataplane.nftables_sets import render_key
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Set, SetType
 from felixpy.dataplane.rules import (
     Accept,

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from felixpy.addresses import Address, Prefix
-from felixpy.dataplane.nftables import AGING_MOST
+from felixpy.dataplane.nftables_sets import AGING_MOST
 from felixpy.dataplane.objects import DataType, Members, Set, SetType
 from felixpy.drivers.netlink.codec import (
     NLA_F_NESTED,
