@@ -17,6 +17,8 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | 
 Body: TypeAlias = Mapping[str, Json]
 Path: TypeAlias = tuple[str | int, ...]
 
+DEFAULT_NAMESPACE = "default"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -145,6 +145,20 @@ def test_a_slip_in_kind_or_group_is_an_error_and_not_skipped(
     assert felixctl("apply", "-f", "-", stdin=others).code == 0, "what is another project's is skipped"
 
 
+def test_a_word_of_two_kinds_shows_both_each_in_its_own_namespace(felixctl: Felixctl, store: Etcd) -> None:
+    calico = (
+        "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: a}, spec: {peerIP: 192.0.2.1, asNumber: 1}}"
+    )
+    metallb = "{apiVersion: metallb.io/v1beta2, kind: BGPPeer, metadata: {name: b, namespace: metallb-system}, spec: "
+    spec = "{myASN: 64500, peerASN: 64501, peerAddress: 192.0.2.2}}"
+    felixctl("apply", "-f", "-", stdin=f"{calico}\n---\n{metallb}{spec}\n")
+    names = ["bgppeer.projectcalico.org/a", "bgppeer.metallb.io/metallb-system/b"]
+    assert felixctl("get", "bgppeers", "-o", "name").lines == names
+    assert felixctl("get", "bgppeers", "-o", "name", "-n", "other").lines == names[:1]
+    assert "There is no l2advertisements.\n" in felixctl("get", "l2advertisements").err
+    assert "There is no pods in namespace default.\n" in felixctl("get", "pods").err
+
+
 def test_what_is_not_found_is_named_with_a_namespace_only_where_it_has_one(felixctl: Felixctl, store: Etcd) -> None:
     assert felixctl("get", "gnp", "none").err == "error: GlobalNetworkPolicy none is not found\n"
     assert felixctl("get", "svc", "none").err == "error: Service default/none is not found\n"

@@ -11,8 +11,9 @@ import click
 from felixpy.ctl.applying.references import BFD_PROFILES, find_users
 from felixpy.ctl.cells import count_words
 from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warning, with_store
+from felixpy.ctl.manifests import DEFAULT_NAMESPACE
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
-from felixpy.ctl.reading.intake import DEFAULT_NAMESPACE, Skipped
+from felixpy.ctl.reading.intake import Skipped
 from felixpy.ctl.showing.selection import Found, kinds_named, select
 from felixpy.datastore.model import Store
 from felixpy.resources.kinds import KINDS, KindInfo, Name

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import click
 
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
-from felixpy.ctl.manifests import Body, Json
-from felixpy.ctl.reading.intake import DEFAULT_NAMESPACE
+from felixpy.ctl.manifests import DEFAULT_NAMESPACE, Body, Json
 from felixpy.ctl.showing.columns import columns_of, render_table
 from felixpy.ctl.showing.reported import reported_named, select_reported
-from felixpy.ctl.showing.selection import EVERYTHING, Found, kinds_named, select
-from felixpy.resources.kinds import CALICO, KindInfo
+from felixpy.ctl.showing.selection import EVERYTHING, USUAL, Found, kinds_named, select, usual_namespace
+from felixpy.resources.kinds import CALICO
 
 
 @click.command()
@@ -45,7 +44,7 @@ def command(
         kinds = kinds_named(kind)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    space = None if all_namespaces else namespace or _usual_namespace(kinds)
+    space = None if all_namespaces else namespace or USUAL
     selected = with_store(etcd, lambda store: select(store, kinds, space, names, revision or 0))
     for key in selected.unreadable:
         print_warning(f"what is in etcd at {key} is no JSON object")
@@ -53,18 +52,15 @@ def command(
     _print(found, output, single=len(names) == 1, with_namespace=all_namespaces)
     missing = [name for name in names if not any(name in (one.shown_name.name, one.name.name) for one in found)]
     for name in missing:
-        where = f"{space}/" if space and kinds[0].namespaced else ""
+        where = usual_namespace(kinds[0]) if space == USUAL else space
+        where = f"{where}/" if where and kinds[0].namespaced else ""
         print_error(f"error: {kinds[0].kind} {where}{name} is not found")
     if not found and not missing and output not in ("yaml", "json", "name"):
-        where = f" in namespace {space}" if space and any(info.namespaced for info in kinds) else ""
+        looked = {usual_namespace(info) if space == USUAL else space for info in kinds if info.namespaced}
+        where = f" in namespace {', '.join(filter(None, looked))}" if looked and None not in looked else ""
         click.echo(f"There is no {kind}{where}." if kind != EVERYTHING else f"There is nothing{where}.", err=True)
     if missing:
         sys.exit(EXIT_FAILED)
-
-
-def _usual_namespace(kinds: Sequence[KindInfo]) -> str | None:
-    """Objects of MetalLB live in its own namespace, wherever that is; of the others, people mean `default`."""
-    return None if all(info.group == "metallb.io" for info in kinds) else DEFAULT_NAMESPACE
 
 
 def _print(found: Sequence[Found], output: str | None, *, single: bool, with_namespace: bool) -> None:

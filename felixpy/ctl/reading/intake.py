@@ -14,12 +14,23 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TypeAlias
 
-from felixpy.ctl.manifests import Body, Document, Json, Manifest, Path, Problem, Report, Severity, Source, describe
+from felixpy.ctl.manifests import (
+    DEFAULT_NAMESPACE,
+    Body,
+    Document,
+    Json,
+    Manifest,
+    Path,
+    Problem,
+    Report,
+    Severity,
+    Source,
+    describe,
+)
 from felixpy.ctl.reading import metallb
 from felixpy.ctl.reading.yaml_text import YamlError, parse_documents
 from felixpy.resources.kinds import BY_TYPE, KINDS, KindInfo, Name
 
-DEFAULT_NAMESPACE = "default"
 _ALIASES = {"crd.projectcalico.org/v1": "projectcalico.org/v3"}
 _ALIKE = 0.89
 """How alike a misspelled kind is (difflib): as IPPools to IPPool, and not as the BFDConfiguration of others to ours."""

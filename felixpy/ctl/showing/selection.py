@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from felixpy.ctl.manifests import Body, Json
+from felixpy.ctl.manifests import DEFAULT_NAMESPACE, Body, Json
 from felixpy.ctl.policy_names import DEFAULT_TIER, is_tiered_policy, possible_names, typed_name
 from felixpy.ctl.stored import parse_body, shown_body
 from felixpy.datastore.model import KeyValue, Store
 from felixpy.resources.kinds import KINDS, STATUS_PREFIX, KindInfo, Name, find_kind
 
 EVERYTHING = "all"
+USUAL = "?"
+"""In place of a namespace, the one that people mean who name none: of each kind its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def _qualified(word: str) -> tuple[KindInfo, ...]:
 async def select(
     store: Store, kinds: Sequence[KindInfo], namespace: str | None, names: Sequence[str] = (), revision: int = 0
 ) -> Selected:
-    """Objects of these kinds, in the order of their keys. No namespace means all; no name means all.
+    """Objects of these kinds, in the order of their keys. No namespace means all, USUAL each kind's; no name means all.
 
     Raises  Compacted and FutureRevision when etcd does not have that revision.
     """
@@ -99,8 +101,15 @@ async def select(
     return Selected(tuple(objects), tuple(unreadable))
 
 
+def usual_namespace(info: KindInfo) -> str | None:
+    """Objects of MetalLB live in its own namespace, wherever that is; of the others, people mean `default`."""
+    return None if info.group == "metallb.io" else DEFAULT_NAMESPACE
+
+
 def _prefixes(info: KindInfo, namespace: str | None, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Key prefixes of the objects and of their status."""
+    if namespace == USUAL:
+        namespace = usual_namespace(info)
     status = f"{STATUS_PREFIX}{info.group}/{info.version}/{info.plural}/"
     if info.namespaced and namespace is None:
         yield info.prefix, status
