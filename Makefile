@@ -3,8 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
-# Most tests wait most of their time.
-WORKERS := $(shell echo $$((2 * $$(nproc))))
+# Most tests wait most of their time; each has daemons of its own.
+WORKERS := $(shell n=$$((2 * $$(nproc))); echo $$((n < 8 ? n : 8)))
 
 .PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench calico lock clean
 
