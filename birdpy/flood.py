@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from birdpy.addresses import format_address
+from birdpy.fib import PathPut
 from birdpy.gobgp.driver import GobgpDriver
+from birdpy.gobgp.watch import WatchBatch
 from birdpy.session import Session
 
 FLOOD_PATHS, FLOOD_SHARE, FLOOD_S = 500, 50, 0.25
 """So many changes in so short a time are a flood, or so large a share of the table: to read that costs what it is."""
 TABLE_PATHS = 50
-"""So many are one already while a neighbour tells its table: more will come."""
+"""So many are one already of a neighbour that tells its table: more will come."""
 FLOOD_POLL_S, FLOOD_MOST_S = 0.03, 3.0
 """Between two looks whether it is over, and how long it may keep us from listening."""
 END_POLL_S = 0.5
@@ -27,36 +30,39 @@ _POLL_SHARE = 8
 
 
 class FloodGauge:
-    """Counts changes as they come, from `now` on (of any clock, in seconds)."""
+    """Counts changes as they come, from `now` on (of any clock, in seconds). `senders`: whose they are, by name."""
 
     def __init__(self, now: float) -> None:
+        self.senders: frozenset[str] = frozenset()
         self._since, self._paths = now, 0
 
-    def floods(self, paths: int, known: int, sessions: Mapping[bytes, Session], now: float) -> bool:
-        """Whether they are a flood, with so many more, for a table that has so many `known`."""
+    def floods(self, batch: WatchBatch, known: int, sessions: Mapping[bytes, Session], now: float) -> bool:
+        """Whether they are a flood, with these more, for a table that has so many `known`."""
         if now - self._since > FLOOD_S:
-            self._since, self._paths = now, 0
-        self._paths += paths
+            self._since, self._paths, self.senders = now, 0, frozenset()
+        self._paths += batch.paths
+        self.senders |= {event.source.neighbor for event in batch.events if isinstance(event, PathPut)}
         if self._paths < max(TABLE_PATHS, known // FLOOD_SHARE):
             return False
-        return self._paths >= FLOOD_PATHS or _tells_table(sessions)
+        return self._paths >= FLOOD_PATHS or _tell_table(self.senders, sessions)
 
 
-async def until_quiet(driver: GobgpDriver, table_ended: asyncio.Event) -> None:
+async def until_quiet(driver: GobgpDriver, senders: frozenset[str], table_ended: asyncio.Event) -> None:
     """Waits until no neighbour tells anything new, for a while that no flood can draw out.
 
-    Where a table was being told its end is the flood's. `table_ended` is set once the driver knows of such an end.
+    Where `senders` tell their tables, the end of these is the flood's. `table_ended` is set when the driver knows of
+    one.
     Raises  GobgpUnavailable, GobgpError.
     """
     until, before, calm, pause_s = time.monotonic() + FLOOD_MOST_S, -1, 0, FLOOD_POLL_S
-    table = _tells_table(driver.sessions)
+    table = _tell_table(senders, driver.sessions)
     while calm < 2 and time.monotonic() < until:
         if not await _is_set(table_ended, END_POLL_S if table and driver.tells_ends else pause_s):
             begin = time.monotonic()
             await driver.read_sessions()
             pause_s = max(FLOOD_POLL_S, _POLL_SHARE * (time.monotonic() - begin))
         table_ended.clear()
-        if _tells_table(driver.sessions):
+        if _tell_table(senders, driver.sessions):
             table = True
         elif table:
             return
@@ -64,9 +70,12 @@ async def until_quiet(driver: GobgpDriver, table_ended: asyncio.Event) -> None:
         calm, before = calm + 1 if now == before else 0, now
 
 
-def _tells_table(sessions: Mapping[bytes, Session]) -> bool:
-    """Whether a neighbour has not told all of its table yet, as far as it says when it has."""
-    return any(one.established and one.graceful and not one.end_of_rib for one in sessions.values())
+def _tell_table(senders: Collection[str], sessions: Mapping[bytes, Session]) -> bool:
+    """Whether one of them has not told all of its table yet, as far as it says when it has."""
+    return any(
+        one.established and one.graceful and not one.end_of_rib and format_address(address) in senders
+        for address, one in sessions.items()
+    )
 
 
 async def _is_set(event: asyncio.Event, within_s: float) -> bool:

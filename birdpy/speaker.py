@@ -273,29 +273,30 @@ class BgpRole:
             self._told = False
             self._fib.resync()
             self._renew.clear()
-            if await self._watch_until_flood(driver):
-                await until_quiet(driver, self._table_ended)
+            senders = await self._watch_until_flood(driver)
+            if senders is not None:
+                await until_quiet(driver, senders, self._table_ended)
 
     async def _note_ends(self, driver: GobgpDriver) -> None:
         async for _ in watch_ends(driver.client):
             await driver.read_sessions()
             self._table_ended.set()
 
-    async def _watch_until_flood(self, driver: GobgpDriver) -> bool:
-        """Follows until there is a flood, or (False) until all is to be read anew."""
-        following, renewal = (asyncio.ensure_future(one) for one in (self._follow_watch(driver), self._renew.wait()))
+    async def _watch_until_flood(self, driver: GobgpDriver) -> frozenset[str] | None:
+        """Follows until there is a flood, and says whose, or (None) until all is to be read anew."""
+        following, renewal = (
+            asyncio.ensure_future(self._follow_watch(driver)),
+            asyncio.ensure_future(self._renew.wait()),
+        )
         try:
             await asyncio.wait({following, renewal}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             renewal.cancel()
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)  # also where it failed as we were told to end
-        if following.cancelled():
-            return False
-        following.result()
-        return True
+        return None if following.cancelled() else following.result()
 
-    async def _follow_watch(self, driver: GobgpDriver) -> None:
+    async def _follow_watch(self, driver: GobgpDriver) -> frozenset[str]:
         gauge: FloodGauge | None = None
         async with aclosing(watch(driver.client)) as batches:
             async for batch in batches:
@@ -305,9 +306,10 @@ class BgpRole:
                     self._snapshot_told.set()
                     self._sweep_when_told()
                     gauge = FloodGauge(time.monotonic())
-                elif gauge and gauge.floods(batch.paths, len(self._fib.paths), driver.sessions, time.monotonic()):
+                elif gauge and gauge.floods(batch, len(self._fib.paths), driver.sessions, time.monotonic()):
                     _log.info("a flood of changes: they are let pass, and all is read anew")
-                    return
+                    return gauge.senders
+        raise AssertionError("a watch never ends by itself")
 
     async def _settle(self, driver: GobgpDriver, since: float, restarting: bool, inherited: bool) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, routes that were `inherited` go.

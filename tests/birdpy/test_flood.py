@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from birdpy.addresses import Prefix, parse_address
+from birdpy.fib import Path, PathPut, Source
 from birdpy.flood import FLOOD_PATHS, FLOOD_S, FLOOD_SHARE, TABLE_PATHS, FloodGauge
+from birdpy.gobgp.watch import WatchBatch
 from birdpy.session import Session, SessionState
 
-TELLS = Session(bytes(4), state=SessionState.ESTABLISHED, graceful=True)
-TOLD = Session(bytes(4), state=SessionState.ESTABLISHED, graceful=True, end_of_rib=True)
-NEVER_SAYS = Session(bytes(4), state=SessionState.ESTABLISHED)
-DOWN = Session(bytes(4), graceful=True)
+ADDRESS, OTHER = parse_address("10.0.0.2"), parse_address("10.0.0.3")
+TELLS = Session(ADDRESS, state=SessionState.ESTABLISHED, graceful=True)
+TOLD = replace(TELLS, end_of_rib=True)
+NEVER_SAYS = replace(TELLS, graceful=False)
+DOWN = replace(TELLS, state=SessionState.IDLE)
+ANOTHER = replace(TELLS, address=OTHER)
+
+
+def batch(paths: int) -> WatchBatch:
+    """So many paths of one neighbour."""
+    put = PathPut(
+        [Prefix(bytes([10, 0, n >> 8, n & 255]), 32) for n in range(paths)], Source("10.0.0.2"), Path(ADDRESS)
+    )
+    return WatchBatch([put], paths)
 
 
 @pytest.mark.parametrize(
@@ -20,17 +35,21 @@ DOWN = Session(bytes(4), graceful=True)
         (TOLD, 0, FLOOD_PATHS),
         (NEVER_SAYS, 0, FLOOD_PATHS),
         (DOWN, 0, FLOOD_PATHS),
+        (ANOTHER, 0, FLOOD_PATHS),
         (TELLS, 100_000, 100_000 // FLOOD_SHARE),
         (TOLD, 100_000, 100_000 // FLOOD_SHARE),
     ],
+    ids=["tells", "told", "never says", "down", "another's", "tells into a table", "told, into a table"],
 )
 def test_how_many_changes_at_once_are_a_flood(session: Session, known: int, least: int) -> None:
     sessions = {session.address: session}
     gauge = FloodGauge(0.0)
-    assert not gauge.floods(least - 1, known, sessions, 0.1)
-    assert gauge.floods(1, known, sessions, FLOOD_S)
+    assert not gauge.floods(batch(least - 1), known, sessions, 0.1)
+    assert gauge.floods(batch(1), known, sessions, FLOOD_S)
+    assert gauge.senders == {"10.0.0.2"}
 
 
 def test_as_many_in_a_longer_time_are_none() -> None:
     gauge, sessions = FloodGauge(0.0), {TOLD.address: TOLD}
-    assert not any(gauge.floods(FLOOD_PATHS // 4, 0, sessions, number * FLOOD_S / 2) for number in range(50))
+    few = batch(FLOOD_PATHS // 4)
+    assert not any(gauge.floods(few, 0, sessions, number * FLOOD_S / 2) for number in range(50))
