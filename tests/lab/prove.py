@@ -16,7 +16,7 @@ from tests.lab.say import Teller
 from tests.lab.topology import Node
 from tests.lab.world import SERVER_PORT, Pod, Service, World
 from tests.support.netns import CommandFailed
-from tests.support.packets import FlowMeter, ask_tcp, ping_ok, tcp_ok
+from tests.support.packets import FlowMeter, ask_tcp_often, ping_ok, tcp_ok
 from tests.support.wait import eventually
 
 _DENY_KEY = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.lab-deny"
@@ -197,7 +197,7 @@ def _spread(world: World, service: Service, version: int) -> str:
     address = eventually(lambda: world.service_address(version, service.namespace, service.name), 20, 0.2, what)
     where = f"{address} port {service.port}"
     eventually(lambda: tcp_ok(world.client, address, service.port), 20, 0.1, f"{where} from the client")
-    answers = Counter(str(ask_tcp(world.client, address, service.port)).split()[0] for _ in range(40))
+    answers = Counter(said.split()[0] for said in ask_tcp_often(world.client, address, service.port, 40))
     wanted = {pod.name for pod in world.backends(service)}
     assert set(answers) == wanted, f"{where} answered by {_words(answers)}, wanted {_words(wanted)}"
     return f"{address}, 40 of 40 answered: {', '.join(f'{n} by {name}' for name, n in sorted(answers.items()))}"

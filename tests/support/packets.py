@@ -57,13 +57,14 @@ threading.Event().wait()
 _ASK_TCP = """
 import socket, sys
 host, port, wait, source = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
-with socket.create_connection((host, port), wait, (source, 0) if source else None) as s:
-    s.settimeout(wait)
-    s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-    answer = b""
-    while chunk := s.recv(4096):
-        answer += chunk
-print(answer.partition(b"\\r\\n\\r\\n")[2].decode().strip())
+for _ in range(int(sys.argv[5])):
+    with socket.create_connection((host, port), wait, (source, 0) if source else None) as s:
+        s.settimeout(wait)
+        s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        answer = b""
+        while chunk := s.recv(4096):
+            answer += chunk
+    print(answer.partition(b"\\r\\n\\r\\n")[2].decode().strip())
 """
 
 _ASK_UDP = """
@@ -151,7 +152,12 @@ def ping_ok(namespace: Namespace, address: str, *, wait_s: float = 1.0, size_byt
 
 def ask_tcp(namespace: Namespace, address: str, port: int, *, wait_s: float = 1.0, source: str = "") -> str | None:
     """What a NameServer answers over TCP ("NAME CLIENT-ADDRESS"); None when nothing does."""
-    return _answer(namespace, _ASK_TCP, address, str(port), str(wait_s), source)
+    return _answer(namespace, _ASK_TCP, address, str(port), str(wait_s), source, "1")
+
+
+def ask_tcp_often(namespace: Namespace, address: str, port: int, times: int, *, wait_s: float = 1.0) -> list[str]:
+    """What a NameServer answers to so many connections, one after the other; nothing when one is not answered."""
+    return (_answer(namespace, _ASK_TCP, address, str(port), str(wait_s), "", str(times)) or "").splitlines()
 
 
 def ask_udp(namespace: Namespace, address: str, port: int, *, wait_s: float = 1.0) -> str | None:
