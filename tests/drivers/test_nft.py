@@ -188,6 +188,13 @@ def test_map_entry_changes_its_data(driver: NftDriver) -> None:
     assert driver.read().members == {"dispatch": changed}
 
 
+def test_a_chain_goes_with_the_entry_that_leads_to_it_while_an_interval_set_gains_a_member(driver: NftDriver) -> None:
+    apply(driver, *put(A, B, DISPATCH, NETS), PutMembers(DISPATCH, {b"cali1": b"jump a", b"cali2": b"jump b"}))
+    gone = [*drop(A), DropMembers(DISPATCH, {b"cali1": b"jump a"})]
+    assert apply(driver, *gone, PutMembers(NETS, {prefix("10.1.0.0/16"): b""})) == [None] * 3
+    assert driver.read().members["dispatch"] == {b"cali2": b"jump b"}
+
+
 def test_members_that_are_there_already_or_no_more_are_no_error(driver: NftDriver) -> None:
     apply(driver, Put(HOSTS), PutMembers(HOSTS, hosts(1, 2)))
     assert apply(driver, PutMembers(HOSTS, hosts(2, 3)), DropMembers(HOSTS, hosts(1, 9))) == [None, None]

@@ -173,5 +173,6 @@ def test_only_what_no_packet_comes_to_goes_ahead() -> None:
     ahead = find_ahead(ops, {"judge": None, "ranged": None})
     assert {at: way.behind for at, way in ahead.items()} == {0: False, 1: False, 4: False, 6: True}
     assert find_after(ops) == {7}
+    assert find_after([*ops, Drop(LOST.key, LOST)]) == {7, 9}
     assert not find_ahead([Put(HOSTS), PutMembers(HOSTS, AT_HOME), Put(judge(IN_HOSTS))], {"judge": None})
     assert not find_after([PutMembers(HOSTS, AT_HOME), DropMembers(NETS, ALL_NETS)])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from felixpy.dataplane.objects import BaseHook, Chain, DropMembers, Op, Put, PutMembers, Set
+from felixpy.dataplane.objects import BaseHook, Chain, Drop, DropMembers, Op, Put, PutMembers, Set
 from felixpy.drivers.netlink.nft.encode import Detour
 from felixpy.drivers.netlink.nft.rules import has_ranges
 
@@ -43,11 +43,15 @@ def find_ahead(ops: Sequence[Op], there: Mapping[str, BaseHook | None]) -> dict[
 
 
 def find_after(ops: Sequence[Op]) -> frozenset[int]:
-    """The positions of what goes last: members out of sets that gain none, where an interval set gains some."""
+    """The positions of what goes last: members out of sets that gain none, where an interval set gains some.
+
+    With them go all drops: a chain is in use for as long as a map leads to it.
+    """
     gaining = {op.set for op in ops if isinstance(op, PutMembers)}
     if not any(it.interval for it in gaining):
         return frozenset()
-    return frozenset(at for at, op in enumerate(ops) if isinstance(op, DropMembers) and op.set not in gaining)
+    last = {at for at, op in enumerate(ops) if isinstance(op, DropMembers) and op.set not in gaining}
+    return frozenset(last.union(at for at, op in enumerate(ops) if isinstance(op, Drop)) if last else ())
 
 
 def _appears_late(op: Op) -> bool:
