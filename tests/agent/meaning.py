@@ -75,6 +75,7 @@ def two_nodes_with_pods() -> Iterator[Scene]:
             away = 3 - number
             node.namespace.ip("route", "add", f"10.65.{away}.0/24", "via", ADDRESSES[other.name])
             node.namespace.ip("route", "add", f"fd65:{away}::/64", "via", f"fd98::{away}")
+            node.namespace.ip("route", "add", "10.96.0.0/24", "via", ADDRESSES[other.name])
             for last in (2 * number - 1, 2 * number):
                 pods.append(node.pod(f"p{last}", f"10.65.{number}.{last}", f"fd65:{number}::{last}"))
         for pod in pods:

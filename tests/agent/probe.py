@@ -35,7 +35,9 @@ for number, (kind, host, port) in enumerate(flows):
         sort = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
         s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, sort)
     s.setblocking(False)
-    s.connect_ex((host, 0 if kind == "icmp" else port))
+    if s.connect_ex((host, 0 if kind == "icmp" else port)) not in (0, errno.EINPROGRESS, errno.ECONNREFUSED):
+        s.close()  # no way there
+        continue
     try:
         if kind != "tcp":
             s.send(data)

@@ -268,3 +268,31 @@ def test_what_is_behind_a_service_when_part_of_it_is_closed(ctl: Ctl) -> None:
     said = verdicts(ctl("diff", "-f", "-", stdin=policy))
     assert "Denied now: default/client → Service default/web (IPv4)\n  tcp/80 (1 of 2 endpoints, before 2 of 2" in said
     assert "after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies" in said
+
+
+POOL = """
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: pool}
+spec: {cidr: 10.0.0.0/16, vxlanMode: %s, ipipMode: Never}
+"""
+CLOSED = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.closed}
+spec:
+  {tier: security, order: 1, selector: host == 'yes', types: [Ingress], applyOnForward: true, ingress: [{action: Deny}]}
+"""
+
+
+@pytest.mark.parametrize(("mode", "passes"), [("Never", True), ("CrossSubnet", True), ("Always", False)])
+def test_what_a_tunnel_carries_passes_no_interface_of_another_name(ctl: Ctl, mode: str, passes: bool) -> None:
+    assert ctl("apply", "-f", "-", stdin=HOST).code == 0
+    assert ctl("apply", "-f", "-", stdin=POOL % mode).code == 0
+    tree = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=CLOSED).out)
+    to_client = [one for one in tree["verdicts"] if any("client" in name for name in one["destinations"]["endpoints"])]
+    families = {4: False, 6: False}
+    for one in to_client:
+        families |= dict.fromkeys(one["families"], True) if "default/web-1" in one["sources"]["endpoints"] else {}
+    assert families == {4: passes, 6: True}, "the pool is of one family"
+    assert any(one["sources"]["networks"] for one in to_client), "what comes from outside is in no tunnel"

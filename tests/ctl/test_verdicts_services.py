@@ -15,7 +15,7 @@ from felixpy.ctl.verdicts.whole import compare_all
 from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import verdict
-from tests.ctl.verdict_oracle import Oracle, Who, everyone, is_end
+from tests.ctl.verdict_oracle import TUNNEL, Oracle, Who, everyone, is_end
 from tests.ctl.verdict_world import NODE_OF, VIP, Maker, addresses, device, items
 
 CASES = 40
@@ -26,7 +26,7 @@ HOME = {parse_address(addresses(pod)[0]): pod for pod in NODE_OF}
 
 def rank(oracle: Oracle, source: Who, frontend: Frontend) -> int:
     """Whether a pod reaches none, some or all of the endpoints of a Service."""
-    node = oracle.node(source.node)
+    node = oracle.node(source.node, TUNNEL if oracle.is_tunnelled else "eth0")
     intent = node.frontends.get(frontend)
     if intent is None or not intent.inside:
         return 0
@@ -35,9 +35,10 @@ def rank(oracle: Oracle, source: Who, frontend: Frontend) -> int:
         ends = parse_address(source.addresses[0]), frontend.address
         packet = Packet(*ends, 6, device(source.name), 40000, frontend.port, slot=slot)
         left = verdict(node.kernel, packet)
+        tunnel = TUNNEL if oracle.is_tunnelled else "eth0"
         target = HOME.get(left.packet.destination, "")
         if left.accepted and NODE_OF[target] != source.node:
-            arriving = Packet(ends[0], left.packet.destination, 6, "eth0", 40000, left.packet.destination_port)
+            arriving = Packet(ends[0], left.packet.destination, 6, tunnel, 40000, left.packet.destination_port)
             reached += verdict(oracle.node(NODE_OF[target]).kernel, arriving).accepted
         else:
             reached += left.accepted

@@ -21,6 +21,7 @@ from tests.ctl.verdict_world import CALICO, NODE_OF, NODES, PODS, SECOND, Keys, 
 
 OUTSIDE = (("192.0.2.7", "2001:db8::7"), ("192.0.2.1", "2001:db8::8"), ("198.51.100.1", "2001:db8::9"))
 INTERFACES = ("eth0", "eth1")
+TUNNEL = "vxlan.calico"
 TRAFFIC: tuple[tuple[int, int, tuple[int, int] | None], ...] = (
     *((protocol, port, None) for protocol in (6, 17) for port in (53, 80, 179, 443, 4789, 4790, 8080)),
     (132, 80, None),
@@ -69,6 +70,17 @@ class Oracle:
             return verdict(self._node(target.node, target.interface).kernel, arrived).accepted
         return True
 
+    def carried(self, source: Who, target: Who, packet: Packet) -> tuple[Who, Who]:
+        """Both, by the tunnel where they are parted by one."""
+        if source.node and target.is_pod and source.node != target.node and packet.version == 4 and self.is_tunnelled:
+            return source._replace(interface=TUNNEL), target._replace(interface=TUNNEL)
+        return source, target
+
+    @property
+    def is_tunnelled(self) -> bool:
+        """Whether pods of other nodes are reached through a tunnel; the nodes are in one subnet."""
+        return bool(self.cluster[f"{CALICO}/ippools/pool"]["spec"]["vxlanMode"] == "Always")
+
     def name_of(self, node: str, interface: str) -> str:
         """What guards an interface: its name, the first address of it, `*`, or "" for nothing."""
         hosts = [
@@ -80,9 +92,9 @@ class Oracle:
             return NODES[node][0]
         return "*" if any(one.get("interfaceName") == "*" for one in hosts) else ""
 
-    def node(self, name: str) -> CompiledNode:
-        """A node that sends by eth0."""
-        return self._node(name, "eth0")
+    def node(self, name: str, interface: str = "eth0") -> CompiledNode:
+        """A node that sends by an interface."""
+        return self._node(name, interface)
 
     def _node(self, node: str, uplink: str) -> CompiledNode:
         return _compiled(id(self), self, node, uplink)
@@ -159,4 +171,4 @@ def is_end(end: End, who: Who, address: bytes, guards: str) -> bool:
         return end.region.contains(address)
     if end.address != address or end.region is not None or end.is_host == who.is_pod:
         return False
-    return end.interface in ("", guards)
+    return not end.interface or not {guards, who.interface}.isdisjoint(end.interfaces)

@@ -172,6 +172,10 @@ class Maker:
             "endpoint": lambda: self.endpoint(name.split("-")[2]),
             "options": lambda: self.pick(OPTIONS),
             "host": lambda: self.host(name),
+            "pool": lambda: {
+                "cidr": "10.0.0.0/24",
+                "vxlanMode": self.pick(("Never", "Always", "Always", "CrossSubnet")),
+            },
             "node": lambda: {"bgp": {"ipv4Address": f"{NODES[name][0]}/24", "ipv6Address": f"{NODES[name][1]}/64"}},
         }
         meta: Json = {"name": name, "namespace": "ns1", "labels": self.labels()}
@@ -205,7 +209,7 @@ class Maker:
         """The cluster with one or two objects anew, or without them."""
         after = dict(cluster)
         for key in self.random.sample(tuple(KEYS), self.pick((1, 1, 2))):
-            if KEYS[key] == "node":
+            if KEYS[key] in ("node", "pool"):
                 continue
             if key in after and KEYS[key] != "endpoint" and self.once_in(3):
                 del after[key]
@@ -214,7 +218,7 @@ class Maker:
         return after
 
 
-KEPT = ("endpoint", "node")
+KEPT = ("endpoint", "node", "pool")
 KEYS: dict[str, str] = {
     **{f"{CALICO}/workloadendpoints/ns1/{NODE_OF[pod]}-k8s-{pod}-eth0": "endpoint" for pod in PODS},
     **{f"{CALICO}/nodes/{name}": "node" for name in NODES},
@@ -222,6 +226,7 @@ KEYS: dict[str, str] = {
     **{f"{CALICO}/globalnetworkpolicies/g{number}": "policy" for number in range(3)},
     **{f"{CALICO}/networkpolicies/ns1/n{number}": "policy" for number in range(3)},
     **{f"{OURS}/networking.k8s.io/v1/networkpolicies/ns1/k{number}": "kubernetes" for number in range(2)},
+    f"{CALICO}/ippools/pool": "pool",
     f"{CALICO}/tiers/default": "tier",
     f"{CALICO}/tiers/first": "tier",
     f"{CALICO}/profiles/pr1": "profile",

@@ -18,7 +18,7 @@ from felixpy.ctl.explain.reading import Statement
 from felixpy.ctl.verdicts.cells import Cell, Cells
 from felixpy.ctl.verdicts.classes import Divider
 from felixpy.ctl.verdicts.clauses import Clause
-from felixpy.ctl.verdicts.ends import End, regions_of
+from felixpy.ctl.verdicts.ends import End, carried, regions_of
 from felixpy.ctl.verdicts.settle import Settled, settle
 from felixpy.ctl.verdicts.shifts import SIDES, Shifts
 from felixpy.ctl.verdicts.sieve import Places, Sieve
@@ -61,7 +61,9 @@ class Difference:
         """
         if source.is_same(destination):
             return False
-        return source.node == destination.node if self.is_within else not source.is_near(destination)
+        if self.is_within:
+            return source.node == destination.node
+        return not source.is_near(destination) and source.is_carried_to(destination)
 
     @property
     def is_about_some(self) -> bool:
@@ -214,6 +216,7 @@ class _Comparison:
     def _told_of(self, sources: Sequence[End], targets: Sequence[End], turns: tuple[Turn, ...]) -> Iterator[Difference]:
         """What differs between two classes; ends that are near all of the other class are no part of it."""
         if not self._is_within:
+            sources, targets = _carried(sources, targets)
             sources, targets = _partnered(sources, targets), _partnered(targets, sources)
         found = Difference(tuple(sources), tuple(targets), turns, self._is_within)
         if found.is_about_some:
@@ -237,6 +240,16 @@ class _Comparison:
         is_new = key not in self._told
         self._told.add(key)
         return is_new
+
+
+def _carried(sources: Sequence[End], targets: Sequence[End]) -> tuple[Sequence[End], Sequence[End]]:
+    """The ends between some of which packets go by the interfaces that they are looked at by."""
+    here, there = {end.sending for end in sources}, {end.receiving for end in targets}
+    pairs = [(one, other) for one in here for other in there if carried(one, other)]
+    if len(pairs) == len(here) * len(there):
+        return sources, targets
+    some, others = {one for one, _ in pairs}, {other for _, other in pairs}
+    return [end for end in sources if end.sending in some], [end for end in targets if end.receiving in others]
 
 
 def _partnered(ends: Sequence[End], others: Sequence[End]) -> Sequence[End]:

@@ -5,6 +5,7 @@ the rest of the world in regions that no rule in question divides. In: two world
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from enum import StrEnum
 from typing import NamedTuple
 
 from felixpy.addresses import Address, Prefix, parse_prefix
@@ -12,15 +13,27 @@ from felixpy.ctl.verdicts.world import World
 from felixpy.resources.kinds import Name
 
 WHOLE = tuple(parse_prefix(text) for text in ("0.0.0.0/0", "::/0"))
+ALWAYS_TUNNELLED = "*"
+ALIKE = ", "
 MOST_STEPS = 4096
 """How many addresses of a region are tried for one that nobody has."""
+
+
+class Carrier(StrEnum):
+    """What carries packets to and from an end."""
+
+    ANY = ""
+    TUNNEL = "tunnel"
+    PLAIN = "plain"
 
 
 class End(NamedTuple):
     """An address, and who has it: an endpoint, a node itself, a Service, or (none of them) nobody known, for a region.
 
     `node` is that of an endpoint only where host endpoints guard it. `interface` is the one by which the node is left
-    or reached, where this makes a difference. `is_forwarded`: host endpoints have a say about what passes through.
+    or reached, where this makes a difference; those that are alike with commas between. `is_forwarded`: host endpoints
+    have a say about what passes through. `tunnelled`: other nodes reach it through a tunnel, ALWAYS_TUNNELLED or those
+    of another `segment` than this. `carrier`: it is left and reached so through a tunnel only, or by other interfaces.
     """
 
     address: Address
@@ -30,6 +43,9 @@ class End(NamedTuple):
     interface: str = ""
     is_forwarded: bool = False
     service: Name | None = None
+    tunnelled: str = ""
+    segment: str = ""
+    carrier: Carrier = Carrier.ANY
 
     @property
     def version(self) -> int:
@@ -41,13 +57,46 @@ class End(NamedTuple):
         """Whether it is a node itself."""
         return self.endpoint is None and self.region is None and self.service is None
 
+    @property
+    def interfaces(self) -> list[str]:
+        """By which its node is left or reached."""
+        return self.interface.split(ALIKE)
+
     def is_near(self, other: End) -> bool:
         """Whether packets between the two do not pass the door of the node that both are on."""
         return bool(self.node) and self.node == other.node and (self.is_host or other.is_host or self.is_forwarded)
 
+    def is_carried_to(self, other: End) -> bool:
+        """Whether packets to the other go by the interfaces that both are looked at by."""
+        return carried(self.sending, other.receiving)
+
+    @property
+    def sending(self) -> Sending:
+        """What decides how its packets are carried."""
+        return self.carrier, self.segment, self.region is not None
+
+    @property
+    def receiving(self) -> Receiving:
+        """What decides how packets to it are carried."""
+        return self.carrier, self.tunnelled
+
     def is_same(self, other: End) -> bool:
         """Whether both are one endpoint, whose packets to itself meet no rule."""
         return self.endpoint is not None and self.endpoint == other.endpoint
+
+
+Sending = tuple[Carrier, str, bool]
+Receiving = tuple[Carrier, str]
+
+
+def carried(sending: Sending, receiving: Receiving) -> bool:
+    """Whether the carriers of two ends are the one that there is between them."""
+    (here, segment, is_outside), (there, tunnelled) = sending, receiving
+    if here is there is Carrier.ANY:
+        return True
+    is_tunnelled = bool(tunnelled) and not is_outside and tunnelled != segment
+    used = Carrier.TUNNEL if is_tunnelled else Carrier.PLAIN
+    return here in (Carrier.ANY, used) and there in (Carrier.ANY, used)
 
 
 def endpoints_of(before: World, after: World) -> Iterator[tuple[Name, Address]]:

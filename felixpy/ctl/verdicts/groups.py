@@ -16,7 +16,7 @@ from felixpy.addresses import Address
 from felixpy.ctl.explain.reading import Statement
 from felixpy.ctl.verdicts.cells import describe_cells
 from felixpy.ctl.verdicts.compare import Difference, Turn
-from felixpy.ctl.verdicts.ends import End
+from felixpy.ctl.verdicts.ends import End, Receiving, Sending, carried
 from felixpy.resources.kinds import Name
 
 T = TypeVar("T")
@@ -82,7 +82,36 @@ def _tally(ends: frozenset[Who]) -> _Tally:
     )
 
 
+@lru_cache(maxsize=1024)
+def _senders(ends: frozenset[Who]) -> dict[Sending, frozenset[Who]]:
+    return _parts(ends, lambda one: one.sending)
+
+
+@lru_cache(maxsize=1024)
+def _receivers(ends: frozenset[Who]) -> dict[Receiving, frozenset[Who]]:
+    return _parts(ends, lambda one: one.receiving)
+
+
+def _parts(ends: frozenset[Who], key: Callable[[Who], T]) -> dict[T, frozenset[Who]]:
+    found: dict[T, set[Who]] = {}
+    for one in ends:
+        found.setdefault(key(one), set()).add(one)
+    return {which: frozenset(some) for which, some in found.items()} if len(found) > 1 else dict.fromkeys(found, ends)
+
+
 def _count(sources: frozenset[Who], destinations: frozenset[Who], is_within: bool) -> int:
+    """How many pairs of them are meant."""
+    if is_within:
+        return _count_carried(sources, destinations, is_within)
+    return sum(
+        _count_carried(some, others, is_within)
+        for sending, some in _senders(sources).items()
+        for receiving, others in _receivers(destinations).items()
+        if carried(sending, receiving)
+    )
+
+
+def _count_carried(sources: frozenset[Who], destinations: frozenset[Who], is_within: bool) -> int:
     here, there = _tally(sources), _tally(destinations)
     same = _both(here.by_endpoint, there.by_endpoint)
     if is_within:

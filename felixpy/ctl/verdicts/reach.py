@@ -123,13 +123,11 @@ class _Reach:
         self._divider = Divider(*worlds, addresses)
         self._sieve = Sieve(shifts, self._divider)
         self._guarded = frozenset(end.node for end in self._whole.sources if end.node)
+        self._senders = self._by_address(self._whole.sources)
+        self._targets = self._by_address(self._whole.targets)
         self._groups: dict[tuple[int, Ways], list[End]] = {}
-        for end, ways in self._whole.sources.items():
-            self._groups.setdefault((end.version, ways), []).append(end)
-        self._targets: dict[Address, End] = {}
-        for end in self._whole.targets:
-            if end.interface in ("", worlds[1].cluster.uplink(end.node)) or end.address not in self._targets:
-                self._targets[end.address] = end
+        for first, *_ in self._senders.values():
+            self._groups.setdefault((first.version, self._whole.sources[first]), []).append(first)
         self._parts: dict[tuple[int, frozenset[Ways]], tuple[tuple[End, ...], ...]] = {}
         self._known: dict[object, Fared] = {}
 
@@ -148,13 +146,35 @@ class _Reach:
                 rulings = Ruling(not is_more, before.said), Ruling(is_more, after.said)
                 yield Difference(tuple(senders), (target,), (Turn(cell, *rulings, f"{after}, before {before}"),))
 
+    def _by_address(self, ends: Iterable[End]) -> dict[Address, tuple[End, ...]]:
+        """Each end by all interfaces that it is looked at by, that of its node's own address first."""
+        found: dict[Address, list[End]] = {}
+        for end in ends:
+            found.setdefault(end.address, []).append(end)
+        return {address: tuple(sorted(some, key=self._is_other)) for address, some in found.items()}
+
+    def _is_other(self, end: End) -> tuple[bool, bool]:
+        """Whether it is by another interface than that of its node's own address; then by one that has a name."""
+        uplink = self._worlds[1].cluster.uplink(end.node) if end.interface else ""
+        return uplink not in end.interfaces, bool(end.interface)
+
+    def _pair(self, sender: End, address: Address) -> tuple[End, End | None]:
+        """A sender and whoever has an address, by the interfaces by which packets go from one to the other."""
+        targets = self._targets.get(address, ())
+        senders = self._senders[sender.address]
+        for one in senders:
+            for other in targets:
+                if one.is_carried_to(other):
+                    return one, other
+        return sender, targets[0] if targets else None
+
     def _by_answers(
         self, frontend: Frontend, leads: tuple[Lead | None, Lead | None]
     ) -> dict[tuple[Answer, Answer], list[End]]:
         """All senders by what they are answered before and after."""
         found: dict[tuple[Answer, Answer], list[End]] = {}
         backends = {backend for lead in leads if lead is not None for backend in lead.backends}
-        into = frozenset(map(self._into, {one.address for one in backends}))
+        into = frozenset(ways for address in {one.address for one in backends} for ways in self._every_into(address))
         neighbours = self._neighbours(backends, any(lead is not None and lead.is_local for lead in leads))
         alike: dict[tuple[int, Ways], tuple[Some, ...]] = {}
         for part in self._divide(4 if len(frontend.address) == 4 else 6, into):
@@ -179,10 +199,11 @@ class _Reach:
         """Senders for whom it matters where a backend is: on a guarded node, or where each node keeps to its own."""
         nodes = {node for backend in backends for node in self._nodes_of(backend.address)}
         if is_local:
-            return frozenset(end for end in self._whole.sources if self._node_of(end) in nodes)
-        if nodes.isdisjoint(self._guarded):
+            return frozenset(first for first, *_ in self._senders.values() if self._node_of(first) in nodes)
+        if not self._guarded:
             return frozenset()
-        return frozenset(end for end in self._whole.sources if end.node in nodes)
+        firsts = ((first, others) for first, *others in self._senders.values())
+        return frozenset(first for first, others in firsts if others or (first.node and first.node in nodes))
 
     def _near(self, sender: End, lead: Lead | None) -> Iterator[Some]:
         """Each backend by itself that a neighbour of some may get."""
@@ -195,10 +216,10 @@ class _Reach:
         """One of those backends that a sender's way and their own do not tell apart, and how many these are."""
         found: dict[object, list[BackendAddress]] = {}
         for backend in () if lead.is_local else lead.backends:
-            into = self._into(backend.address)
-            notes = (self._sieve.note(ways, "destination", backend.address) for ways in (out, into))
-            is_known = backend.address in self._divider.addresses
-            found.setdefault((into, *notes, backend.port) if is_known else backend, []).append(backend)
+            into = self._every_into(backend.address)
+            notes = (self._sieve.note(ways, "destination", backend.address) for ways in (out, *into))
+            is_alike = backend.address in self._divider.addresses and len(into) == 1
+            found.setdefault((into, *notes, backend.port) if is_alike else backend, []).append(backend)
         yield from ((some[0], len(some)) for some in found.values())
 
     def _node_of(self, end: End) -> str:
@@ -225,9 +246,13 @@ class _Reach:
             found = self._parts[version, into] = tuple(map(tuple, parts.values()))
         return found
 
-    def _into(self, address: Address) -> Ways:
+    def _every_into(self, address: Address) -> tuple[Ways, ...]:
+        """What judges what an address receives, by each interface."""
+        targets = self._targets.get(address)
+        return tuple(map(self._whole.targets.__getitem__, targets)) if targets else (self._into(address, None),)
+
+    def _into(self, address: Address, end: End | None) -> Ways:
         """What judges what an address receives; its endpoint may be in one of the worlds only, or nobody known."""
-        end = self._targets.get(address)
         if end is not None:
             return self._whole.targets[end]
         paths: list[Path] = []
@@ -247,9 +272,9 @@ class _Reach:
 
     def _reaches(self, number: int, sender: End, frontend: Frontend, backend: BackendAddress) -> Fared:
         """Whether a sender's first packet to a frontend gets to a backend, and what was said about it."""
-        out, into = self._whole.sources[sender], self._into(backend.address)
+        sender, target = self._pair(sender, backend.address)
+        out, into = self._whole.sources[sender], self._into(backend.address, target)
         packet = Packet(sender.address, backend.address, frontend.protocol, "", SOURCE_PORT, backend.port)
-        target = self._targets.get(backend.address)
         if target is not None and sender.is_near(target):
             if sender.is_host:
                 return True, ()

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from felixpy.addresses import Address
 from felixpy.calc.policy.hosts import EVERY_INTERFACE
-from felixpy.ctl.verdicts.ends import End, endpoints_of
+from felixpy.ctl.verdicts.carriage import DEVICES, Carriage
+from felixpy.ctl.verdicts.ends import ALIKE, ALWAYS_TUNNELLED, Carrier, End, endpoints_of
 from felixpy.ctl.verdicts.hosts import UNGUARDED, Door, Hosts, Path, concerned_nodes, doors_of
 from felixpy.ctl.verdicts.world import World
 from felixpy.resources.kinds import Name
@@ -47,7 +48,8 @@ def fields_of(before: World, after: World) -> Iterator[Field]:
     """Everything that may be asked of two worlds."""
     hosts = Hosts(before), Hosts(after)
     whole = Field()
-    guarded = {node: _Guarded(hosts, node) for node in concerned_nodes(*hosts)}
+    carriage = Carriage(after)
+    guarded = {node: _Guarded(hosts, node, carriage) for node in concerned_nodes(*hosts)}
     taken: set[Address] = set()
     for name, address in endpoints_of(before, after):
         taken.add(address)
@@ -58,6 +60,10 @@ def fields_of(before: World, after: World) -> Iterator[Field]:
             node.put(whole, name, address, out, into)
         else:
             end = End(address, name)
+            if guarded and carriage.tunnels:
+                at = after.endpoints[name].node
+                marks = carriage.mark(address, at), carriage.segment(address, at)
+                end = end._replace(tunnelled=marks[0], segment=marks[1])
             whole.sources[end], whole.targets[end] = out, into
     for node in guarded.values():
         node.put_itself(whole, taken)
@@ -72,17 +78,23 @@ class _Portal(NamedTuple):
     interface: str
     leaving: Ways
     entering: Ways
+    carrier: Carrier
 
 
 class _Guarded:
     """A node with host endpoints, in one of the worlds at least."""
 
-    def __init__(self, hosts: Sequence[Hosts], node: str) -> None:
+    def __init__(self, hosts: Sequence[Hosts], node: str, carriage: Carriage) -> None:
         self.to_itself = Field(is_within=True)
         self.to_workloads = Field(is_within=True)
         self._hosts = hosts
         self._node = node
+        self._carriage = carriage
         self._doors = doors_of(hosts[0], hosts[1], node)
+        if carriage.tunnels:
+            own = frozenset[Address]().union(*(door.addresses for door in self._doors))
+            plain = tuple(door for door in self._doors if door.interface not in DEVICES)
+            self._doors = (*(plain or (Door(node, UNGUARDED, own),)), *carriage.doors(node))
         every = Door(node, EVERY_INTERFACE)
         from_workload = [one.of_workload(node) for one in hosts]
         self._forwarded = Ways(*(path for path, _ in from_workload))
@@ -96,19 +108,34 @@ class _Guarded:
         )
 
     def _find_portals(self) -> tuple[_Portal, ...]:
-        found: dict[tuple[Ways, Ways], str] = {}
+        found: dict[tuple[Ways, Ways], list[str]] = {}
         for door in self._doors:
             leaving = _ways(one.after_forwarding(door) for one in self._hosts)
             entering = _ways(one.before_forwarding(door) for one in self._hosts)
-            found.setdefault((leaving, entering), door.interface)
-        names = found or {(NOBODY, NOBODY): UNGUARDED}
-        return tuple(_Portal(name if len(names) > 1 else "", *ways) for ways, name in names.items())
+            found.setdefault((leaving, entering), []).append(door.interface)
+        if not found:
+            return (_Portal(UNGUARDED, NOBODY, NOBODY, Carrier.ANY),)
+        plain = [some for some in found.values() if not DEVICES.issuperset(some)]
+        return tuple(
+            _Portal("" if len(plain) == 1 and some is plain[0] else ALIKE.join(some), *ways, self._carrier(*some))
+            for ways, some in found.items()
+        )
+
+    def _carrier(self, *interfaces: str) -> Carrier:
+        """What goes by some interfaces that are alike."""
+        kinds = {one in DEVICES for one in interfaces}
+        if not self._carriage.tunnels or len(kinds) > 1:
+            return Carrier.ANY
+        return Carrier.TUNNEL if kinds == {True} else Carrier.PLAIN
 
     def put(self, whole: Field, name: Name, address: Address, out: Ways, into: Ways) -> None:
         """An endpoint of the node."""
         out, into = self._forwarded.then(out), into.then(self._delivered)
+        mark, segment = self._carriage.mark(address, self._node), self._carriage.segment(address, self._node)
         for portal in self._portals:
             end = End(address, name, None, self._node, portal.interface, self._is_forwarded)
+            if self._carriage.tunnels:
+                end = end._replace(tunnelled=mark, segment=segment, carrier=portal.carrier)
             whole.sources[end] = out.then(portal.leaving)
             whole.targets[end] = portal.entering.then(into)
         inner = End(address, name, None, self._node)
@@ -125,6 +152,10 @@ class _Guarded:
             interface = "" if len(self._doors) == 1 and door.interface == EVERY_INTERFACE else door.interface
             for address in sorted(door.addresses - held):
                 end = End(address, node=self._node, interface=interface)
+                if self._carriage.tunnels:
+                    own = ALWAYS_TUNNELLED if door.interface in DEVICES else ""
+                    segment = self._carriage.segment(address, self._node)
+                    end = end._replace(tunnelled=own, segment=segment, carrier=self._carrier(door.interface))
                 whole.sources[end], whole.targets[end] = out, into
                 self.to_itself.targets[End(address, node=self._node)] = self._action
 
