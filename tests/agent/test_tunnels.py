@@ -253,99 +253,43 @@ def say_address(ground: Ground, name: str, address: str) -> None:
     ground.nodes[name].put("nodes", resource("Node", name, {**spec, "bgp": bgp}))
 
 
-def test_a_nodes_new_address_moves_what_leads_to_it_and_no_route(ground: Ground) -> None:
-    ground.use_vxlan("Always")
+@pytest.mark.parametrize(
+    ("mode", "name", "address"),
+    [("Always", "n2", "192.0.2.77"), ("CrossSubnet", "n3", "192.0.1.77")],
+    ids=["through a tunnel", "in one subnet"],
+)
+def test_a_nodes_new_address_moves_what_leads_to_it_and_no_route(
+    ground: Ground, mode: str, name: str, address: str
+) -> None:
+    """In a tunnel that is the FDB entry, in one subnet the nexthop; and the sets of nodes and of peers."""
+    ground.use_vxlan(mode)
     n1 = ground.nodes["n1"]
-    n1.put("ippools", resource("IPPool", "many", {"cidr": "10.70.0.0/20", "vxlanMode": "Always", "disabled": True}))
+    n1.put("ippools", resource("IPPool", "many", {"cidr": "10.70.0.0/20", "vxlanMode": mode, "disabled": True}))
     blocks = [f"10.70.{n // 4}.{n % 4 * 64}" for n in range(32)]
     for first in blocks:
-        value = {"cidr": f"{first}/26", "affinity": "host:n2", "allocations": [None] * 64, "attributes": []}
+        value = {"cidr": f"{first}/26", "affinity": f"host:{name}", "allocations": [None] * 64, "attributes": []}
         n1.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{first}-26", value)
     eventually(lambda: all(f"{first}/26" in n1.namespace.ip("route") for first in blocks))
-    eventually(lambda: ground.reach("n1", "n3"))
+    eventually(lambda: ground.reach("n1", "n2") and ground.reach("n1", "n3"))
     routes = n1.namespace.ip("route", "show", "proto", "176")
     lines = len(n1.log().splitlines())
-    ground.nodes["n2"].namespace.add_address("up0", "192.0.2.77/24")
-    say_address(ground, "n2", "192.0.2.77")
+    before = ground.node_spec(name)["bgp"]["ipv4Address"].partition("/")[0]
+    ground.nodes[name].namespace.add_address("up0", f"{address}/24")
+    say_address(ground, name, address)
     try:
-        eventually(lambda: "192.0.2.77" in n1.namespace.run("bridge", "fdb", "show", "dev", VXLAN))
-        eventually(lambda: ground.reach("n1", "n2"))
-        assert n1.namespace.ip("route", "show", "proto", "176") == routes
+        leading = ("bridge", "fdb", "show", "dev", VXLAN) if mode == "Always" else ("ip", "nexthop", "show")
+        eventually(lambda: f" {address} " in f"{n1.namespace.run(*leading)} ".replace("\n", " \n"))
+        eventually(lambda: ground.reach("n1", name))
+        now = n1.namespace.ip("route", "show", "proto", "176")
+        assert now.replace(address, before) == routes
         said = [line.partition(" ops")[0] for line in n1.log().splitlines()[lines:] if "kernel, " in line]
-        assert sum(int(line.rpartition(" ")[2]) for line in said) <= 5, (
-            "the FDB entry, and the sets of nodes and of peers"
-        )
+        assert sum(int(line.rpartition(" ")[2]) for line in said) <= 5, said
     finally:
-        say_address(ground, "n2", "192.0.2.1")
+        say_address(ground, name, before)
         n1.drop("ippools", "many")
         for first in blocks:
             n1.etcd.delete(f"/calico/ipam/v2/assignment/ipv4/block/{first}-26")
-    eventually(lambda: ground.reach("n1", "n2"))
-
-
-def restart(node: Node, *flags: str) -> None:
-    """Another agent in place of the one that runs, by kill."""
-    node.agent.kill()
-    node.agent = node.make_agent(*flags)
-    node.agent.start()
-
-
-def test_without_nexthop_objects_packets_go_the_same_ways_and_none_is_lost_over_it(ground: Ground) -> None:
-    ground.use_vxlan("CrossSubnet")
-    n1, near, far = ground.nodes["n1"], ground.pods["n3"], ground.pods["n2"]
-    eventually(lambda: ground.reach("n1", "n3"))
-    devices = {near.four: "up0", near.six: "up0", far.four: VXLAN, far.six: VXLAN6}
-
-    def ways() -> dict[str, str]:
-        return {to: json.loads(n1.namespace.ip("-j", "route", "get", to))[0]["dev"] for to in devices}
-
-    assert ways() == devices
-    ground.nodes["n2"].namespace.add_address("up0", "192.0.2.78/24")
-    try:
-        with FlowMeter(ground.pods["n1"].netns, far.netns, far.four) as flow:
-            restart(n1, "--nexthops", "none")
-            eventually(lambda: not n1.namespace.ip("nexthop", "show"), within_s=20, what="no nexthop object is left")
-            report = flow.stop()
-        assert (report.sent > 50, report.lost) == (True, 0)
-        routes = [n1.namespace.ip(family, "route", "show", "proto", "176") for family in ("-4", "-6")]
-        assert all("nhid" not in shown and "via" in shown for shown in routes)
-        assert ways() == devices
-        assert ground.reach("n1", "n2")
-        assert ground.reach("n1", "n3")
-        ground.use_vxlan("Always")
-        devices.update({near.four: VXLAN, near.six: VXLAN6})
-        eventually(lambda: ways() == devices and ground.reach("n1", "n3"), what="each route is put anew")
-        say_address(ground, "n2", "192.0.2.78")
-        eventually(lambda: "192.0.2.78" in n1.namespace.run("bridge", "fdb", "show", "dev", VXLAN))
-        eventually(lambda: ground.reach("n1", "n2"), what="a node's new address")
-    finally:
-        say_address(ground, "n2", "192.0.2.1")
-        ground.nodes["n2"].namespace.ip("address", "del", "192.0.2.78/24", "dev", "up0")
-        restart(n1)
-    eventually(lambda: "nhid" in n1.namespace.ip("route", "show", "proto", "176"), within_s=20)
-    eventually(lambda: ground.reach("n1", "n2"))
-
-
-def test_a_node_may_have_its_address_on_loopback(ground: Ground) -> None:
-    ground.use_vxlan("Always")
-    n2 = ground.nodes["n2"]
-    n2.namespace.add_address("lo", "192.0.9.2/32")
-    ground.router.ip("route", "add", "192.0.9.2", "via", "192.0.2.1")
-    say_address(ground, "n2", "192.0.9.2")
-    try:
-        eventually(lambda: "local 192.0.9.2" in n2.namespace.ip("-d", "link", "show", VXLAN))
-        eventually(lambda: ground.reach("n1", "n2"))
-        assert "mtu 1450 " in n2.namespace.ip("link", "show", VXLAN)
-        with Namespace.create("s") as netns:
-            late = Sandbox(n2, "late", netns)
-            assert late.add()
-            assert "mtu 1430 " in netns.ip("link", "show", "eth0")
-            late.delete()
-    finally:
-        say_address(ground, "n2", "192.0.2.1")
-        n2.namespace.ip("address", "del", "192.0.9.2/32", "dev", "lo")
-        ground.router.ip("route", "del", "192.0.9.2")
-    eventually(lambda: ground.reach("n1", "n2"))
+    eventually(lambda: ground.reach("n1", name))
 
 
 def test_packets_of_a_tunnel_that_no_node_sent_are_dropped(ground: Ground) -> None:
