@@ -1,8 +1,9 @@
-"""Whether hosts answer at all: an echo request and a TCP connection to each of their addresses, all at once.
+"""Whether hosts answer at all: an echo request to each of their addresses, and a TCP connection to those in silence.
 
 In → out: addresses by name → the names of those who answered anything. A refusal is an answer, and so is one of two
 addresses. Asked both ways because a firewall may leave one alone: no policy of ours closes the port of BGP between
-nodes.
+nodes. Not at once, since gobgpd takes a connection from a neighbour's address for the neighbour's, and is idle for 5 s
+when that ends: a session would be kept down by those who ask why it is.
 Source: RFC 792, RFC 4443 §4.1.
 """
 
@@ -28,10 +29,13 @@ async def find_reachable(hosts: Mapping[str, Iterable[Address]], port: int, time
     """Who of `hosts` answers within `timeout_s`; an address that there is no way to does not."""
     owners = {address: name for name, addresses in hosts.items() for address in addresses}
     heard: set[str] = set()
-    connections = [_connect(name, address, port, heard) for address, name in owners.items()]
     with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await asyncio.gather(*connections, _echo(owners, 4, heard), _echo(owners, 16, heard))
+        async with asyncio.timeout(timeout_s / 2):
+            await asyncio.gather(_echo(owners, 4, heard), _echo(owners, 16, heard))
+    silent = [(name, address) for address, name in owners.items() if name not in heard]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s / 2):
+            await asyncio.gather(*(_connect(name, address, port, heard) for name, address in silent))
     return frozenset(heard)
 
 
