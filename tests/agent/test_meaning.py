@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.agent.cluster import ADDRESSES
-from tests.agent.meaning import Author, Scene, predict, try_world, two_nodes_with_pods
+from tests.agent.meaning import VIP, Author, Scene, predict, try_world, two_nodes_with_pods
 from tests.agent.node import CALICO, PORT, Json, resource
-from tests.agent.probe import Probe
+from tests.agent.probe import Probe, probe_all
 
 WORLDS = {"nftables": 6, "iptables-legacy": 3}
 SEEDS = [pytest.param(name, seed, id=f"{name}-{seed}") for name, count in WORLDS.items() for seed in range(count)]
@@ -43,6 +43,7 @@ def test_answers_to_what_is_not_tracked(scene: Scene) -> None:
     target, own = scene.pods[2].addresses[0], ADDRESSES["n2"]
     probes = [Probe("tcp", target, PORT), Probe("udp", target, PORT), Probe("icmp", target), Probe("icmp", own)]
     flows = [("p1", probe) for probe in probes[:3]] + [("n1", probe) for probe in probes]
+    service = "p3", Probe("tcp", VIP, 80)
 
     def agree() -> set[bool]:
         assert machines.felixctl("status", "--wait").code == 0
@@ -53,6 +54,8 @@ def test_answers_to_what_is_not_tracked(scene: Scene) -> None:
     try:
         node.policy("raw", "has(host)", ingress=into, **fields)
         assert agree() == {True, False}, "what TCP and ICMP answer belongs to no connection; UDP begins one"
+        assert not predict(scene.cluster(), *service), "what comes back is not translated, where it is not tracked"
+        assert not all(probe_all(scene.ends["p3"], [service[1]] * 16)), "from the other node's endpoint"
         node.policy("raw", "has(host)", types=["Ingress", "Egress"], ingress=into, egress=into, **fields)
         assert agree() == {True, False}, "what passes through meets no egress policy that is not tracked"
     finally:

@@ -1,4 +1,4 @@
-"""What felixctl explain says against packets: 10,000 random flows on two nodes, with either back end.
+"""What felixctl explain says against packets: 10,000 random flows on two nodes, with each back end.
 
 `python -m tests.bench meaning [FLOWS]`: worlds of random policies, a hundred flows to each; what differs is printed.
 """
@@ -12,7 +12,7 @@ from tests.agent.meaning import try_world, two_nodes_with_pods
 
 FLOWS = 10_000
 A_WORLD = 100
-BACKENDS = ("nftables", "iptables-legacy")
+BACKENDS = ("nftables", "iptables-legacy", "iptables-nft")
 
 
 def main() -> None:
