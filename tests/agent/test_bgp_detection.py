@@ -39,8 +39,8 @@ router bgp 65000
 BFDD = """
 bfd
  profile fast
-  transmit-interval 100
-  receive-interval 100
+  transmit-interval {interval_ms}
+  receive-interval {interval_ms}
   detect-multiplier 3
  exit
 exit
@@ -55,6 +55,7 @@ class Rack:
     tor: Namespace
     frr: Frr
     generation: int
+    interval_ms: int
 
     def peer(self, **spec: Any) -> None:
         given = {"myASN": 64512, "peerASN": 65000, "peerAddress": "10.97.0.2", **spec}
@@ -62,7 +63,8 @@ class Rack:
         self.node.etcd.put(f"{OURS}/v1beta2/bgppeers/m/tor", body)
 
     def profile(self) -> None:
-        spec = {"receiveInterval": 100, "transmitInterval": 100, "detectMultiplier": 3}
+        both = {"receiveInterval": self.interval_ms, "transmitInterval": self.interval_ms}
+        spec = {**both, "detectMultiplier": 3}
         body = {"metadata": {"name": "fast", "namespace": "m"}, "spec": spec}
         self.node.etcd.put(f"{OURS}/v1beta1/bfdprofiles/m/fast", body)
 
@@ -99,8 +101,8 @@ class Rack:
 
 
 @contextmanager
-def rack_of(generation: int) -> Iterator[Rack]:
-    """The node with that version of GoBGP, and its ToR; no BGPPeer yet."""
+def rack_of(generation: int, interval_ms: int = 700) -> Iterator[Rack]:
+    """The node with that version of GoBGP, and its ToR, which send BFD so often; no BGPPeer yet."""
     tor = Namespace.create("tor")
     try:
         with Node("bgp") as node:
@@ -113,8 +115,8 @@ def rack_of(generation: int) -> Iterator[Rack]:
             node.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
             node.agent = node.make_agent("--gobgpd", GOBGPD[generation])
             node.agent.start()
-            with running_frr(tor, FRR, BFDD) as frr:
-                yield Rack(node, tor, frr, generation)
+            with running_frr(tor, FRR, BFDD.format(interval_ms=interval_ms)) as frr:
+                yield Rack(node, tor, frr, generation, interval_ms)
     finally:
         tor.delete()
 
@@ -138,7 +140,7 @@ def test_bfd_notices_at_either_side_what_the_hold_time_would_not_for_an_hour(rac
         with rack.silence():
             eventually(lambda: not rack.has_route(), within_s=10)
             down = rack.session()
-            assert (down["established"], down["bfd"]["failures"]) == (False, before + 1), down
+            assert (down["established"], down["bfd"]["failures"] > before) == (False, True), down
             assert down["lastError"].startswith("BFD went down"), down
             eventually(lambda: BLOCK not in rack.frr.told_by(64512), within_s=10, what="the ToR sends nothing here")
         eventually(lambda: rack.met() and rack.session()["bfd"]["up"], within_s=40, what="all is back")

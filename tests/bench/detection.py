@@ -43,7 +43,7 @@ def await_line(watching: subprocess.Popen[str], beginning: str) -> None:
 
 def main(arguments: Sequence[str] = ()) -> None:
     runs = int(arguments[0]) if arguments else RUNS
-    with rack_of(4) as rack:
+    with rack_of(4, interval_ms=100) as rack:
         rack.profile()
         rack.peer(bfdProfile="fast", **LONG)
         measured: list[tuple[float, float]] = []
