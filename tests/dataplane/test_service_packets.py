@@ -98,6 +98,7 @@ def place() -> Iterator[Place]:
     try:
         node = made["node"]
         node.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+        node.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0)  # else a refusal in the same second is silence
         for name, device, net, net6 in (
             ("client", "eth0", "192.0.2", "2001:db8:9"),
             ("pod1", "cali1", "10.0.1", "fd00:1"),
