@@ -120,6 +120,31 @@ def test_a_profile_decides_where_no_policy_does(world: World) -> None:
     assert ask_udp(world.outside, HOST4, PORT, wait_s=1) == "host"
 
 
+@pytest.mark.parametrize(("open_port", "closed_port"), [(PORT, VXLAN), (VXLAN, PORT)])
+def test_a_rule_may_name_a_port_of_a_host_endpoint(world: World, open_port: int, closed_port: int) -> None:
+    """At the addresses that it is expected to have, as with Calico: an interface alone says none."""
+    web = {"action": "Allow", "protocol": "TCP", "destination": {"ports": ["web"]}}
+    world.policy("web", types=["Ingress"], ingress=[web])
+    ports = [{"name": "web", "port": open_port, "protocol": "TCP"}]
+    world.host("up", interfaceName="up0", expectedIPs=[HOST4, HOST6], ports=ports)
+    eventually(lambda: not world.into_host(closed_port), what=f"{closed_port} is closed")
+    eventually(lambda: world.into_host(open_port), what=f"{open_port} is web")
+    assert world.into_host(open_port, HOST6)
+    assert not world.into_host(closed_port, HOST6)
+
+
+@pytest.mark.parametrize(("source", "through"), [("notSelector", True), ("selector", False)])
+def test_the_outside_is_not_among_those_that_a_selector_leaves_out(world: World, source: str, through: bool) -> None:
+    """`notSelector` matches whoever its selector does not choose; a selector that negates chooses among endpoints."""
+    text = "name == 'a'" if source == "notSelector" else "!(name == 'a')"
+    rule = {"action": "Allow", "protocol": "TCP", "source": {source: text}}
+    world.policy("some", types=["Ingress"], ingress=[rule])
+    world.host("up", interfaceName="up0")
+    eventually(lambda: not world.out_of_host(), what="it is governed")
+    assert world.into_host() is through
+    assert world.into_host(address=HOST6) is through
+
+
 def test_an_endpoint_found_by_its_address(world: World) -> None:
     spare = "10.9.1.1"
     world.host("up", expectedIPs=[spare])

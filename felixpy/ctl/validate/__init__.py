@@ -57,6 +57,7 @@ def check(manifest: Manifest) -> tuple[Problem, ...]:
             *_unenforced(manifest),
             *_closed_peers(manifest),
             *_without_service(manifest),
+            *_ports_nowhere(manifest),
             *find_unheeded(manifest),
         )
     return tuple(problems)
@@ -109,6 +110,15 @@ def _without_service(manifest: Manifest) -> Iterator[Problem]:
     if manifest.info.kind == "EndpointSlice" and SERVICE_NAME_LABEL not in (labels if isinstance(labels, dict) else {}):
         said = f"has no {SERVICE_NAME_LABEL}: these endpoints are of no Service"
         yield Problem(("metadata", "labels"), said, Severity.WARNING)
+
+
+def _ports_nowhere(manifest: Manifest) -> Iterator[Problem]:
+    spec = manifest.body.get("spec")
+    if manifest.info.kind != "HostEndpoint" or not isinstance(spec, dict):
+        return
+    if spec.get("ports") and not spec.get("expectedIPs"):
+        said = "no rule finds them by name: expectedIPs has to say at which addresses they are"
+        yield Problem(("spec", "ports"), said, Severity.WARNING)
 
 
 def _conditions_unknown(rule: dict[str, Json]) -> Iterator[tuple[str, ...]]:
