@@ -6,6 +6,7 @@ import pytest
 
 from tests.agent.conftest import Scene, Scenes
 from tests.agent.node import PORT, Node, resource
+from tests.support.sctp import reached_ports
 from tests.support.wait import eventually
 
 FROM_A = {"source": {"selector": "name == 'a'"}}
@@ -36,6 +37,22 @@ def test_protocol_and_port(scene: Scene) -> None:
     tcp = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [1, PORT], "notPorts": [1]}}
     node.policy("udp", "name == 'b'", ingress=[tcp])
     eventually(lambda: a.asks("10.65.0.3") is None and a.reaches(b), what="TCP passes, UDP does not")
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables-legacy"])
+def test_sctp_by_its_port(scenes: Scenes, backend: str) -> None:
+    scene = scenes.renewed(backend)
+    both = (PORT, PORT + 1)
+
+    def reached(address: str) -> set[int]:
+        return reached_ports(scene.a.namespace, scene.b.namespace, address, both)
+
+    assert reached("10.65.0.3") == reached("fd65::3") == set(both)
+    allow = {"action": "Allow", "protocol": "SCTP", "destination": {"ports": [PORT]}}
+    scene.node.policy("sctp", "name == 'b'", ingress=[allow])
+    eventually(lambda: reached("10.65.0.3") == reached("fd65::3") == {PORT})
+    scene.node.policy("sctp", "name == 'b'", ingress=[{"action": "Allow", "protocol": "TCP"}])
+    eventually(lambda: not reached("10.65.0.3") and not reached("fd65::3"))
 
 
 def test_labels_move_a_pod_into_and_out_of_a_set(scene: Scene) -> None:

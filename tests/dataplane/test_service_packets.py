@@ -34,6 +34,7 @@ from tests.calc.service_world import (
 )
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import NameServer, ask_tcp
+from tests.support.sctp import send_inits
 from tests.support.wait import eventually
 
 VIP, VIP6 = "203.0.113.1", "2001:db8:1::1"
@@ -355,22 +356,6 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, 132) as heard:
     packet = heard.recv(2048)
 print(socket.inet_ntoa(packet[12:16]), int.from_bytes(packet[22:24], "big"), packet[20:].hex())
 """
-_SCTP_SEND = """
-import socket, struct, sys
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-init = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
-head = struct.pack("!HHI", 40000, int(sys.argv[2]), 0)
-packet = head + bytes(4) + init
-packet = head + struct.pack("<I", crc32c(packet)) + init
-with socket.socket(socket.AF_INET, socket.SOCK_RAW, 132) as sender:
-    sender.sendto(packet, (sys.argv[1], 0))
-"""
 
 
 def crc32c(data: bytes) -> int:
@@ -392,7 +377,7 @@ def test_sctp_is_led_to_a_backend_with_a_checksum_that_is_right(
     with place.pod1.popen(*argv, stdout=subprocess.PIPE) as hearing:
         assert hearing.stdout is not None
         hearing.stdout.readline()
-        place.client.run(sys.executable, "-I", "-S", "-c", _SCTP_SEND, VIP, "80")
+        send_inits(place.client, VIP, (80,))
         source, port, packet = hearing.stdout.readline().split()
     assert (source, port) == ("10.0.1.254", "8080")
     raw = bytes.fromhex(packet)
