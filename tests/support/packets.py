@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.support.netns import Namespace
 
-MOST_S = 300
+MOST_S = 1800
 """How long a server or a flow lives at most."""
 
 _SERVER = """
