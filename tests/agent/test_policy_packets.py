@@ -47,7 +47,7 @@ def test_sctp_by_its_port(scenes: Scenes, backend: str) -> None:
     def reached(address: str) -> set[int]:
         return reached_ports(scene.a.namespace, scene.b.namespace, address, both)
 
-    assert reached("10.65.0.3") == reached("fd65::3") == set(both)
+    eventually(lambda: reached("10.65.0.3") == reached("fd65::3") == set(both), what="all is open")
     allow = {"action": "Allow", "protocol": "SCTP", "destination": {"ports": [PORT]}}
     scene.node.policy("sctp", "name == 'b'", ingress=[allow])
     eventually(lambda: reached("10.65.0.3") == reached("fd65::3") == {PORT})
