@@ -75,7 +75,9 @@ def test_ipv6_alone_where_the_namespace_has_it_switched_off(node: Node, sandbox:
     a.add(ipam=ipam)
     (address,) = b.add(ipam=ipam)
     assert address.startswith("fd64::")
-    assert "tentative" not in b.netns.ip("-6", "address", "show"), "no duplicate address detection is waited for"
+    assert "tentative" not in b.netns.ip("-6", "address", "show", "scope", "global"), (
+        "no duplicate address detection is waited for"
+    )
     eventually(lambda: ping_ok(a.netns, address))
 
 
