@@ -148,8 +148,9 @@ def build(switch: Namespace, client: Namespace, machine: Namespace, etcd: Etcd) 
     return world
 
 
-@pytest.fixture(scope="module")
-def built() -> Iterator[World]:
+@contextmanager
+def make_world() -> Iterator[World]:
+    """No agent runs yet."""
     with (
         Namespace.create("w") as switch,
         Namespace.create("c") as client,
@@ -161,8 +162,17 @@ def built() -> Iterator[World]:
             yield world
         finally:
             for node in world.nodes.values():
-                print(node.log())
                 node.close()
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[World]:
+    with make_world() as world:
+        try:
+            yield world
+        finally:
+            for node in world.nodes.values():
+                print(node.log())
 
 
 @pytest.fixture

@@ -26,9 +26,8 @@ from birdpy.l2.election import Standing
 from birdpy.l2.packets import ARP_ETHERTYPE, Assertion, parse_frame
 from birdpy.l2.protocol import Replace, Vip
 from tests.agent.node import CALICO, resource
-from tests.agent.test_layer2 import build, owns, responder
+from tests.agent.test_layer2 import make_world, owns, responder
 from tests.birdpy.l2_world import VIP4, Lan, Node, lan
-from tests.support.etcd import Etcd
 from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
@@ -83,17 +82,11 @@ def measure_answers(client: Namespace, words: str, enough: Callable[[int], bool]
 
 def measure_loading() -> None:
     """Two nodes with agents: the owner's is killed, and reads a cluster of many endpoints when it is back."""
-    with (
-        Namespace.create("w") as switch,
-        Namespace.create("c") as client,
-        Namespace.create("e") as machine,
-        Etcd(machine, "0.0.0.0") as etcd,
-    ):
-        world = build(switch, client, machine, etcd)
+    with make_world() as world:
         try:
             world.put_slices("n1", "n2")
             world.advertise(ipAddressPools=["default"])
-            etcd.put_all(endpoints())
+            world.etcd.put_all(endpoints())
             for node in world.nodes.values():
                 node.agent.start()
             owner, _ = world.order(VIP4)
@@ -105,12 +98,11 @@ def measure_loading() -> None:
             def loaded(asked: int) -> bool:
                 return asked >= QUESTIONS and asked % 100 == 0 and owner.log().count(TAKEN_OVER) > known
 
-            measure_answers(client, f"while the owner's agent starts and loads {ENDPOINTS} endpoints", loaded)
+            measure_answers(world.client, f"while the owner's agent starts and loads {ENDPOINTS} endpoints", loaded)
             print(f"  it was back after {time.monotonic() - begin:.1f} s at most")
         finally:
             for node in world.nodes.values():
                 os.kill(responder(node), signal.SIGKILL)
-                node.close()
 
 
 def endpoints() -> Iterator[tuple[bytes, bytes]]:

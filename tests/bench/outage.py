@@ -13,9 +13,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.agent.test_layer2 import World, build, owns, responder
-from tests.support.etcd import Etcd
-from tests.support.netns import Namespace
+from tests.agent.test_layer2 import World, make_world, owns, responder
 from tests.support.wait import eventually
 
 MINUTES = 10.0
@@ -48,18 +46,8 @@ def measure(world: World, minutes: float) -> None:
 
 
 def main(minutes: float = MINUTES) -> None:
-    with (
-        Namespace.create("w") as switch,
-        Namespace.create("c") as client,
-        Namespace.create("e") as machine,
-        Etcd(machine, "0.0.0.0") as etcd,
-    ):
-        world = build(switch, client, machine, etcd)
-        try:
-            measure(world, minutes)
-        finally:
-            for node in world.nodes.values():
-                node.close()
+    with make_world() as world:
+        measure(world, minutes)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from tests.calc.service_world import (
 )
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import NameServer, ask_tcp
-from tests.support.sctp import send_inits
+from tests.support.sctp import crc32c, send_inits
 from tests.support.wait import eventually
 
 VIP, VIP6 = "203.0.113.1", "2001:db8:1::1"
@@ -356,16 +356,6 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, 132) as heard:
     packet = heard.recv(2048)
 print(socket.inet_ntoa(packet[12:16]), int.from_bytes(packet[22:24], "big"), packet[20:].hex())
 """
-
-
-def crc32c(data: bytes) -> int:
-    """The checksum of SCTP (RFC 9260, appendix A)."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("affinity_s", [0, 60])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Collection
@@ -24,27 +26,35 @@ while ready := select.select([*skipped, *([sys.stdin] if wait == 60 else [])], [
 print(json.dumps(sorted(ports)))
 """
 _SEND = """
-import json, os, socket, struct, sys
-def crc32c(data):
+import json, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.socket(family, socket.SOCK_RAW, 132) as sender:
+    for packet in json.loads(sys.argv[2]):
+        sender.sendto(bytes.fromhex(packet), (sys.argv[1], 0))
+"""
+_CHUNK = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
+_source_ports = itertools.cycle(range(32768, 60768))
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of SCTP (RFC 9260, appendix A)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
         for _ in range(8):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     return crc ^ 0xFFFFFFFF
-init = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
-for port in json.loads(sys.argv[2]):
-    head = struct.pack("!HHI", 32768 + os.getpid() % 28000, port, 0)
-    packet = head + struct.pack("<I", crc32c(head + bytes(4) + init)) + init
-    family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_RAW, 132) as sender:
-        sender.sendto(packet, (sys.argv[1], 0))
-"""
+
+
+def _init(port: int) -> bytes:
+    head = struct.pack("!HHI", next(_source_ports), port, 0)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + _CHUNK)) + _CHUNK
 
 
 def send_inits(source: Namespace, address: str, ports: Collection[int]) -> None:
     """Opens an association with each port, as far as one packet does."""
-    source.run(sys.executable, "-I", "-S", "-c", _SEND, address, json.dumps(list(ports)))
+    packets = json.dumps([_init(port).hex() for port in ports])
+    source.run(sys.executable, "-I", "-S", "-c", _SEND, address, packets)
 
 
 def reached_ports(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from felixpy.agent.clock import TIMER_EARLY_S
 from felixpy.dataplane.describe import describe_op
 from felixpy.dataplane.objects import Key, Outcome
 from felixpy.reconcile import Report, key_of
@@ -22,8 +23,6 @@ _log = logging.getLogger(__name__)
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 FAILURES_LOGGED = 5
-_EARLY_S = 0.01
-"""Timers of an event loop may come this much before their time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class Applier:
 
     def _again(self) -> None:
         self._timer = None
-        now = time.monotonic() + _EARLY_S
+        now = time.monotonic() + TIMER_EARLY_S
         due = {key for key, wait in self._waits.items() if wait.due <= now}
         self._reconciler.retry(due)
         self.apply("again")

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from felixpy.agent.clock import TIMER_EARLY_S
+
 PAUSE_S = 0.05
 """From the first sign of someone else's change to its repair: a flush of many objects is one repair."""
 AT_ONCE = 8
 QUIET_S = 60.0
 MOST_S = 10.0
 """As long as the rules may be another's: so often a back end without events is looked at, too."""
-_EARLY_S = 0.01
-"""Timers of an event loop may come this much before their time."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Repairs:
 
     def _fire(self) -> None:
         self._timer = None
-        now = time.monotonic() + _EARLY_S
+        now = time.monotonic() + TIMER_EARLY_S
         due = {what: sign for what, sign in self._signs.items() if sign.due <= now}
         for what in due:
             del self._signs[what]
