@@ -26,19 +26,19 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Quarrel:
-    """Somebody who undoes `rules` as soon as they are put right; `done` says when that was."""
+    """Somebody who undoes `rules` as soon as they are put right, `times` times; `done` says when that was."""
 
-    def __init__(self, repaired: bool = True) -> None:
+    def __init__(self, times: int = 1_000_000, repaired: bool = True) -> None:
         self.repairs = Repairs(self._repair)
         self.done: list[tuple[str, float]] = []
-        self.goes_on, self._repaired = True, repaired
+        self._times, self._repaired = times, repaired
 
     def undo(self, certain: bool = True) -> None:
         self.repairs.notice("rules", "rules", everything=True, certain=certain)
 
     def _repair(self, why: str, everything: bool) -> bool:
         self.done.append((why, time.monotonic()))
-        if self.goes_on and why == "rules":
+        if why == "rules" and len(self.done) < self._times:
             self.undo(certain=self._repaired)
         return self._repaired
 
@@ -48,7 +48,7 @@ class Quarrel:
 
 
 async def test_each_time_waits_twice_as_long_and_status_says_so() -> None:
-    quarrel = Quarrel()
+    quarrel = Quarrel(AT_ONCE + 6)
     quarrel.undo()
     await until(lambda: len(quarrel.done) == AT_ONCE + 6)
     waits = list(quarrel.waits())
@@ -72,18 +72,16 @@ async def test_nothing_else_waits_with_what_is_contested(monkeypatch: pytest.Mon
 
 
 async def test_a_quarrel_that_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    quarrel = Quarrel()
+    quarrel = Quarrel(AT_ONCE)
     quarrel.undo()
     await until(lambda: len(quarrel.done) == AT_ONCE)
     assert quarrel.repairs.contests
-    quarrel.goes_on = False
-    await until(lambda: len(quarrel.done) == AT_ONCE + 1)
     monkeypatch.setattr(repairs, "QUIET_S", 0.0)
     assert not quarrel.repairs.contests
 
 
 async def test_looks_that_find_nothing_are_no_quarrel() -> None:
-    quarrel = Quarrel(repaired=False)
+    quarrel = Quarrel(AT_ONCE + 3, repaired=False)
     quarrel.undo(certain=False)
     await until(lambda: len(quarrel.done) == AT_ONCE + 3)
     assert not quarrel.repairs.contests

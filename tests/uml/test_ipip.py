@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+from tests.uml.inside import run_inside
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(shutil.which("linux.uml") is None, reason="user-mode-linux is not installed")
 def test_ipip_by_packets_in_user_mode_linux(tmp_path: Path) -> None:
-    packets = [sys.executable, "-m", "pytest", "-q", str(HERE / "ipip_packets.py")]
-    done = subprocess.run(
-        [HERE / "run", "-t", "200", *packets],
-        cwd=ROOT,
-        env={**os.environ, "UML_OUT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=230,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-    assert "1 passed" in done.stdout
+    run_inside("ipip_packets.py", 190, tmp_path)
