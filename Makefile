@@ -6,6 +6,7 @@ PYTEST := $(PY) -m pytest
 # Most tests wait most of their time; each has daemons of its own.
 WORKERS := $(shell n=$$((2 * $$(nproc))); echo $$((n < 8 ? n : 8)))
 
+.DELETE_ON_ERROR:
 .PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench calico lock clean
 
 help: ## these targets
@@ -50,7 +51,7 @@ lint: venv ## ruff, mypy --strict and the import contracts
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
 test: setup-test prepare ## everything, in namespaces of its own
-	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests $(ARGS); code=$$?; echo $$code >build/ended; exit $$code
 
 bench: setup-test prepare ## the curves in tests/bench
 	$(PY) -m tests.bench

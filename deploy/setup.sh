@@ -27,5 +27,6 @@ if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod +x $policy
 fi
-apt-get -qq update
-apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+patience=(-o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
+apt-get -qq "${patience[@]}" update
+apt-get -qq "${patience[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null

@@ -18,24 +18,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # The same examples every time, so that a red test is red for everyone; `HYPOTHESIS_PROFILE=new` looks for new ones.
 
 KNOWN_SKIPS = frozenset({"GoBGP 3 takes a prefix of any length", "GoBGP 3 resets a session on every update"})
-"""Every reason for which a test may be skipped; any other fails the run, so that nothing goes untested in silence."""
-
-_skipped: set[str] = set()
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Notes why a test was skipped."""
-    if report.skipped and isinstance(report.longrepr, tuple):
-        _skipped.add(report.longrepr[2].removeprefix("Skipped: "))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a run in which something was skipped that should not be."""
-    unknown = _skipped - KNOWN_SKIPS
-    if unknown and not hasattr(session.config, "workerinput"):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\n\nskipped, and should not be: " + "; ".join(sorted(unknown)))
+"""Every reason for which a test may be skipped; with any other it has failed, so nothing goes untested in silence."""
 
 
 WAITING = ("uml", "lab", "agent", "birdpy", "datastore")
@@ -60,8 +43,12 @@ _failed = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Notes that a test failed."""
+    """Notes that a test failed; one that was skipped, and should not be, has."""
     report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in KNOWN_SKIPS:
+            report.outcome, report.longrepr = "failed", f"skipped, and should not be: {reason}"
     if report.failed:
         item.stash[_failed] = True
     return report

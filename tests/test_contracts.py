@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "command",
     [

@@ -103,9 +103,9 @@ class Pod:
         """Whether a new TCP connection to `other` gets through."""
         return tcp_ok(self.namespace, other.addresses[address], PORT, wait_s=wait_s)
 
-    def asks(self, address: str) -> str | None:
+    def asks(self, address: str, wait_s: float = 0.3) -> str | None:
         """The name that answers over UDP."""
-        return ask_udp(self.namespace, address, PORT, wait_s=0.3)
+        return ask_udp(self.namespace, address, PORT, wait_s=wait_s)
 
     def close(self) -> None:
         self.server.stop()

@@ -211,7 +211,7 @@ async def test_a_link_that_goes_takes_its_routes_and_brings_them_back(rack: Rack
     async with rack.driver(*WANTED):
         await until(lambda: len(rack.routes()) == 3)
         rack.node.namespace.ip("link", "set", "eth0", "down")
-        await until(lambda: not rack.routes(), within_s=5)
+        await until(lambda: not rack.routes(), within_s=20)
         rack.node.namespace.ip("link", "set", "eth0", "up")
         await until(lambda: len(rack.routes()) == 3)
 

@@ -38,7 +38,7 @@ class World:
         body["spec"]["ipNATs"] = [{"externalIP": external, "internalIP": internal} for external, internal in pairs]
         self.node.etcd.put(pod.key, body)
 
-    def heard(self, source: Namespace, address: str, wait_s: float = 2) -> str:
+    def heard(self, source: Namespace, address: str, wait_s: float = 3) -> str:
         """Who answers there over TCP, and whom they see."""
         return ask_tcp(source, address, PORT, wait_s=wait_s) or ""
 
@@ -74,7 +74,7 @@ def test_a_floating_address_from_everywhere(world: World) -> None:
         assert world.heard(world.b.namespace, external) == f"a {from_b}"
         assert world.heard(world.a.namespace, external) == f"a {external}", "the pod hears itself by that address"
         assert world.heard(world.node.namespace, external).startswith("a "), "the node itself"
-        assert ask_udp(world.outside, external, PORT, wait_s=2) == "a"
+        assert ask_udp(world.outside, external, PORT) == "a"
         routes = world.node.namespace.ip(f"-{version}", "route", "show", external)
         assert f"dev {world.a.device}" in routes
         assert world.heard(world.outside, internal).startswith("a "), "and by the address of its own"

@@ -393,7 +393,7 @@ def test_a_staged_policy_says_what_it_would_have_done_to_what_passed(scene: Scen
 
     def told() -> list[dict[str, Any]]:
         assert a.reaches(b)
-        assert a.asks(b.addresses[0]) == "b"
+        assert a.asks(b.addresses[0], wait_s=3) == "b"
         return flows(node, "--allowed", "--pod", "b")
 
     found = eventually(lambda: [one for one in told() if one["protocol"] == 6 and one["direction"] == "ingress"])

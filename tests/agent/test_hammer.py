@@ -95,7 +95,6 @@ def held_addresses(etcd: Etcd) -> dict[str, str]:
     return held
 
 
-@pytest.mark.timeout(240)
 def test_no_address_twice_and_none_leaked(nodes: list[Node]) -> None:
     rng = random.Random(7)
     etcd = nodes[0].etcd

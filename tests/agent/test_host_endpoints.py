@@ -117,7 +117,7 @@ def test_a_profile_decides_where_no_policy_does(world: World) -> None:
     world.host("up", profiles=("projectcalico-default-allow",), interfaceName="up0")
     world.policy("one", types=["Ingress"], ingress=[{"action": "Deny", "protocol": "TCP"}, {"action": "Pass"}])
     eventually(lambda: not world.into_host() and world.out_of_host())
-    assert ask_udp(world.outside, HOST4, PORT, wait_s=1) == "host"
+    assert ask_udp(world.outside, HOST4, PORT) == "host"
 
 
 @pytest.mark.parametrize(("open_port", "closed_port"), [(PORT, VXLAN), (VXLAN, PORT)])
@@ -369,6 +369,6 @@ def test_a_flushed_chain_of_a_host_endpoint_is_back(world: World) -> None:
     world.host("up", interfaceName="up0")
     eventually(lambda: not world.into_host())
     world.node.nft("flush", "chain", "inet", "felixpy", "filter-input")
-    eventually(lambda: not world.into_host(), within_s=2)
+    eventually(lambda: not world.into_host())
     world.node.nft("flush", "map", "inet", "felixpy", "from-host-interface")
-    eventually(lambda: not world.into_host(), within_s=2)
+    eventually(lambda: not world.into_host())

@@ -24,7 +24,6 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
             yield found
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("scene", "seed"), SEEDS, indirect=["scene"], scope="module")
 def test_packets_do_what_explain_says(scene: Scene, seed: int) -> None:
     outcome = try_world(scene, seed)

@@ -166,18 +166,18 @@ async def test_a_flush_of_all_that_was_learned_is_undone(objects: bool) -> None:
             with RouteDriver(protocols=(177,)) as other:
                 example = next(iter(table.reconciler.desired.values())).route(MANY[0])  # type: ignore[arg-type]
                 other.drop_alike(example, MANY)  # type: ignore[arg-type]
-            await eventually_async(whole, within_s=5, what="after a flush")
+            await eventually_async(whole, within_s=10, what="after a flush")
 
             async def named() -> bool:
                 here.ip("route", "del", str(MANY[0]), "proto", "177")
-                assert await eventually_async(whole, within_s=5, every_s=0.01)
+                assert await eventually_async(whole, within_s=10, every_s=0.01)
                 return "learned routes" in [contest.what for contest in table.contests]
 
             await eventually_async(named, within_s=60, what="who keeps undoing it")
             for damage in (["nexthop", "flush"], ["link", "set", "eth0", "down"]):
                 here.ip(*damage)
                 here.ip("link", "set", "eth0", "up")
-                await eventually_async(whole, within_s=5, what=" ".join(damage))
+                await eventually_async(whole, within_s=10, what=" ".join(damage))
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             table.driver.close()

@@ -49,8 +49,8 @@ def test_a_node_port_leads_to_the_pod_and_leaves_the_host_alone(world: World) ->
     assert not into_port(world)
     write(world)
     eventually(lambda: into_port(world), what="the node port is there")
-    assert tcp_ok(world.node.namespace, HOST4, NODE_PORT, wait_s=1), "from the node itself"
-    assert tcp_ok(world.pod.namespace, HOST4, NODE_PORT, wait_s=1), "from the pod that is behind it"
+    assert tcp_ok(world.node.namespace, HOST4, NODE_PORT), "from the node itself"
+    assert tcp_ok(world.pod.namespace, HOST4, NODE_PORT), "from the pod that is behind it"
     assert world.into_host()
     assert not into_port(world, HOST6), "there is no IPv6 endpoint"
     world.node.etcd.delete_prefix(f"{OURS}/core/v1/services/")

@@ -118,7 +118,7 @@ def test_an_endpoint_before_its_device(scene: Scene) -> None:
     eventually(lambda: late.device in node.log(), what="the agent says that the device is missing")
     node.namespace.ip("link", "set", "cali-away", "name", late.device)
     node.namespace.ip("link", "set", late.device, "up")
-    eventually(lambda: a.reaches(late), within_s=3)
+    eventually(lambda: a.reaches(late))
 
 
 def test_a_pod_cannot_take_anothers_address(scene: Scene) -> None:
@@ -239,4 +239,4 @@ def test_settings_of_a_pods_device_that_somebody_changed_are_put_back(scene: Sce
     for name, value in others.items():
         scene.node.namespace.sysctl(**{f"ipv4__conf__{scene.b.device}__{name}": value})
     eventually(lambda: settings() == ours)
-    assert scene.a.reaches(scene.b, wait_s=2)
+    assert scene.a.reaches(scene.b, wait_s=3)

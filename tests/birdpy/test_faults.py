@@ -70,7 +70,7 @@ def start_frr(router: Router, text: str = FRR) -> Daemon:
 
 
 def vtysh(router: Router, command: str) -> str:
-    return router.namespace.run("vtysh", "--vty_socket", router.directory, "-c", command, timeout_s=10)
+    return router.namespace.run("vtysh", "--vty_socket", router.directory, "-c", command)
 
 
 def frr_has(router: Router, prefix: Prefix) -> bool:

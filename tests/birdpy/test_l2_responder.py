@@ -98,7 +98,7 @@ def test_an_owner_that_is_told_to_end_hands_over_first(two: Lan) -> None:
     os.kill(first.responder.pid, signal.SIGTERM)
     while first.responder.running:
         two.client.namespace.ip("neigh", "flush", "to", VIP4)
-        eventually(lambda: "lladdr" in (two.client.ask(VIP4), two.client.neighbour(VIP4))[1], within_s=1)
+        eventually(lambda: "lladdr" in (two.client.ask(VIP4), two.client.neighbour(VIP4))[1], within_s=10)
     assert second.owns(VIP4)
 
 

@@ -69,9 +69,7 @@ def start_frr(router: Router) -> None:
 
 
 def frr_paths(router: Router) -> dict[str, list[dict[str, object]]]:
-    shown = router.namespace.run(
-        "vtysh", "--vty_socket", router.directory, "-c", "show bgp ipv4 unicast json", timeout_s=10
-    )
+    shown = router.namespace.run("vtysh", "--vty_socket", router.directory, "-c", "show bgp ipv4 unicast json")
     routes: dict[str, list[dict[str, object]]] = json.loads(shown)["routes"]
     return routes
 
@@ -115,9 +113,7 @@ async def test_frr_as_top_of_rack(routers: list[Router], vip_intent: BgpIntent) 
     paths = eventually(lambda: (found := frr_paths(b)).keys() >= {str(BLOCK), str(VIP)} and found)
     (vip,) = paths[str(VIP)]
     assert (vip["path"], vip["nexthops"][0]["ip"]) == ("64512", a.text)  # type: ignore[index]
-    shown = b.namespace.run(
-        "vtysh", "--vty_socket", b.directory, "-c", f"show bgp ipv4 unicast {VIP} json", timeout_s=10
-    )
+    shown = b.namespace.run("vtysh", "--vty_socket", b.directory, "-c", f"show bgp ipv4 unicast {VIP} json")
     assert json.loads(shown)["paths"][0]["extendedCommunity"]["string"] == "LB:64512:375000000 (3.000 Gbps)"
 
 

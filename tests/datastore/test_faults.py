@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from felixpy.datastore.client import EtcdStore
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.model import Write
 from felixpy.datastore.syncer import Phase, SyncSettings
-from tests.datastore.world import copied, initialise, is_true, opened, pool, proxied
+from tests.datastore.world import FAST, copied, initialise, is_true, opened, pool, proxied
 from tests.support.etcd import Etcd, free_port
 from tests.support.process import Daemon
 from tests.support.wait import eventually_async
@@ -171,7 +172,7 @@ async def test_it_works_through_etcds_own_proxy(etcd: Etcd, cluster: EtcdStore, 
             await eventually_async(
                 lambda: store.get(b"/calico/resources/v3/projectcalico.org/clusterinformations/default")
             )
-            async with copied(store, state_file) as copy:
+            async with copied(store, state_file, replace(FAST, answer_s=20.0)) as copy:
                 await cluster.put(pool("a"), b"1")
                 await copy.holds(a="1")
                 quiet = copy.syncer._position

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -15,9 +14,6 @@ from ipam.request import AddressRefused, BlockInUse, PoolExhausted
 from ipam.store import Fault, StoreFailure
 from tests.ipam.calico_writer import CalicoWriter, Lost, TwinKeys
 from tests.ipam.cluster import Cluster, pod, texts
-
-pytestmark = pytest.mark.timeout(300)
-"""Seconds; a failure is made small before it is shown."""
 
 NODES = ("n1", "n2", "n3")
 BLOCKS = tuple(f"10.0.0.{4 * number}/30" for number in range(4))

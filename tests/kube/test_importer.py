@@ -12,7 +12,7 @@ import yaml
 
 from tests.agent.node import CALICO, PROGRAM, resource
 from tests.kube.api_server import ApiServer
-from tests.support.etcd import Etcd, free_port
+from tests.support.etcd import Etcd, encode, free_port
 from tests.support.process import Daemon
 from tests.support.wait import eventually
 
@@ -110,11 +110,16 @@ def test_objects_come_change_and_go_with_what_agents_read_of_them(running: Clust
 
 
 def test_a_change_of_what_nobody_reads_writes_nothing(running: Cluster) -> None:
-    before = running.etcd.revision
+    def written() -> set[tuple[str, str]]:
+        """Every Pod's key, and how often it was written."""
+        whole = {"key": encode(f"{KEPT}/pods/"), "range_end": encode(f"{KEPT}/pods0")}
+        return {(one["key"], one["version"]) for one in running.etcd.call("kv/range", whole)["kvs"]}
+
+    before = written()
     running.api.put(PODS, "first", {**pod("one"), "status": {"phase": "Failed"}}, "default")
     running.api.put(PODS, "second", pod("two"), "default")
     eventually(lambda: running.kept("pods/default/second"))
-    assert running.etcd.revision == before + 1
+    assert written() == {*before, (encode(f"{KEPT}/pods/default/second"), "1")}
 
 
 def test_every_kind_that_agents_read_is_imported_and_pods_of_the_host_are_not(running: Cluster) -> None:

@@ -15,6 +15,13 @@ from tests.lab.topology import Topology, load_topology
 from tests.lab.world import World
 
 
+def clean_ground(instance: str) -> Ground:
+    """Without what a killed run may have left there, whose process had the number of this one."""
+    ground = Ground(instance)
+    ground.clear()
+    return ground
+
+
 @pytest.fixture(scope="module")
 def topology() -> Topology:
     """The topology of the module's lab; a module that looks at another one says so with a fixture of this name."""
@@ -24,7 +31,7 @@ def topology() -> Topology:
 @pytest.fixture(scope="module")
 def world(topology: Topology) -> Iterator[World]:
     """The topology with everything of its manifest in it. Each test leaves it as it found it."""
-    ground = Ground(f"m{os.getpid()}")
+    ground = clean_ground(f"m{os.getpid()}")
     told = io.StringIO()
     world = World(Lab(topology, ground))
     try:
@@ -42,6 +49,6 @@ def world(topology: Topology) -> Iterator[World]:
 @pytest.fixture
 def ground() -> Iterator[Ground]:
     """The place of a lab that no other test has."""
-    place = Ground(f"t{os.getpid()}")
+    place = clean_ground(f"t{os.getpid()}")
     yield place
     place.clear()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,5 +148,8 @@ def test_the_entry_waits_for_the_address_and_starts_again_what_ended(
 
 def commands_in(namespace: Namespace) -> set[str]:
     """Command lines of what runs in a namespace."""
-    paths = [Path(f"/proc/{pid}/cmdline") for pid in namespace.pids()]
-    return {path.read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode() for path in paths if path.exists()}
+    found: set[str] = set()
+    for pid in namespace.pids():
+        with suppress(OSError):
+            found.add(Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode())
+    return found

@@ -67,7 +67,7 @@ class EtcdGateway:
 
         Raises  OSError when etcd does not answer; AssertionError when it refuses.
         """
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         try:
             with self.namespace.entered() if self.namespace else nullcontext():
                 connection.connect()
@@ -83,38 +83,38 @@ class EtcdGateway:
     def put(self, key: str, value: str | Mapping[str, object]) -> int:
         """Writes text, or a mapping as JSON; the new revision."""
         text = value if isinstance(value, str) else json.dumps(value)
-        return int(self.call("kv/put", {"key": _encode(key), "value": _encode(text)})["header"]["revision"])
+        return int(self.call("kv/put", {"key": encode(key), "value": encode(text)})["header"]["revision"])
 
     def put_all(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Writes many keys, as many in a transaction as etcd takes."""
         rest = iter(pairs)
         while some := tuple(islice(rest, TXN_MOST)):
-            puts = [{"key": _encode(key.decode()), "value": _encode(value.decode())} for key, value in some]
+            puts = [{"key": encode(key.decode()), "value": encode(value.decode())} for key, value in some]
             self.call("kv/txn", {"success": [{"requestPut": put} for put in puts]})
 
     def get(self, key: str) -> str | None:
         """The value of a key, or None."""
-        found = self.call("kv/range", {"key": _encode(key)}).get("kvs", [])
-        return _decode(found[0].get("value", "")) if found else None
+        found = self.call("kv/range", {"key": encode(key)}).get("kvs", [])
+        return decode(found[0].get("value", "")) if found else None
 
     def get_prefix(self, prefix: str) -> dict[str, str]:
         """Every key that begins with `prefix`, and its value."""
-        body = {"key": _encode(prefix), "range_end": _encode(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
-        return {_decode(kv["key"]): _decode(kv.get("value", "")) for kv in self.call("kv/range", body).get("kvs", [])}
+        body = {"key": encode(prefix), "range_end": encode(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
+        return {decode(kv["key"]): decode(kv.get("value", "")) for kv in self.call("kv/range", body).get("kvs", [])}
 
     def delete(self, key: str) -> bool:
         """Whether there was something to delete."""
-        return int(self.call("kv/deleterange", {"key": _encode(key)}).get("deleted", 0)) > 0
+        return int(self.call("kv/deleterange", {"key": encode(key)}).get("deleted", 0)) > 0
 
     def delete_prefix(self, prefix: str) -> int:
         """How many keys were deleted."""
-        body = {"key": _encode(prefix), "range_end": _encode(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
+        body = {"key": encode(prefix), "range_end": encode(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
         return int(self.call("kv/deleterange", body).get("deleted", 0))
 
     @property
     def revision(self) -> int:
         """The current revision."""
-        return int(self.call("kv/range", {"key": _encode("/")})["header"]["revision"])
+        return int(self.call("kv/range", {"key": encode("/")})["header"]["revision"])
 
     def compact(self, revision: int) -> None:
         """Forgets what was before `revision`."""
@@ -165,9 +165,11 @@ class Etcd(EtcdGateway):
         self.close()
 
 
-def _encode(text: str) -> str:
+def encode(text: str) -> str:
+    """A key or a value as the gateway has it."""
     return base64.b64encode(text.encode()).decode()
 
 
-def _decode(text: str) -> str:
+def decode(text: str) -> str:
+    """A key or a value that the gateway gave."""
     return base64.b64decode(text).decode()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.netns import Namespace, unique_name
+from tests.support.netns import Namespace
 from tests.support.process import Daemon
 
 
@@ -21,7 +22,7 @@ class Frr:
     def sessions(self) -> dict[str, int]:
         """By the neighbour's name, how many sessions there have been by now; of those that have one."""
         argv = ("vtysh", "--vty_socket", self.directory, "-c", "show bgp neighbors json")
-        found = json.loads(self.namespace.run(*argv, timeout_s=10))
+        found = json.loads(self.namespace.run(*argv))
         return {name: one["connectionsEstablished"] for name, one in found.items() if one["bgpState"] == "Established"}
 
     def told_by(self, asn: int) -> set[str]:
@@ -29,7 +30,7 @@ class Frr:
         found: set[str] = set()
         for family in ("ipv4", "ipv6"):
             argv = ("vtysh", "--vty_socket", self.directory, "-c", f"show bgp {family} unicast json")
-            routes = json.loads(self.namespace.run(*argv, timeout_s=10))["routes"]
+            routes = json.loads(self.namespace.run(*argv))["routes"]
             found |= {prefix for prefix, paths in routes.items() if paths[0]["path"] == str(asn)}
         return found
 
@@ -37,10 +38,9 @@ class Frr:
 @contextmanager
 def running_frr(namespace: Namespace, bgpd_conf: str, bfdd_conf: str = "") -> Iterator[Frr]:
     """FRR with this configuration of bgpd, and of bfdd where there is one."""
-    directory = Path("/tmp") / unique_name("frr")
+    directory = Path(tempfile.mkdtemp(prefix="frr"))
     daemons: list[Daemon] = []
     try:
-        directory.mkdir()
         shutil.chown(directory, "frr", "frr")
         for name, text in {"zebra": "", **({"bfdd": bfdd_conf} if bfdd_conf else {}), "bgpd": bgpd_conf}.items():
             (directory / f"{name}.conf").write_text(text)

@@ -22,6 +22,9 @@ _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
+COMMAND_S = 60.0
+"""How long a command that ends by itself may take."""
+
 
 def unique_name(prefix: str) -> str:
     """`prefix` with this process's id and a number: at most 15 characters (a device's limit) for prefixes up to 5."""
@@ -52,6 +55,8 @@ class Namespace:
     def create(cls, prefix: str = "t", *, name: str | None = None) -> Namespace:
         """A new namespace with its loopback up; called `name`, else by `prefix` and a unique ending."""
         namespace = cls(name or unique_name(prefix))
+        while name is None and namespace.exists:  # a killed run left it, whose process had the number of this one
+            namespace = cls(unique_name(prefix))
         subprocess.run(["ip", "netns", "add", namespace.name], check=True)
         namespace.ip("link", "set", "lo", "up")
         return namespace
@@ -64,7 +69,7 @@ class Namespace:
         self,
         *argv: str | Path,
         check: bool = True,
-        timeout_s: float = 20.0,
+        timeout_s: float = COMMAND_S,
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> str:
@@ -88,7 +93,7 @@ class Namespace:
             raise CommandFailed(f"{words}: {done.stdout}{done.stderr}".strip())
         return done.stdout
 
-    def succeeds(self, *argv: str | Path, timeout_s: float = 20.0) -> bool:
+    def succeeds(self, *argv: str | Path, timeout_s: float = COMMAND_S) -> bool:
         """Whether the command ends with code 0 in time."""
         try:
             done = subprocess.run(self.enter_argv(argv), capture_output=True, timeout=timeout_s)
@@ -102,7 +107,7 @@ class Namespace:
 
     def ip(self, *arguments: str) -> str:
         """`ip ARGUMENTS` in here."""
-        done = subprocess.run(["ip", "-n", self.name, *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["ip", "-n", self.name, *arguments], capture_output=True, text=True, timeout=COMMAND_S)
         if done.returncode:
             raise CommandFailed(f"ip -n {self.name} {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
@@ -135,7 +140,7 @@ class Namespace:
 
     def pids(self) -> list[int]:
         """Processes in here."""
-        done = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, timeout=COMMAND_S)
         return [int(word) for word in done.stdout.split()]
 
     @property
@@ -154,7 +159,7 @@ class Namespace:
                 except ProcessLookupError:
                     pass
             time.sleep(0.02)
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, timeout=20)
+        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, timeout=COMMAND_S)
 
     def __enter__(self) -> Namespace:
         return self

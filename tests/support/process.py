@@ -45,6 +45,7 @@ class Daemon:
 
     def start(self) -> Daemon:
         """Starts it; an earlier run's log is kept and added to."""
+        assert not self.running, f"it runs already: {self.argv}"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(

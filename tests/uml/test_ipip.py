@@ -10,7 +10,7 @@ import pytest
 from tests.uml.inside import run_inside
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(640)
 @pytest.mark.skipif(shutil.which("linux.uml") is None, reason="user-mode-linux is not installed")
 def test_ipip_by_packets_in_user_mode_linux(tmp_path: Path) -> None:
-    run_inside("ipip_packets.py", 190, tmp_path)
+    run_inside("ipip_packets.py", 580, tmp_path)
