@@ -223,14 +223,27 @@ def match_sessions(
             yield address, neighbors[meant], session
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The time of a restart: the clock then and now (Unix seconds), and what has passed, whoever sets the clock."""
+
+    since: float
+    now: float
+    elapsed_s: float
+
+    def since_s(self, event: float) -> float:
+        """How long ago an event was; not longer because the clock was set forward after it."""
+        unset = self.since + self.elapsed_s
+        return (min(self.now, unset) if event <= unset else self.now) - event
+
+
 def unsettled_neighbors(
     neighbors: Mapping[bytes, Neighbor],
     sessions: Mapping[bytes, Session],
-    now: float,
-    since: float,
+    passed: Passed,
     restarting: bool = False,
 ) -> Collection[bytes]:
-    """The neighbours that may still have routes to tell, at `now`, of a restart at `since` (Unix seconds both).
+    """The neighbours that may still have routes to tell when so much has passed of a restart.
 
     Shape   a neighbour is settled when its end-of-RIB came, EARLY_S after it is up at the soonest; when it is up
             without graceful restart for QUIET_S; when it has been down for its restart time; and in any case when its
@@ -239,19 +252,19 @@ def unsettled_neighbors(
     """
     waiting = []
     for address, neighbor in neighbors.items() if restarting else ():
-        if range_of(address) is not None and now - since < neighbor.graceful_restart.restart_time_s:
+        if range_of(address) is not None and passed.elapsed_s < neighbor.graceful_restart.restart_time_s:
             waiting.append(address)
     for address, neighbor, session in match_sessions(neighbors, sessions):
         limit_s = max(neighbor.graceful_restart.restart_time_s, QUIET_S)
-        if now - since >= limit_s:
+        if passed.elapsed_s >= limit_s:
             continue
         if session is not None and session.established:
-            up_s = QUIET_S if session.up_since is None else now - session.up_since
+            up_s = QUIET_S if session.up_since is None else passed.since_s(session.up_since)
             if session.graceful and session.end_of_rib and up_s >= EARLY_S:
                 continue
-            if not session.graceful and session.up_since is not None and now - session.up_since >= QUIET_S:
+            if not session.graceful and session.up_since is not None and up_s >= QUIET_S:
                 continue
-        elif session is not None and session.down_since is not None and now - session.down_since >= limit_s:
+        elif session is not None and session.down_since is not None and passed.since_s(session.down_since) >= limit_s:
             continue
         waiting.append(address)
     return waiting

@@ -30,7 +30,7 @@ from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
 from birdpy.parting import carry_out, read_own
 from birdpy.report import BgpStatus, Reporter, read_told
-from birdpy.session import unsettled_neighbors
+from birdpy.session import Passed, unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ class BgpRole:
         self._driver = driver
         inherited = bool(self._fib.routes) or self.settings.forwarding_survived
         restarting = fresh and inherited
-        since = time.time()
+        since, begun = time.time(), time.monotonic()
         _log.info("gobgpd version %d, %s", driver.client.wire.generation, "fresh" if fresh else "already configured")
         if not fresh:
             await self._find_strays(driver)
@@ -197,7 +197,7 @@ class BgpRole:
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
             group.create_task(self._note_ends(driver))
-            group.create_task(self._settle(driver, since, restarting, inherited))
+            group.create_task(self._settle(driver, since, begun, restarting, inherited))
 
     async def _wait_for_speaker(self, driver: GobgpDriver) -> None:
         """Where there is no speaker and is to be none, nobody will confirm a route of an earlier run."""
@@ -311,22 +311,26 @@ class BgpRole:
                     return gauge.senders
         raise AssertionError("a watch never ends by itself")
 
-    async def _settle(self, driver: GobgpDriver, since: float, restarting: bool, inherited: bool) -> None:
+    async def _settle(self, driver: GobgpDriver, since: float, begun: float, restarting: bool, inherited: bool) -> None:
         """Ends the restart: once every neighbour has spoken or had its time, routes that were `inherited` go.
 
         What a neighbour said before its end-of-RIB may still be on its way to us when gobgpd knows of that: so where
         there are such routes, and not all neighbours have spoken by now, all is read anew once they have.
         """
-        wanted = self._intent.neighbors if self._intent else {}
-        late = bool(unsettled_neighbors(wanted, driver.sessions, time.time(), since, restarting))
+
+        def waits() -> bool:
+            wanted = self._intent.neighbors if self._intent else {}
+            passed = Passed(since, time.time(), time.monotonic() - begun)
+            return bool(unsettled_neighbors(wanted, driver.sessions, passed, restarting))
+
+        late = waits()
         await self._snapshot_told.wait()
         due = 0.0
         while True:
             if time.monotonic() >= due:
                 await driver.read_sessions()
                 due = time.monotonic() + (SETTLE_ASK_S if driver.tells_ends else 0)
-            wanted = self._intent.neighbors if self._intent else {}
-            if not unsettled_neighbors(wanted, driver.sessions, time.time(), since, restarting):
+            if not waits():
                 break
             await asyncio.sleep(SETTLE_POLL_S)
         self._complaint = ""

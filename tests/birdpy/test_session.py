@@ -15,6 +15,7 @@ from birdpy.session import (
     DownReason,
     MessageCounts,
     Overruns,
+    Passed,
     Session,
     SessionState,
     find_differences,
@@ -46,7 +47,29 @@ UP = SessionState.ESTABLISHED
 )
 def test_a_neighbour_is_waited_for(session: Session | None, after_s: float, waits: bool) -> None:
     sessions = {} if session is None else {N2: session}
-    assert list(unsettled_neighbors(NEIGHBORS, sessions, 1000 + after_s, 1000)) == ([N2] if waits else [])
+    passed = Passed(1000, 1000 + after_s, after_s)
+    assert list(unsettled_neighbors(NEIGHBORS, sessions, passed)) == ([N2] if waits else [])
+
+
+@pytest.mark.parametrize(
+    ("session", "set_by_s", "after_s", "waits"),
+    [
+        (Session(N2, down_since=999), 3600, 1, True),
+        (Session(N2), 3600, 119, True),
+        (Session(N2), -3600, 119, True),
+        (Session(N2), -3600, 121, False),
+        (Session(N2, state=UP, up_since=1001), 3600, 2, True),
+        (Session(N2, state=UP, up_since=4601), 3600, 6, False),
+        (Session(N2, state=UP, up_since=-2599), -3600, 3, True),
+        (Session(N2, state=UP, up_since=-2599), -3600, 7, False),
+        (Session(N2, state=UP, up_since=800, graceful=True, end_of_rib=True), 3600, 1, False),
+    ],
+)
+def test_a_clock_that_somebody_sets_ends_no_restart_early_and_keeps_none_from_its_end(
+    session: Session, set_by_s: float, after_s: float, waits: bool
+) -> None:
+    passed = Passed(1000, 1000 + after_s + set_by_s, after_s)
+    assert list(unsettled_neighbors(NEIGHBORS, {N2: session}, passed)) == ([N2] if waits else [])
 
 
 @pytest.mark.parametrize(
