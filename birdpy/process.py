@@ -1,4 +1,4 @@
-"""The process behind a UNIX socket: which one it is, its end, and its ending; and the log that it writes.
+"""The process behind a UNIX socket: which one it is, its end, and its ending; the log that it writes, its environment.
 
 In: the path of a socket, or of a log. Never starts anything. Source: unix(7) (SO_PEERCRED), pidfd_open(2).
 """
@@ -13,8 +13,14 @@ import socket
 import struct
 from pathlib import Path
 
+_OURS = ("FELIXPY_", "ETCD_")
 LOG_MOST_BYTES = 4 << 20
 LOG_KEPT_BYTES = 256 << 10
+
+
+def bare_environment() -> dict[str, str]:
+    """The environment of programs that outlive us: without our settings, of which one may be etcd's password."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 def bound_log(log_path: Path, most_bytes: int = LOG_MOST_BYTES) -> bool:

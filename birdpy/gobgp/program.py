@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from birdpy.process import bare_environment
 from birdpy.supervisor import Program
 
 HELP_WITHIN_S = 10.0
@@ -42,7 +42,9 @@ def gobgpd_program(settings: GobgpdSettings) -> Program:
         ]
         return [*command, "--metrics-path="] if await _serves_metrics(settings.binary) else command
 
-    return Program("gobgpd", settings.socket_path, settings.log_path, find_command, {**ENVIRONMENT, **os.environ})
+    return Program(
+        "gobgpd", settings.socket_path, settings.log_path, find_command, {**ENVIRONMENT, **bare_environment()}
+    )
 
 
 async def _serves_metrics(binary: str) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import birdpy
+from birdpy.process import bare_environment
 from birdpy.supervisor import Program
 
 
@@ -27,4 +27,4 @@ def responder_argv(socket_path: Path) -> list[str]:
 
 def responder_environment() -> Mapping[str, str]:
     """The environment that it needs to find itself."""
-    return {**os.environ, "PYTHONPATH": str(Path(birdpy.__file__).parents[1])}
+    return {**bare_environment(), "PYTHONPATH": str(Path(birdpy.__file__).parents[1])}
