@@ -69,6 +69,16 @@ def test_the_agent_starts_from_the_manifest_s_environment(
     assert None not in (secure.ca, secure.cert, secure.key)
 
 
+def test_bgp_passwords_are_mounted_where_the_agent_reads_them(
+    pod: dict[str, Any], documents: dict[str, dict[str, Any]]
+) -> None:
+    settings = parse_settings(["--node", "n1"], documents["ConfigMap"]["data"], "felixpy")
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    found = secrets[mounts[str(settings.secrets_dir / "felixpy-bgp")]]
+    assert (found["secretName"], found["optional"]) == ("felixpy-bgp", True)
+
+
 def test_every_setting_of_the_manifest_is_one(documents: dict[str, dict[str, Any]]) -> None:
     usage = subprocess.run(
         [Path(sys.executable).with_name("felixpy"), "--help"], capture_output=True, text=True, check=True

@@ -69,7 +69,8 @@ class Passwords:
         found = self.find(key)
         if found is None:
             namespace = key.namespace or AGENTS_NAMESPACE
-            return f"there is no Secret {namespace}/{key.name} with the key {key.key}, nor a file for it"
+            beside = "in etcd (felixctl apply)" if key.namespace else "in etcd, nor a file for it"
+            return f"there is no Secret {namespace}/{key.name} with the key {key.key} {beside}"
         if not 0 < len(found.encode()) <= PASSWORD_BYTES_MOST:
             return f"the password of Secret {key} is empty or longer than {PASSWORD_BYTES_MOST} bytes"
         return ""
