@@ -33,11 +33,19 @@ GOOD = HostFacts(
     lacking={"nftables": "", "iptables-nft": "", "iptables-legacy": "no module"},
     uplink_mtu=1500,
 )
+CLOSED = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n-A FORWARD -j DOCKER-USER\nCOMMIT\n"
+LOCKED = CLOSED.replace("FORWARD DROP", "FORWARD ACCEPT").replace("INPUT ACCEPT", "INPUT DROP")
+OPENED = "-A DOCKER-USER -i cali+ -j ACCEPT\n-A DOCKER-USER -o cali+ -j ACCEPT\nCOMMIT"
 
 
 def test_a_good_host_has_nothing_to_say() -> None:
     assert list(judge_host(GOOD)) == []
     assert list(judge_host(HostFacts())) == [], "what cannot be read is not wrong"
+    opened = {
+        "iptables-save": CLOSED.replace("COMMIT", OPENED),
+        "ip6tables-save": "*nat\n:FORWARD DROP [0:0]\nCOMMIT\n",
+    }
+    assert list(judge_host(replace(GOOD, saved=opened))) == []
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,10 @@ def test_a_good_host_has_nothing_to_say() -> None:
         ({"saved": {"iptables-legacy-save": ":fpx-INPUT"}}, Level.WARNING, "in nftables and in iptables-legacy-save"),
         ({"saved": {"iptables-nft-save": ":cali-INPUT - [0:0]"}}, Level.WARNING, "Calico's own rules are still there"),
         ({"saved": {"iptables-nft-save": "KUBE-SERVICES"}}, Level.WARNING, "kube-proxy's rules are there too"),
+        ({"saved": {"iptables-nft-save": CLOSED}}, Level.ERROR, "drops what nobody accepts in FORWARD (as Docker"),
+        ({"saved": {"iptables-nft-save": LOCKED}}, Level.WARNING, "nodes need TCP 179"),
+        ({"nft_tables": ("firewalld",)}, Level.WARNING, "firewalld rejects what it is to forward"),
+        ({"dropping": ("inet filter forward",)}, Level.ERROR, "the nftables chain inet filter forward drops"),
         ({"sysctls": TRACKED | {"net/netfilter/nf_conntrack_count": "210000"}}, Level.WARNING, "210000 connections"),
         ({"sysctls": {"net/netfilter/nf_conntrack_max": "65536"}}, Level.NOTE, "only 65536 connections can be tracked"),
         ({"nft_tables": ("kube-proxy",)}, Level.WARNING, "run one of the two"),
@@ -148,6 +160,11 @@ def test_a_real_host_is_looked_at(host: tuple[Namespace, Path]) -> None:
     namespace.sysctl(ipv6__conf__up0__accept_ra=1)
     namespace.ip("-6", "route", "add", "default", "via", "fe80::9", "dev", "up0", "proto", "ra")
     namespace.run("nft", "add", "table", "ip", "kube-proxy")
+    namespace.run(
+        "nft",
+        "add table inet guard; add chain inet guard through { type filter hook forward priority 0; policy drop; }",
+    )
+    namespace.run("iptables-nft", "-P", "FORWARD", "DROP")
     (directory / "net.d" / "10-felixpy.conflist").write_text(json.dumps({"plugins": [{"type": "felixpy-cni"}]}))
     (directory / "net.d" / "05-other.conflist").write_text(json.dumps({"plugins": [{"type": "bridge"}]}))
     listener = namespace.popen(sys.executable, "-c", _LISTEN, "179")
@@ -164,8 +181,14 @@ def test_a_real_host_is_looked_at(host: tuple[Namespace, Path]) -> None:
     assert "error: CNI: 05-other.conflist (bridge) comes before 10-felixpy.conflist" in said
     assert "error: CNI: 10-felixpy.conflist is there and the program felixpy-cni is not" in said
     assert "listens at TCP port 179" in said
-    tables = namespace.run("nft", "list", "tables")
-    assert tables.split() == ["table", "ip", "kube-proxy"], "the trial left nothing behind"
+    assert "error: firewall: the nftables chain inet guard through drops what it does not accept" in said
+    assert "error: firewall: iptables-nft drops what nobody accepts in FORWARD" in said
+    tables = namespace.run("nft", "list", "tables").splitlines()
+    assert tables == ["table ip kube-proxy", "table inet guard", "table ip filter"], "the trial left nothing behind"
+    for way in ("-i", "-o"):
+        namespace.run("iptables-nft", "-I", "FORWARD", way, "cali+", "-j", "ACCEPT")
+    namespace.run("nft", "add rule inet guard through iifname cali* accept")
+    assert "firewall" not in doctor(namespace, directory)[1]
 
 
 _LISTEN = "import socket,sys,time; s=socket.create_server(('', int(sys.argv[1]))); time.sleep(60)"

@@ -22,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from felixpy.ctl.doctor.cluster import EtcdFacts
+from felixpy.ctl.doctor.firewalls import parse_dropping_chains
 from felixpy.ctl.doctor.host import PLUGIN, HostFacts, Listener
 from felixpy.datastore.settings import Endpoint, EtcdSettings
 from felixpy.drivers.backend import BackendSetting, try_backend
@@ -47,6 +48,7 @@ def read_host(conf_dir: Path = CONF_DIR, bin_dir: Path = BIN_DIR, *, layer2: boo
         devices=devices,
         conflists=tuple(_read_conflists(conf_dir)),
         saved={name: text for name in _saves() if (text := _run(name))},
+        dropping=tuple(_read_dropping()),
         nft_tables=tuple(line.split()[-1] for line in _run("nft", "list", "tables").splitlines() if line.split()),
         listeners=tuple(_read_listeners(179)),
         gobgpd=_version_of(_run("gobgpd", "--version")),
@@ -56,6 +58,13 @@ def read_host(conf_dir: Path = CONF_DIR, bin_dir: Path = BIN_DIR, *, layer2: boo
         advertised=frozenset(_ADVERTISED.findall(_run("ip", "-6", "route", "show", "default"))),
         layer2=layer2,
     )
+
+
+def _read_dropping() -> Iterator[str]:
+    """Chains that drop what they do not accept of what is forwarded, and that do not speak of pods' devices."""
+    for chain in parse_dropping_chains(_run("nft", "list", "chains")):
+        if "cali" not in _run("nft", "list", "chain", *chain.split()):
+            yield chain
 
 
 def _try_netfilter() -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from felixpy.ctl.doctor.finding import Finding, Level
+from felixpy.ctl.doctor.firewalls import judge_firewalls
 
 PLUGIN = "felixpy-cni"
 GOOD_GOBGPD = (4, 8)
@@ -42,6 +43,7 @@ class HostFacts:
     conflists: tuple[tuple[str, tuple[str, ...]], ...] = ()
     saved: Mapping[str, str] = field(default_factory=dict)
     nft_tables: tuple[str, ...] = ()
+    dropping: tuple[str, ...] = ()
     listeners: tuple[Listener, ...] = ()
     gobgpd: tuple[int, ...] = ()
     lacking: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +59,7 @@ def judge_host(facts: HostFacts) -> Iterator[Finding]:
     yield from _forwarding(facts)
     yield from _advertisements(facts)
     yield from _netfilter(facts)
+    yield from judge_firewalls(facts.saved, facts.nft_tables, facts.dropping)
     yield from _kube_proxy(facts)
     yield from _connections(facts)
     yield from _cni(facts)
