@@ -8,6 +8,7 @@ Environment FELIXPY_ETCD, FELIXPY_ETCD_{CA_FILE,CERT_FILE,KEY_FILE,USERNAME,PASS
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,8 @@ EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 LOCAL = "local"
 RUN_DIR = "/run/felixpy"
+UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What the kernel says where what we print cannot be written: nobody reads, a full disk."""
 DEADLINE_S = 5.0
 """How long one call may take before a person is told why."""
 
@@ -80,11 +83,11 @@ def with_store(url: str | None, work: Callable[[Store], Awaitable[Result]]) -> R
 
     try:
         return asyncio.run(run())
-    except BrokenPipeError:
-        raise
     except DatastoreError as error:
         _end(str(error))
     except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise
         _end(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
 
 

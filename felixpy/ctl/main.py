@@ -1,16 +1,22 @@
 """felixctl's entry: the options before the command, and the table of commands.
 
 Each command is one module with a click command named `command`, imported when it is called for, so that `felixctl`
-starts in the time that click needs. Exit codes: 0 done; 1 some object failed, the others are done; 2 wrong usage, or
-`--strict` and something skipped; 3 etcd cannot be used.
+starts in the time that click needs. Exit codes: 0 done; 1 some object failed, the others are done, or what is said
+cannot be written; 2 wrong usage, or `--strict` and something skipped; 3 etcd cannot be used.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 import click
+
+from felixpy.ctl.connect import EXIT_FAILED, UNWRITABLE, print_error
 
 COMMANDS: Mapping[str, str] = {
     "accept-cluster": "felixpy.ctl.commands.accept_cluster",
@@ -30,8 +36,30 @@ COMMANDS: Mapping[str, str] = {
     "version": "felixpy.ctl.commands.version",
 }
 
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("annotate", "create", "edit", "label", "patch", "replace"), "apply -f FILE"),
+    "describe": "get KIND NAME -o yaml",
+    "node": "status [NODE]",
+    "trace": "explain SOURCE DESTINATION",
+}
+"""What people type who know calicoctl or kubectl, and what does it here: some of it is spelt like another command."""
+
 
 class _LazyGroup(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """What cannot be written ends the command in words; click does so where nobody reads."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            with suppress(OSError):
+                print_error(f"error: what this command says cannot be written: {error.strerror}")
+            silence = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):  # what is left in them would fail again when Python ends
+                os.dup2(silence, stream.fileno())
+            sys.exit(EXIT_FAILED)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -39,6 +67,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(COMMANDS[cmd_name]).command
+        _let_name_etcd(command)
         return command
 
     def resolve_command(
@@ -49,8 +78,23 @@ class _LazyGroup(click.Group):
 
             near = get_close_matches(args[0], COMMANDS, 1)
             hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(sorted(COMMANDS))}."
+            if args[0] in ELSEWHERE:
+                hint = f" That is: felixctl {ELSEWHERE[args[0]]}"
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+
+def _let_name_etcd(command: click.Command) -> None:
+    """Has a command, and those below it, take `--etcd` behind its name as well: many type it there."""
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _let_name_etcd(inner)
+    if all(parameter.name != "etcd" for parameter in command.params):
+        command.params.append(click.Option(["--etcd"], expose_value=False, hidden=True, callback=_note_etcd))
+
+
+def _note_etcd(ctx: click.Context, _: click.Parameter, etcd: str | None) -> None:
+    if etcd is not None:
+        ctx.obj = etcd
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,20 +14,25 @@ from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warn
 from felixpy.ctl.manifests import DEFAULT_NAMESPACE
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
 from felixpy.ctl.reading.intake import Skipped
-from felixpy.ctl.showing.selection import Found, kinds_named, select
+from felixpy.ctl.showing.selection import USUAL, Found, name_of, parse_asked, select, usual_namespace
 from felixpy.datastore.model import Store
-from felixpy.resources.kinds import KINDS, KindInfo, Name
+from felixpy.resources.kinds import KINDS, REPORTED_KINDS, KindInfo, Name
 
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
+    """`namespace` may be USUAL."""
+
     kinds: tuple[KindInfo, ...]
-    name: Name
+    name: str
+    namespace: str | None
 
     def __str__(self) -> str:
-        return f"{self.kinds[0].kind} {self.name}"
+        info = self.kinds[0]
+        space = usual_namespace(info) if self.namespace == USUAL else self.namespace
+        return f"{info.kind} {Name(space or '' if info.namespaced else '', self.name)}"
 
 
 @click.command()
@@ -58,8 +63,10 @@ def command(
         targets, skipped, failed = _from_words(kind or "", names, namespace), (), 0
 
     async def work(store: Store) -> int:
-        leaving = {(info, target.name) for target in targets for info in target.kinds}
-        return sum([await _delete(store, target, ignore_not_found, leaving) for target in targets])
+        found = [(await select(store, one.kinds, one.namespace, [one.name])).objects for one in targets]
+        leaving = {(it.info, it.name) for those in found for it in those}
+        pairs = zip(targets, found, strict=True)
+        return sum([await _delete(store, target, those, ignore_not_found, leaving) for target, those in pairs])
 
     failed += with_store(etcd, work)
     for document in skipped:
@@ -77,35 +84,39 @@ def _from_files(
 
     intake = collect(files, recursive, namespace)
     failed = print_reports(intake.reports)
-    return [_Target((one.info,), one.name) for one in intake.manifests], intake.skipped, failed
+    targets = [_Target((one.info,), one.name.name, one.name.namespace) for one in intake.manifests]
+    return targets, intake.skipped, failed
 
 
 def _from_words(kind: str, names: tuple[str, ...], namespace: str) -> list[_Target]:
-    kind, slash, name = kind.partition("/")
-    names = (name, *names) if slash else names
-    if not names:
-        raise click.UsageError("give the NAME of what is to be deleted")
     try:
-        kinds = kinds_named(kind)
+        asked = parse_asked((kind, *names), namespace or USUAL)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    space = (namespace or DEFAULT_NAMESPACE) if kinds[0].namespaced else ""
-    return [_Target(kinds, Name(space, name)) for name in names]
+    for info in (info for one in asked for info in one.kinds):
+        if info in REPORTED_KINDS:
+            raise click.UsageError(f"nodes write each {info.kind}, and they alone take it away")
+    if not all(one.names for one in asked):
+        raise click.UsageError("give the NAME of what is to be deleted")
+    return [_Target(one.kinds, name, one.namespace) for one in asked for name in one.names]
 
 
 async def _delete(
-    store: Store, target: _Target, ignore_not_found: bool, leaving: Collection[tuple[KindInfo, Name]]
+    store: Store,
+    target: _Target,
+    found: Sequence[Found],
+    ignore_not_found: bool,
+    leaving: Collection[tuple[KindInfo, Name]],
 ) -> int:
     """How many errors there were: 0 or 1."""
-    found = (await select(store, target.kinds, target.name.namespace, [target.name.name])).objects
-    if len({one.info for one in found}) > 1:
-        named = " or ".join(f"{one.info.kind.lower()}.{one.info.group}" for one in found)
+    if len({(one.info, one.name.namespace) for one in found}) > 1:
+        named = " or ".join(map(name_of, found))
         print_error(f"error: {target}: there are several; say which: {named}")
         return 1
     if found and (why := _kept(found[0])):
         print_error(f"error: {target}: {why}")
         return 1
-    if found and found[0].info.kind == "Tier" and (members := await _members(store, target.name.name)):
+    if found and found[0].info.kind == "Tier" and (members := await _members(store, target.name)):
         print_error(f"error: {target}: it has policies: {_name_some(members)}")
         return 1
     users = [user for one in found for user in await find_users(store, one, leaving)]

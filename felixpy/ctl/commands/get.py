@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
 from felixpy.ctl.connect import EXIT_FAILED, print_error, print_warning, with_store
 from felixpy.ctl.manifests import DEFAULT_NAMESPACE, Body, Json
 from felixpy.ctl.showing.columns import columns_of, render_table
-from felixpy.ctl.showing.reported import reported_named, select_reported
-from felixpy.ctl.showing.selection import EVERYTHING, USUAL, Found, kinds_named, select, usual_namespace
-from felixpy.resources.kinds import CALICO
+from felixpy.ctl.showing.selection import (
+    EVERYTHING,
+    USUAL,
+    Asked,
+    Found,
+    Selected,
+    name_of,
+    parse_asked,
+    select,
+    usual_namespace,
+)
+from felixpy.datastore.model import Store
+from felixpy.resources.kinds import CALICO, KindInfo
 
 
 @click.command()
@@ -32,35 +42,47 @@ def command(
     output: str | None,
     revision: int | None,
 ) -> None:
-    """Show objects. KIND is a kind, its plural or short name, several with commas, or `all`."""
-    kind, slash, name = kind.partition("/")
-    names = (name, *names) if slash else names
-    if reported := reported_named(kind):
-        made = with_store(etcd, lambda store: select_reported(store, reported, namespace, revision or 0))
-        shown = [one for one in made if not names or one.name.name in names]
-        _print(shown, output, single=len(names) == 1, with_namespace=True)
-        return
+    """Show objects. KIND is a kind, its plural or short name, several with commas, or `all`.
+
+    Names may be NAMESPACE/NAME, and KIND/NAME stands for both, as -o name prints it.
+    """
     try:
-        kinds = kinds_named(kind)
+        asked = parse_asked((kind, *names), None if all_namespaces else namespace or USUAL)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    space = None if all_namespaces else namespace or USUAL
-    selected = with_store(etcd, lambda store: select(store, kinds, space, names, revision or 0))
-    for key in selected.unreadable:
+
+    async def work(store: Store) -> list[Selected]:
+        return [await select(store, one.kinds, one.namespace, one.names, revision or 0) for one in asked]
+
+    selected = with_store(etcd, work)
+    for key in (key for one in selected for key in one.unreadable):
         print_warning(f"what is in etcd at {key} is no JSON object")
-    found = selected.objects
-    _print(found, output, single=len(names) == 1, with_namespace=all_namespaces)
-    missing = [name for name in names if not any(name in (one.shown_name.name, one.name.name) for one in found)]
-    for name in missing:
-        where = usual_namespace(kinds[0]) if space == USUAL else space
-        where = f"{where}/" if where and kinds[0].namespaced else ""
-        print_error(f"error: {kinds[0].kind} {where}{name} is not found")
+    found = [it for one in selected for it in one.objects]
+    named = sum(len(one.names) for one in asked)
+    _print(found, output, single=named == 1, with_namespace=len(asked) > 1 or asked[0].namespace is None)
+    missing = [words for one, what in zip(asked, selected, strict=True) for words in _missing(one, what.objects)]
+    for words in missing:
+        print_error(f"error: {words} is not found")
     if not found and not missing and output not in ("yaml", "json", "name"):
-        looked = {usual_namespace(info) if space == USUAL else space for info in kinds if info.namespaced}
+        looked = {_space(asked[0], info) for info in asked[0].kinds if info.namespaced}
         where = f" in namespace {', '.join(filter(None, looked))}" if looked and None not in looked else ""
         click.echo(f"There is no {kind}{where}." if kind != EVERYTHING else f"There is nothing{where}.", err=True)
     if missing:
         sys.exit(EXIT_FAILED)
+
+
+def _missing(asked: Asked, found: Sequence[Found]) -> Iterator[str]:
+    """What was asked for by name and is not there, in words."""
+    held = {name for one in found for name in (one.shown_name.name, one.name.name)}
+    info = asked.kinds[0]
+    where = _space(asked, info)
+    prefix = f"{where}/" if where and info.namespaced else ""
+    yield from (f"{info.kind} {prefix}{name}" for name in asked.names if name not in held)
+
+
+def _space(asked: Asked, info: KindInfo) -> str | None:
+    """The namespace in which objects of a kind were looked for; None for all."""
+    return usual_namespace(info) if asked.namespace == USUAL else asked.namespace
 
 
 def _print(found: Sequence[Found], output: str | None, *, single: bool, with_namespace: bool) -> None:
@@ -75,7 +97,7 @@ def _print(found: Sequence[Found], output: str | None, *, single: bool, with_nam
             click.echo(render_json(_whole(found, single=single)))
         case "name":
             for one in found:
-                click.echo(f"{one.info.kind.lower()}.{one.info.group}/{one.shown_name}")
+                click.echo(name_of(one))
         case _:
             _print_tables(found, wide=output == "wide", with_namespace=with_namespace)
 
