@@ -192,7 +192,7 @@ class _Fields:
     def __init__(self, value: bytes) -> None:
         try:
             tree = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise Malformed("", str(problem)) from None
         if not isinstance(tree, dict):
             raise Malformed("", "not an object")

@@ -17,6 +17,7 @@ from felixpy.cni.plan import PLAIN_NAMESPACE, Attachment, Claim, PodFacts
 from felixpy.cni.result import format_mac
 from felixpy.dataplane.pod import PodLink
 from felixpy.resources.endpoints import POD_ANNOTATION
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import CALICO, Name
 
 NETWORK_ANNOTATION = "felixpy.io/network"
@@ -102,9 +103,6 @@ class _Endpoint(msgspec.Struct, rename={"api_version": "apiVersion"}):
     spec: _Spec
 
 
-_decoder = msgspec.json.Decoder(_Endpoint)
-
-
 def derive_endpoint(
     claim: Claim, link: PodLink, facts: PodFacts, addresses: tuple[Address, ...], identity: Identity
 ) -> EndpointWrite:
@@ -185,9 +183,9 @@ def follow_pod(value: bytes, facts: PodFacts) -> bytes | None:
     none of its business: it stays as it is until the runtime takes it away.
     """
     known = parse_recorded(value)
-    if known is None or not known.attachment.pod:
+    whole = decode_or_none(value, dict[str, Any])
+    if known is None or whole is None or not known.attachment.pod:
         return None
-    whole = msgspec.json.decode(value, type=dict[str, Any])
     meta, spec = whole["metadata"], whole["spec"]
     if facts.uid:
         annotations = meta.get("annotations") or {}
@@ -207,9 +205,8 @@ def follow_pod(value: bytes, facts: PodFacts) -> bytes | None:
 
 def parse_recorded(value: bytes) -> Recorded | None:
     """The attachment that a stored endpoint belongs to; None when it is not one that `derive_endpoint` wrote."""
-    try:
-        endpoint = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    endpoint = decode_or_none(value, _Endpoint)
+    if endpoint is None:
         return None
     spec, network = endpoint.spec, endpoint.metadata.annotations.get(NETWORK_ANNOTATION, "")
     if not (network and spec.node and spec.container_id and spec.endpoint):
@@ -221,9 +218,8 @@ def parse_recorded(value: bytes) -> Recorded | None:
 
 def parse_follower(value: bytes) -> str | None:
     """The device of a stored endpoint of ours whose mtu follows its node; None for any other."""
-    try:
-        endpoint = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    endpoint = decode_or_none(value, _Endpoint)
+    if endpoint is None:
         return None
     annotations = endpoint.metadata.annotations
     follows = NETWORK_ANNOTATION in annotations and MTU_ANNOTATION not in annotations

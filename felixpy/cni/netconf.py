@@ -15,6 +15,7 @@ import msgspec
 
 from felixpy.addresses import Address, Prefix, parse_address, parse_prefix
 from felixpy.cni.errors import CniError, Code
+from felixpy.resources.foreign_json import UNREADABLE
 
 SUPPORTED_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 NEWEST_VERSION = SUPPORTED_VERSIONS[-1]
@@ -250,7 +251,7 @@ def find_version(data: bytes) -> str:
     """The version to answer in: the configuration's, or the newest where that is none of ours."""
     try:
         version = _named_decoder.decode(data).version
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return NEWEST_VERSION
     return version if version in SUPPORTED_VERSIONS else NEWEST_VERSION
 

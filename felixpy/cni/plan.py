@@ -34,6 +34,7 @@ from felixpy.cni.pod_args import PodArgs, parse_args
 from felixpy.cni.wire import Request
 from felixpy.dataplane.objects import Sysctl
 from felixpy.dataplane.pod import PodLink, PodWiring
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kinds import Name
 
 INTERFACE_PREFIX = "cali"
@@ -342,7 +343,7 @@ def _read_list(annotations: Mapping[str, str], name: str) -> tuple[str, ...]:
         return ()
     try:
         return msgspec.json.decode(text, type=tuple[str, ...])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CniError(Code.INVALID_CONFIG, f"annotation {_ANNOTATIONS}{name}", str(error)) from None
 
 

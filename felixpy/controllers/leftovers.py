@@ -17,6 +17,7 @@ import msgspec
 
 from felixpy.addresses import Address
 from felixpy.resources.codec import Decoder
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import BY_TYPE, CALICO, HOLDERS_PREFIX, IPAM_PREFIX, NODES_PREFIX, Name
 from felixpy.resources.tables import Decoded
 from felixpy.resources.types import WorkloadEndpoint
@@ -198,7 +199,5 @@ def read_users(values: Iterable[tuple[str, bytes]]) -> Users:
 
 
 def _read_node(value: bytes) -> str:
-    try:
-        return msgspec.json.decode(value, type=_Pod).spec.node_name
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
+    pod = decode_or_none(value, _Pod)
+    return pod.spec.node_name if pod is not None else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from felixpy.controllers.batch import Passing
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import GRANTS_PREFIX
 
 RESTING = f"{GRANTS_PREFIX}resting/"
@@ -29,7 +30,5 @@ def make_rest(grant_key: bytes, service: str) -> Passing:
 
 def parse_rest(value: bytes) -> str:
     """Who held it last; "" where that cannot be read."""
-    try:
-        return msgspec.json.decode(value, type=Rest).service
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
+    rest = decode_or_none(value, Rest)
+    return rest.service if rest is not None else ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from felixpy.addresses import Address, format_address
+from felixpy.resources.foreign_json import decode_or_none
 
 
 def render_status(wanted: Mapping[Address, str], state: str, reason: str, message: str) -> bytes:
@@ -33,8 +34,5 @@ class _Status(msgspec.Struct):
 
 def read_refusal(status: bytes) -> str:
     """What a Service's status says of why it was refused; "" where it was not."""
-    try:
-        conditions = msgspec.json.decode(status, type=_Status).conditions
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
-    return next((one.message for one in conditions if one.status == "False"), "")
+    read = decode_or_none(status, _Status) or _Status()
+    return next((one.message for one in read.conditions if one.status == "False"), "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from felixpy.addresses import Prefix, mask_address
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import AddressPool, Service, TrafficPolicy
 from felixpy.resources.services import last_address
@@ -59,10 +60,10 @@ class _Document(msgspec.Struct):
 
 def asks_for_address(value: bytes, classes: Collection[str]) -> bool:
     """Whether a Service of which not everything can be read is ours to give an address to."""
-    try:
-        spec = msgspec.json.decode(value, type=_Document).spec
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    document = decode_or_none(value, _Document)
+    if document is None:
         return False
+    spec = document.spec
     return spec.type == "LoadBalancer" and (spec.load_balancer_class or "") in classes
 
 

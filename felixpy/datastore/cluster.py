@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from felixpy.resources.foreign_json import decode_or_none
+
 CLUSTER_INFORMATION_KEY = b"/calico/resources/v3/projectcalico.org/clusterinformations/default"
 
 
@@ -123,10 +125,5 @@ def parse_cluster_information(value: bytes | None) -> tuple[str, bool]:
 
     Calico writes datastoreReady always; where it is missing, the datastore is not ready.
     """
-    if value is None:
-        return "", False
-    try:
-        spec = msgspec.json.decode(value, type=_ClusterInformation).spec
-    except msgspec.MsgspecError:
-        return "", False
-    return spec.cluster_guid, bool(spec.datastore_ready)
+    found = decode_or_none(value, _ClusterInformation)
+    return (found.spec.cluster_guid, bool(found.spec.datastore_ready)) if found is not None else ("", False)

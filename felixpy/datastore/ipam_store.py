@@ -22,7 +22,9 @@ class IpamStore:
     async def list(self, prefix: str) -> Mapping[str, Versioned]:
         """All keys that begin with `prefix`."""
         snapshot = await self._store.snapshot([prefix.encode()])
-        return {pair.key.decode(): Versioned(pair.value, pair.mod_revision) for pair in snapshot.items}
+        return {
+            pair.key.decode("utf-8", "replace"): Versioned(pair.value, pair.mod_revision) for pair in snapshot.items
+        }
 
     async def commit(self, expect: Mapping[str, int], writes: Mapping[str, bytes | None]) -> CommitResult:
         """All writes when each key of `expect` has that mod_revision (0: it is absent), else none."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from felixpy.datastore.cluster import Remembered
+from felixpy.resources.foreign_json import UNREADABLE
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class ClusterMemory:
             return msgspec.json.decode(self._path.read_bytes(), type=Remembered)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise MemoryBroken(f"{self._path}: {error}") from error
 
     def write(self, remembered: Remembered) -> None:

@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from felixpy.kube.access import Access
+from felixpy.resources.foreign_json import UNREADABLE, decode_or_none
 
 Json = dict[str, Any]
 
@@ -101,7 +102,7 @@ class Api:
         body = await self._call("GET", path, {"limit": str(PAGE), **({"continue": continued} if continued else {})})
         try:
             page = msgspec.json.decode(body, type=_List)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ApiError(0, f"GET {path}: {error}") from None
         return page.items or [], page.metadata.resource_version, page.metadata.continue_
 
@@ -190,7 +191,7 @@ def _read_line(line: bytes, path: str) -> WatchEvent | None:
     """
     try:
         read = msgspec.json.decode(line, type=_Line)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ApiError(0, f"watch {path}: {error}") from None
     if read.type == "ERROR":
         status = int(read.object.get("code") or 0)
@@ -201,7 +202,5 @@ def _read_line(line: bytes, path: str) -> WatchEvent | None:
 
 def _message(body: bytes) -> str:
     """What a Status says; the body's beginning where it is something else."""
-    try:
-        return str(msgspec.json.decode(body, type=dict[str, Any]).get("message", ""))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return body[:200].decode("utf-8", "replace")
+    status = decode_or_none(body, dict[str, Any])
+    return str(status.get("message", "")) if status is not None else body[:200].decode("utf-8", "replace")

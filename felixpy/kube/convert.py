@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import ADMIN_V1, ADMIN_V2, CALICO, KINDS, KindInfo, Name
 from felixpy.resources.services import is_foreign_class
 
@@ -72,10 +73,8 @@ def convert(info: KindInfo, body: Mapping[str, Any]) -> Imported | None:
 
 def is_imported(value: bytes) -> bool:
     """Whether a value in the datastore is one that the importer wrote."""
-    try:
-        return msgspec.json.decode(value, type=_Marked).metadata.annotations.get(MARK) == MARKED
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return False
+    marked = decode_or_none(value, _Marked)
+    return marked is not None and marked.metadata.annotations.get(MARK) == MARKED
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")

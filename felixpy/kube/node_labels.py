@@ -19,6 +19,7 @@ from felixpy.controllers.leader import check_fence
 from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Event, Expect, KeyValue, Store, Write
 from felixpy.kube.client import Json
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kinds import CALICO, HOLDERS_PREFIX, KINDS, Name
 
 ANNOTATION = "projectcalico.org/kube-labels"
@@ -130,7 +131,7 @@ def with_labels(value: bytes, labels: Mapping[str, str] | None) -> bytes | None:
         metadata = dict(document.get("metadata") or {})
         annotations = dict(metadata.get("annotations") or {})
         before = msgspec.json.decode(annotations.get(ANNOTATION, "{}"), type=dict[str, str])
-    except (msgspec.MsgspecError, TypeError, ValueError):
+    except (*UNREADABLE, TypeError, ValueError):
         return value
     if labels is None:
         return None if ANNOTATION in annotations else value

@@ -17,6 +17,7 @@ from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Store
 from felixpy.kube.client import Api, ApiError, Json
 from felixpy.kube.convert import api_path, name_of
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kinds import BY_TYPE, Name
 
 AGAIN_S = 5.0
@@ -126,6 +127,6 @@ def _read(status: Json | bytes) -> Addresses:
             read = msgspec.json.decode(status, type=_Status)
         else:
             read = msgspec.convert(status, _Status)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return ()
     return tuple(one.ip for one in read.load_balancer.ingress or () if one.ip)

@@ -13,12 +13,11 @@ import logging
 from contextlib import aclosing
 from typing import NoReturn
 
-import msgspec
-
 from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Store
 from felixpy.kube.client import Api, ApiError, Json
 from felixpy.kube.convert import name_of
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import BY_TYPE, Name
 
 AGAIN_S = 5.0
@@ -119,9 +118,6 @@ def _uid_of(body: Json) -> str:
 
 def _read(value: bytes) -> Json | None:
     """An event about a Service; None of anything else."""
-    try:
-        body = msgspec.json.decode(value, type=Json)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    about = body.get("involvedObject")
+    body = decode_or_none(value, Json)
+    about = body.get("involvedObject") if body is not None else None
     return body if isinstance(about, dict) and about.get("kind") == "Service" else None

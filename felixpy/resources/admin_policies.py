@@ -15,6 +15,7 @@ import msgspec
 
 from felixpy.addresses import Prefix
 from felixpy.resources import admin_documents as docs
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kube_documents import LabelExpression, LabelSelector
 from felixpy.resources.policies import NAMESPACE_PREFIX, ORCHESTRATOR_LABEL
 from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, RuleAction
@@ -98,7 +99,7 @@ def _rules(
     for index, raw in enumerate(rules or ()):
         try:
             yield from tuple(replace(rule, index=index) for rule in read(decoder.decode(raw)))
-        except (msgspec.MsgspecError, FieldError):
+        except (*UNREADABLE, FieldError):
             if _ACTIONS.get(_ACTION.decode(raw).action) in (RuleAction.DENY, RuleAction.PASS):
                 yield PolicyRule(RuleAction.DENY, index=index)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from felixpy.addresses import Address, Prefix, mask_address
 from felixpy.resources.documents import AnsweringDoc, GrantDoc, PortGrantDoc
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import (
     AddressPoolDoc,
@@ -156,7 +157,7 @@ def _read_list(doc: ServiceDoc, word: str) -> tuple[str, ...]:
     text = (doc.metadata.annotations or {}).get(word, "")
     try:
         return tuple(msgspec.json.decode(text, type=list[str])) if text else ()
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         raise FieldError(f"metadata.annotations[{word}]", f'{text!r} is no list in JSON, as in ["one"]') from None
 
 

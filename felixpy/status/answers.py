@@ -372,7 +372,10 @@ def parse(value: bytes, shape: type[T]) -> T:
 
     Raises  ValueError when it is something else.
     """
-    return json.decode(value, type=shape)
+    try:
+        return json.decode(value, type=shape)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def merge_answers(answers: Sequence[NodeStatus]) -> NodeStatus:

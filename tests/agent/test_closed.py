@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from felixpy.addresses import parse_address
 from felixpy.agent.kernel.dataplane import Dataplane
 from felixpy.calc.services.arbitration import ServiceDelta
@@ -9,6 +11,7 @@ from felixpy.resources.kinds import Name
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import WorkloadEndpoint
 from tests.agent.conftest import Scene
+from tests.agent.node import CALICO, resource
 from tests.agent.test_applier import until
 from tests.fakes.kernel import FakeKernel
 from tests.support.wait import eventually
@@ -25,6 +28,48 @@ def test_an_endpoint_of_an_unfit_device_closes_nobody_else(scene: Scene) -> None
     assert f"ep-from-{c.device}" in chains
     assert "ep-from-workload" not in chains
     assert '"workload"' not in scene.node.nft("list", "map", "inet", "felixpy", "from-endpoint")
+
+
+IPAM, CORE = "/calico/ipam/v2", "/felixpy/resources/core/v1"
+NESTED_KEYS = (
+    f"{CALICO}/workloadendpoints/default/n1-k8s-odd-eth0", f"{CALICO}/nodes/n1", f"{CALICO}/ippools/odd",
+    f"{IPAM}/assignment/ipv4/block/10.99.0.0-26", f"{IPAM}/host/n1/ipv4/block/10.99.0.0-26", f"{IPAM}/config",
+    f"{CORE}/pods/default/odd", f"{CORE}/namespaces/odd", "/felixpy/grants/addresses/10.0.0.1",
+    "/felixpy/holders/n1/odd", "/felixpy/answering/n2", "/felixpy/ask/odd",
+)  # fmt: skip
+
+
+def test_text_that_is_no_utf_8_ends_no_agent(scene: Scene) -> None:
+    """It stands in fields that nobody reads, of objects that the agent writes back whole: its Node, and a pod of it."""
+    node = scene.node
+    endpoint = {"node": "n1", "pod": "p", "endpoint": "eth0", "containerID": "c", "interfaceName": "x"}
+    pod = resource("WorkloadEndpoint", "n1-k8s-p-eth0", endpoint, namespace="default")
+    pod["metadata"]["annotations"] = {"felixpy.io/network": "net"}
+    labelled = {"metadata": {"name": "p", "namespace": "default", "labels": {"a": "b"}}, "spec": {"nodeName": "n1"}}
+    tunnel = {"cidr": "10.77.0.0/24", "vxlanMode": "Always", "ipipMode": "Never"}
+    node.put("ippools", resource("IPPool", "tunnels", tunnel))
+    node.etcd.put(f"{CORE}/pods/default/p", labelled)
+    spoiled = {
+        f"{CALICO}/workloadendpoints/default/n1-k8s-p-eth0": pod,
+        f"{CALICO}/nodes/n1": resource("Node", "n1", {"bgp": {"ipv4Address": "10.0.0.1/24"}}),
+    }
+    for key, body in spoiled.items():
+        node.etcd.put_all([(key.encode(), json.dumps({**body, "unread": "?"}).encode().replace(b"?", b"\xff"))])
+    eventually(lambda: not node.agent.running or "tunnel addresses are not as they should be" in node.log())
+    _still_works(scene)
+
+
+def test_json_that_is_nested_beyond_any_stack_ends_no_agent(scene: Scene) -> None:
+    nested = b'{"nodeName":"n1","x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    scene.node.etcd.put_all((key.encode(), nested) for key in NESTED_KEYS)
+    _still_works(scene)
+
+
+def _still_works(scene: Scene) -> None:
+    c = scene.node.pod("c", "10.65.0.4")
+    c.write()
+    eventually(lambda: c.reaches(scene.b), within_s=30, what="c reaches b")
+    assert scene.node.agent.running, scene.node.log()
 
 
 async def test_a_kernel_that_is_silent_at_the_start_is_neither_written_nor_the_end() -> None:

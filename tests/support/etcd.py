@@ -89,7 +89,7 @@ class EtcdGateway:
         """Writes many keys, as many in a transaction as etcd takes."""
         rest = iter(pairs)
         while some := tuple(islice(rest, TXN_MOST)):
-            puts = [{"key": encode(key.decode()), "value": encode(value.decode())} for key, value in some]
+            puts = [{"key": encode(key), "value": encode(value)} for key, value in some]
             self.call("kv/txn", {"success": [{"requestPut": put} for put in puts]})
 
     def get(self, key: str) -> str | None:
@@ -165,9 +165,9 @@ class Etcd(EtcdGateway):
         self.close()
 
 
-def encode(text: str) -> str:
+def encode(text: str | bytes) -> str:
     """A key or a value as the gateway has it."""
-    return base64.b64encode(text.encode()).decode()
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
 
 
 def decode(text: str) -> str:

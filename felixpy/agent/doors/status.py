@@ -11,8 +11,6 @@ from functools import cache
 from itertools import chain, islice, starmap
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from felixpy.agent.kernel.answers import read_kernel
 from felixpy.agent.routing.answers import read_bgp
 from felixpy.agent.services.answers import read_layer2, read_served
@@ -20,6 +18,7 @@ from felixpy.agent.services.apart import known_roles
 from felixpy.agent.settings import Role, Settings
 from felixpy.datastore.model import DatastoreError, Store
 from felixpy.datastore.syncer import Phase, Syncer
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.resource import Broken
 from felixpy.status.answers import FAILURES_SHOWN, BrokenResource, ChainCount, DeadNode, NodeStatus, Want
 
@@ -100,9 +99,10 @@ class StatusReader:
         try:
             async with asyncio.timeout(LEADER_TIMEOUT_S):
                 pair = await self._store.get(LEADER_KEY)
-            return pair is not None and msgspec.json.decode(pair.value, type=Leader).node == self._settings.node
-        except (TimeoutError, DatastoreError, msgspec.MsgspecError):
+        except (TimeoutError, DatastoreError):
             return False
+        leader = decode_or_none(pair.value, Leader) if pair is not None else None
+        return leader is not None and leader.node == self._settings.node
 
 
 @cache

@@ -18,6 +18,7 @@ import msgspec
 
 from felixpy.agent.doors.status import StatusReader
 from felixpy.datastore.model import DatastoreError, Expect, Store, Write
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kinds import CALICO, KINDS, Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
@@ -77,7 +78,7 @@ class NodeStatusWriter:
             return
         try:
             done = await self._write(name, wish)
-        except (DatastoreError, msgspec.MsgspecError) as error:
+        except (DatastoreError, *UNREADABLE) as error:
             _log.debug("%s is not written now: %s", _KIND.key(name), error)
             done = False
         if self._wishes.get(name) != wish:

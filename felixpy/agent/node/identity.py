@@ -22,6 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from felixpy.datastore.model import DatastoreError, Expect, KeyValue, Lease, Store, Write
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import HOLDERS_PREFIX, NODES_PREFIX
 
 LEASE_TTL_S = 8
@@ -133,7 +134,4 @@ class Identity:
 
 
 def _read(pair: KeyValue) -> Holder | None:
-    try:
-        return msgspec.json.decode(pair.value, type=Holder)
-    except msgspec.MsgspecError:
-        return None
+    return decode_or_none(pair.value, Holder)

@@ -21,6 +21,7 @@ from felixpy.calc.node_address import AddressRule, HostAddress, Method, choose_a
 from felixpy.dataplane.objects import DeviceAddress
 from felixpy.datastore.model import Expect, Store, Write
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import CALICO, KINDS, Name
 
 _log = logging.getLogger(__name__)
@@ -43,11 +44,10 @@ async def ensure_node(store: Store, node: str, rules: Sequence[AddressRule], qui
     """
     key = _NODES.key(Name("", node)).encode()
     pair = await store.get(key)
-    stored: dict[str, Any] = {}
+    stored: dict[str, Any] | None = {}
     if pair is not None:
-        try:
-            stored = msgspec.json.decode(pair.value, type=dict[str, Any])
-        except msgspec.MsgspecError:
+        stored = decode_or_none(pair.value, dict[str, Any])
+        if stored is None:
             return True
     found = _find_addresses(stored, rules, quiet)
     if not found:

@@ -29,6 +29,7 @@ from felixpy.cni.plan import Attachment, Claim, PodFacts
 from felixpy.datastore.model import Event, Expect, KeyValue, Store
 from felixpy.datastore.model import Write as StoreWrite
 from felixpy.datastore.syncer import Phase, SyncState
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import Name
 from ipam.addresses import Address as IpamAddress
 from ipam.engine import Allocator
@@ -257,12 +258,7 @@ T = TypeVar("T")
 
 def _decode(pair: KeyValue | None, shape: type[T]) -> T | None:
     """The value as `shape`; None when it is absent or something else."""
-    if pair is None:
-        return None
-    try:
-        return msgspec.json.decode(pair.value, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    return decode_or_none(pair.value, shape) if pair is not None else None
 
 
 def _addresses(stored: _StoredEndpoint) -> tuple[Address, ...]:

@@ -7,6 +7,7 @@ import msgspec
 from felixpy.cni.plan import NamedPort, PodFacts
 from felixpy.datastore.model import KeyValue
 from felixpy.resources.endpoints import uid_of_pod
+from felixpy.resources.foreign_json import decode_or_none
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -40,14 +41,11 @@ class _Namespace(msgspec.Struct):
     metadata: _Meta
 
 
-_pods = msgspec.json.Decoder(_Pod)
-_namespaces = msgspec.json.Decoder(_Namespace)
-
-
 def read_pod_facts(pod: KeyValue | None, namespace: KeyValue | None, *, uid: str = "", mtu: int = 0) -> PodFacts:
     """What is known of the pod; a Pod of another uid than `uid`, where both say one, is that of another pod."""
-    meta = _read_namespace(namespace)
-    found = _read_pod(pod)
+    there = decode_or_none(namespace.value, _Namespace) if namespace is not None else None
+    meta = there.metadata if there is not None else _Meta()
+    found = decode_or_none(pod.value, _Pod) if pod is not None else None
     own = uid_of_pod(found.metadata.uid, found.metadata.annotations or {}) if found is not None else ""
     if uid and own not in ("", uid):
         found = None
@@ -64,17 +62,3 @@ def read_pod_facts(pod: KeyValue | None, namespace: KeyValue | None, *, uid: str
         known=found is not None,
         uid=uid or own,
     )
-
-
-def _read_pod(pair: KeyValue | None) -> _Pod | None:
-    try:
-        return _pods.decode(pair.value) if pair is not None else None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
-def _read_namespace(pair: KeyValue | None) -> _Meta:
-    try:
-        return _namespaces.decode(pair.value).metadata if pair is not None else _Meta()
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _Meta()

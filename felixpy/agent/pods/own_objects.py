@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from felixpy.datastore.model import Event, KeyValue
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
 
 
@@ -43,10 +44,8 @@ class _Endpoint(msgspec.Struct):
 
 def pod_key_of(endpoint: KeyValue) -> bytes | None:
     """The key of the Pod that an endpoint is of; None where it says none."""
-    try:
-        pod = msgspec.json.decode(endpoint.value, type=_Endpoint).spec.pod
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    read = decode_or_none(endpoint.value, _Endpoint)
+    pod = read.spec.pod if read is not None else ""
     name = ENDPOINTS.parse_name(endpoint.key.decode("utf-8", "replace"))
     return PODS.key(Name(name.namespace, pod)).encode() if pod and name is not None else None
 
@@ -104,10 +103,8 @@ class OwnObjects:
     def _is_here(self, pod: bytes) -> bool:
         if self._node.encode() not in pod:
             return False
-        try:
-            return msgspec.json.decode(pod, type=_PlacedPod).spec.node_name == self._node
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return False
+        placed = decode_or_none(pod, _PlacedPod)
+        return placed is not None and placed.spec.node_name == self._node
 
 
 def _note(known: dict[bytes, KeyValue], event: Event) -> KeyValue | None:

@@ -18,6 +18,7 @@ import msgspec
 from felixpy.addresses import Address, Prefix, format_address
 from felixpy.calc.tunnel_plan import Tunnel, derive_address_pools, tunnel_address, vxlan_mac
 from felixpy.datastore.model import DatastoreError, KeyValue, Store
+from felixpy.resources.foreign_json import UNREADABLE
 from felixpy.resources.kinds import CALICO, KINDS, Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
@@ -98,7 +99,7 @@ class TunnelAddresses:
                     await self._settle()
                     self._settled, pause_s = state, RETRY_FIRST_S
                     continue
-            except (IpamError, DatastoreError, msgspec.MsgspecError) as error:
+            except (IpamError, DatastoreError, *UNREADABLE) as error:
                 _log.warning("the node's tunnel addresses are not as they should be: %s", error)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_MOST_S)

@@ -26,6 +26,7 @@ from felixpy.dataplane.judging.verdict import Fate, verdict
 from felixpy.datastore.model import KeyValue
 from felixpy.flows.records import FlowRecord
 from felixpy.resources.codec import Decoder
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import KindInfo
 
 _DECIDES = (Said.ALLOWS, Said.DENIES, Said.REFUSES)
@@ -77,10 +78,8 @@ def _stand_for(item: KeyValue) -> Mapping[str, bytes | None]:
         name = info.parse_name(text) if text.startswith(info.prefix) else None
         if name is None:
             continue
-        try:
-            action = msgspec.json.decode(item.value, type=_Staged).spec.staged_action
-        except msgspec.MsgspecError:
-            action = ""
+        staged = decode_or_none(item.value, _Staged)
+        action = staged.spec.staged_action if staged is not None else ""
         if action in ("Set", "Delete"):
             return {real.key(name): _as_kind(item.value, real) if action == "Set" else None}
     return {}
