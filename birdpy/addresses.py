@@ -8,7 +8,6 @@ whoever is in a prefix may be meant, the prefix stands in an address's place, it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Literal, NamedTuple
 
@@ -110,8 +109,3 @@ def is_forwardable(address: bytes) -> bool:
     if len(address) == 4:
         return address[0] != 127 and address[0] != 0 and address[0] < 224
     return address[0] != 0xFF and int.from_bytes(address, "big") > 1
-
-
-def format_addresses(addresses: Sequence[bytes]) -> str:
-    """A list for people, comma separated."""
-    return ", ".join(format_address(address) for address in addresses)

@@ -16,7 +16,7 @@ import msgspec
 from felixpy.addresses import Prefix
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY
 from felixpy.datastore.model import Expect, Store, Write
-from felixpy.resources.kinds import CALICO, KINDS, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, Name
 
 READY_KEY = b"/calico/v1/Ready"
 TIERS: tuple[tuple[str, float, str], ...] = (
@@ -29,7 +29,7 @@ BLOCK_SIZE = {4: 26, 6: 122}
 
 
 def _key(kind: str, name: str) -> bytes:
-    info = next(info for info in KINDS if info.kind == kind and info.api_version == CALICO)
+    info = BY_TYPE[CALICO, kind]
     return info.key(Name("", name)).encode()
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from felixpy.ctl.foreign import foreign_nodes
 from felixpy.datastore.model import Lease, Store
-from felixpy.resources.kinds import ASK_PREFIX, CALICO, HOLDERS_PREFIX, KINDS
+from felixpy.resources.kinds import ASK_PREFIX, BY_TYPE, CALICO, HOLDERS_PREFIX
 from felixpy.status.answers import (
     ASK_TTL_S,
     Ask,
@@ -36,7 +36,7 @@ ANSWERS_PER_S = 500
 """How fast one etcd takes answers at the least; a larger cluster gets more time (measured: tests/bench/status.py)."""
 WAIT_TIMEOUT_S = 30.0
 ASK_AGAIN_S = 0.2
-NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+NODES = BY_TYPE[CALICO, "Node"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Event, Expect, KeyValue, Store, Write
 from felixpy.kube.client import Json
 from felixpy.resources.foreign_json import UNREADABLE
-from felixpy.resources.kinds import CALICO, HOLDERS_PREFIX, KINDS, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, HOLDERS_PREFIX, Name
 
 ANNOTATION = "projectcalico.org/kube-labels"
-_NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+_NODES = BY_TYPE[CALICO, "Node"]
 _HOLDERS = HOLDERS_PREFIX.encode()
 _ROLES = ("agent", "bgp")
 """Those of a process that runs a node."""

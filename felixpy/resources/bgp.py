@@ -50,7 +50,6 @@ PRIORITY_MOST = (1 << 31) - 2
 """The largest route priority of Calico: local_pref is 2^31 - 1 less the priority."""
 PASSWORD_KEY = "password"
 """The key of a `kubernetes.io/basic-auth` Secret that MetalLB reads."""
-PASSWORD_TYPE = "kubernetes.io/basic-auth"
 
 
 def read_bgp_configuration(doc: BgpConfigurationDoc) -> BgpConfiguration:

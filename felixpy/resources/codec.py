@@ -21,7 +21,7 @@ from felixpy.resources import (
 )
 from felixpy.resources.endpoints import POD_ANNOTATION, digest_uid
 from felixpy.resources.identity import check_identity
-from felixpy.resources.kinds import ANSWERING_PREFIX, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
+from felixpy.resources.kinds import ANSWERING_PREFIX, BY_TYPE, CALICO, GRANTS_PREFIX, IPAM_PREFIX, KINDS, KindInfo, Name
 from felixpy.resources.readers import READERS, Reader
 from felixpy.resources.resource import Broken, Resource
 from felixpy.resources.scalars import (
@@ -66,7 +66,7 @@ class Decoder:
         self._grant = msgspec.json.Decoder(docs.GrantDoc)
         self._port_grant = msgspec.json.Decoder(docs.PortGrantDoc)
         self._answering = msgspec.json.Decoder(docs.AnsweringDoc)
-        self._workloads = next(info for info in KINDS if info.kind == "WorkloadEndpoint")
+        self._workloads = BY_TYPE[CALICO, "WorkloadEndpoint"]
         self._routes: dict[str, _Route] = {}
         for info in KINDS:
             entry = READERS.get((info.group, info.kind))

@@ -164,17 +164,13 @@ REPORTED_KINDS = (
 """Kinds that nobody but nodes write: the whole of such an object is a status, and lies where those are."""
 
 BY_TYPE = {(info.api_version, info.kind): info for info in KINDS}
+"""A kind by the two fields that name it in YAML."""
 
 
 def find_kind(word: str) -> tuple[KindInfo, ...]:
     """The kinds that a person may mean by `word` (kind, plural or short name, any case); usually one."""
     low = word.lower()
     return tuple(info for info in KINDS if low in {info.kind.lower(), info.plural, *info.short})
-
-
-def kind_of_key(key: str) -> KindInfo | None:
-    """The kind whose keys begin like `key`; None for keys that are no resource."""
-    return next((info for info in KINDS if key.startswith(info.prefix)), None)
 
 
 def grant_key(address: str) -> str:

@@ -67,14 +67,6 @@ class PolicyRule:
     note: str = ""
 
 
-class PolicyKind(StrEnum):
-    """Which resource a policy came from: part of its identity."""
-
-    GLOBAL = "GlobalNetworkPolicy"
-    NAMESPACED = "NetworkPolicy"
-    KUBERNETES = "KubernetesNetworkPolicy"
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A policy of either scope. `order` None means last; `selector` holds the namespace part."""

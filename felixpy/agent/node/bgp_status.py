@@ -19,7 +19,7 @@ import msgspec
 from felixpy.agent.doors.status import StatusReader
 from felixpy.datastore.model import DatastoreError, Expect, Store, Write
 from felixpy.resources.foreign_json import UNREADABLE
-from felixpy.resources.kinds import CALICO, KINDS, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import NodeStatusWish
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 PERIOD_LEAST_S = 1
 RETRY_S = 5.0
-_KIND = next(info for info in KINDS if (info.kind, info.api_version) == ("CalicoNodeStatus", CALICO))
+_KIND = BY_TYPE[CALICO, "CalicoNodeStatus"]
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 

@@ -22,11 +22,11 @@ from felixpy.dataplane.objects import DeviceAddress
 from felixpy.datastore.model import Expect, Store, Write
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.resources.foreign_json import decode_or_none
-from felixpy.resources.kinds import CALICO, KINDS, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, Name
 
 _log = logging.getLogger(__name__)
 
-_NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+_NODES = BY_TYPE[CALICO, "Node"]
 _FIELDS = {
     4: ("ipv4Address", "felixpy.io/found-ipv4-address"),
     6: ("ipv6Address", "felixpy.io/found-ipv6-address"),

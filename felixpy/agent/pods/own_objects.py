@@ -12,17 +12,12 @@ import msgspec
 
 from felixpy.datastore.model import Event, KeyValue
 from felixpy.resources.foreign_json import decode_or_none
-from felixpy.resources.kinds import CALICO, KINDS, KindInfo, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, Name
 
-
-def _kind(kind: str, api_version: str = CALICO) -> KindInfo:
-    return next(info for info in KINDS if (info.kind, info.api_version) == (kind, api_version))
-
-
-ENDPOINTS = _kind("WorkloadEndpoint")
-PROFILES = _kind("Profile")
-PODS = _kind("Pod", "v1")
-NAMESPACES = _kind("Namespace", "v1")
+ENDPOINTS = BY_TYPE[CALICO, "WorkloadEndpoint"]
+PROFILES = BY_TYPE[CALICO, "Profile"]
+PODS = BY_TYPE["v1", "Pod"]
+NAMESPACES = BY_TYPE["v1", "Namespace"]
 _ENDPOINT_PREFIX, _POD_PREFIX, _NAMESPACE_PREFIX = (kind.prefix.encode() for kind in (ENDPOINTS, PODS, NAMESPACES))
 
 

@@ -19,7 +19,7 @@ from felixpy.addresses import Address, Prefix, format_address
 from felixpy.calc.tunnel_plan import Tunnel, derive_address_pools, tunnel_address, vxlan_mac
 from felixpy.datastore.model import DatastoreError, KeyValue, Store
 from felixpy.resources.foreign_json import UNREADABLE
-from felixpy.resources.kinds import CALICO, KINDS, Name
+from felixpy.resources.kinds import BY_TYPE, CALICO, Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import IpPool, Node
@@ -34,7 +34,7 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.2, 30.0
 ATTEMPTS = 5
 """How often a Node that changes under our hands is looked at again before a pause."""
 
-_NODES = next(info for info in KINDS if (info.kind, info.api_version) == ("Node", CALICO))
+_NODES = BY_TYPE[CALICO, "Node"]
 _KINDS = {Tunnel.VXLAN: Kind.VXLAN, Tunnel.VXLAN_V6: Kind.VXLAN_V6, Tunnel.IPIP: Kind.IPIP}
 _FIELDS: Mapping[Tunnel, tuple[str, str]] = {
     Tunnel.VXLAN: ("ipv4VXLANTunnelAddr", "vxlanTunnelMACAddr"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from felixpy.addresses import Address, Prefix, host_prefix
+from felixpy.addresses import Address, Prefix
 from felixpy.calc.intent import SetSpec
 from felixpy.calc.policy.labels import LabelIndex, Shift
 from felixpy.calc.policy.peers import every_address
@@ -87,11 +87,6 @@ class IpSets:
     def members(self, spec: SetSpec) -> Iterable[Member]:
         """All members of an active set."""
         return self._counts[spec].keys()
-
-    @property
-    def active(self) -> Iterable[SetSpec]:
-        """The sets that something refers to."""
-        return self._counts.keys()
 
     @property
     def holders(self) -> Mapping[Ref, Holder]:
@@ -255,8 +250,3 @@ def effective_labels(own: LabelPairs, profiles: tuple[str, ...], parents: Mappin
         labels.update(parents.get(profile, ()))
     labels.update(own)
     return labels
-
-
-def as_prefix(member: Address | Prefix) -> Prefix:
-    """A member of a set of addresses, as a prefix."""
-    return member if isinstance(member, Prefix) else host_prefix(member)

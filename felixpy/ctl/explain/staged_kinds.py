@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from felixpy.resources.kinds import CALICO, KINDS, KindInfo
-
-
-def _kind(kind: str, version: str) -> KindInfo:
-    return next(info for info in KINDS if (info.kind, info.api_version) == (kind, version))
-
+from felixpy.resources.kinds import BY_TYPE, CALICO
 
 STANDS_FOR = {
-    _kind("StagedNetworkPolicy", CALICO): _kind("NetworkPolicy", CALICO),
-    _kind("StagedGlobalNetworkPolicy", CALICO): _kind("GlobalNetworkPolicy", CALICO),
-    _kind("StagedKubernetesNetworkPolicy", CALICO): _kind("NetworkPolicy", "networking.k8s.io/v1"),
+    BY_TYPE[CALICO, "StagedNetworkPolicy"]: BY_TYPE[CALICO, "NetworkPolicy"],
+    BY_TYPE[CALICO, "StagedGlobalNetworkPolicy"]: BY_TYPE[CALICO, "GlobalNetworkPolicy"],
+    BY_TYPE[CALICO, "StagedKubernetesNetworkPolicy"]: BY_TYPE["networking.k8s.io/v1", "NetworkPolicy"],
 }
 STAGED_PREFIXES = tuple(info.prefix.encode() for info in STANDS_FOR)

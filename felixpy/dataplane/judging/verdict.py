@@ -88,11 +88,6 @@ class Verdict:
     def accepted(self) -> bool:
         return self.fate is Fate.ACCEPTED
 
-    @property
-    def decisive(self) -> Step | None:
-        """The rule that dropped or rejected it; None when it was accepted."""
-        return None if self.accepted else self.steps[-1]
-
 
 def verdict(kernel: KernelState, packet: Packet) -> Verdict:
     """What becomes of `packet`.

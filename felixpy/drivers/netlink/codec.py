@@ -6,6 +6,7 @@ no socket. Source: linux/netlink.h, lib/nlattr.c; everything is in host byte ord
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
@@ -33,7 +34,6 @@ HEADER = Struct("=IHHII")
 HEADER_BYTES = HEADER.size
 _ATTRIBUTE = Struct("=HH")
 _U8 = Struct("=HHB3x")
-_U16 = Struct("=HHH2x")
 _U32 = Struct("=HHI")
 _BE16 = Struct(">H")
 _BE32 = Struct(">I")
@@ -79,11 +79,6 @@ def nested(kind: int, *parts: bytes) -> bytes:
 def attribute_u8(kind: int, value: int) -> bytes:
     """One byte."""
     return _U8.pack(5, kind, value)
-
-
-def attribute_u16(kind: int, value: int) -> bytes:
-    """Two bytes in host order."""
-    return _U16.pack(6, kind, value)
 
 
 def attribute_be16(kind: int, value: int) -> bytes:
@@ -187,4 +182,4 @@ def parse_failure(error: Message) -> Failure | None:
     return Failure(code, text)
 
 
-_LITTLE = _U16.pack(0, 0, 1)[4] == 1
+_LITTLE = sys.byteorder == "little"
