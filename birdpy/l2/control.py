@@ -7,14 +7,13 @@ Never   waits for a peer: what one does not take is kept for it, at most one ans
 
 from __future__ import annotations
 
-import os
 import select
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from birdpy.l2.protocol import LINE_MOST_BYTES
+from birdpy.unix_socket import listen, peer_of
 
 PEERS_MOST = 64
 """Connections at once; others are closed. An agent has two, and whoever asks for status one."""
@@ -82,8 +81,7 @@ class Control:
             connection, _ = self._listener.accept()
         except OSError:
             return
-        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if struct.unpack("3i", packed)[1] not in (0, os.geteuid()) or len(self._peers) >= PEERS_MOST:
+        if not peer_of(connection).is_allowed or len(self._peers) >= PEERS_MOST:
             connection.close()
             return
         connection.setblocking(False)
@@ -144,18 +142,3 @@ class Control:
         peer = self._peers.pop(descriptor)
         self._poll.unregister(descriptor)
         peer.connection.close()
-
-
-def listen(path: Path) -> socket.socket:
-    """A UNIX socket for this user alone, in place of whatever is at `path`; whoever looks finds it whole.
-
-    Raises  OSError when the directory is missing or may not be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    listener.bind(str(temporary))
-    temporary.chmod(0o600)
-    listener.listen(PEERS_MOST)
-    temporary.rename(path)
-    return listener

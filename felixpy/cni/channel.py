@@ -1,7 +1,7 @@
-"""The agent's end of the socket that the shim connects to.
+"""The agent's end of a connection that the shim made.
 
-Imperative. In → out: a listening socket of this user alone (mode 0600, peers' uid checked); one frame and one
-descriptor in; one frame out. Must never look into a request. Source: unix(7), SCM_RIGHTS and SO_PEERCRED.
+Imperative. In → out: one frame and one descriptor in, from root or our own user; one frame out. Must never look into a
+request. Source: unix(7), SCM_RIGHTS.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from birdpy.unix_socket import peer_of
 from felixpy.cni import wire
 
-BACKLOG = 512
 REQUEST_TIMEOUT_S = 5.0
 """How long a peer may take to send a request or to take an answer; the shim needs no millisecond."""
-_PEER_CREDENTIALS = struct.Struct("3i")
 
 
 class NotAllowed(PermissionError):
@@ -38,36 +35,14 @@ class Received:
             self.netns = None
 
 
-def listen(path: Path) -> socket.socket:
-    """A socket at `path` in place of whatever is there; clients never find it half made.
-
-    Raises  OSError when the directory is missing or may not be written.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.unlink(missing_ok=True)
-        listener.bind(str(temporary))
-        temporary.chmod(0o600)
-        listener.listen(BACKLOG)
-        temporary.rename(path)
-    except BaseException:
-        listener.close()
-        temporary.unlink(missing_ok=True)
-        raise
-    return listener
-
-
 async def receive_request(connection: socket.socket) -> Received:
     """One whole request.
 
     Raises  NotAllowed; WireError for bytes that are no request, as soon as that shows; TimeoutError; OSError.
     """
-    uid = _PEER_CREDENTIALS.unpack(
-        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    )[1]
-    if uid not in (0, os.geteuid()):
-        raise NotAllowed(f"user {uid} may not use this socket")
+    peer = peer_of(connection)
+    if not peer.is_allowed:
+        raise NotAllowed(f"user {peer.uid} may not use this socket")
     received = Received(b"")
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):

@@ -12,9 +12,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from birdpy.unix_socket import listen
 from felixpy.cni import wire
 from felixpy.cni.backend import Backend
-from felixpy.cni.channel import NotAllowed, listen, receive_request, send_answer
+from felixpy.cni.channel import NotAllowed, receive_request, send_answer
 from felixpy.cni.errors import CniError, Code, render_error
 from felixpy.cni.netconf import NEWEST_VERSION
 from felixpy.cni.pending import PendingDeletes
@@ -25,6 +26,7 @@ from felixpy.metrics import Family
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 512
 CONNECTIONS_MAX = 256
 """Calls under way at once; the next wait in the socket's backlog."""
 REPLAY_INTERVAL_S = 10.0
@@ -47,7 +49,7 @@ class CniServer:
 
         Raises  OSError when there can be no socket in the run directory.
         """
-        listener = listen(self._path)
+        listener = listen(self._path, BACKLOG)
         identity = self._path.stat().st_ino
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import struct
 
+from birdpy.unix_socket import listen, peer_of
 from felixpy.agent.doors.status import StatusReader
 from felixpy.agent.settings import Settings
-from felixpy.cni.channel import listen
 from felixpy.datastore.syncer import Syncer
 from felixpy.flows.records import FlowsQuestion
 from felixpy.status.answers import ControlAnswer, ControlRequest, control_socket, parse, render
@@ -23,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_MOST_BYTES = 64 * 1024
-_PEER_CREDENTIALS = struct.Struct("3i")
 
 
 class ControlServer:
@@ -55,9 +52,9 @@ class ControlServer:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, peer: socket.socket) -> ControlAnswer:
-        uid = peer_uid(peer)
-        if uid not in (0, os.geteuid()):
-            return ControlAnswer(error=f"user {uid} may not use this socket")
+        asker = peer_of(peer)
+        if not asker.is_allowed:
+            return ControlAnswer(error=f"user {asker.uid} may not use this socket")
         try:
             request = parse(await reader.readline(), ControlRequest)
         except ValueError as error:
@@ -73,9 +70,3 @@ class ControlServer:
                 return ControlAnswer(flows=await self._reader.agent.flows.answer(request.flows or FlowsQuestion()))
             case _:
                 return ControlAnswer(error=f"there is no operation {request.op!r}")
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """The user that connected to a UNIX socket."""
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    return int(_PEER_CREDENTIALS.unpack(packed)[1])

@@ -21,11 +21,11 @@ from typing import NoReturn
 
 import msgspec
 
+from birdpy.unix_socket import listen
 from felixpy.addresses import format_address, parse_address
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import Frontend
-from felixpy.cni.channel import listen
 from felixpy.dataplane.chains.service_sets import encode_frontend
 from felixpy.drivers.served import read_served_keys
 
