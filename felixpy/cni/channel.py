@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from birdpy.unix_socket import peer_of
 from felixpy.cni import wire
+from felixpy.drivers.readable import until_readable
 
 REQUEST_TIMEOUT_S = 5.0
 """How long a peer may take to send a request or to take an answer; the shim needs no millisecond."""
@@ -46,7 +47,7 @@ async def receive_request(connection: socket.socket) -> Received:
     received = Received(b"")
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            await _wait_readable(connection)
+            await until_readable(connection)
             frame, descriptors, _, _ = socket.recv_fds(connection, wire.HEADER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
             if descriptors:
                 received.netns = descriptors[0]
@@ -77,18 +78,3 @@ async def _receive(connection: socket.socket, size: int) -> bytes:
             raise wire.WireError("the connection ends inside the request")
         data += piece
     return bytes(data)
-
-
-async def _wait_readable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-
-    def seen() -> None:
-        if not readable.done():
-            readable.set_result(None)
-
-    loop.add_reader(connection, seen)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(connection)

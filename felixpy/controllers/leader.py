@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import NoReturn
 
 import msgspec
 
+from felixpy.datastore.first import first_of
 from felixpy.datastore.model import DatastoreError, Expect, KeyValue, Lease, Store, Write
 
 LEASE_TTL_S = 15
@@ -38,7 +39,7 @@ class Leader(msgspec.Struct):
     node: str
 
 
-Work = Callable[[Expect], Awaitable[None]]
+Work = Callable[[Expect], Coroutine[None, None, None]]
 
 
 async def lead(store: Store, key: bytes, node: str, work: Work, ttl_s: int = LEASE_TTL_S) -> NoReturn:
@@ -103,24 +104,10 @@ async def _lead_once(store: Store, key: bytes, node: str, work: Work, ttl_s: int
 async def _serve_term(store: Store, fence: Expect, lease: Lease, lease_id: int, work: Work) -> None:
     """Runs `work` until it ends, the key changes, or the lease is another one."""
 
-    async def lost() -> None:
-        await _until_changed(store, fence.key, fence.mod_revision + 1)
-
-    async def replaced() -> None:
-        await lease.replaced(lease_id)
-
-    tasks = [asyncio.ensure_future(one) for one in (work(fence), lost(), replaced())]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        try:
-            task.result()
-        except LeadershipLost:
-            pass
+        await first_of(work(fence), _until_changed(store, fence.key, fence.mod_revision + 1), lease.replaced(lease_id))
+    except LeadershipLost:
+        pass
 
 
 async def _give_up(lease: Lease) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -35,6 +35,7 @@ from felixpy.datastore.cluster import (
     make_mark,
     parse_cluster_information,
 )
+from felixpy.datastore.first import first_of
 from felixpy.datastore.mailbox import Batch, Mailbox
 from felixpy.datastore.model import (
     Compacted,
@@ -379,16 +380,3 @@ async def _marks_at(store: Store, key: bytes, revision: int) -> list[Mark]:
     """The mark of the put that made `key` what it was at `revision`; none where there was no such key."""
     past = await store.snapshot([key], revision)
     return [make_mark(pair.key, pair.value, pair.mod_revision) for pair in past.items if pair.key == key]
-
-
-async def first_of(*coroutines: Coroutine[None, None, None]) -> None:
-    """Runs all until one ends, ends the others, and raises what that one raised."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

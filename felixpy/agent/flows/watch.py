@@ -21,6 +21,7 @@ from felixpy.agent.kernel.dataplane import Dataplane
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.dataplane.chains.causes import Cause, parse_cause
 from felixpy.drivers.netlink.nflog import Nflog
+from felixpy.drivers.readable import until_readable
 from felixpy.flows.counting import ToldCauses
 from felixpy.flows.names import HOST_ENDPOINT, Named, Rank, find_ends, pod_end
 from felixpy.flows.records import FLOWS_SHOWN, FlowEnd, FlowsAnswer, FlowsQuestion, is_asked_for
@@ -68,7 +69,7 @@ class FlowWatch:
             lost = self.lost
             with source:
                 while True:
-                    await _readable(source)
+                    await until_readable(source)
                     try:
                         taken = self._take(source)
                     except OSError as error:
@@ -159,18 +160,3 @@ def _device_name(index: int) -> str:
         return socket.if_indextoname(index)
     except OSError:
         return str(index)
-
-
-async def _readable(source: Nflog) -> None:
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-
-    def seen() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    loop.add_reader(source.fileno(), seen)
-    try:
-        await waiter
-    finally:
-        loop.remove_reader(source.fileno())

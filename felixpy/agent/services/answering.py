@@ -14,6 +14,7 @@ from typing import NoReturn
 import msgspec
 
 from felixpy.addresses import Prefix, mask_address
+from felixpy.datastore.first import first_of
 from felixpy.datastore.model import DatastoreError, Lease, Store
 from felixpy.resources.documents import AnsweringDoc
 from felixpy.resources.kinds import answering_key
@@ -77,12 +78,5 @@ class Answering:
 
     async def _until_due(self, lease: Lease) -> None:
         """Returns when something has changed, or all must be written again under another lease."""
-        known = lease.id
-        waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(lease.replaced(known))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self._changed.wait(), lease.replaced(lease.id))
         self._changed.set()

@@ -97,9 +97,11 @@ class Layer2Role:
         if not self._running:
             return None
         reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_MOST_BYTES)
+        answer = asyncio.ensure_future(reader.readline())
         try:
-            return await _tell(writer, asyncio.ensure_future(reader.readline()), Ask())
+            return await _tell(writer, answer, Ask())
         finally:
+            answer.cancel()
             writer.close()
 
     @property

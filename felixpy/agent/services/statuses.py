@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from birdpy.addresses import Prefix as BgpPrefix
 from birdpy.ranges import find_meant
@@ -26,6 +26,7 @@ from felixpy.calc.announcing.service_statuses import (
     derive_l2_statuses,
 )
 from felixpy.controllers.events import EVENT_TTL_S, EventReason, make_event
+from felixpy.datastore.first import first_of
 from felixpy.datastore.model import DatastoreError, Lease, Store, Write
 from felixpy.resources.kinds import REPORTED_KINDS, Name
 from felixpy.resources.resource import Resource
@@ -107,15 +108,8 @@ class ServiceStatuses:
 
     async def _until_due(self, lease: Lease | None) -> None:
         """Returns when something may have changed, or all is to be written again under another lease."""
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
-        if lease is not None:
-            waits.append(asyncio.ensure_future(lease.replaced(self._under)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        renewed = (lease.replaced(self._under),) if lease is not None else ()
+        await first_of(self._changed.wait(), *renewed)
 
     async def _derive(self) -> Mapping[str, bytes]:
         grants, most = self._grants(), max(1, STATUSES_MOST // max(1, len(self._nodes)))
