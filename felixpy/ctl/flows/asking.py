@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 
 from felixpy.ctl.asking import list_nodes, usual_timeout_s
-from felixpy.datastore.model import Event, Lease, Store
+from felixpy.datastore.first import first_of
+from felixpy.datastore.model import Lease, Store
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion
 from felixpy.status.answers import ASK_TTL_S, Ask, answers_prefix, ask_key, parse, render
 
@@ -32,19 +33,14 @@ async def ask_flows(
     ask = _Ask(store, lease, tuple(sorted(names)), question)
     answers: asyncio.Queue[FlowsAnswer | None] = asyncio.Queue()
 
-    async def listen(revision: int) -> None:
+    async def listen() -> None:
         try:
-            async with aclosing(store.watch([answers_prefix(ask.name)], revision + 1)) as told:
-                async for events in told:
-                    for answer in _answers(events):
-                        answers.put_nowait(answer)
+            await first_of(_take_answers(store, ask.name, await ask.put(), answers.put_nowait), ask.renew())
         finally:
             answers.put_nowait(None)
 
-    tasks = [asyncio.create_task(ask.renew())]
+    listening = asyncio.create_task(listen())
     try:
-        listening = asyncio.create_task(listen(await ask.put()))
-        tasks.append(listening)
         end = asyncio.get_running_loop().time() + limit_s
         while waiting or question.follow:
             try:
@@ -61,13 +57,18 @@ async def ask_flows(
             waiting.discard(answer.node)
             yield answer
     finally:
-        for task in tasks:
-            task.cancel()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
         await lease.close()
 
 
-def _answers(events: Collection[Event]) -> list[FlowsAnswer]:
-    return [parse(event.value, FlowsAnswer) for event in events if event.value is not None]
+async def _take_answers(store: Store, question: str, revision: int, take: Callable[[FlowsAnswer], None]) -> None:
+    """Every answer put after `revision`, for ever."""
+    async with aclosing(store.watch([answers_prefix(question)], revision + 1)) as told:
+        async for events in told:
+            for event in events:
+                if event.value is not None:
+                    take(parse(event.value, FlowsAnswer))
 
 
 class _Ask:
@@ -79,15 +80,16 @@ class _Ask:
         self._lease = lease
         self._nodes = nodes
         self._question = question
+        self._under = 0
 
     async def put(self) -> int:
         """Asks; the revision of the question."""
-        ask = Ask(self._lease.id, nodes=self._nodes, flows=self._question)
+        self._under = self._lease.id
+        ask = Ask(self._under, nodes=self._nodes, flows=self._question)
         return await self._store.put(ask_key(self.name), render(ask), ask.lease)
 
     async def renew(self) -> None:
         """Asks again under each new lease."""
-        known = self._lease.id
         while True:
-            known = await self._lease.replaced(known)
+            await self._lease.replaced(self._under)
             await self.put()
