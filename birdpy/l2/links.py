@@ -37,6 +37,7 @@ _TENTATIVE_OR_FAILED = 0x48
 _ATTRIBUTE_TYPE = 0x3FFF
 _RECEIVE_BYTES = 1 << 16
 _DUMP_TIMEOUT_S = 5.0
+_DUMP_ATTEMPTS = 10
 
 
 class Links:
@@ -80,6 +81,16 @@ class Links:
             self._take(data)
 
     def _dump(self) -> None:
+        """Reads all anew, and once more where changes that came meanwhile were too many for the socket, too."""
+        for _ in range(_DUMP_ATTEMPTS - 1):
+            try:
+                return self._dump_once()
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+        return self._dump_once()
+
+    def _dump_once(self) -> None:
         self._links.clear()
         self._link_local.clear()
         self._socket.settimeout(_DUMP_TIMEOUT_S)

@@ -305,11 +305,11 @@ class _Interrupted(NetlinkSocket):
         self._namespace = namespace
         self._done = False
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
+    def dump(self, kind: int, body: bytes, *, torn: bool = False) -> list[bytes]:
         if kind & 0xFF == MSG_GETSETELEM and not self._done:
             self._done = True
             self._namespace.run("nft", "delete", "set", "inet", TABLE, "hosts")
-        return super().dump(kind, body)
+        return super().dump(kind, body, torn=torn)
 
 
 ONE, OTHER, STRAY = (Part(4, digits * 8) for digits in (b"\x01", b"\xfe", b"\x77"))

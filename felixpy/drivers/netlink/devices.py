@@ -68,9 +68,9 @@ def find_link(socket: NetlinkSocket, name: str) -> bytes | None:
     return bodies[0]
 
 
-def dump_links(socket: NetlinkSocket) -> Iterator[tuple[int, str, bytes]]:
-    """Index, name and message body of every device."""
-    for body in socket.dump(RTM_GETLINK, _ask()):
+def dump_links(socket: NetlinkSocket, *, torn: bool = False) -> Iterator[tuple[int, str, bytes]]:
+    """Index, name and message body of every device; `torn` as in NetlinkSocket.dump."""
+    for body in socket.dump(RTM_GETLINK, _ask(), torn=torn):
         name = parse_text(parse_attributes(body, LINK_HEADER.size).get(IFLA_IFNAME, b""))
         yield LINK_HEADER.unpack_from(body)[2], name, body
 

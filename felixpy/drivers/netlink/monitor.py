@@ -197,8 +197,8 @@ class _Translator:
         self.refresh()
 
     def refresh(self) -> None:
-        """Asks the kernel for the names."""
-        self._name_of = {index: name for index, name, _ in dump_links(self._asking)}
+        """Asks the kernel for the names; of those that change meanwhile events will tell, as they are heard by now."""
+        self._name_of = {index: name for index, name, _ in dump_links(self._asking, torn=True)}
 
     def close(self) -> None:
         """Gives the socket back."""

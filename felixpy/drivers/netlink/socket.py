@@ -154,14 +154,16 @@ class NetlinkSocket:
                 else:
                     return bodies
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
+    def dump(self, kind: int, body: bytes, *, torn: bool = False) -> list[bytes]:
         """The bodies of a dump's messages, from a dump that nothing changed while it ran.
+
+        With `torn` any dump will do: for those who hear of every change that comes after its beginning.
 
         Raises  NetlinkError; with EAGAIN when each of `DUMP_ATTEMPTS` was overtaken by a change.
         """
         for _ in range(DUMP_ATTEMPTS):
-            bodies = self._dump_once(kind, body)
-            if bodies is not None:
+            bodies, whole = self._dump_once(kind, body)
+            if whole or torn:
                 return bodies
         raise NetlinkError(Failure(errno.EAGAIN, "the kernel's tables changed during every dump"))
 
@@ -229,7 +231,8 @@ class NetlinkSocket:
         self._sequence += 1
         return self._sequence
 
-    def _dump_once(self, kind: int, body: bytes) -> list[bytes] | None:
+    def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
+        """What was told, and whether nothing changed meanwhile."""
         sequence = self._next_sequence()
         self._socket.send(message(kind, NLM_F_DUMP, sequence, body))
         bodies: list[bytes] = []
@@ -249,7 +252,7 @@ class NetlinkSocket:
                     if reply in (NLMSG_ERROR, NLMSG_DONE):
                         if failure := parse_failure(Message(reply, flags, answered, port_id, content)):
                             raise NetlinkError(failure)
-                        return bodies if consistent else None
+                        return bodies, consistent
                     append(content)
                 offset += (length + 3) & ~3
 
