@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 
 from birdpy.addresses import format_address
 from birdpy.fib import PathPut
@@ -80,7 +79,6 @@ def _tell_table(senders: Collection[str], sessions: Mapping[bytes, Session]) -> 
 
 
 async def _is_set(event: asyncio.Event, within_s: float) -> bool:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await event.wait()
+    await asyncio.wait({waiting := asyncio.ensure_future(event.wait())}, timeout=within_s)
+    waiting.cancel()
     return event.is_set()

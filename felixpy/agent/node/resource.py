@@ -44,11 +44,9 @@ async def ensure_node(store: Store, node: str, rules: Sequence[AddressRule], qui
     """
     key = _NODES.key(Name("", node)).encode()
     pair = await store.get(key)
-    stored: dict[str, Any] | None = {}
-    if pair is not None:
-        stored = decode_or_none(pair.value, dict[str, Any])
-        if stored is None:
-            return True
+    stored = {} if pair is None else decode_or_none(pair.value, dict[str, Any])
+    if stored is None:
+        return True
     found = _find_addresses(stored, rules, quiet)
     if not found:
         return pair is not None
