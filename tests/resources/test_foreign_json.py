@@ -12,7 +12,7 @@ from felixpy.resources.foreign_json import decode_or_none
 from felixpy.status.answers import Ask, parse
 from ipam.codec import Malformed, parse_block
 
-NESTED = b'{"spec":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+NESTED = b'{"spec":{"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
 NOT_TEXT = b'{"spec":{"clusterGUID":"\xff","x":"\xff"}}'
 ODD = pytest.mark.parametrize("value", [b"", b"x", b"[1]", b'{"spec":', NESTED, NOT_TEXT], ids=range(6))
 
