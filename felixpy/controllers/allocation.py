@@ -22,6 +22,7 @@ from felixpy.controllers.pool_status import PoolCount
 from felixpy.controllers.resting import RESTING, make_rest
 from felixpy.controllers.service_status import read_refusal, render_status
 from felixpy.controllers.vips import CALICO_POOL, make_service, wants_address
+from felixpy.controllers.waiting import classify
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY
 from felixpy.datastore.model import Expect, Write
 from felixpy.resources.kinds import Name, grant_key
@@ -138,7 +139,15 @@ class Allocation:
         self._known.touch(*refused)
 
     def _plan(self, name: Name, now: str) -> Step | None:
-        self._known.waiting.discard(name)
+        """What there is to write of one Service. Who waits no longer as it did passes its turn on."""
+        waiting = self._known.waiting
+        kind = waiting.leave(name)
+        step = self._decide(name, now)
+        if kind is not None and kind != waiting.class_of(name) and (following := waiting.first_of(kind)) is not None:
+            self._known.touch(following)
+        return step
+
+    def _decide(self, name: Name, now: str) -> Step | None:
         if name in self._known.unreadable[Table.SERVICE]:
             return self._tell_fault(name, now)
         service = self._known.services.get(name)
@@ -148,10 +157,11 @@ class Allocation:
         asking = make_service(name, service, self._known.pools, self._known.changed_at(name), self._known.ip_pools)
         choice = choose_addresses(asking, self._known.vip_pools(), self._known.ledger)
         if isinstance(choice, Refused):
-            self._known.waiting.add(name)
             kept = {address: pool for address, pool in held.items() if self._may_stay(asking, address)}
             reason = next(iter(choice.reasons.values())).name
             words = self._tell_kept(kept, choice)
+            kind = classify(asking, self._known.vip_pools(), bool(held or self._known.ledger.held_by(str(name))))
+            self._known.touch(*self._known.waiting.join(name, service.created, kind, words))
             event = EventReason.FAILED if len(kept) == len(held) else EventReason.CLEARED
             return self._step(name, kept, render_status(kept, "False", reason, words), now, (event, words))
         wanted = {Address(vip.address): vip.pool for vip in choice.vips}

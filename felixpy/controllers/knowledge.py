@@ -17,6 +17,7 @@ from felixpy.controllers.pool_status import POOLS, PoolStatus
 from felixpy.controllers.resting import RESTING, parse_rest
 from felixpy.controllers.turns import Turns
 from felixpy.controllers.vips import CALICO_CLASS, PoolRules, asks_for_address, for_services, make_pools, make_sharer
+from felixpy.controllers.waiting import Waiting
 from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, parse_cluster_information
 from felixpy.resources.codec import Decoder
 from felixpy.resources.kinds import BY_TYPE, CALICO, GRANTS_PREFIX, STATUS_PREFIX, Name
@@ -73,7 +74,7 @@ class Knowledge:
         }
         self.faults: dict[Name, str] = {}
         """Services that ask for an address and cannot be read, and why not."""
-        self.waiting: set[Name] = set()
+        self.waiting = Waiting()
         """Services that were refused an address."""
         self.turns = Turns()
         self.obeyed = False
@@ -170,7 +171,7 @@ class Knowledge:
             self._record(name)
             self.touch(name)
         if holders:
-            self.touch(*self.waiting)
+            self.touch(*self.waiting.firsts())
 
     def _observe_rest(self, key: str, value: bytes | None, since: int) -> None:
         """An address rests, or no longer; who waits may have it either way."""
@@ -199,7 +200,7 @@ class Knowledge:
                 else:
                     self.services.pop(name, None)
                 if self._record(name):
-                    self.touch(*self.waiting)
+                    self.touch(*self.waiting.firsts())
                 self.touch(name)
             case Table.ADDRESS_POOL:
                 if isinstance(value, AddressPool):
@@ -257,7 +258,7 @@ class Knowledge:
             self._record(name)
             self.touch(name)
         if old - new:
-            self.touch(*self.waiting)
+            self.touch(*self.waiting.firsts())
 
     def _record(self, name: Name) -> bool:
         """Tells the ledger what a Service holds, and how it shares; whether a holder shares otherwise than before."""

@@ -1,4 +1,4 @@
-"""Addresses for Services, over a real etcd: a cold controller with thousands of them, then one more.
+"""Addresses for Services, over a real etcd: a cold controller with thousands of them, one more, one that makes room.
 
 python -m tests.bench.allocation [SERVICES]   prints seconds; the cold figure is from an empty memory to the last grant.
 """
@@ -13,7 +13,7 @@ import time
 
 from felixpy.controllers.loadbalancer import LEADER_KEY, serve_load_balancer
 from felixpy.datastore.model import Expect, Store, Write
-from tests.controllers.world import GRANTS, SERVICES, Cluster
+from tests.controllers.world import GRANTS, SERVICES, STATUS, Cluster
 from tests.datastore.world import opened
 from tests.support.etcd import Etcd
 
@@ -45,6 +45,41 @@ class Held:
             while self.count < count:
                 self._changed.clear()
                 await self._changed.wait()
+
+
+async def measure_waiting(services: int) -> None:
+    """A pool of few addresses: how long until somebody who waits has the one that a deleted Service had."""
+    with Etcd() as etcd:
+        async with opened(etcd.url) as store:
+            cluster = Cluster(store)
+            await cluster.initialise()
+            await cluster.put_pool("default", "10.0.0.0/24")
+            for first in range(0, services, 100):
+                numbers = range(first, min(first + 100, services))
+                await store.transact([], [Write(f"{SERVICES}a/s{one}".encode(), body(one)) for one in numbers])
+            revision = await store.put(LEADER_KEY, b"{}")
+            held = Held()
+            following = asyncio.create_task(held.follow(store, revision + 1))
+            running = asyncio.create_task(serve_load_balancer(store, Expect(LEADER_KEY, revision)))
+            await held.reaches(256)
+            while len(await cluster.read(STATUS)) < services:
+                await asyncio.sleep(0.2)
+            await asyncio.sleep(1)
+            grants, times, cpu = await cluster.grants(), [], time.process_time()
+            for count, (name,) in enumerate(list(grants.values())[:MORE], 257):
+                start = time.perf_counter()
+                await cluster.delete_service(name)
+                await held.reaches(count)
+                times.append((time.perf_counter() - start) * 1000)
+            await asyncio.sleep(0.5)
+            cpu = (time.process_time() - cpu) / MORE * 1000
+            print(
+                f"{services - 256} waiting, one deleted to another granted: p50 {statistics.median(times):.2f} ms, "
+                f"worst {max(times):.2f} ms, {cpu:.2f} ms of processor time each"
+            )
+            for task in (running, following):
+                task.cancel()
+            await asyncio.gather(running, following, return_exceptions=True)
 
 
 async def measure(services: int) -> None:
@@ -79,6 +114,7 @@ async def measure(services: int) -> None:
 
 def main(services: int = 5000) -> None:
     asyncio.run(measure(services))
+    asyncio.run(measure_waiting(services))
 
 
 if __name__ == "__main__":
