@@ -27,8 +27,9 @@ from felixpy.dataplane.objects import (
     RouteType,
     VxlanSettings,
 )
+from felixpy.drivers.netlink.devices import dump_links
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
-from felixpy.drivers.netlink.socket import in_namespace
+from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkSocket, in_namespace
 from tests.support.netns import Namespace
 
 MAC = bytes.fromhex("66aabbccddee")
@@ -257,3 +258,30 @@ def test_what_hangs_on_a_dropped_device_is_gone_without_error(driver: RouteDrive
     to = route("10.60.0.0/24", device="vxlan.t")
     assert put(driver, VXLAN, entry, to) == [None] * 3
     assert drop(driver, VXLAN, to, entry) == [None] * 3
+
+
+class _Overtaken(NetlinkSocket):
+    """Whenever it has received a part of a dump, a device comes or goes."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__(NETLINK_ROUTE)
+        self._namespace = namespace
+        self._there = False
+
+    def receive(self, *, wait: bool = True) -> bytes:
+        part = super().receive(wait=wait)
+        change = ("del", "odd") if self._there else ("add", "odd", "type", "bridge")
+        self._namespace.ip("link", *change)
+        self._there = not self._there
+        return part
+
+
+def test_a_dump_that_changes_overtake_is_no_whole_one_and_good_enough_for_who_hears_of_them(
+    namespace: Namespace,
+) -> None:
+    names = {f"up{number}" for number in range(60)}
+    namespace.run("ip", "-batch", "-", stdin="".join(f"link add {name} type bridge\n" for name in names))
+    with in_namespace(namespace.path, lambda: _Overtaken(namespace)) as socket:
+        with pytest.raises(NetlinkError, match="changed during every dump"):
+            list(dump_links(socket))
+        assert names <= {name for _, name, _ in dump_links(socket, torn=True)}
