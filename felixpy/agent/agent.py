@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import assert_never
 
 from felixpy.agent.clock import utc_now
@@ -23,6 +24,7 @@ from felixpy.agent.reserved import find_reserved
 from felixpy.agent.routing.tunnels import TunnelAddresses
 from felixpy.agent.services.health_checks import HealthChecks
 from felixpy.agent.settings import Settings
+from felixpy.calc.options import Options, with_shared_tables, without_reports
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.cni.plan import INTERFACE_PREFIX
 from felixpy.cni.server import CniServer
@@ -63,6 +65,12 @@ _IPAM_PREFIXES = tuple(
 )
 
 
+def adapt_options(driver: KernelDriver, options: Options) -> Options:
+    """What the configuration says, as far as the back end can do it."""
+    found = options if driver.takes_reports else without_reports(options)
+    return with_shared_tables(found) if driver.shares_tables else found
+
+
 class AgentRole:
     """Starts its tasks in `group`; fed by whoever reads the syncer."""
 
@@ -86,7 +94,7 @@ class AgentRole:
             find_reserved(settings.etcd, os.environ),
             programmed,
             settings.node_port_addresses,
-            driver.takes_reports,
+            partial(adapt_options, driver),
         )
         self._dataplane.graph.tunnels.objects = settings.nexthop_objects and not driver.why_no_nexthops()
         self.flows = FlowWatch(settings.node, self._dataplane)

@@ -6,7 +6,7 @@ Source: felix/config/config_params.go (names, defaults); the node's own configur
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -43,6 +43,18 @@ DEFAULT_FAILSAFE_OUT = (*_ports(_UDP, 53, 67), *_ports(_TCP, 179, 2379, 2380, 54
 
 
 @dataclass(frozen=True, slots=True)
+class OnIptables:
+    """What is otherwise where other programs have rules in the same tables.
+
+    `refuses` as of Options; `ends_filter` and `ends_mangle`: what is allowed passes all that others have in the table.
+    """
+
+    refuses: bool = False
+    ends_filter: bool = True
+    ends_mangle: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How policy is enforced on this node, and where it is watched over.
 
@@ -52,7 +64,7 @@ class Options:
     where Services have their addresses. `workload_peering`: where workloads may speak BGP with their node, an address
     and port each. `floating`: workloads are reached by their floating addresses. `report_denied`, `report_allowed` and
     `report_logged`: which packets are told of. `metrics_at` and `health_at`: host and port of their pages, None for
-    neither.
+    neither. `refuses`: what no policy allows is refused, not dropped. `shared` is None where tables are our own.
     """
 
     interface_prefixes: tuple[str, ...] = ("cali",)
@@ -77,6 +89,9 @@ class Options:
     report_logged: bool = True
     metrics_at: tuple[str, int] | None = None
     health_at: tuple[str, int] | None = None
+    refuses: bool = False
+    on_iptables: OnIptables = OnIptables()
+    shared: OnIptables | None = None
 
     def is_workload(self, interface: str) -> bool:
         """Whether an interface's name says that it is a workload's."""
@@ -84,6 +99,16 @@ class Options:
 
 
 DEFAULTS = Options()
+
+
+def without_reports(options: Options) -> Options:
+    """For a kernel that cannot tell of packets."""
+    return replace(options, report_denied=False, report_allowed=False, report_logged=False)
+
+
+def with_shared_tables(options: Options) -> Options:
+    """For the back ends in whose tables other programs have rules."""
+    return replace(options, refuses=options.on_iptables.refuses, shared=options.on_iptables)
 
 
 def derive_options(
@@ -122,6 +147,12 @@ def derive_options(
         report_allowed=_get(values, "flowLogsFileEnabledForAllowed", DEFAULTS.report_allowed),
         metrics_at=_page(values, "prometheusMetrics", "", 9091),
         health_at=_page(values, "health", "localhost", 9099),
+        refuses=_get(values, "nftablesFilterDenyAction", "") == "Reject",
+        on_iptables=OnIptables(
+            refuses=_get(values, "iptablesFilterDenyAction", "") == "Reject",
+            ends_filter=_get(values, "iptablesFilterAllowAction", "") != "Return",
+            ends_mangle=_get(values, "iptablesMangleAllowAction", "") != "Return",
+        ),
     )
 
 

@@ -29,6 +29,8 @@ MARK_SCRATCH = 0x400000
 """Mark bit (iptables only): all that a rule asks for was found so far."""
 MARK_SCRATCH_PART = 0x800000
 """Mark bit (iptables only): one of several alternatives was found."""
+MARK_REFUSED = 0x1000000
+"""Mark bit, with MARK_ACCEPT, so that nothing else is asked: a policy denied the packet, which is to be refused."""
 
 REPORT_GROUP = 176
 """The NFLOG group of reports: the number that also marks our routes."""

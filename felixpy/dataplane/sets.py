@@ -1,7 +1,9 @@
 """IP sets in the kernel's form: names, encoded members, and prefixes merged so that none overlap.
 
-A SetSpec becomes, per family, a hash set (`s4-…`, addresses only) or, while it holds a prefix, an interval set
-(`n4-…`); a named port's is `p4-…`. Which one is a function of the members alone. Pure.
+A SetSpec becomes, per family, a hash set of addresses (`s4-…`) and, while it holds prefixes, an interval set of these
+(`n4-…`), which goes alone where there is nothing else; a named port's is `p4-…`. Apart, since the kernel goes through
+all of an interval set for each change of it, and addresses of pods change often. Which there are is a function of the
+members alone. Pure.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ def describe_set(spec: SetSpec, version: Version, interval: bool) -> Set:
         return Set(f"p{version}-{spec.id}", SetType.IPV4_PORT if version == 4 else SetType.IPV6_PORT)
     kind = SetType.IPV4 if version == 4 else SetType.IPV6
     return Set(f"{'n' if interval else 's'}{version}-{spec.id}", kind, interval=interval)
+
+
+def describe_sets(spec: SetSpec, version: Version, addresses: bool, prefixes: bool) -> tuple[Set, ...]:
+    """The kernel sets of one family that together hold `addresses` and `prefixes`, where there are any."""
+    sets = (describe_set(spec, version, interval=False),) if addresses or not prefixes else ()
+    return (*sets, describe_set(spec, version, interval=True)) if prefixes else sets
 
 
 def member_version(member: Member) -> Version:

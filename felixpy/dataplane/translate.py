@@ -1,15 +1,16 @@
 """Intent → desired objects and set members: from what a node should be, in names, to what its kernel should hold.
 
 In: deltas of endpoints, policies, profiles, sets and options; out: Changes, and the Guards for the base chains.
-A set that gains its first prefix (or loses its last) becomes another kernel set, so the policies that refer to it are
+A set that gains its first prefix (or loses its last) gains or loses a kernel set, so the policies that refer to it are
 rendered anew, in the same Changes. Pure.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
-from felixpy.addresses import Address, Prefix
+from felixpy.addresses import Prefix
 from felixpy.calc.graph import IntentDelta
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.policy.ipsets import Member, SetChange
@@ -28,7 +29,7 @@ from felixpy.dataplane.objects import Members, Set
 from felixpy.dataplane.sets import (
     VERSIONS,
     Version,
-    describe_set,
+    describe_sets,
     encode_member,
     encode_prefix,
     member_version,
@@ -52,8 +53,8 @@ class Translator:
         self._members = members
         self._rules: dict[Rendered, RulesIntent] = {}
         self._set_users: dict[SetSpec, set[Rendered]] = {}
-        self._prefix_counts: dict[tuple[SetSpec, Version], int] = {}
-        self._sets: dict[tuple[SetSpec, Version], Set] = {}
+        self._counts: dict[tuple[SetSpec, Version], Counter[bool]] = {}
+        self._sets: dict[tuple[SetSpec, Version], tuple[Set, ...]] = {}
         self._prefixes: dict[Set, frozenset[Prefix]] = {}
         self._covers: dict[Set, Cover] = {}
         self._spec_of: dict[str, tuple[SetSpec, Version]] = {}
@@ -128,45 +129,43 @@ class Translator:
         if found is None:
             return None
         spec, version = found
-        return {encode_member(member): b"" for member in self._members(spec) if member_version(member) == version}
+        return {encode_member(member): b"" for member in _sort_out(self._members(spec), version)[False]}
 
-    def _name(self, spec: SetSpec, version: Version) -> str:
-        return self._sets[spec, version].name
+    def _names(self, spec: SetSpec, version: Version) -> tuple[str, ...]:
+        return tuple(one.name for one in self._sets[spec, version])
 
     def _change_set(self, spec: SetSpec, change: SetChange, changes: Changes) -> bool:
-        """Brings both families' kernel sets up to date; whether one of them became another set."""
-        renamed = False
+        """Brings both families' kernel sets up to date; whether there are others of them now."""
+        others = False
         for version in VERSIONS:
-            added = [member for member in change.added if member_version(member) == version]
-            removed = [member for member in change.removed if member_version(member) == version]
-            count = self._prefix_counts.get((spec, version), 0)
-            count += sum(isinstance(member, Prefix) for member in added)
-            count -= sum(isinstance(member, Prefix) for member in removed)
-            self._prefix_counts[spec, version] = count
+            added, removed = _sort_out(change.added, version), _sort_out(change.removed, version)
+            counts = self._counts.setdefault((spec, version), Counter())
+            for interval in (False, True):
+                counts[interval] += len(added[interval]) - len(removed[interval])
             old = self._sets.get((spec, version))
-            new = describe_set(spec, version, interval=count > 0)
-            if new != old:
-                if old is not None:
-                    self._forget(old, changes)
-                    renamed = True
-                self._sets[spec, version] = new
-                self._spec_of[new.name] = (spec, version)
-                self.ledger.put(f"set {new.name}", (new,), changes)
-                added = [member for member in self._members(spec) if member_version(member) == version]
-                removed = []
-            if new.interval:
-                self._change_interval(new, added, removed, changes)
-                continue
-            if removed:
-                changes.drop_members(new, {encode_member(member): b"" for member in removed})
-            if added:
-                changes.add_members(new, {encode_member(member): b"" for member in added})
-        return renamed
+            new = describe_sets(spec, version, addresses=counts[False] > 0, prefixes=counts[True] > 0)
+            self._sets[spec, version] = new
+            others = others or (old is not None and new != old)
+            for target in old or ():
+                if target not in new:
+                    self._forget(target, changes)
+            for target in new:
+                if target not in (old or ()):
+                    self._spec_of[target.name] = (spec, version)
+                    self.ledger.put(f"set {target.name}", (target,), changes)
+                if target.interval:
+                    self._change_interval(target, added[True], removed[True], changes)
+                    continue
+                if removed[False]:
+                    changes.drop_members(target, {encode_member(member): b"" for member in removed[False]})
+                if added[False]:
+                    changes.add_members(target, {encode_member(member): b"" for member in added[False]})
+        return others
 
     def _change_interval(
         self, target: Set, added: Iterable[Member], removed: Iterable[Member], changes: Changes
     ) -> None:
-        put, dropped = _without_ports(added), _without_ports(removed)
+        put, dropped = _prefixes(added), _prefixes(removed)
         cover = self._covers.get(target)
         if cover is None:
             cover = self._covers[target] = Cover(put)
@@ -186,9 +185,8 @@ class Translator:
 
     def _drop_set(self, spec: SetSpec, changes: Changes) -> None:
         for version in VERSIONS:
-            old = self._sets.pop((spec, version), None)
-            self._prefix_counts.pop((spec, version), None)
-            if old is not None:
+            self._counts.pop((spec, version), None)
+            for old in self._sets.pop((spec, version), ()):
                 self._forget(old, changes)
 
     def _forget(self, old: Set, changes: Changes) -> None:
@@ -215,10 +213,10 @@ class Translator:
         owner = f"profile {identity}" if isinstance(identity, str) else f"policy {identity}"
         self.causes.note(owner, () if rules is None else causes_of(identity, rules, options))
         if isinstance(identity, str):
-            chains = () if rules is None else render_profile(identity, rules, self._name, options)
+            chains = () if rules is None else render_profile(identity, rules, self._names, options)
             self.ledger.put(owner, chains, changes)
         else:
-            chains = () if rules is None else render_policy(identity, rules, self._name, options)
+            chains = () if rules is None else render_policy(identity, rules, self._names, options)
             self.ledger.put(owner, chains, changes)
 
     def _render_endpoint(self, name: Name, endpoint: EndpointIntent | None, changes: Changes) -> None:
@@ -260,8 +258,17 @@ class Translator:
             changes.add_members(target, {key: now})
 
 
-def _without_ports(members: Iterable[Member]) -> list[Address | Prefix]:
-    return [member for member in members if isinstance(member, bytes | Prefix)]
+def _sort_out(members: Iterable[Member], version: Version) -> dict[bool, list[Member]]:
+    """Those of a family, by whether they are in its interval set."""
+    found: dict[bool, list[Member]] = {False: [], True: []}
+    for member in members:
+        if member_version(member) == version:
+            found[isinstance(member, Prefix)].append(member)
+    return found
+
+
+def _prefixes(members: Iterable[Member]) -> list[Prefix]:
+    return [member for member in members if isinstance(member, Prefix)]
 
 
 def _encoded(prefixes: Iterable[Prefix]) -> dict[bytes, bytes]:

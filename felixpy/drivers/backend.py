@@ -205,6 +205,11 @@ class NetfilterDriver:
         """Whether the kernel tells of changes that others make."""
         return isinstance(self._driver, NftDriver)
 
+    @property
+    def shares_tables(self) -> bool:
+        """Whether other programs have rules in the same tables."""
+        return isinstance(self._driver, IptablesDriver)
+
     def is_touched(self) -> bool:
         """Whether somebody else may have changed our chains, where the kernel tells of no change."""
         return isinstance(self._driver, IptablesDriver) and self._driver.is_touched()

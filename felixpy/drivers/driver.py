@@ -82,6 +82,11 @@ class KernelDriver:
         return self._netfilter.is_touched()
 
     @property
+    def shares_tables(self) -> bool:
+        """Whether other programs have rules in the same tables."""
+        return self._netfilter.shares_tables
+
+    @property
     def takes_reports(self) -> bool:
         """Whether the kernel can tell of packets."""
         return self._netfilter.takes_reports

@@ -276,8 +276,8 @@ class IptablesDriver:
 
     def _is_right(self, place: Place, name: str, tables: Mapping[Place, TableSeen]) -> bool:
         wanted, seen = self._compiled.tables[place], tables.get(place, TableSeen())
-        if name in wanted.jumps:
-            return seen.has_jump(name, wanted.jumps[name].digests[0])
+        if name in wanted.jumps or name in wanted.last:
+            return seen.has_jumps(name, wanted)
         return name not in wanted.chains or seen.has_chain(name, wanted.chains[name].digests)
 
     def _read_sets(self, asked: Iterable[Key], objects: dict[Key, Object], members: dict[str, Members]) -> None:

@@ -208,8 +208,13 @@ class NodeBgp(Doc):
     route_reflector_cluster_id: str = field(default="", name="routeReflectorClusterID")
 
 
+class NodeAddressDoc(Doc):
+    address: str = ""
+
+
 class NodeSpec(Doc):
     bgp: NodeBgp | None = None
+    addresses: list[NodeAddressDoc] | None = None
     vxlan_tunnel4: str = field(default="", name="ipv4VXLANTunnelAddr")
     vxlan_tunnel6: str = field(default="", name="ipv6VXLANTunnelAddr")
     vxlan_mac4: str = field(default="", name="vxlanTunnelMACAddr")

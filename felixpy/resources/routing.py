@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from felixpy.addresses import Address, Prefix
-from felixpy.resources.documents import BlockDoc, IpPoolDoc, IpReservationDoc, NodeDoc
+from collections.abc import Iterable, Iterator
+
+from felixpy.addresses import Address, Prefix, parse_address
+from felixpy.resources.documents import BlockDoc, IpPoolDoc, IpReservationDoc, NodeAddressDoc, NodeDoc
 from felixpy.resources.scalars import (
     FieldError,
     read_address,
@@ -68,7 +70,17 @@ def read_node(doc: NodeDoc) -> Node:
         vxlan_tunnel6=_optional("spec.ipv6VXLANTunnelAddr", spec.vxlan_tunnel6),
         vxlan_mac4=read_mac("spec.vxlanTunnelMACAddr", spec.vxlan_mac4),
         vxlan_mac6=read_mac("spec.vxlanTunnelMACAddrV6", spec.vxlan_mac6),
+        others=tuple(dict.fromkeys(_read_others(spec.addresses or ()))),
     )
+
+
+def _read_others(addresses: Iterable[NodeAddressDoc]) -> Iterator[Address]:
+    """With or without the length of a network; a node that has a name among them has its addresses all the same."""
+    for one in addresses:
+        try:
+            yield parse_address(one.address.partition("/")[0])
+        except ValueError:
+            continue
 
 
 def read_block(doc: BlockDoc, cidr: Prefix) -> Block | None:

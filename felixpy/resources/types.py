@@ -117,7 +117,7 @@ class NodeAddress:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster, as far as routing reads it."""
+    """A node of the cluster, as far as routing reads it; `others` are addresses that it has beside those of BGP."""
 
     labels: LabelPairs = ()
     ipv4: NodeAddress | None = None
@@ -129,6 +129,7 @@ class Node:
     vxlan_tunnel6: Address | None = None
     vxlan_mac4: bytes = b""
     vxlan_mac6: bytes = b""
+    others: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

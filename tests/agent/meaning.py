@@ -205,7 +205,7 @@ class Author:
 def predict(cluster: Cluster, source: str, probe: Probe) -> bool:
     """What explain says; a refusal reaches the sender as an answer does."""
     flows = _flows(cluster, source, probe)
-    return all(flow.fate is not Fate.DROPPED and lost_answer(flow) is None for flow in flows)
+    return all(flow.fate in (Fate.ACCEPTED, Fate.REJECTED) and lost_answer(flow) is None for flow in flows)
 
 
 def is_decided(cluster: Cluster, source: str, probe: Probe) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from tests.agent.node import CALICO, PORT, Json, Node, Pod, resource
 from tests.support.etcd import Etcd
 from tests.support.netns import Namespace, link_namespaces
-from tests.support.packets import NameServer, ask_udp, tcp_ok
+from tests.support.packets import NameServer, ask_udp, fate_of, tcp_ok
 from tests.support.wait import eventually
 
 OURS = "/felixpy/resources"
@@ -160,6 +160,22 @@ def test_an_endpoint_found_by_its_address(world: World) -> None:
         world.node.namespace.ip("address", "del", f"{spare}/32", "dev", "up0")
     world.host("up", expectedIPs=[spare])
     eventually(world.into_host, what="the address has gone")
+
+
+def test_what_is_closed_is_refused_where_the_configuration_says_so(world: World) -> None:
+    host, outside = world.node.namespace, world.outside
+    world.felix(nftablesFilterDenyAction="Reject", iptablesFilterDenyAction="Reject")
+    world.host("up", interfaceName="up0")
+    ways = ((outside, HOST4), (outside, HOST6), (host, OUT4), (host, OUT6))
+    eventually(lambda: {fate_of(*way, PORT) for way in ways} == {"refused"})
+    assert world.into_pod()
+    deny = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [PORT]}}
+    world.policy("through", types=["Ingress"], applyOnForward=True, ingress=[deny])
+    eventually(lambda: fate_of(outside, POD4, PORT) == "refused", what="what passes through")
+    world.policy("through", types=["Ingress"], applyOnForward=True, preDNAT=True, ingress=[deny])
+    eventually(lambda: fate_of(outside, POD4, PORT) == "nothing", what="who is before translation cannot refuse")
+    world.policy("through", types=["Ingress"], applyOnForward=True, doNotTrack=True, ingress=[deny])
+    eventually(lambda: fate_of(outside, HOST4, PORT) == "nothing", what="nor who is before conntrack")
 
 
 def test_all_interfaces_and_one_of_its_own(world: World) -> None:

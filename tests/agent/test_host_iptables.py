@@ -13,6 +13,7 @@ LEGACY = (
     scenarios.test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows,
     scenarios.test_a_profile_decides_where_no_policy_does,
     scenarios.test_an_endpoint_found_by_its_address,
+    scenarios.test_what_is_closed_is_refused_where_the_configuration_says_so,
     scenarios.test_all_interfaces_and_one_of_its_own,
     scenarios.test_an_interface_that_goes_and_comes_back_and_has_another_name_for_a_while,
     scenarios.test_forwarded_traffic_is_judged_only_where_a_policy_says_so,

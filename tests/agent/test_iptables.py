@@ -10,7 +10,7 @@ from felixpy.agent.agent import LOOK_AGAIN_S
 from tests.agent import test_conntrack as conntrack
 from tests.agent import test_policy_packets as scenarios
 from tests.agent.conftest import Scene, Scenes
-from tests.agent.node import Node, Pod
+from tests.agent.node import Node, Pod, resource
 from tests.agent.test_conntrack import Client, served
 from tests.support.packets import FlowMeter
 from tests.support.wait import eventually
@@ -23,6 +23,7 @@ LEGACY = [
     scenarios.test_labels_move_a_pod_into_and_out_of_a_set,
     scenarios.test_tiers_pass_and_order,
     scenarios.test_a_network_set_with_prefixes,
+    scenarios.test_what_policies_deny_is_refused_where_the_configuration_says_so,
     scenarios.test_a_pod_reaches_its_host_only_as_told,
     scenarios.test_an_endpoint_before_its_device,
 ]
@@ -76,6 +77,30 @@ def test_an_agent_takes_over_from_the_other_back_end(node: Node, monkeypatch: py
         assert not a.reaches(b)
         node.agent.stop()
     assert node.namespace.run("ipset", "list", "-n") == ""
+
+
+@pytest.mark.parametrize("backend", ["iptables-legacy", "iptables-nft"], indirect=True)
+def test_what_is_allowed_passes_where_all_else_is_dropped_unless_it_is_to_return(backend: str, scenes: Scenes) -> None:
+    scene = scenes.renewed(backend)
+    node, a, b = scene.node, scene.a, scene.b
+    programs = {0: backend, 1: backend.replace("ip", "ip6", 1)}
+    try:
+        for program in programs.values():
+            node.namespace.run(program, "-P", "FORWARD", "DROP")
+        assert [a.reaches(b, one) for one in (0, 1)] == [True, True], "as on a host with Docker"
+        node.namespace.run(backend, "-I", "FORWARD", "1", "-s", a.addresses[0], "-j", "DROP")
+        eventually(lambda: not a.reaches(b) and a.reaches(b, 1), what="what others deny is denied")
+        node.namespace.run(backend, "-D", "FORWARD", "-s", a.addresses[0], "-j", "DROP")
+        node.policy("closed", "name == 'b'", ingress=[])
+        eventually(lambda: not a.reaches(b), what="policy")
+        node.drop("globalnetworkpolicies", "default.closed")
+        eventually(lambda: a.reaches(b), what="without policy")
+        spec = {"iptablesFilterAllowAction": "Return"}
+        node.put("felixconfigurations", resource("FelixConfiguration", "default", spec))
+        eventually(lambda: not a.reaches(b) and not a.reaches(b, 1), what="the host's own policy decides")
+    finally:
+        for program in programs.values():
+            node.namespace.run(program, "-P", "FORWARD", "ACCEPT")
 
 
 @pytest.mark.parametrize("backend", ["iptables-legacy"], indirect=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.agent.conftest import Scene, Scenes
 from tests.agent.node import PORT, Node, resource
+from tests.support.packets import fate_of
 from tests.support.sctp import reached_ports
 from tests.support.wait import eventually
 
@@ -53,6 +56,31 @@ def test_sctp_by_its_port(scenes: Scenes, backend: str) -> None:
     eventually(lambda: reached("10.65.0.3") == reached("fd65::3") == {PORT})
     scene.node.policy("sctp", "name == 'b'", ingress=[{"action": "Allow", "protocol": "TCP"}])
     eventually(lambda: not reached("10.65.0.3") and not reached("fd65::3"))
+
+
+def test_what_policies_deny_is_refused_where_the_configuration_says_so(scene: Scene) -> None:
+    node, a = scene.node, scene.a
+    ends = [(address, kind) for address in scene.b.addresses for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+
+    def fates() -> set[str]:
+        return {fate_of(a.namespace, address, PORT, kind) for address, kind in ends}
+
+    node.namespace.sysctl(
+        ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0
+    )  # else a refusal in the same second is silence
+    reject = {"nftablesFilterDenyAction": "Reject", "iptablesFilterDenyAction": "Reject"}
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", reject))
+    node.policy("closed", "name == 'b'", ingress=[])
+    eventually(lambda: fates() == {"refused"}, what="the end of the tier")
+    node.policy("closed", "name == 'a'", types=["Egress"], egress=[{"action": "Deny"}])
+    eventually(lambda: fates() == {"refused"}, what="a rule, at the sender")
+    node.drop("globalnetworkpolicies", "default.closed")
+    eventually(lambda: fates() == {"answered"}, what="the profile allows it")
+    scene.b.write(profiles=())
+    eventually(lambda: fates() == {"refused"}, what="no profile")
+    assert fate_of(a.namespace, "10.65.0.1", PORT) != "answered"
+    node.put("felixconfigurations", resource("FelixConfiguration", "default", {}))
+    eventually(lambda: fates() == {"nothing"}, what="dropped")
 
 
 def test_labels_move_a_pod_into_and_out_of_a_set(scene: Scene) -> None:

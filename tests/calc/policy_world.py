@@ -87,7 +87,13 @@ node_addresses = st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.3")).map(
     lambda one: NodeAddress(parse_address(one), parse_prefix("10.0.0.0/24"))
 )
 nodes = st.builds(
-    Node, labels=labels, ipv4=st.none() | node_addresses, vxlan_tunnel4=st.none() | st.just(parse_address("10.0.0.4"))
+    Node,
+    labels=labels,
+    ipv4=st.none() | node_addresses,
+    vxlan_tunnel4=st.none() | st.just(parse_address("10.0.0.4")),
+    others=st.sampled_from(((), ("10.0.0.1",), ("10.0.0.5", "fd00::5"))).map(
+        lambda some: tuple(map(parse_address, some))
+    ),
 )
 pods = st.builds(Pod, labels=labels, service_account=st.sampled_from(("", "sa1")), ports=ports.map(tuple))
 configurations = st.builds(

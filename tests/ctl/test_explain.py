@@ -189,6 +189,15 @@ def test_the_default_that_decided(explain: Asker) -> None:
     assert said.lines[-1].strip() == "denies: end of tier default"
 
 
+def test_what_is_denied_is_refused_where_the_configuration_says_so(explain: Asker) -> None:
+    spec = {"nftablesFilterDenyAction": "Reject"}
+    body = {"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "default"}}
+    explain.etcd.put(f"{CALICO}/felixconfigurations/default", {**body, "spec": spec})
+    said = explain("client", "web-2", "tcp/80")
+    assert (said.code, said.lines[0]) == (1, "Refused: default/client (10.0.1.1) → default/web-2 (10.0.1.2), tcp/80")
+    assert said.lines[-1].strip() == "denies: end of tier default"
+
+
 def test_across_nodes_each_judges_its_own_endpoint(explain: Asker) -> None:
     flow = explain.tree("sick", "web-2", "8080")["flows"][0]
     assert [(node["node"], node["verdict"]) for node in flow["nodes"]] == [("n2", "allowed"), ("n1", "denied")]
@@ -473,6 +482,35 @@ def test_what_a_tunnel_carries_is_judged_at_the_tunnel(explain: Asker) -> None:
     assert explain("198.51.100.7", "10.0.2.4", "tcp/8080").code == 1, "what comes from elsewhere is in no tunnel"
     guard(explain, "n2", "*", **DENY_ALL)
     assert explain("client", "10.0.2.1", "tcp/8080").code == 1, "every interface, so the tunnel's too"
+
+
+@pytest.mark.parametrize("source", ["client", "n1"])
+@pytest.mark.parametrize(
+    ("address", "node", "words"),
+    [
+        (
+            "10.0.1.50",
+            "n1",
+            "it is of IPPool pool, in 10.0.1.0/26, a block of node n1, which drops what none of its pods has",
+        ),
+        (
+            "10.0.2.50",
+            "n2",
+            "it is of IPPool pool, in 10.0.2.0/26, a block of node n2, which drops what none of its pods has",
+        ),
+        ("10.0.9.9", "", "it is of IPPool pool, in no block"),
+    ],
+)
+def test_an_address_that_nobody_has(explain: Asker, source: str, address: str, node: str, words: str) -> None:
+    tunnel(explain)
+    said = explain(source, address, "udp/53")
+    assert (said.code, said.lines[0].partition(":")[0], said.lines[-1]) == (
+        1,
+        "Lost",
+        f"  nobody has {address}: {words}",
+    )
+    assert (f"  {node}: its route to {address} is a blackhole" in said.lines) == bool(node)
+    assert explain.tree(source, address)["flows"][0]["vacancy"] == f"nobody has {address}: {words}"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from felixpy.dataplane.chains.endpoint import FROM_ENDPOINTS
 from felixpy.dataplane.chains.service_sets import encode_backend, encode_slot
 from felixpy.dataplane.iptables.names import CHAIN_CHARACTERS, SET_CHARACTERS, chain_kernel_name, set_kernel_name
 from felixpy.dataplane.iptables.rules import render_rule
-from felixpy.dataplane.iptables.tables import Compiler, World
+from felixpy.dataplane.iptables.tables import Body, Compiler, TableBody, World
 from felixpy.dataplane.iptables.terms import Inexpressible, Place, Table
 from felixpy.dataplane.iptables.text import TableSeen, parse_save, render_changes, seen_after
 from felixpy.dataplane.objects import BaseHook, Chain, DataType, Drop, DropMembers, Op, Put, PutMembers, Set, SetType
@@ -32,6 +33,7 @@ from felixpy.dataplane.rules import (
     Jump,
     MapDestination,
     MapSource,
+    MarkIs,
     Masquerade,
     Match,
     NetIn,
@@ -259,6 +261,18 @@ def test_only_what_differs_is_written() -> None:
     ]
 
 
+def test_a_base_chain_after_the_usual_place_comes_after_the_rules_of_others() -> None:
+    first = Chain("first", (Rule(SetMark(1, 1)),), FORWARD)
+    last = Chain("last", (Rule(Accept(), (MarkIs(1, 1),)),), replace(FORWARD, priority=100))
+    wanted = Compiler().compile(world_of(first, last)).tables[FILTER4]
+    (made,) = render_changes(Table.FILTER, wanted, TableSeen())
+    jumps = [line for line in made.lines if " FORWARD " in line]
+    assert [(line.split()[0], line.split()[-1]) for line in jumps] == [("-I", "fpx-FORWARD"), ("-A", "fpx-last")]
+    assert list(render_changes(Table.FILTER, wanted, seen_after(wanted))) == []
+    (back,) = render_changes(Table.FILTER, Compiler().compile(world_of(first)).tables[FILTER4], seen_after(wanted))
+    assert [line.split()[0] for line in back.lines if " FORWARD " in line] == ["-D", "-D", "-I"]
+
+
 def test_what_is_not_ours_is_seen_and_left() -> None:
     saved = """*filter
 :INPUT ACCEPT [0:0]
@@ -276,7 +290,9 @@ COMMIT
 """
     seen = parse_save(saved)[Table.FILTER]
     assert seen.chains == {"fpx-a": ("00000000000000aa", "")}
-    assert not seen.has_jump("FORWARD", "0123456789abcdef"), "it does not come first"
+    ours = Body(("-j fpx-a",), ("0123456789abcdef",))
+    assert not seen.has_jumps("FORWARD", TableBody(jumps={"FORWARD": ours})), "it does not come first"
+    assert seen.has_jumps("FORWARD", TableBody(last={"FORWARD": ours}))
     (change,) = render_changes(Table.FILTER, Compiler().compile(World()).tables[FILTER4], seen)
     assert change.lines[1:-1] == (
         ":fpx-a - [0:0]",

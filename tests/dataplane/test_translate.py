@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
+from felixpy.addresses import parse_address, parse_prefix
 from felixpy.calc.graph import Graph
 from felixpy.dataplane.chains.base import base_objects
 from felixpy.dataplane.chains.host import Guards
@@ -11,8 +12,12 @@ from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set, SetType
 from felixpy.dataplane.rules import Dispatch, Goto, Jump, SetHas
 from felixpy.dataplane.translate import Translator
+from felixpy.resources.kinds import Name
+from felixpy.resources.policy_types import EntityMatch, NetworkSet, Policy, PolicyRule, RuleAction
 from felixpy.resources.resource import Resource
-from felixpy.resources.tables import Ref
+from felixpy.resources.tables import Ref, Table
+from felixpy.resources.types import WorkloadEndpoint
+from felixpy.selector import All
 from tests.calc.policy_world import INTERFACES, NODE, History, histories
 
 
@@ -23,12 +28,13 @@ class Kernel:
         self.graph = Graph(NODE)
         self.graph.put_interfaces(INTERFACES)
         self.translator = Translator(self.graph.sets.members)
+        self.changes = Changes()
         self.objects: dict[Key, Object] = {}
         self.members: dict[Set, dict[bytes, bytes]] = {}
         self.guards: Guards | None = None
 
     def flush(self) -> None:
-        changes = Changes()
+        changes = self.changes = Changes()
         self.translator.translate(self.graph.flush(), changes)
         if self.translator.guards != self.guards:
             self.guards = self.translator.guards
@@ -102,3 +108,42 @@ def test_an_emptied_world_leaves_no_object(history: History) -> None:
     empty = Kernel()
     empty.flush()
     assert kernel.state() == empty.state()
+
+
+def test_a_change_of_an_address_leaves_the_prefixes_of_its_set_alone() -> None:
+    kernel = Kernel()
+
+    def put(table: Table, name: str, value: Resource | None) -> set[str]:
+        """The sets whose members change."""
+        kernel.graph.update(Ref(table, Name("", name)), value)
+        kernel.flush()
+        return {target.name[:2] for target in kernel.changes.members if target.type is SetType.IPV4}
+
+    def others(*addresses: str) -> WorkloadEndpoint:
+        return WorkloadEndpoint("n2", "cali2", tuple(map(parse_address, addresses)), (), ())
+
+    def asked() -> list[list[tuple[str, bool]]]:
+        """What the policy's rules ask of sources, in IPv4."""
+        chain = next(one for one in kernel.objects.values() if isinstance(one, Chain) and one.name.startswith("in-gnp"))
+        found = ([match for match in rule.matches if isinstance(match, SetHas)] for rule in chain.rules)
+        return [[(one.set_name[:2], one.negate) for one in some] for some in found if some and some[0].version == 4]
+
+    def policy(source: EntityMatch) -> Policy:
+        return Policy("default", None, All(), True, False, (PolicyRule(RuleAction.ALLOW, source=source),))
+
+    put(Table.WORKLOAD, "here", WorkloadEndpoint(NODE, "cali1", (parse_address("10.0.0.1"),), (), ()))
+    put(Table.GLOBAL_POLICY, "p", policy(EntityMatch(selector=All())))
+    assert asked() == [[("s4", False)]]
+    assert put(Table.GLOBAL_NETWORK_SET, "nets", NetworkSet((parse_prefix("192.0.2.0/24"),), ())) == {"n4"}
+    assert asked() == [[("s4", False)], [("n4", False)]]
+    assert put(Table.WORKLOAD, "there", others("10.0.0.2")) == {"s4"}
+    assert put(Table.WORKLOAD, "there", others("10.0.0.3", "192.0.2.7")) == {"s4"}
+    put(Table.GLOBAL_POLICY, "p", policy(EntityMatch(not_selector=All())))
+    assert asked() == [[("s4", True), ("n4", True)]]
+    put(Table.WORKLOAD, "there", None)
+    assert put(Table.WORKLOAD, "here", WorkloadEndpoint(NODE, "cali1", (), (), ())) == set(), (
+        "a set without addresses goes"
+    )
+    assert asked() == [[("n4", True)]]
+    put(Table.GLOBAL_NETWORK_SET, "nets", None)
+    assert asked() == [[("s4", True)]]

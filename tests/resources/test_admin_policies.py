@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from felixpy.addresses import parse_prefix
+from felixpy.addresses import format_address, parse_prefix
+from felixpy.calc.policy.peers import every_address
 from felixpy.resources.codec import Decoder
 from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, RuleAction
 from felixpy.resources.resource import Broken
 from felixpy.resources.tables import Decoded, Table
+from felixpy.resources.types import Node
 from felixpy.selector import render_selector
 
 KEYS = {
@@ -107,6 +109,20 @@ def test_nodes() -> None:
     found = [render_selector(one.destination.nodes) for one in policy.egress if one.destination.nodes]
     assert found == ['role == "db" && has(zone)', "all()"]
     assert cluster(ingress=[{"action": "Deny", "from": [{"nodes": {}}]}]).ingress == (replace(DENY_ALL, index=0),)
+
+
+def test_what_is_a_nodes_own_address() -> None:
+    addresses = [
+        {"address": "192.0.2.9"},
+        {"address": "198.51.100.1/24", "type": "ExternalIP"},
+        {"address": "n1.local"},
+    ]
+    spec = {"bgp": {"ipv4Address": "192.0.2.1/24"}, "addresses": [{"address": "192.0.2.1/24"}, *addresses]}
+    body = {"kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "n1"}, "spec": spec}
+    decoded = Decoder("").decode(b"/calico/resources/v3/projectcalico.org/nodes/n1", json.dumps(body).encode())
+    assert isinstance(decoded, Decoded)
+    assert isinstance(decoded.value, Node)
+    assert [*map(format_address, every_address(decoded.value))] == ["192.0.2.1", "192.0.2.9", "198.51.100.1"]
 
 
 @pytest.mark.parametrize(

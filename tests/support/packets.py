@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -181,6 +182,24 @@ def ask_udp(namespace: Namespace, address: str, port: int, *, wait_s: float = 3.
 def tcp_ok(namespace: Namespace, address: str, port: int, *, wait_s: float = 3.0) -> bool:
     """Whether a NameServer answers a new TCP connection."""
     return ask_tcp(namespace, address, port, wait_s=wait_s) is not None
+
+
+def fate_of(namespace: Namespace, address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> str:
+    """What is heard of a first packet: `answered`, `refused` or `nothing`."""
+    with namespace.entered():
+        asking = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    with asking:
+        asking.settimeout(0.5)
+        try:
+            asking.connect((address, port))
+            if kind is socket.SOCK_DGRAM:
+                asking.send(b"x")
+                asking.recv(100)
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError:
+            return "nothing"
+        return "answered"
 
 
 class NameServer:

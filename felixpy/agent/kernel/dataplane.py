@@ -17,6 +17,7 @@ from felixpy.agent.kernel.applier import Applier
 from felixpy.agent.kernel.forgetter import Forgetter
 from felixpy.agent.kernel.repairs import Contest, Repairs
 from felixpy.calc.graph import Graph
+from felixpy.calc.options import Options
 from felixpy.calc.policy.hosts import Interfaces
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import Frontend, FrontendIntent
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class Dataplane:
-    """One node's data plane."""
+    """One node's data plane; `adapt` makes options of what the kernel can."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Dataplane:
         reserved: tuple[Reserved, ...] = (),
         programmed: Callable[[], None] = lambda: None,
         node_port_addresses: tuple[Prefix, ...] = (),
-        takes_reports: bool = True,
+        adapt: Callable[[Options], Options] = lambda options: options,
     ) -> None:
         self._service_rules = service_base_rules(node_port_addresses)
         self.graph = Graph(node)
@@ -79,7 +80,7 @@ class Dataplane:
         self._services = ServiceTables()
         self._flows = StaleFlows()
         self._forgetter = Forgetter(self._flows.take, forget)
-        self._takes_reports = takes_reports
+        self._adapt = adapt
         self.revision = 0
         self._guards: Guards | None = None
         self.read_interfaces = read_interfaces
@@ -179,9 +180,8 @@ class Dataplane:
         if self.graph.hosts.needs_addresses and not self._interfaces_read:
             self._take_interfaces()
         delta = self.graph.flush()
-        if delta.options is not None and not self._takes_reports:
-            silent = replace(delta.options, report_denied=False, report_allowed=False, report_logged=False)
-            delta = replace(delta, options=silent)
+        if delta.options is not None:
+            delta = replace(delta, options=self._adapt(delta.options))
         self._flows.update_endpoints(delta.policy.endpoints)
         changes = Changes()
         self.translator.translate(delta, changes)

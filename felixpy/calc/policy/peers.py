@@ -57,9 +57,10 @@ def node_addresses(node: Node) -> tuple[Address, ...]:
 
 
 def every_address(node: Node) -> tuple[Address, ...]:
-    """All that is known to be a node's own: those of its tunnels too."""
+    """All that is known to be a node's own, each once: those of its tunnels too."""
     tunnels = (node.ipip_tunnel, node.vxlan_tunnel4, node.vxlan_tunnel6)
-    return (*node_addresses(node), *(address for address in tunnels if address is not None))
+    every = (*node_addresses(node), *(address for address in tunnels if address is not None), *node.others)
+    return tuple(dict.fromkeys(every))
 
 
 _K = TypeVar("_K")

@@ -14,6 +14,7 @@ from felixpy.addresses import Address
 from felixpy.calc.services.frontends import ANY_OWN, Frontend
 from felixpy.calc.tunnel_plan import Tunnel
 from felixpy.ctl.explain.cluster import Cluster
+from felixpy.ctl.explain.nobody import Vacancy, find_vacancy
 from felixpy.ctl.explain.parties import Party, party_at
 from felixpy.dataplane.judging.compiled import CompiledNode, compile_node
 from felixpy.dataplane.judging.packet import Packet
@@ -61,7 +62,7 @@ class Passage:
 class Flow:
     """One packet from end to end; no passages where it never leaves the pod or node that sends it.
 
-    `service` is the one that chose the backend, where some did.
+    `service` is the one that chose the backend, where some did. `vacancy`: nobody has the address that it is for.
     """
 
     source: Party
@@ -69,11 +70,13 @@ class Flow:
     packet: Packet
     passages: tuple[Passage, ...]
     service: Name | None = None
+    vacancy: Vacancy | None = None
 
     @property
     def fate(self) -> Fate:
-        """What became of it in the end."""
-        return self.passages[-1].verdict.fate if self.passages else Fate.ACCEPTED
+        """What became of it in the end; what nothing denies gets to nobody all the same where there is a vacancy."""
+        fate = self.passages[-1].verdict.fate if self.passages else Fate.ACCEPTED
+        return Fate.UNROUTED if fate is Fate.ACCEPTED and self.vacancy is not None else fate
 
     @property
     def allowed(self) -> bool:
@@ -164,8 +167,9 @@ class _Walker:
             done = verdict(compiled.kernel, entering)
             passages.append(Passage(compiled, entering, done))
             here, entering = self._next(here, done)
-        end = self._party_at(passages[-1].verdict.packet.destination)
-        return Flow(self.source, end, packet, tuple(passages), self._service_of(passages))
+        last = passages[-1].verdict.packet.destination
+        vacancy = find_vacancy(self.cluster, last)
+        return Flow(self.source, self._party_at(last), packet, tuple(passages), self._service_of(passages), vacancy)
 
     def _next(self, node: str, done: Verdict) -> tuple[str | None, Packet]:
         """Where an accepted packet goes on, and as what it comes in there."""
@@ -196,7 +200,8 @@ class _Walker:
                 return endpoint.node
         if address in self.cluster.floating:
             return self.cluster.floating[address].node
-        return self.cluster.node_names.get(address)
+        vacancy = find_vacancy(self.cluster, address)
+        return vacancy.node or None if vacancy is not None else self.cluster.node_names.get(address)
 
     def _masquerade(self, node: str, packet: Packet) -> Address:
         """The source that a node gives to what it hides: its own address of the family."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from felixpy.addresses import format_address
-from felixpy.calc.intent import HostEndpointIntent, PolicyId, TierIntent
+from felixpy.calc.intent import HostEndpointIntent, PolicyId, SetSpec, TierIntent
 from felixpy.calc.reasons import Reason
 from felixpy.ctl.explain.flow import Passage
 from felixpy.dataplane.chains.causes import NO_LOCAL_BACKEND, Effect
@@ -39,6 +39,7 @@ from felixpy.dataplane.rules import (
     NoTrack,
     SourceNat,
 )
+from felixpy.dataplane.sets import Version, describe_sets
 
 FIELDS: Mapping[Direction, str] = {"in": "ingress", "out": "egress"}
 
@@ -207,11 +208,15 @@ def _host_tiers(host: HostEndpointIntent) -> tuple[TierIntent, ...]:
 
 
 def _owners(compiled: CompiledNode) -> Iterator[tuple[str, _Owner]]:
+    def names(spec: SetSpec, version: Version) -> tuple[str, ...]:
+        every = (one.name for one in describe_sets(spec, version, addresses=True, prefixes=True))
+        return tuple(name for name in every if name in compiled.kernel.sets)
+
     directions: tuple[Direction, Direction] = ("in", "out")
     for direction in directions:
         for identity, rules in compiled.policies.items():
             written = rules.ingress if direction == "in" else rules.egress
-            yield policy_chain(direction, identity), _Owner(identity, "", direction, rendered_from(written))
+            yield policy_chain(direction, identity), _Owner(identity, "", direction, rendered_from(written, names))
         for profile, rules in compiled.profiles.items():
             written = rules.ingress if direction == "in" else rules.egress
-            yield profile_chain(direction, profile), _Owner(None, profile, direction, rendered_from(written))
+            yield profile_chain(direction, profile), _Owner(None, profile, direction, rendered_from(written, names))

@@ -30,7 +30,7 @@ from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import KindInfo
 
 _DECIDES = (Said.ALLOWS, Said.DENIES, Said.REFUSES)
-_VERDICTS = {Fate.ACCEPTED: "allowed", Fate.DROPPED: "denied", Fate.REJECTED: "refused"}
+_VERDICTS = {Fate.ACCEPTED: "allowed", Fate.DROPPED: "denied", Fate.REJECTED: "refused", Fate.UNROUTED: "lost"}
 _ICMP = (1, 58)
 
 

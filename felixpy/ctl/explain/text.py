@@ -25,7 +25,7 @@ from felixpy.resources.scalars import PORTED
 from felixpy.resources.tables import Ref, Table
 
 PROTOCOL_NAMES = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
-_VERDICTS = {Fate.ACCEPTED: "Allowed", Fate.DROPPED: "Denied", Fate.REJECTED: "Refused"}
+_VERDICTS = {Fate.ACCEPTED: "Allowed", Fate.DROPPED: "Denied", Fate.REJECTED: "Refused", Fate.UNROUTED: "Lost"}
 _COLORS = {Said.ALLOWS: "green", Said.DENIES: "red", Said.REFUSES: "red"}
 
 
@@ -46,6 +46,8 @@ def render_flow(cluster: Cluster, flow: Flow, walked: bool) -> Iterator[Line]:
         yield Line("  it does not leave the pod or node that sends it")
     for passage in flow.passages:
         yield from _render_passage(cluster, passage, walked)
+    if flow.vacancy is not None:
+        yield Line(f"  {flow.vacancy}", "red")
     lost = lost_answer(flow)
     if lost is not None:
         yield Line("Denied: its answers, since not all of this is tracked", "red")
@@ -61,6 +63,9 @@ def _render_passage(cluster: Cluster, passage: Passage, walked: bool) -> Iterato
     statements = read_passage(passage)
     if not statements:
         yield Line(f"  {passage.compiled.node}: nothing here decides about it")
+    if passage.verdict.fate is Fate.UNROUTED:
+        address = format_address(passage.verdict.packet.destination)
+        yield Line(f"  {passage.compiled.node}: its route to {address} is a blackhole", "red")
     for (scope, direction), group in groupby(statements, key=lambda one: (one.scope, one.direction)):
         way = {"in": " towards ", "out": " from "}[direction] if direction is not None and scope else ""
         yield Line(f"  {passage.compiled.node}{way}{scope}:")
@@ -176,6 +181,7 @@ def _flow_tree(cluster: Cluster, flow: Flow) -> dict[str, Json]:
         if flow.service is None
         else {"name": str(flow.service), "address": format_address(first.destination)},
         "traffic": describe_traffic(flow.packet),
+        "vacancy": str(flow.vacancy or ""),
         "nodes": [_passage_tree(cluster, passage) for passage in flow.passages],
         "answers": _answers_tree(cluster, flow),
     }

@@ -242,19 +242,20 @@ class World:
 
     def _render(self, source: PolicyId | str, rules: RulesIntent, direction: Direction) -> tuple[Line, ...]:
         if isinstance(source, str):
-            inward, outward, *_ = render_profile(source, rules, self._name)
+            inward, outward, *_ = render_profile(source, rules, self._names)
         else:
-            inward, outward, *_ = render_policy(source, rules, self._name)
+            inward, outward, *_ = render_policy(source, rules, self._names)
         chain, terms = (inward, rules.ingress) if direction == "in" else (outward, rules.egress)
         return tuple(
             Line(rule, None if isinstance(source, str) and one.index is None else place)
-            for rule, (one, place) in zip(chain.rules, rendered_from(terms), strict=True)
+            for rule, (one, place) in zip(chain.rules, rendered_from(terms, self._names), strict=True)
         )
 
-    def _name(self, spec: SetSpec, version: Version) -> str:
+    def _names(self, spec: SetSpec, version: Version) -> tuple[str, ...]:
+        """One for all of a set, whatever it holds."""
         name = describe_set(spec, version, interval=False).name
         self._specs[name] = spec
-        return name
+        return (name,)
 
     def spec(self, set_name: str) -> SetSpec | Set:
         """The set that a rule of `lines`, or a failsafe, names."""

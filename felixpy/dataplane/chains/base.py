@@ -20,16 +20,19 @@ from felixpy.dataplane.chains.floating import FLOATING_SETS, floating_rules
 from felixpy.dataplane.chains.host import NEIGHBOURS, NODES, Guards, Place, host_objects, workload_interfaces
 from felixpy.dataplane.chains.outgoing import MASQUERADED, POOLS, render_loop_prevention, render_nat_outgoing
 from felixpy.dataplane.chains.policy import ALLOW_CHAIN, PASS_CHAIN
-from felixpy.dataplane.chains.report import common_chains, end_in
+from felixpy.dataplane.chains.report import after_policy, common_chains, end_in, marks_of_policy, refuse_chain
 from felixpy.dataplane.chains.tunnels import INPUT_CHAIN
 from felixpy.dataplane.objects import BaseHook, Chain, Object, Set
 from felixpy.dataplane.rules import (
     MARK_ACCEPT,
     MARK_FROM_WORKLOAD,
+    MARK_MASQUERADE,
     MARK_PASS,
     MARK_SENT_TRANSLATED,
     Accept,
     CtDestinationTranslated,
+    CtState,
+    CtStateIn,
     Dispatch,
     FamilyIs,
     Goto,
@@ -59,6 +62,8 @@ HOOKS: Mapping[str, BaseHook] = {
     "nat-postrouting": BaseHook("nat", "postrouting", 100),
 }
 
+LAST_FORWARD = BaseHook("filter", "forward", 100)
+"""After other programs' rules for what passes through, where these are in the same tables."""
 _TCP = 6
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 """ICMPv6 types that a pod may send its host: multicast listener, router and neighbour discovery (RFC 4861, 2710)."""
@@ -85,7 +90,9 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
     }
     if guards.options.floating:
         own = {name: (*floating_rules().get(name, ()), *own.get(name, ())) for name in HOOKS}
-    bases = tuple(Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items())
+    bases = [Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items()]
+    if guards.options.shared is not None and guards.options.shared.ends_filter:
+        bases.append(Chain("filter-forward-last", _last_forward(guards.options), LAST_FORWARD))
     sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *FLOATING_SETS, *PEER_SETS)
     fixed = (*common_chains(COMMON, guards.options), *_fixed_chains(guards.options))
     return (*sets, *fixed, *bases, *host_objects(guards))
@@ -121,8 +128,9 @@ def _fixed_chains(options: Options) -> tuple[Chain, ...]:
         ),
         Chain(
             "workload-to-host",
-            (*discovery, Rule(Jump("from-workload")), *action),
+            (*discovery, Rule(Jump("from-workload")), *after_policy(options), *action),
         ),
+        *refuse_chain(options),
     )
 
 
@@ -135,7 +143,7 @@ def _speaks_bgp(address: Address, port: int) -> Rule:
 def _raw_prerouting(options: Options) -> tuple[Rule, ...]:
     from_workload = MarkIs(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD)
     return (
-        Rule(SetMark(0, MARK_FROM_WORKLOAD | MARK_ACCEPT | MARK_PASS | MARK_SENT_TRANSLATED)),
+        Rule(SetMark(0, MARK_FROM_WORKLOAD | marks_of_policy(options) | MARK_SENT_TRANSLATED)),
         *(
             Rule(SetMark(MARK_FROM_WORKLOAD, MARK_FROM_WORKLOAD), (match,))
             for match in workload_interfaces("in", options)
@@ -147,35 +155,70 @@ def _raw_prerouting(options: Options) -> tuple[Rule, ...]:
 
 def _untracked_in(guards: Guards) -> tuple[Rule, ...]:
     place = Place(Stage.UNTRACKED, "in")
-    return (Rule(Jump(place.chain), (MarkIs(0, MARK_FROM_WORKLOAD),)),) if guards.has(place) else ()
+    if not guards.has(place):
+        return ()
+    drop = after_policy(guards.options, can_refuse=False)
+    return (Rule(Jump(place.chain), (MarkIs(0, MARK_FROM_WORKLOAD),)), *drop)
 
 
 def _pre_dnat(guards: Guards) -> tuple[Rule, ...]:
-    place = Place(Stage.PRE_DNAT, "in")
-    return (Rule(Jump(place.chain), (NOT_ACCEPTED,)),) if guards.has(place) else ()
+    place, shared = Place(Stage.PRE_DNAT, "in"), guards.options.shared
+    if not guards.has(place):
+        return ()
+    drop = after_policy(guards.options, can_refuse=False)
+    passes = (Rule(Accept(), (ACCEPTED,)),) if shared is not None and shared.ends_mangle else ()
+    return (Rule(Jump(place.chain), (NOT_ACCEPTED,)), *drop, *passes)
 
 
 def _untracked_out(guards: Guards) -> tuple[Rule, ...]:
     place = Place(Stage.UNTRACKED, "out")
-    clear = Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))
-    return (clear, Rule(Jump(place.chain))) if guards.has(place) else ()
+    if not guards.has(place):
+        return ()
+    clear = Rule(SetMark(0, marks_of_policy(guards.options)))
+    return (clear, Rule(Jump(place.chain)), *after_policy(guards.options, can_refuse=False))
 
 
 def _input(guards: Guards) -> tuple[Rule, ...]:
     place = Place(Stage.NORMAL, "in")
     workloads = tuple(Rule(Goto("workload-to-host"), (match,)) for match in workload_interfaces("in", guards.options))
-    return (*workloads, Rule(Jump(place.chain), (NOT_ACCEPTED,))) if guards.has(place) else workloads
+    if not guards.has(place):
+        return workloads
+    jump = Rule(Jump(place.chain), (NOT_ACCEPTED,))
+    return (*workloads, jump, *after_policy(guards.options), *_passes_others(guards.options))
+
+
+def _passes_others(options: Options) -> tuple[Rule, ...]:
+    """Where others have rules in the same table, what a host endpoint's policies allow does not come to them."""
+    ends = options.shared is not None and options.shared.ends_filter
+    return (Rule(Accept(), (ACCEPTED,)),) if ends else ()
 
 
 def _forward(guards: Guards) -> tuple[Rule, ...]:
     """What an earlier stage accepted skips the incoming host endpoint; workloads and the outgoing one still judge."""
     before, after = Place(Stage.FORWARD, "in"), Place(Stage.FORWARD, "out")
+    refuse = after_policy(guards.options)
     return (
         *render_loop_prevention(guards.options),
-        *((Rule(Jump(before.chain), (NOT_ACCEPTED,)),) if guards.has(before) else ()),
+        *((Rule(Jump(before.chain), (NOT_ACCEPTED,)), *refuse) if guards.has(before) else ()),
         *(Rule(Jump("from-workload"), (match,)) for match in workload_interfaces("in", guards.options)),
+        *refuse,
         *(Rule(Jump("to-workload"), (match,)) for match in workload_interfaces("out", guards.options)),
-        *((Rule(Jump(after.chain)),) if guards.has(after) else ()),
+        *refuse,
+        *((Rule(Jump(after.chain)), *refuse) if guards.has(after) else ()),
+    )
+
+
+def _last_forward(options: Options) -> tuple[Rule, ...]:
+    """What came so far of ours is allowed, whatever the kernel's own chain does at its end: what has to do with
+    workloads, what host endpoints let through, and what this node sends on to a Service's endpoints elsewhere.
+    """
+    answers = CtStateIn(frozenset({CtState.ESTABLISHED, CtState.RELATED}))
+    return (
+        *(Rule(Accept(), (match,)) for match in workload_interfaces("in", options)),
+        *(Rule(Accept(), (match,)) for match in workload_interfaces("out", options)),
+        Rule(Accept(), (ACCEPTED,)),
+        Rule(Accept(), (MarkIs(MARK_MASQUERADE, MARK_MASQUERADE),)),
+        Rule(Accept(), (answers, CtDestinationTranslated())),
     )
 
 
@@ -188,9 +231,11 @@ def _output(guards: Guards) -> tuple[Rule, ...]:
     return (
         *untracked,
         *(Rule(Accept(), (match,)) for match in workload_interfaces("out", guards.options)),
-        Rule(SetMark(0, MARK_SENT_TRANSLATED)),
+        Rule(SetMark(0, marks_of_policy(guards.options) | MARK_SENT_TRANSLATED)),
         Rule(SetMark(MARK_SENT_TRANSLATED, MARK_SENT_TRANSLATED), (CtDestinationTranslated(),)),
         Rule(Jump(place.chain), (MarkIs(0, MARK_SENT_TRANSLATED),)),
+        *after_policy(guards.options),
+        *_passes_others(guards.options),
     )
 
 
@@ -201,6 +246,7 @@ def _postrouting(guards: Guards) -> tuple[Rule, ...]:
     return (
         *(Rule(Accept(), (match,)) for match in workload_interfaces("out", guards.options)),
         Rule(Jump(place.chain), (MarkIs(MARK_SENT_TRANSLATED, MARK_SENT_TRANSLATED),)),
+        *after_policy(guards.options, can_refuse=False),
     )
 
 

@@ -28,7 +28,7 @@ from felixpy.dataplane.chains.causes import (
 from felixpy.dataplane.chains.floating import floating_members, floating_of
 from felixpy.dataplane.chains.naming import chain_name
 from felixpy.dataplane.chains.policy import policy_chain, profile_chain
-from felixpy.dataplane.chains.report import end_in
+from felixpy.dataplane.chains.report import end_in, marks_of_policy
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_WORKLOAD,
     Chain,
@@ -161,7 +161,7 @@ def device_sysctls(device: str, lengths: set[int]) -> tuple[Sysctl, ...]:
 
 def render_direction(endpoint: EndpointIntent, direction: Direction, options: Options = DEFAULTS) -> tuple[Rule, ...]:
     """The rules that judge one direction of an endpoint; `in` is towards the workload."""
-    rules = [*conntrack_rules(direction, options), Rule(SetMark(0, MARK_ACCEPT | MARK_PASS))]
+    rules = [*conntrack_rules(direction, options), Rule(SetMark(0, marks_of_policy(options)))]
     if direction == "out":
         rules += encapsulation_rules(options)
     for tier in endpoint.tiers:

@@ -23,10 +23,9 @@ from felixpy.calc.policy.peers import BGP_PORT, PeersIntent
 from felixpy.dataplane.chains.causes import Cause
 from felixpy.dataplane.chains.endpoint import ACCEPTED, conntrack_rules, render_profiles, render_tier, tier_ends
 from felixpy.dataplane.chains.naming import chain_name
+from felixpy.dataplane.chains.report import marks_of_policy
 from felixpy.dataplane.objects import Chain, DataType, Object, Set, SetType
 from felixpy.dataplane.rules import (
-    MARK_ACCEPT,
-    MARK_PASS,
     Accept,
     Dispatch,
     FamilyIs,
@@ -151,7 +150,7 @@ def _render_place(place: Place, host: HostEndpointIntent, options: Options) -> t
         rules += conntrack_rules(direction, options)
     if stage is not Stage.FORWARD:
         rules.append(Rule(Jump(failsafe_chain(place))))
-    rules.append(Rule(SetMark(0, MARK_ACCEPT | MARK_PASS)))
+    rules.append(Rule(SetMark(0, marks_of_policy(options))))
     done = (Rule(NoTrack(), (ACCEPTED,)),) if stage is Stage.UNTRACKED else ()
     for tier in host.stages.get(stage, ()):
         rules += render_tier(direction, tier, ends=stage in ALWAYS, when_accepted=done)

@@ -2,7 +2,7 @@
 
 A chain ends by returning (no rule matched), by the `allow` or `pass` chain (which set a mark and return to the
 endpoint's chain), or by the chain of a cause, which drops (or allows, and tells of it). Rules that name addresses are
-made once per family, others once for both. Pure.
+made once per family, others once for both; and once for each part of a set that the kernel has in two. Pure.
 Source: felix/rules/policy.go, also for the family quirk: a rule that lists nets, none of them of a family, does not
 exist in that family; and one that excludes all of a family's addresses does not either.
 """
@@ -10,6 +10,7 @@ exist in that family; and one that excludes all of a family's addresses does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import NamedTuple
 
 from felixpy.calc.intent import EntityTerms, PolicyId, RulesIntent, RuleTerms, SetSpec
@@ -38,7 +39,8 @@ from felixpy.resources.policy_types import RuleAction
 ALLOW_CHAIN = "allow"
 PASS_CHAIN = "pass"
 
-SetName = Callable[[SetSpec, Version], str]
+SetNames = Callable[[SetSpec, Version], tuple[str, ...]]
+"""The kernel's sets that together are one of ours."""
 
 
 def policy_chain(direction: str, identity: PolicyId) -> str:
@@ -52,17 +54,17 @@ def profile_chain(direction: str, profile: str) -> str:
 
 
 def render_policy(
-    identity: PolicyId, rules: RulesIntent, set_name: SetName, options: Options = DEFAULTS
+    identity: PolicyId, rules: RulesIntent, set_names: SetNames, options: Options = DEFAULTS
 ) -> tuple[Chain, ...]:
     """The chains of a policy for the two directions, and those of the causes that they lead to."""
-    return _render(lambda way: policy_chain(way, identity), identity, rules, set_name, options)
+    return _render(lambda way: policy_chain(way, identity), identity, rules, set_names, options)
 
 
 def render_profile(
-    profile: str, rules: RulesIntent, set_name: SetName, options: Options = DEFAULTS
+    profile: str, rules: RulesIntent, set_names: SetNames, options: Options = DEFAULTS
 ) -> tuple[Chain, ...]:
     """The chains of a profile for the two directions, and those of the causes that they lead to."""
-    return _render(lambda way: profile_chain(way, profile), profile, rules, set_name, options)
+    return _render(lambda way: profile_chain(way, profile), profile, rules, set_names, options)
 
 
 def causes_of(owner: PolicyId | str, rules: RulesIntent, options: Options = DEFAULTS) -> tuple[Cause, ...]:
@@ -73,24 +75,24 @@ def causes_of(owner: PolicyId | str, rules: RulesIntent, options: Options = DEFA
 
 
 def _render(
-    name: Callable[[str], str], owner: PolicyId | str, rules: RulesIntent, set_name: SetName, options: Options
+    name: Callable[[str], str], owner: PolicyId | str, rules: RulesIntent, set_names: SetNames, options: Options
 ) -> tuple[Chain, ...]:
     return (
-        Chain(name("in"), _render_rules(owner, "in", rules.ingress, set_name, options)),
-        Chain(name("out"), _render_rules(owner, "out", rules.egress, set_name, options)),
+        Chain(name("in"), _render_rules(owner, "in", rules.ingress, set_names, options)),
+        Chain(name("out"), _render_rules(owner, "out", rules.egress, set_names, options)),
         *(render_cause(cause, options, rules.tier) for cause in causes_of(owner, rules, options)),
     )
 
 
 def _render_rules(
-    owner: PolicyId | str, way: Way, rules: Iterable[RuleTerms], set_name: SetName, options: Options
+    owner: PolicyId | str, way: Way, rules: Iterable[RuleTerms], set_names: SetNames, options: Options
 ) -> tuple[Rule, ...]:
     rendered: list[Rule] = []
     where = f"{owner if isinstance(owner, PolicyId) else f'Profile {owner}'} {'ingress' if way == 'in' else 'egress'}"
     for place, terms in enumerate(rules):
         comment = f"{f'{where}[{_index(place, terms)}]'[-120:]} {terms.note}".strip()[:120]
         action = _action(terms.action, _cause(owner, way, place, terms, options))
-        rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_name))
+        rendered.extend(Rule(action, matches, comment) for matches in _match_alternatives(terms, set_names))
     return tuple(rendered)
 
 
@@ -101,12 +103,12 @@ class Origin(NamedTuple):
     place: int
 
 
-def rendered_from(rules: Iterable[RuleTerms]) -> tuple[Origin, ...]:
+def rendered_from(rules: Iterable[RuleTerms], set_names: SetNames) -> tuple[Origin, ...]:
     """For each rule of the chain that is made of `rules`, what it comes of."""
     return tuple(
         Origin(terms, _index(place, terms))
         for place, terms in enumerate(rules)
-        for _ in _match_alternatives(terms, lambda spec, version: "")
+        for _ in _match_alternatives(terms, set_names)
     )
 
 
@@ -135,14 +137,14 @@ def _action(action: RuleAction, cause: Cause | None) -> Action:
     return Goto(PASS_CHAIN if action is RuleAction.PASS else ALLOW_CHAIN)
 
 
-def _match_alternatives(terms: RuleTerms, set_name: SetName) -> Iterable[tuple[Match, ...]]:
+def _match_alternatives(terms: RuleTerms, set_names: SetNames) -> Iterable[tuple[Match, ...]]:
     """The conjunctions of matches, any of which is the rule."""
     if terms.version is None and not _names_addresses(terms):
-        yield from _for_family(terms, None, set_name)
+        yield from _for_family(terms, None, set_names)
         return
     for version in VERSIONS:
         if terms.version in (None, version) and _exists(terms, version):
-            yield from _for_family(terms, version, set_name)
+            yield from _for_family(terms, version, set_names)
 
 
 def _names_addresses(terms: RuleTerms) -> bool:
@@ -161,7 +163,7 @@ def _exists(terms: RuleTerms, version: Version) -> bool:
     return True
 
 
-def _for_family(terms: RuleTerms, version: Version | None, set_name: SetName) -> Iterable[tuple[Match, ...]]:
+def _for_family(terms: RuleTerms, version: Version | None, set_names: SetNames) -> Iterable[tuple[Match, ...]]:
     common: list[Match] = []
     if version is not None:
         common.append(FamilyIs(version))
@@ -173,30 +175,30 @@ def _for_family(terms: RuleTerms, version: Version | None, set_name: SetName) ->
         common.append(IcmpIs(version, terms.icmp.type, terms.icmp.code))
     if version is not None and terms.not_icmp is not None:
         common.append(IcmpIs(version, terms.not_icmp.type, terms.not_icmp.code, negate=True))
-    for source in _side("source", terms.source, version, set_name):
-        for destination in _side("destination", terms.destination, version, set_name):
+    for source in _side("source", terms.source, version, set_names):
+        for destination in _side("destination", terms.destination, version, set_names):
             yield (*common, *source, *destination)
 
 
-def _side(side: Side, terms: EntityTerms, version: Version | None, set_name: SetName) -> Iterable[tuple[Match, ...]]:
-    """The alternatives of one side: numeric ports, and each named port, are different rules."""
+def _side(side: Side, terms: EntityTerms, version: Version | None, set_names: SetNames) -> Iterable[tuple[Match, ...]]:
+    """The alternatives of one side: each part of a set, numeric ports, and each named port, are different rules."""
     fixed: list[Match] = []
     if version is not None:
         for nets, negate in ((terms.nets, False), (terms.not_nets, True)):
             wanted = tuple(net for net in nets if net.version == version)
             if wanted:
                 fixed.append(NetIn(side, wanted, negate))
-        fixed += [SetHas(side, set_name(spec, version), version) for spec in terms.sets]
-        fixed += [SetHas(side, set_name(spec, version), version, negate=True) for spec in terms.not_sets]
-        fixed += [
-            SetHas(side, set_name(spec, version), version, negate=True, ports=True) for spec in terms.not_port_sets
-        ]
+        for specs, ports in ((terms.not_sets, False), (terms.not_port_sets, True)):
+            names = (name for spec in specs for name in set_names(spec, version))
+            fixed += [SetHas(side, name, version, negate=True, ports=ports) for name in names]
     if terms.not_ports:
         fixed.append(PortIn(side, terms.not_ports, negate=True))
-    if not terms.ports and not terms.port_sets:
-        yield tuple(fixed)
-    if terms.ports:
-        yield (*fixed, PortIn(side, terms.ports))
-    if version is not None:
-        for spec in terms.port_sets:
-            yield (*fixed, SetHas(side, set_name(spec, version), version, ports=True))
+    for chosen in product(*(set_names(spec, version) for spec in terms.sets)) if version is not None else ((),):
+        asked = (*(SetHas(side, name, version) for name in chosen if version is not None), *fixed)
+        if not terms.ports and not terms.port_sets:
+            yield asked
+        if terms.ports:
+            yield (*asked, PortIn(side, terms.ports))
+        if version is not None:
+            names = (name for spec in terms.port_sets for name in set_names(spec, version))
+            yield from ((*asked, SetHas(side, name, version, ports=True)) for name in names)

@@ -5,7 +5,8 @@ from the kernel's own chains. A chain is in every table that a hook leads to it 
 entries become rules where it is looked up, and a frontend that balances becomes a chain of its own.
 
 Differences that the kernel imposes: `accept` also ends what other programs have in the same table; refusals of
-Services, which nftables does right after translation, come first in INPUT and FORWARD.
+Services, which nftables does right after translation, come first in INPUT and FORWARD. A base chain that nftables has
+after the hook's usual place hangs at the end of the kernel's chain, behind the rules of others.
 Source: netfilter hook priorities (linux/netfilter_ipv4.h), iptables(8).
 """
 
@@ -47,6 +48,7 @@ OWNER = "fpx:"
 """Begins the comment of every rule of ours; the digest of the rule follows."""
 _DIGEST_BYTES = 8
 _RAW_BEFORE, _MANGLE_BEFORE, _POSTROUTING_BEFORE = -150, -100, 100
+_FILTER = 0
 _BALANCERS = ""
 """Stands for all chains that balance, among the names of sets whose changes are counted."""
 _KERNEL_TYPES = frozenset({SetType.IPV4, SetType.IPV6, SetType.IPV4_PORT, SetType.IPV6_PORT})
@@ -82,10 +84,14 @@ class Fault:
 
 @dataclass(slots=True)
 class TableBody:
-    """One table: our chains, those that others lead to first; and what leads to them from the kernel's own."""
+    """One table: our chains, those that others lead to first; and what leads to them from the kernel's own.
+
+    `jumps` come before all else in a chain of the kernel's, `last` after all else.
+    """
 
     chains: dict[str, Body] = field(default_factory=dict)
     jumps: dict[str, Body] = field(default_factory=dict)
+    last: dict[str, Body] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +331,11 @@ def make_body(rules: Iterable[tuple[str, str]]) -> Body:
     return Body(tuple(lines), tuple(digests))
 
 
+def _is_last(hook: BaseHook) -> bool:
+    """Whether a base chain comes after the rules that others have in the kernel's chain."""
+    return hook.hook == "forward" and hook.priority > _FILTER
+
+
 def _builtins(hook: BaseHook) -> tuple[tuple[Table, str], ...]:
     """The kernel's chains in which a base chain hangs; none where iptables has no table."""
     builtin = hook.hook.upper()
@@ -369,11 +380,16 @@ def _add_hooks(
             continue
         rules = [_TRANSLATION_DROPS[at, builtin]] if translates and (at, builtin) in _TRANSLATION_DROPS else []
         for name in names:
+            hook = world.chains[name].hook
+            if hook is not None and _is_last(hook):
+                if chain_kernel_name(name) in table.chains:
+                    table.last[builtin] = make_body(((f"-j {chain_kernel_name(name)}", ""),))
+                    places[name].add((place, builtin))
+                continue
             kernel_name = chain_kernel_name(name)
             body = table.chains.get(kernel_name)
             if body is not None and body.lines:
                 rules.append((f"-j {kernel_name}", ""))
-            hook = world.chains[name].hook
             if body is not None and hook is not None and hook.policy == "drop":
                 rules += [(target, "end of the chain") for target in drop_targets(at)]
         hook_chain = chain_kernel_name(builtin)

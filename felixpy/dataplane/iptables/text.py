@@ -37,10 +37,15 @@ class TableSeen:
         """Whether the chain is there with exactly these rules."""
         return self.chains.get(name) == digests
 
-    def has_jump(self, builtin: str, digest: str) -> bool:
-        """Whether exactly this rule of ours is there, before all others."""
-        lines = self.jumps.get(builtin, [])
-        return len(lines) == 1 and builtin in self.first and find_digest(lines[0]) == digest
+    def has_jumps(self, builtin: str, wanted: TableBody) -> bool:
+        """Whether exactly the wanted rules of ours are there, that of `jumps` before all others.
+
+        Who comes behind that of `last` later on does not matter: it is there to come before the chain's end.
+        """
+        first, last = wanted.jumps.get(builtin), wanted.last.get(builtin)
+        digests = [body.digests[0] for body in (first, last) if body is not None]
+        comes_first = first is None or builtin in self.first
+        return comes_first and [find_digest(line) for line in self.jumps.get(builtin, [])] == digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,8 @@ def render_changes(table: Table, wanted: TableBody, seen: TableSeen, most_chains
             last.add(f"-D{line.removeprefix('-A')}", builtin)
         if builtin in wanted.jumps:
             last.add(f"-I {builtin} 1 {wanted.jumps[builtin].lines[0]}", builtin)
+        if builtin in wanted.last:
+            last.add(f"-A {builtin} {wanted.last[builtin].lines[0]}", builtin)
     for name in gone:
         last.add(f"-X {name}", name)
     yield last.text()
@@ -134,14 +141,19 @@ def seen_after(wanted: TableBody) -> TableSeen:
     """What is to be seen once all changes are done."""
     return TableSeen(
         {name: body.digests for name, body in wanted.chains.items()},
-        {builtin: [f"-A {builtin} {body.lines[0]}"] for builtin, body in wanted.jumps.items()},
+        {
+            builtin: [
+                f"-A {builtin} {some[builtin].lines[0]}" for some in (wanted.jumps, wanted.last) if builtin in some
+            ]
+            for builtin in {*wanted.jumps, *wanted.last}
+        },
         set(wanted.jumps),
     )
 
 
 def _changed_jumps(wanted: TableBody, seen: TableSeen) -> Collection[str]:
-    kept = {name for name, body in wanted.jumps.items() if seen.has_jump(name, body.digests[0])}
-    return sorted({*wanted.jumps, *seen.jumps} - kept)
+    every = {*wanted.jumps, *wanted.last, *seen.jumps}
+    return sorted(name for name in every if not seen.has_jumps(name, wanted))
 
 
 class _Writer:

@@ -123,11 +123,20 @@ class KernelState:
         """The device that packets to an address leave by; None for the node's own addresses."""
         if destination in self.local:
             return None
+        route = self._route_to(destination)
+        return self.uplink if route is None else route.device or self.hops.get(route.nexthop_id or 0, self.uplink)
+
+    def discards(self, destination: Address) -> bool:
+        """Whether the route to an address is one that leads nowhere."""
+        route = None if destination in self.local else self._route_to(destination)
+        return route is not None and route.type is RouteType.BLACKHOLE
+
+    def _route_to(self, destination: Address) -> Route | None:
         for length in range(len(destination) * 8, -1, -1):
             route = self.routes.get(Prefix(mask_address(destination, length), length))
             if route is not None:
-                return route.device or self.hops.get(route.nexthop_id or 0, self.uplink)
-        return self.uplink
+                return route
+        return None
 
     def leads_back(self, source: Address, device: str) -> bool:
         """Whether some route to `source` leaves by `device`."""

@@ -55,6 +55,7 @@ class Fate(StrEnum):
     ACCEPTED = "accepted"
     DROPPED = "dropped"
     REJECTED = "rejected"
+    UNROUTED = "unrouted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,12 @@ def verdict(kernel: KernelState, packet: Packet) -> Verdict:
     """
     walk = _Walk(kernel, packet)
     if not packet.in_interface:
+        fate = walk.find_no_route()
         walk.route()
-        fate = walk.pass_hook("output")
+        fate = fate or walk.pass_hook("output") or walk.find_no_route()
         walk.route()
     else:
-        fate = walk.pass_hook("prerouting")
+        fate = walk.pass_hook("prerouting") or walk.find_no_route()
         local = not walk.route()
         fate = fate or walk.pass_hook("input" if local else "forward")
         if local:
@@ -137,6 +139,10 @@ class _Walk:
         device = self.kernel.route_out(self.packet.destination)
         self.packet = replace(self.packet, out_interface=device or "")
         return device is not None
+
+    def find_no_route(self) -> Fate | None:
+        """What becomes of a packet whose route leads nowhere."""
+        return Fate.UNROUTED if self.kernel.discards(self.packet.destination) else None
 
     def pass_hook(self, hook: HookName) -> Fate | None:
         """Goes through the base chains of a hook; None when all let it on."""
