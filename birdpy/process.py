@@ -1,6 +1,6 @@
 """The process behind a UNIX socket: which one it is, its end, and its ending; the log that it writes, its environment.
 
-In: the path of a socket, or of a log. Never starts anything. Source: unix(7) (SO_PEERCRED), pidfd_open(2).
+In: the path of a socket, or of a log. Never starts anything. Source: unix(7) (SO_PEERCRED), pidfd_open(2), proc_net(5).
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 _OURS = ("FELIXPY_", "ETCD_")
+_UNIX_SOCKETS = Path("/proc/thread-self/net/unix")
+_LISTENS = 0x10000
+"""__SO_ACCEPTCON of linux/net.h."""
 LOG_MOST_BYTES = 4 << 20
 LOG_KEPT_BYTES = 256 << 10
 
@@ -51,6 +55,39 @@ def listener_pid(socket_path: Path) -> int:
             return 0
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(pid)
+
+
+def find_strays(socket_path: Path) -> tuple[int, ...]:
+    """The processes that listen at a socket of this path that nobody can reach: its file is gone, or another's.
+
+    Who wipes a run directory leaves such ones: they go on, keep their ports, and take no more orders.
+    """
+    try:
+        rows = [line.split() for line in _UNIX_SOCKETS.read_text().splitlines()[1:]]
+    except OSError:
+        return ()
+    path = str(socket_path)
+    wanted = {f"socket:[{row[6]}]" for row in rows if row[7:] == [path] and int(row[3], 16) & _LISTENS}
+    reached = listener_pid(socket_path) if wanted else 0
+    return tuple(pid for pid in sorted(_who_has(wanted)) if pid not in (reached, os.getpid())) if wanted else ()
+
+
+def _who_has(files: set[str]) -> Iterator[int]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(os.readlink(one) in files for one in (process / "fd").iterdir()):
+                yield int(process.name)
+
+
+async def end_strays(socket_path: Path, number: int = signal.SIGKILL, within_s: float = 5.0) -> tuple[int, ...]:
+    """Ends those whom nobody can reach at this path any more; which ones."""
+    strays = find_strays(socket_path)
+    for pid in strays:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wait_for_exit(pid), within_s)
+    return strays
 
 
 async def end_listener(socket_path: Path, within_s: float = 5.0) -> bool:

@@ -88,6 +88,7 @@ class BgpRole:
         self._sessions_changed = False
         self._failed: Sequence[Outcome] = ()
         self._complaint = ""
+        self._said: Mapping[str, str | None] = {}
 
     def set_intent(self, intent: BgpIntent) -> None:
         """What the speaker should be from now on; an intent that was not yet carried out is forgotten."""
@@ -245,13 +246,26 @@ class BgpRole:
         if operations:
             started = time.monotonic()
             outcomes = await carry_out(driver, operations, restarting)
-            _log_batch(outcomes, time.monotonic() - started)
+            self._say(outcomes, time.monotonic() - started)
         self._failed = [outcome for outcome in outcomes if outcome.error]
         if not self._failed:
             self._agreed = Agreed(intent, driver.actual)
         if not any(isinstance(outcome.operation, Withdraw) for outcome in self._failed):
             self._done = asked
             self._carried_out()
+
+    def _say(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """What failed is said once, until it fails otherwise or nothing does."""
+        failed = {outcome.operation.describe(): outcome.error for outcome in outcomes if outcome.error}
+        news = {what: why for what, why in failed.items() if self._said.get(what) != why}
+        first, last = outcomes[0].operation.describe(), outcomes[-1].operation.describe()
+        level = logging.INFO if news or len(failed) < len(outcomes) else logging.DEBUG
+        _log.log(
+            level, "%d operations in %.3f s, %d failed: %s ... %s", len(outcomes), seconds, len(failed), first, last
+        )
+        for what, why in news.items():
+            _log.warning("%s: %s", what, why)
+        self._said = failed
 
     async def _find_strays(self, driver: GobgpDriver) -> None:
         """What a gobgpd of an earlier run announces is read before any of its sessions is ended."""
@@ -362,11 +376,3 @@ class BgpRole:
         known = self._told or batch.snapshot_end  # what a snapshot begins with was read of late
         if self._stray or (known and self._sessions_changed):
             self._work.set()
-
-
-def _log_batch(outcomes: Sequence[Outcome], seconds: float) -> None:
-    failed = [outcome for outcome in outcomes if outcome.error]
-    first, last = outcomes[0].operation.describe(), outcomes[-1].operation.describe()
-    _log.info("%d operations in %.3f s, %d failed: %s ... %s", len(outcomes), seconds, len(failed), first, last)
-    for outcome in failed:
-        _log.warning("%s: %s", outcome.operation.describe(), outcome.error)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from birdpy.process import bound_log, listener_pid, reap, wait_for_exit
+from birdpy.process import bound_log, end_strays, listener_pid, reap, wait_for_exit
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class Supervisor:
             if self.pid:
                 _log.info("%s %d is running: taking it over", name, self.pid)
             else:
+                for stray in await end_strays(self.program.socket_path):
+                    _log.warning("%s %d was out of reach, its socket's file is gone: it was ended", name, stray)
                 await self._start()
             if self.pid:
                 await self._until_gone()

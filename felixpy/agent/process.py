@@ -22,7 +22,7 @@ from felixpy.agent.doors.answers import Answers
 from felixpy.agent.doors.control import ControlServer
 from felixpy.agent.doors.pages import Pages
 from felixpy.agent.doors.status import StatusReader
-from felixpy.agent.exclusive import hold_namespace, hold_role
+from felixpy.agent.exclusive import hold_namespace, hold_role, keep_locks
 from felixpy.agent.node.identity import Holder, Identity, read_host
 from felixpy.agent.services.serving import Serving
 from felixpy.agent.settings import Role, Settings
@@ -55,15 +55,16 @@ _log = logging.getLogger(__name__)
 async def serve(settings: Settings) -> None:
     """Runs until cancelled.
 
-    Raises  AlreadyRunning; LocalEtcdError; MemoryBroken; NameTaken; AccessError.
+    Raises  AlreadyRunning; RunDirGone; LocalEtcdError; MemoryBroken; NameTaken; AccessError.
     """
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        for role in sorted(settings.roles):
-            stack.enter_context(hold_role(settings.run_dir / f"{role}.lock"))
+        paths = [settings.run_dir / f"{role}.lock" for role in sorted(settings.roles)]
+        locks = {path: stack.enter_context(hold_role(path)) for path in paths}
         if Role.AGENT in settings.roles:
             stack.enter_context(hold_namespace())
         async with asyncio.TaskGroup() as group:
+            group.create_task(keep_locks(locks))
             etcd = settings.etcd
             if etcd is None:
                 local = LocalEtcd(settings.run_dir, state=settings.state_dir)

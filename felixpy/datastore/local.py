@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,7 @@ class LocalEtcd:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock():
             if self.pid is None:
+                self._end_strays()
                 self._spawn()
 
     @contextmanager
@@ -123,6 +125,14 @@ class LocalEtcd:
         with (self._home / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _end_strays(self) -> None:
+        """An etcd whose run directory was removed goes on with our data, and no other one can have them meanwhile."""
+        wanted = os.fsencode(f"\0--data-dir\0{self._kept / 'data'}\0")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if wanted in (process / "cmdline").read_bytes():
+                    _end(int(process.name))
 
     def _spawn(self) -> None:
         program = shutil.which(self._binary)
@@ -177,3 +187,15 @@ class LocalEtcd:
         except DatastoreError:
             return False
         return True
+
+
+def _end(pid: int) -> None:
+    """Ends a process, with SIGKILL after STOP_S, and returns when it is gone. Raises  OSError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(descriptor, number)
+            if select.select([descriptor], (), (), STOP_S)[0]:
+                return
+    finally:
+        os.close(descriptor)

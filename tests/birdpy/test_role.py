@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import pytest
 
 from birdpy.addresses import Prefix, parse_prefix
 from birdpy.fib import LearnedRoute, Phase
@@ -297,7 +300,10 @@ async def test_status_says_why_a_session_went_down(routers4: list[Router]) -> No
         end_gobgpd(a)
 
 
-async def test_what_gobgpd_refuses_for_ever_holds_up_no_withdrawal(routers: list[Router]) -> None:
+async def test_what_gobgpd_refuses_for_ever_holds_up_no_withdrawal_and_is_said_once(
+    routers: list[Router], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "birdpy.speaker")
     (a, b), unreadable = routers[:2], Policy(exports=(Statement(Match(as_path=("(",)), False),))
     good = BgpIntent(a.speaker(), {b.address: session(a, b)}, announcing(BLOCK, VIP))
     async with running(a, good) as (role, _):
@@ -307,4 +313,7 @@ async def test_what_gobgpd_refuses_for_ever_holds_up_no_withdrawal(routers: list
         await until(lambda: role.status().errors)
         await until(lambda: role.settled)
         assert role.status().advertised == 1
+        await until(lambda: sum("failed: set policies" in one.getMessage() for one in caplog.records) >= 3)
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(warnings) == len(set(warnings))
     end_gobgpd(a)

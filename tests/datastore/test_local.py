@@ -60,6 +60,25 @@ async def test_the_next_agent_adopts_it(local: LocalEtcd, tmp_path: Path) -> Non
     assert following.pid == pid
 
 
+async def test_one_whose_run_directory_was_removed_makes_way_and_its_data_stay(tmp_path: Path) -> None:
+    run_dir, state = tmp_path / "run", tmp_path / "state"
+    etcd = LocalEtcd(run_dir, state=state)
+    await etcd.start()
+    try:
+        first = etcd.pid
+        async with opened(str(etcd.endpoint)) as store:
+            await store.put(b"/t/a", b"1")
+        shutil.rmtree(run_dir)
+
+        await etcd.start()
+
+        assert processes_with(f"{state}/etcd/data") == [etcd.pid] != [first]
+        async with opened(str(etcd.endpoint)) as store:
+            assert await store.get(b"/t/a")
+    finally:
+        await etcd.stop()
+
+
 async def test_those_that_start_at_once_share_one(tmp_path: Path) -> None:
     agents = [LocalEtcd(tmp_path) for _ in range(4)]
     try:

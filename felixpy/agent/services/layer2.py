@@ -29,7 +29,7 @@ from birdpy.l2.protocol import (
     parse_status,
     render_request,
 )
-from birdpy.process import listener_pid
+from birdpy.process import find_strays, listener_pid
 from birdpy.supervisor import Supervisor
 from felixpy.addresses import Address, Prefix, format_address, parse_address
 from felixpy.agent.services.answering import Answering, Segments, find_segments
@@ -149,7 +149,7 @@ class Layer2Role:
         self._pending.update(dict.fromkeys(ended))
         self._ending.update(delta.drops - self._draining)
         self._ending.difference_update(delta.puts)
-        survived = not self._looked and listener_pid(self._path) != 0
+        survived = not self._looked and bool(listener_pid(self._path) or find_strays(self._path))
         self._looked = True
         if not self._running and (self._calc.vips or survived):
             self._running = True

@@ -34,7 +34,7 @@ def command(run_dir: Path, kernel: bool) -> None:
     if alive := ask_processes(run_dir, ControlRequest("status")):
         print_error(f"error: felixpy still runs here ({list_some(sorted(alive))} in {run_dir}): stop it first")
         sys.exit(EXIT_FAILED)
-    failed = [name for name, socket in PROGRAMS.items() if not _end(name, run_dir / socket)]
+    failed = [name for name, socket in PROGRAMS.items() for pid in _find(run_dir / socket) if not _end(name, pid)]
     _end_etcd(run_dir)
     if kernel and not _clear():
         failed.append("the kernel")
@@ -42,13 +42,18 @@ def command(run_dir: Path, kernel: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _end(name: str, socket_path: Path) -> bool:
-    """Whether it does not run now. On SIGTERM gobgpd withdraws everything, and the responder makes way."""
-    from birdpy.process import listener_pid, wait_for_exit
+def _find(socket_path: Path) -> tuple[int, ...]:
+    """Who listens there, and who did before somebody removed the file."""
+    from birdpy.process import find_strays, listener_pid
 
     pid = listener_pid(socket_path)
-    if not pid:
-        return True
+    return (*((pid,) if pid else ()), *find_strays(socket_path))
+
+
+def _end(name: str, pid: int) -> bool:
+    """Whether it does not run now. On SIGTERM gobgpd withdraws everything, and the responder makes way."""
+    from birdpy.process import wait_for_exit
+
     try:
         os.kill(pid, signal.SIGTERM)
         asyncio.run(asyncio.wait_for(wait_for_exit(pid), END_S))
