@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from birdpy.addresses import Prefix
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
-from birdpy.flood import FloodGauge, until_quiet
+from birdpy.flood import BEGIN_MOST_S, Beginnings, FloodGauge, tell_table, until_quiet
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Agreed, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
@@ -79,7 +79,8 @@ class BgpRole:
         self._work = asyncio.Event()
         self._driver: GobgpDriver | None = None
         self._snapshot_told = asyncio.Event()
-        self._renew = asyncio.Event()
+        self._renew, self._began = asyncio.Event(), asyncio.Event()
+        self._beginnings, self._beginners = Beginnings(), frozenset[str]()
         self._table_ended = asyncio.Event()
         self._told = self._settled = False
         self._losses = Losses()
@@ -230,6 +231,9 @@ class BgpRole:
             if self._losses.down != before:
                 self._went_down(self._losses.down)
             self._mailbox.post_lost(self._losses.lost)
+            self._beginners |= self._beginnings.find_new(driver.sessions, len(self._fib.paths))
+            if self._beginners:
+                self._began.set()
         driver.recognise(possible(intent, driver.client.wire.generation).policy)
         operations = list(plan(intent, driver.actual, driver.client.wire.generation, self._agreed))
         if any(isinstance(one, UpdateNeighbor | RemoveNeighbor) for one in operations):
@@ -278,7 +282,7 @@ class BgpRole:
         self._stray.update(dict.fromkeys(await read_own(driver)))
 
     async def _watch(self, driver: GobgpDriver) -> NoReturn:
-        """Follows gobgpd. A flood is let pass, and then read as a whole.
+        """Follows gobgpd. A flood is let pass, and then read as a whole; so is a table as it begins to be told.
 
         gobgpd tells each change in a message of its own, which costs it and us as much again as the change itself; all
         that it knows it tells in a twentieth of that.
@@ -288,27 +292,29 @@ class BgpRole:
             self._fib.resync()
             self._renew.clear()
             senders = await self._watch_until_flood(driver)
-            if senders is not None:
+            beginners, self._beginners = self._beginners, frozenset()
+            self._began.clear()
+            if senders:
                 await until_quiet(driver, senders, self._table_ended)
+            elif tell_table(beginners, driver.sessions):
+                await until_quiet(driver, beginners, self._table_ended, BEGIN_MOST_S)
 
     async def _note_ends(self, driver: GobgpDriver) -> None:
         async for _ in watch_ends(driver.client):
             await driver.read_sessions()
             self._table_ended.set()
 
-    async def _watch_until_flood(self, driver: GobgpDriver) -> frozenset[str] | None:
-        """Follows until there is a flood, and says whose, or (None) until all is to be read anew."""
-        following, renewal = (
-            asyncio.ensure_future(self._follow_watch(driver)),
-            asyncio.ensure_future(self._renew.wait()),
-        )
+    async def _watch_until_flood(self, driver: GobgpDriver) -> frozenset[str]:
+        """Follows until there is a flood, and says whose; nobody's where a table begins, or all is to be read anew."""
+        following = asyncio.ensure_future(self._follow_watch(driver))
+        signs = [asyncio.ensure_future(event.wait()) for event in (self._renew, self._began)]
         try:
-            await asyncio.wait({following, renewal}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({following, *signs}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            renewal.cancel()
-            following.cancel()
+            for task in (*signs, following):
+                task.cancel()
             await asyncio.gather(following, return_exceptions=True)  # also where it failed as we were told to end
-        return None if following.cancelled() else following.result()
+        return frozenset() if following.cancelled() else following.result()
 
     async def _follow_watch(self, driver: GobgpDriver) -> frozenset[str]:
         gauge: FloodGauge | None = None
