@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdpy.addresses import parse_prefix
+from birdpy.addresses import Prefix, parse_prefix
 from birdpy.fib import LearnedRoute, RouteDelta
 from felixpy.addresses import Address, parse_address
 from felixpy.agent.routing.learned import LearnedTable
@@ -162,6 +162,7 @@ async def test_a_flush_of_all_that_was_learned_is_undone(objects: bool) -> None:
 
             following = asyncio.create_task(follow())
             table.take(RouteDelta(dict.fromkeys(MANY, LearnedRoute((A,))), frozenset(), True))
+            table.driver.join()
             assert await whole()
             with RouteDriver(protocols=(177,)) as other:
                 example = next(iter(table.reconciler.desired.values())).route(MANY[0])  # type: ignore[arg-type]
@@ -180,4 +181,38 @@ async def test_a_flush_of_all_that_was_learned_is_undone(objects: bool) -> None:
                 await eventually_async(whole, within_s=10, what=" ".join(damage))
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            table.driver.close()
+
+
+MORE = [parse_prefix(f"10.82.{number // 256}.{number % 256}/32") for number in range(3000)]
+
+
+@pytest.mark.parametrize("objects", [True, False], ids=["nexthop objects", "plain routes"])
+async def test_what_the_kernel_refuses_of_many_routes_is_known_later_and_put_in_the_end(objects: bool) -> None:
+    with Namespace.create("h") as here, Namespace.create("t") as there:
+        far = ["192.0.2.2/24"]
+        link_namespaces(here, "eth0", there, "eth0", left_addresses=["192.0.2.1/24"], right_addresses=far)
+        with here.entered():
+            table = LearnedTable(objects)
+            table.take(RouteDelta(dict.fromkeys(MANY, LearnedRoute((A,))), frozenset(), True))
+            table.driver.join()
+            here.ip(*(["nexthop", "flush"] if objects else ["link", "set", "eth0", "down"]))
+            table.take(RouteDelta(dict.fromkeys(MORE, LearnedRoute((A,))), frozenset(), True))
+            assert table.installed == len(MANY) + len(MORE), "nothing is known against them yet"
+
+            async def refused() -> bool:
+                return {Prefix(*key.id[1:3]) for key in table.reconciler.failed} == set(MORE)
+
+            await eventually_async(refused, within_s=5, what="all of them refused")
+            assert table.installed == len(MANY)
+            here.ip("link", "set", "eth0", "up")
+            table.reconciler.distrust()
+            table.reconciler.retry()
+            table.take(RouteDelta({}, frozenset(), True))
+
+            async def whole() -> bool:
+                return len(here.ip("route", "show", "proto", "177").splitlines()) == len(MANY) + len(MORE)
+
+            await eventually_async(whole, within_s=10, what="all of them, after all")
+            assert not table.reconciler.failed
             table.driver.close()

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,11 +36,12 @@ FOREIGN = Route(parse_prefix("10.1.0.7/32"), 3, device="eth0", metric=7)
 
 
 class Kernel(FakeKernel):
-    """The kernel in memory, with the short ways; `messages` counts what went by them."""
+    """The kernel in memory, with the short ways; `messages` counts what went by them, `late` is yet to be told."""
 
     def __init__(self) -> None:
         super().__init__(("eth0", "eth1"), (ROUTE_PROTOCOL_LEARNED,))
         self.messages = 0
+        self.late: list[Outcome] = []
 
     def read(self, wanted: Iterable[Key] = ()) -> Seen:
         keys = set(wanted)
@@ -55,6 +57,14 @@ class Kernel(FakeKernel):
         self.messages += len(destinations)
         outcomes = self.apply([Put(replace(example, destination=prefix)) for prefix in destinations])
         return {at: outcome for at, outcome in enumerate(outcomes) if outcome.error}
+
+    def put_ahead(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
+        self.late += self.put_alike(example, destinations).values()
+        return {}
+
+    def tell(self) -> list[Outcome]:
+        late, self.late = self.late, []
+        return late
 
     def drop_alike(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
         self.messages += len(destinations)
@@ -77,6 +87,7 @@ STEPS = st.one_of(
     st.tuples(st.just("flushed"), st.booleans()),
     st.tuples(st.just("refused"), st.sampled_from(PREFIXES)),
     st.tuples(st.just("silent"), st.none()),
+    st.tuples(st.just("told"), st.none()),
     st.tuples(st.just("applied"), st.none()),
     st.tuples(st.just("restart"), st.booleans()),
 )
@@ -116,6 +127,8 @@ def test_what_is_there_is_what_is_wanted_whatever_happened(steps: list[tuple[str
             routes.apply()
             kernel.refuse = {}
             routes.retry()
+        elif verb == "told":
+            routes.note_refused(kernel.tell())
         elif verb == "silent":
             kernel.unreachable = True
             try:
@@ -129,6 +142,7 @@ def test_what_is_there_is_what_is_wanted_whatever_happened(steps: list[tuple[str
             routes.apply()
             routes = fresh(kernel, wanted, bool(subject))
     routes.apply()
+    routes.note_refused(kernel.tell())
     routes.retry()
     routes.prune()
     routes.apply()
@@ -147,7 +161,8 @@ def test_what_was_refused_is_named_and_the_rest_is_put() -> None:
     routes = fresh(kernel, {prefix: Lead(NUMBERS[0]) for prefix in PREFIXES})
     bad = Lead(NUMBERS[0]).route(PREFIXES[1]).key
     kernel.refuse = {bad: errno.EINVAL}
-    report = routes.apply()
+    assert not routes.apply().failed
+    report = routes.note_refused(kernel.tell())
     assert [outcome.op for outcome in report.failed] == [Put(Lead(NUMBERS[0]).route(PREFIXES[1]))]
     assert set(routes.failed) == {bad}
     assert routes.why_failed(PREFIXES[1])
@@ -157,6 +172,22 @@ def test_what_was_refused_is_named_and_the_rest_is_put() -> None:
     assert routes.retry({bad})
     assert routes.apply().applied == 1
     assert not routes.failed
+
+
+@pytest.mark.parametrize("then", [{}, {PREFIXES[0]: Lead(NUMBERS[1])}], ids=["dropped", "wanted again"])
+def test_what_stands_where_a_change_was_refused_late_is_not_forgotten(then: Mapping[Prefix, Lead]) -> None:
+    kernel = Kernel()
+    routes = fresh(kernel, {PREFIXES[0]: Lead(NUMBERS[0])})
+    routes.apply()
+    routes.want(Changes(), {PREFIXES[0]: Lead(NUMBERS[1])})
+    kernel.refuse = {Lead(NUMBERS[1]).route(PREFIXES[0]).key: errno.EINVAL}
+    routes.apply()
+    kernel.refuse = {}
+    routes.want(Changes(), {PREFIXES[0]: Lead(NUMBERS[0])})
+    assert not routes.note_refused(kernel.tell()).failed, "it is wanted otherwise by now"
+    routes.want(Changes(), then, () if then else PREFIXES[:1])
+    routes.apply()
+    assert {one.nexthop_id for one in kernel.routes().values()} == {lead.target for lead in then.values()}
 
 
 def test_leftovers_stay_until_they_may_go_and_a_right_one_is_not_put_again() -> None:

@@ -89,6 +89,14 @@ class Applier:
         self._after()
         return report
 
+    def note(self, late: Report) -> None:
+        """Takes up later what the kernel refused after it had seemed to be done."""
+        if late.failed:
+            late.applied = len(late.failed)
+            late.first, late.last = (describe_op(late.failed[at].op) for at in (0, -1))
+            self._say("refused", late, self._note_failures(late), 0.0)
+            self._schedule()
+
     def _note_silence(self, why: str, error: str) -> None:
         if self._silence is None or self._silence.error != error:
             _log.warning("%s, %s: no answer, so all is read and compared later: %s", self._what, why, error)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import assert_never
 
 from birdpy.addresses import Prefix as BgpPrefix
@@ -19,6 +18,7 @@ from birdpy.fib import LearnedRoute, RouteDelta
 from felixpy.addresses import Address, Prefix, host_prefix
 from felixpy.agent.kernel.applier import Applier
 from felixpy.agent.kernel.repairs import Contest, Repairs
+from felixpy.agent.routing.learned_driver import LearnedRoutes
 from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.agent.routing.route_reconciler import Lead, RouteReconciler
 from felixpy.dataplane.changes import Changes
@@ -26,11 +26,9 @@ from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_LEARNED,
     ROUTE_PROTOCOL_WORKLOAD,
     Key,
-    Kind,
-    Object,
+    Outcome,
     Route,
     RouteType,
-    Seen,
 )
 from felixpy.drivers.netlink.lookup import Outlet, find_outlets
 from felixpy.drivers.netlink.monitor import (
@@ -44,7 +42,6 @@ from felixpy.drivers.netlink.monitor import (
     RouteChanged,
     SettingChanged,
 )
-from felixpy.drivers.netlink.rtnetlink import RouteDriver
 
 _log = logging.getLogger(__name__)
 
@@ -55,28 +52,11 @@ TAUGHT = "learned routes"
 WAYS = "ways to next hops"
 
 
-class LearnedRoutes(RouteDriver):
-    """The route driver, for routes that BGP taught and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__(protocols=(ROUTE_PROTOCOL_LEARNED,))
-
-    def read(self, wanted: Iterable[Key] = ()) -> Seen:
-        """Nexthops with our protocol number, and of the routes with it those that are `wanted`."""
-        found: dict[Key, Object] = {one.key: one for one in self.read_nexthops()}
-        keys = {key for key in wanted if key.kind is Kind.ROUTE}
-        for destination, alike in self.read_alike() if keys else ():
-            route = replace(alike, destination=destination)
-            if route.key in keys:
-                found[route.key] = route
-        return Seen(found)
-
-
 class LearnedTable:
     """`survived`: the kernel held such routes when we came. `objects`: whether nexthop objects may be made."""
 
     def __init__(self, objects: bool = True) -> None:
-        self.driver = LearnedRoutes()
+        self.driver = LearnedRoutes(self._hear_refused, self._hear_nothing)
         self.plain = self.driver.why_no_nexthops() if objects else NOT_WANTED
         self.reconciler = RouteReconciler(self.driver)
         self.survived = bool(self.driver.read().objects) or any(True for _ in self.driver.read_alike())
@@ -141,6 +121,14 @@ class LearnedTable:
             self.reconciler.prune()
             self._pruned = True
         self._applier.apply("BGP")
+
+    def _hear_refused(self, refused: Sequence[Outcome]) -> None:
+        self._applier.note(self.reconciler.note_refused(refused))
+
+    def _hear_nothing(self) -> None:
+        """The kernel did not answer, so what it did is not known."""
+        self.reconciler.distrust(prune=self._pruned)
+        self._applier.apply("no answer")
 
     def _lead(self, route: LearnedRoute) -> Lead:
         return Lead(self._hops.find_target(route.next_hops), route.metric)

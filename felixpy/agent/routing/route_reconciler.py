@@ -70,6 +70,9 @@ class RoutesDriver(Driver, Protocol):
     def put_alike(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
         """Puts a route like the example to each, all of one length; what was refused, by position."""
 
+    def put_ahead(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
+        """As `put_alike`, or what is refused is told later (`note_refused`)."""
+
     def drop_alike(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
         """Drops the route to each that has the example's metric; as `put_alike`."""
 
@@ -157,6 +160,22 @@ class RouteReconciler:
         self._look_at(again)
         return self.base.retry(keys) or bool(again)
 
+    def note_refused(self, refused: Iterable[Outcome]) -> Report:
+        """Sets aside what a driver had seemed to put, and the kernel refused. What is there instead is not known."""
+        report = Report()
+        for outcome in refused:
+            match outcome.op:
+                case Put(object=Route() as route):
+                    prefix, lead = route.destination, lead_of(route)
+                case _:
+                    raise TypeError(f"no route to put: {outcome.op}")
+            if self._actual.get(prefix) == lead:
+                self._actual[prefix] = Lead((), lead.metric)
+            if self._desired.get(prefix) == lead:
+                self._failed[prefix] = outcome
+                report.failed.append(outcome)
+        return report
+
     def distrust(self, prune: bool = True) -> None:
         """Has the next apply read the kernel first."""
         self._stale, self._prune = True, prune
@@ -209,10 +228,11 @@ class RouteReconciler:
             self.prune()
 
     def _apply_routes(self, report: Report) -> None:
+        put_routes = self._driver.put_alike if self._failed else self._driver.put_ahead
         put, drop = self._difference()
         for (lead, *_), prefixes in put.items():
             self._note(report, Put(lead.route(prefixes[0])), Put(lead.route(prefixes[-1])), len(prefixes))
-            refused = self._driver.put_alike(lead.route(prefixes[0]), prefixes)
+            refused = put_routes(lead.route(prefixes[0]), prefixes)
             held = self._note_refusals(report, prefixes, refused)
             self._actual.update(dict.fromkeys(held, lead))
         for (lead, *_), prefixes in drop.items():
