@@ -92,7 +92,7 @@ class Wires:
     def send(self, name: str, frame: bytes) -> None:
         self._sockets[name].send(frame)
 
-    def collect(self, within_s: float = 5.0) -> Mapping[int, str]:
+    def collect(self, within_s: float = 30.0) -> Mapping[int, str]:
         """The frames that came out until the bell was answered, by what they are called; and where.
 
         Raises  AssertionError when the bell is not answered.
