@@ -15,6 +15,7 @@ from birdpy.gobgp.client import GobgpError
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Outcome, plan
 from birdpy.gobgp.versions import find_impossible, possible
+from birdpy.gobgp.watch import WatchBatch
 from birdpy.intent import BgpIntent
 from birdpy.ranges import find_meant
 from birdpy.session import Overruns, Session, find_differences, match_sessions
@@ -28,7 +29,7 @@ class BgpStatus:
     `pending`: operations that are still to be done for gobgpd to be as intended. `differences`: what of a session is
     not as was asked for, by the neighbour's address. `untold`: of how many of our own prefixes a neighbour is still to
     be told; empty where it was not asked. `refused`: neighbours that this version of gobgpd cannot have as asked, and
-    why.
+    why. gobgpd has told its whole table so many times (`tables_heard`), and `paths_heard` with these and one by one.
     """
 
     generation: int
@@ -41,6 +42,8 @@ class BgpStatus:
     differences: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
     untold: Mapping[bytes, int] = field(default_factory=dict)
     refused: Mapping[bytes, str] = field(default_factory=dict)
+    tables_heard: int = 0
+    paths_heard: int = 0
 
 
 class Reporter:
@@ -49,7 +52,13 @@ class Reporter:
     def __init__(self, fib: Fib) -> None:
         self._fib = fib
         self._overruns = Overruns()
+        self._tables = self._paths = 0
         self._derived: tuple[BgpIntent, int, Mapping[bytes, frozenset[Prefix]]] | None = None
+
+    def note(self, batch: WatchBatch) -> None:
+        """Counts what gobgpd told: who reads the same twice is found out by it, however fast."""
+        self._tables += batch.snapshot_end
+        self._paths += batch.paths
 
     async def read_sessions(self, driver: GobgpDriver, intent: BgpIntent | None, counted: bool = False) -> None:
         """Has the driver read all sessions, and remembers of them what gobgpd forgets.
@@ -80,6 +89,8 @@ class Reporter:
                 if driver and (found := find_differences(neighbor, session))
             },
             refused=find_impossible(intent, generation) if generation and intent else {},
+            tables_heard=self._tables,
+            paths_heard=self._paths,
         )
 
     async def ask(self, driver: GobgpDriver | None, intent: BgpIntent | None, failed: Sequence[Outcome]) -> BgpStatus:

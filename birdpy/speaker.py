@@ -371,6 +371,7 @@ class BgpRole:
             _log.info("routes settled: %d, %d swept", len(self._fib.routes), len(swept.drop))
 
     def _take(self, batch: WatchBatch) -> None:
+        self._reporter.note(batch)
         self._losses.note_events(batch.events)
         self._mailbox.post_lost(self._losses.lost)
         if batch.events:

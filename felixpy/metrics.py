@@ -77,6 +77,10 @@ def _of_bgp(bgp: BgpStatus) -> Iterator[Family]:
     yield _one("felixpy_bgp_routes_installed", "Those that the kernel has", bgp.installed)
     frozen = bgp.phase == "frozen" and not bgp.no_speaker
     yield _one("felixpy_bgp_routes_frozen", "Whether learned routes are those of before, for want of gobgpd", frozen)
+    words = "Paths that gobgpd told of, one by one or with its table"
+    yield Family("felixpy_bgp_paths_heard", words, FamilyKind.COUNTER, rows={(): float(bgp.paths_heard)})
+    words = "How many times gobgpd told its whole table"
+    yield Family("felixpy_bgp_tables_heard", words, FamilyKind.COUNTER, rows={(): float(bgp.tables_heard)})
     yield _one("felixpy_bgp_failed_operations", "Operations on gobgpd or learned routes that failed", bgp.failed)
     yield from _in_metallb_names(bgp)
     yield _by_peer("felixpy_bgp_session_state_seconds", "Since it is up, or down", bgp, lambda one: one.since_s or 0)

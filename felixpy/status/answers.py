@@ -246,6 +246,7 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     operations that are still to be done for gobgpd to be as asked. `phase` says how far the learned routes are known,
     of which the kernel has `installed`. `plain` says why they name gateways themselves; "" where nexthop objects do.
     `refusals`: what was asked for and cannot be had, by the object that asks. `contested`: as of the kernel.
+    gobgpd has told its table so many times (`tables_heard`), and so many paths with that and one by one.
     """
 
     no_speaker: str = ""
@@ -269,6 +270,8 @@ class BgpStatus(Struct, frozen=True, rename="camel"):
     ranges: tuple[str, ...] = ()
     plain: str = ""
     contested: tuple[Failure, ...] = ()
+    tables_heard: int = 0
+    paths_heard: int = 0
 
     @property
     def established(self) -> int:

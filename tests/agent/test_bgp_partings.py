@@ -109,7 +109,9 @@ def test_a_node_that_is_deleted_leaves_nothing(rack: Rack) -> None:
 def test_what_ends_a_session_only_to_begin_it_anew_takes_nothing_away(rack: Rack) -> None:
     """Against which the others prove something: FRR keeps what it was told where the session merely ends."""
     before = rack.frr.sessions()
-    os.kill(listener_pid(rack.node.run_dir / "gobgp.sock"), signal.SIGKILL)
+    pid = listener_pid(rack.node.run_dir / "gobgp.sock")
+    assert pid > 1
+    os.kill(pid, signal.SIGKILL)
     eventually(lambda: sum(rack.frr.sessions().values()) != sum(before.values()), every_s=0.1, what="it has ended")
     assert rack.told() == {BLOCK, BLOCK6}
     eventually(lambda: len(after := rack.frr.sessions()) == 2 and min(after.values()) > 1, within_s=40)

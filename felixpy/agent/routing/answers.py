@@ -80,6 +80,8 @@ async def read_bgp(routing: RoutingRole, want: Collection[str]) -> BgpStatus:
         pending=status.pending[:FAILURES_SHOWN],
         plain=routing.learned.plain,
         contested=tuple(Failure(one.what, str(one)) for one in routing.learned.contests),
+        tables_heard=status.tables_heard,
+        paths_heard=status.paths_heard,
     )
 
 
