@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.agent.node import Node
+from tests.support.etcd import Etcd
 from tests.support.netns import Namespace
 
 PLUGIN = Path(__file__).parents[2] / "build" / "felixpy-cni"
@@ -95,3 +96,19 @@ def call_plugin(
 
 MakeSandbox = Callable[..., Sandbox]
 """Of a container's name and, where it runs a pod, its namespace."""
+
+
+IPAM = "/calico/ipam/v2/"
+
+
+def held_addresses(etcd: Etcd) -> dict[str, str]:
+    """Every address that a block says is held, and by which handle."""
+    held: dict[str, str] = {}
+    for value in etcd.get_prefix(f"{IPAM}assignment/").values():
+        block = json.loads(value)
+        base, _, _ = block["cidr"].rpartition("/")
+        head, _, last = base.rpartition(".")
+        for ordinal, index in enumerate(block["allocations"]):
+            if index is not None:
+                held[f"{head}.{int(last) + ordinal}"] = block["attributes"][index]["handle_id"]
+    return held

@@ -14,7 +14,7 @@ from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import ROUTE_PROTOCOL_WORKLOAD, Object, Outcome, Put, Route
 from felixpy.reconcile import Reconciler
 from tests.fakes.kernel import FakeKernel
-from tests.support.wait import eventually_async
+from tests.support.wait import until
 
 HOPELESS = Route(parse_prefix("10.0.0.9/32"), ROUTE_PROTOCOL_WORKLOAD, device="cali9", link_scope=True)
 LATE = Route(parse_prefix("10.0.0.1/32"), ROUTE_PROTOCOL_WORKLOAD, device="cali1", link_scope=True)
@@ -36,13 +36,6 @@ class Desk:
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(applier, "RETRY_FIRST_S", 0.02)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def probe() -> bool:
-        return condition()
-
-    await eventually_async(probe, every_s=0.005)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.agent.node import Node, resource
-from tests.agent.test_observed import Page, fetch
+from tests.agent.pages import Page, fetch
 from tests.birdpy.conftest import GOBGPD
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.process import Daemon

@@ -12,9 +12,8 @@ from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import WorkloadEndpoint
 from tests.agent.conftest import Scene
 from tests.agent.node import CALICO, resource
-from tests.agent.test_applier import until
 from tests.fakes.kernel import FakeKernel
-from tests.support.wait import eventually
+from tests.support.wait import eventually, until
 
 
 def test_an_endpoint_of_an_unfit_device_closes_nobody_else(scene: Scene) -> None:

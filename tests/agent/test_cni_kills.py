@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.agent.node import CALICO, Node, resource
-from tests.agent.sandbox import NETWORK, PLUGIN
-from tests.agent.test_hammer import held_addresses
+from tests.agent.sandbox import NETWORK, PLUGIN, held_addresses
 from tests.support.netns import Namespace
 from tests.support.wait import eventually
 

@@ -16,7 +16,7 @@ import pytest
 from birdpy.process import listener_pid
 from felixpy.calc.services.liveness import SILENCES
 from tests.agent.cluster import Cluster, two_nodes
-from tests.agent.test_observed import fetch
+from tests.agent.pages import fetch
 from tests.support.wait import eventually
 
 OURS = "/felixpy/resources"

@@ -15,10 +15,9 @@ from felixpy.datastore.model import ConnectReason, Unavailable
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion
 from felixpy.flows.sighting import Sighting
 from felixpy.status.answers import Ask, answer_key, parse
-from tests.datastore.world import is_true
 from tests.fakes.kernel import FakeKernel
-from tests.flows.test_table import ipv4, ports
-from tests.support.wait import eventually_async
+from tests.flows.heads import ipv4, ports
+from tests.support.wait import eventually_async, until
 
 
 async def test_what_a_datastore_that_is_away_does_not_take_is_told_with_what_comes_next(
@@ -46,7 +45,7 @@ async def test_what_a_datastore_that_is_away_does_not_take_is_told_with_what_com
     serving = asyncio.create_task(followers.serve())
     store.fail_next(Unavailable(ConnectReason.REFUSED, "on request"))
     see(2)
-    await eventually_async(lambda: is_true("told later" in caplog.text))
+    await until(lambda: "told later" in caplog.text)
     see(3)
     await eventually_async(lambda: tells(2, 3))
     serving.cancel()

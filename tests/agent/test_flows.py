@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.conftest import Scene, Scenes
 from tests.agent.node import PORT, PROGRAM, Node, Pod, resource
-from tests.agent.test_observed import fetch
+from tests.agent.pages import fetch
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import tcp_ok
 from tests.support.wait import eventually

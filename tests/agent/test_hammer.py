@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.agent.node import CALICO, Node, resource
-from tests.support.etcd import Etcd
+from tests.agent.sandbox import IPAM, held_addresses
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.wait import eventually
 
 PLUGIN = Path(__file__).parents[2] / "build" / "felixpy-cni"
-IPAM = "/calico/ipam/v2/"
 CALLS = 240
 PARALLEL = 16
 RETRIES = 60
@@ -80,19 +79,6 @@ def nodes() -> Iterator[list[Node]]:
         for node in (first, second):
             node.agent.start()
         yield [first, second]
-
-
-def held_addresses(etcd: Etcd) -> dict[str, str]:
-    """Every address that a block says is held, and by which handle."""
-    held: dict[str, str] = {}
-    for value in etcd.get_prefix(f"{IPAM}assignment/").values():
-        block = json.loads(value)
-        base, _, _ = block["cidr"].rpartition("/")
-        head, _, last = base.rpartition(".")
-        for ordinal, index in enumerate(block["allocations"]):
-            if index is not None:
-                held[f"{head}.{int(last) + ordinal}"] = block["attributes"][index]["handle_id"]
-    return held
 
 
 def test_no_address_twice_and_none_leaked(nodes: list[Node]) -> None:

@@ -14,8 +14,8 @@ from felixpy.resources.kinds import Name
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import NodeStatusWish
 from tests.agent.node import CALICO
-from tests.datastore.world import copied, initialise, is_true
-from tests.support.wait import eventually_async
+from tests.datastore.world import copied, initialise
+from tests.support.wait import eventually_async, until
 
 WISHES = ("one", "two")
 
@@ -31,7 +31,7 @@ async def test_a_wish_that_goes_while_another_is_fulfilled_ends_nothing(tmp_path
         return datetime.now(UTC)
 
     async with copied(store, tmp_path / "cluster.json") as copy:
-        await eventually_async(lambda: is_true(copy.in_sync))
+        await until(lambda: copy.in_sync)
         writer = NodeStatusWriter("n1", store, StatusReader(settings, store, copy.syncer, {}), now)
         for name in WISHES:
             await store.put(f"{CALICO}/caliconodestatuses/{name}".encode(), b"{}")

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from felixpy.addresses import parse_address, parse_prefix
 from felixpy.agent.services.figures import announced_family
 from felixpy.resources.kinds import Name
 from felixpy.resources.service_types import Grant
 from tests.agent.node import Node, resource
+from tests.agent.pages import fetch
 from tests.agent.sandbox import call_plugin
 from tests.support.netns import Namespace
 from tests.support.wait import eventually
 
 BAD = resource("GlobalNetworkPolicy", "default.bad", {"selector": "name =", "order": 1})
-
-
-@dataclass(frozen=True)
-class Page:
-    status: int
-    body: str
-
-    def figures(self) -> dict[str, float]:
-        """Each sample without labels, by name, as Prometheus's own parser reads it."""
-        families = text_string_to_metric_families(self.body)
-        return {one.name: one.value for family in families for one in family.samples if not one.labels}
-
-
-def fetch(node: Node, path: str, *flags: str, at: str = "127.0.0.1:9091") -> Page | None:
-    """The page; None where nobody answers."""
-    argv = node.namespace.enter_argv(["curl", "-s", "-m", "5", "-w", "\n%{http_code}", *flags, f"http://{at}{path}"])
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
-    body, _, status = done.stdout.rpartition("\n")
-    return None if done.returncode else Page(int(status), body)
 
 
 def configure(node: Node, **spec: object) -> None:

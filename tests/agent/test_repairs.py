@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 from felixpy.agent.kernel import repairs
 from felixpy.agent.kernel.repairs import AT_ONCE, Repairs
-from tests.support.wait import eventually_async
+from tests.support.wait import until
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repairs, "PAUSE_S", 0.001)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def probe() -> bool:
-        return condition()
-
-    await eventually_async(probe, every_s=0.001)
 
 
 class Quarrel:

@@ -17,9 +17,9 @@ from pathlib import Path
 from felixpy.datastore.client import EtcdStore
 from felixpy.datastore.model import Expect, Write
 from felixpy.datastore.syncer import SyncSettings
-from tests.datastore.world import PREFIXES, copied, initialise, is_true, opened, pool
+from tests.datastore.world import PREFIXES, copied, initialise, opened, pool
 from tests.support.etcd import Etcd
-from tests.support.wait import eventually_async
+from tests.support.wait import until
 
 KEYS, VALUE_BYTES, ROUNDS = 50_000, 700, 300
 
@@ -43,12 +43,12 @@ async def measure_sync(url: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with opened(url) as store, copied(store, Path(directory) / "cluster.json", SyncSettings()) as copy:
             with timed("first sync"):
-                await eventually_async(lambda: is_true(copy.in_sync), within_s=60, every_s=0.002)
+                await until(lambda: copy.in_sync, within_s=60, every_s=0.002)
             times = []
             for number in range(ROUNDS):
                 start, value = time.perf_counter(), b"%d" % number
                 await store.put(pool("changing"), value)
-                await eventually_async(lambda: is_true(copy.data.get(pool("changing")) == value), every_s=0)  # noqa: B023
+                await until(lambda: copy.data.get(pool("changing")) == value, every_s=0)  # noqa: B023
                 times.append((time.perf_counter() - start) * 1_000)
             print(f"put to consumer: p50 {statistics.median(times):.2f} ms, p99 {sorted(times)[-ROUNDS // 100]:.2f} ms")
 

@@ -9,8 +9,7 @@ import time
 
 from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
-from tests.dataplane.fuzz import Fuzzer
-from tests.dataplane.test_fuzz import load
+from tests.dataplane.fuzz import Fuzzer, load
 from tests.support.netns import Namespace
 
 MUTATIONS = 100_000

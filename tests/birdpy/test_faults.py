@@ -27,19 +27,9 @@ from birdpy.intent import (
     Statement,
 )
 from tests.birdpy.conftest import Router, announcing, established, make_so, session
-from tests.birdpy.test_role import (
-    BLOCK,
-    THEIR_OTHER,
-    THEIRS,
-    bird_config,
-    end_gobgpd,
-    intent_of,
-    running,
-    settled,
-    until,
-)
+from tests.birdpy.role_world import BLOCK, THEIR_OTHER, THEIRS, bird_config, end_gobgpd, intent_of, running, settled
 from tests.support.process import Daemon
-from tests.support.wait import eventually_async
+from tests.support.wait import eventually_async, until
 
 FRR = """
 router bgp 64512

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from birdpy.addresses import parse_prefix
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.intent import (
     Bfd,
@@ -20,9 +21,9 @@ from birdpy.intent import (
     Statement,
 )
 from tests.birdpy.conftest import Star, established, make_so
-from tests.birdpy.test_driver import BLOCK, OTHER
 from tests.support.wait import eventually_async
 
+BLOCK, OTHER = parse_prefix("10.64.1.0/26"), parse_prefix("10.64.2.0/26")
 STAYS_S = 0.7
 """How long a session is looked at before it counts as left alone; one that ends does so at once."""
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from birdpy.addresses import Prefix, parse_address, parse_prefix
-from birdpy.intent import BgpIntent, RouteOrigin, Statement
+from birdpy.addresses import parse_address
+from birdpy.intent import BgpIntent, RouteOrigin
 from felixpy.addresses import parse_prefix as prefix_of
 from felixpy.calc.announcing.announcements import Announcement, Why
 from felixpy.calc.bgp.speaker import BgpPlan, derive_bgp
@@ -20,6 +20,7 @@ from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Node
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
+from tests.calc.bgp_telling import tells
 from tests.calc.tunnel_world import ME, NODES, Change, node_address, pool
 
 TOR, OTHER_TOR, NEAR = "192.0.2.254", "192.0.2.253", "192.0.2.2"
@@ -41,25 +42,6 @@ def intent_of(*changes: Change, announced: Iterable[Announcement] = ()) -> BgpIn
     plan = derive_bgp(view.tables, ME, announced)
     assert isinstance(plan, BgpPlan)
     return plan.intent
-
-
-def applies(statement: Statement, prefix: Prefix, neighbor: str, origin: RouteOrigin) -> bool:
-    match = statement.match
-    if match.neighbors is not None and parse_address(neighbor) not in match.neighbors:
-        return False
-    if match.origin not in (None, origin):
-        return False
-    return match.prefixes is None or any(
-        prefix.address.startswith(one.prefix.address[: one.prefix.length // 8])
-        and one.shortest <= prefix.length <= one.longest
-        for one in match.prefixes
-    )
-
-
-def tells(intent: BgpIntent, text: str, neighbor: str, origin: RouteOrigin) -> bool:
-    """Whether a path goes out: the first verdict wins. (Pools here end at whole bytes.)"""
-    verdicts = (one.accept for one in intent.policy.exports if applies(one, parse_prefix(text), neighbor, origin))
-    return next((verdict for verdict in verdicts if verdict is not None), True)
 
 
 @pytest.mark.parametrize("passes_on", [NO_MESH, REFLECTOR], ids=["no mesh", "reflector"])

@@ -18,7 +18,7 @@ from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import Pod, WorkloadEndpoint
 from felixpy.resources.view import View
 from felixpy.selector import parse_selector
-from tests.calc.test_bgp_sessions import ME, World
+from tests.calc.bgp_world import ME, World
 
 LABELS = st.sampled_from([(), (("role", "router"),), (("role", "web"),), (("zone", "a"),)])
 ADDRESSES = st.sampled_from([("10.65.0.2",), ("10.65.0.2", "fd65::2"), ("10.65.0.3", "10.65.0.4"), ()])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.ctl.conftest import Answer
-from tests.ctl.test_explain import APPLIED, put_endpoint, put_node
+from tests.ctl.explain_world import APPLIED, put_endpoint, put_node
 from tests.support.etcd import Etcd
 
 Ctl = Callable[..., Answer]

@@ -16,12 +16,14 @@ from random import Random
 from typing import Any
 
 from felixpy.calc.graph import Graph
-from felixpy.dataplane.objects import Chain, Key, Kind, Object, Set
+from felixpy.dataplane.objects import Chain, Key, Kind, Object, Outcome, Put, PutMembers, Set
+from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.resources.codec import Decoder
 from felixpy.resources.resource import Broken
 from felixpy.resources.tables import Decoded, Ref
+from tests.calc.policy_world import NODE
 from tests.ctl.verdict_world import CALICO, KEYS, OURS, Json, Maker
-from tests.dataplane.test_translate import NODE, Kernel
+from tests.dataplane.translate_world import Kernel
 
 State = tuple[dict[Key, Object], dict[Set, dict[bytes, bytes]]]
 
@@ -288,3 +290,10 @@ def _is_own(key: Key, resource: str) -> bool:
 def chains_of(kernel: Kernel) -> list[Object]:
     """What netfilter should hold: sets and chains."""
     return [one for one in kernel.objects.values() if isinstance(one, Set | Chain)]
+
+
+def load(driver: NftDriver, kernel: Kernel) -> list[Outcome]:
+    """Gives all of it to the kernel; what the kernel refuses."""
+    driver.destroy()
+    members = [PutMembers(target, held) for target, held in kernel.members.items() if held]
+    return [one for one in driver.apply([*map(Put, chains_of(kernel)), *members]) if one.error]

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from felixpy.dataplane.objects import Outcome, Put, PutMembers
 from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, in_namespace
-from tests.dataplane.fuzz import Fuzzer, chains_of
-from tests.dataplane.test_translate import Kernel
+from tests.dataplane.fuzz import Fuzzer, load
 from tests.support.netns import Namespace
 
 MUTATIONS = 800
@@ -29,13 +27,6 @@ def driver() -> Iterator[NftDriver]:
             yield driver
     finally:
         namespace.delete()
-
-
-def load(driver: NftDriver, kernel: Kernel) -> list[Outcome]:
-    """Gives all of it to the kernel; what the kernel refuses."""
-    driver.destroy()
-    members = [PutMembers(target, held) for target, held in kernel.members.items() if held]
-    return [one for one in driver.apply([*map(Put, chains_of(kernel)), *members]) if one.error]
 
 
 def test_mutated_objects_are_named_or_harm_nobody(driver: NftDriver) -> None:

@@ -11,9 +11,7 @@ from felixpy.drivers.backend import find_programs
 from felixpy.drivers.iptables import IptablesDriver, Variant
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.dataplane import test_verdict_packets as packets
-from tests.dataplane.test_verdict_packets import Ground, ground
-
-__all__ = ["ground"]
+from tests.dataplane.ground import Ground
 
 CLUSTERS = 20
 

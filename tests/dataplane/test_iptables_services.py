@@ -9,9 +9,7 @@ import pytest
 from felixpy.drivers.backend import find_programs
 from felixpy.drivers.iptables import IptablesDriver, Variant
 from tests.dataplane import test_service_packets as scenarios
-from tests.dataplane.test_service_packets import Place, ServiceNode, place
-
-__all__ = ["place"]
+from tests.dataplane.service_ground import Place, ServiceNode
 
 SCENARIOS = [
     scenarios.test_connections_spread_over_all_backends_and_come_back,

@@ -12,21 +12,8 @@ from felixpy.drivers.iptables import IptablesDriver, Variant
 from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.resources.service_types import Service
 from tests.calc.service_world import LOCAL, ME, OTHER, UDP, Change, backend, grant, service, service_of, slice_of
-from tests.dataplane.test_service_packets import (
-    BOTH,
-    CLIENT,
-    POD1,
-    REMOTE,
-    VIP,
-    Place,
-    ServiceNode,
-    ask,
-    ask_one,
-    place,
-)
+from tests.dataplane.service_ground import BOTH, CLIENT, POD1, REMOTE, VIP, Place, ServiceNode, ask, ask_one
 from tests.support.packets import NameServer
-
-__all__ = ["place"]
 
 PORT = 30080
 NODE, NODE6 = "192.0.2.254", "2001:db8:9::fe"

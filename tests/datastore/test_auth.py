@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from felixpy.datastore.model import ConnectReason, Event, Unavailable
-from tests.datastore.world import is_true, opened
+from tests.datastore.world import opened
 from tests.support.etcd import Etcd
-from tests.support.wait import eventually_async
+from tests.support.wait import eventually_async, until
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ async def test_calls_and_watches_outlive_their_token(url: str) -> None:
         await eventually_async(lambda: token_expired(url, store._connection._token))
         last = await store.put(b"/t/a", b"1")
         assert await anext(store.watch([b"/t/"], last)) == (Event(b"/t/a", b"1", last),)
-        await eventually_async(lambda: is_true(Event(b"/t/a", b"1", last) in watched))
+        await until(lambda: Event(b"/t/a", b"1", last) in watched)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 

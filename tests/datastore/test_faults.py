@@ -14,10 +14,10 @@ from felixpy.datastore.client import EtcdStore
 from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.model import Write
 from felixpy.datastore.syncer import Phase, SyncSettings
-from tests.datastore.world import FAST, copied, initialise, is_true, opened, pool, proxied
+from tests.datastore.world import FAST, copied, initialise, opened, pool, proxied
 from tests.support.etcd import Etcd, free_port
 from tests.support.process import Daemon
-from tests.support.wait import eventually_async
+from tests.support.wait import eventually_async, until
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ async def test_history_lost_during_an_outage_costs_only_the_difference(
         opened(f"http://127.0.0.1:{proxy.port}") as store,
         copied(store, state_file) as copy,
     ):
-        await eventually_async(lambda: is_true(copy.in_sync and len(copy.pools) == 100))
+        await until(lambda: copy.in_sync and len(copy.pools) == 100)
         handed = len(copy.batches)
         await proxy.close()
         await cluster.put(pool("1"), b"new")
         await cluster.delete(pool("2"))
         await cluster.compact(await cluster.put(b"/elsewhere", b""))
         await proxy.open()
-        await eventually_async(lambda: is_true(pool("2") not in copy.data))
+        await until(lambda: pool("2") not in copy.data)
         events = {event.key: event.value for batch in copy.batches[handed:] for event in batch.events}
         assert events == {pool("1"): b"new", pool("2"): None}
 
@@ -176,5 +176,5 @@ async def test_it_works_through_etcds_own_proxy(etcd: Etcd, cluster: EtcdStore, 
                 await cluster.put(pool("a"), b"1")
                 await copy.holds(a="1")
                 quiet = copy.syncer._position
-                await eventually_async(lambda: is_true(copy.syncer._position > quiet))
+                await until(lambda: copy.syncer._position > quiet)
                 assert [state.phase for state in copy.states] == [Phase.SYNCING, Phase.IN_SYNC]

@@ -12,8 +12,8 @@ from felixpy.datastore.cluster import FreezeReason
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.remembered import ClusterMemory
 from felixpy.datastore.syncer import Phase, SyncSettings
-from tests.datastore.world import FAST, copied, initialise, is_true, pool
-from tests.support.wait import eventually_async
+from tests.datastore.world import FAST, copied, initialise, pool
+from tests.support.wait import until
 
 RARELY = replace(FAST, remember_s=3_600)
 
@@ -119,7 +119,7 @@ async def test_a_killed_node_remembers_the_last_event_of_a_burst(state_file: Pat
         await copy.reaches(Phase.IN_SYNC)
         for number in range(20):
             last = await store.put(pool("a"), b"%d" % number)
-        await eventually_async(lambda: is_true(stored_revision(state_file) >= last))
+        await until(lambda: stored_revision(state_file) >= last)
         left = Path(shutil.copy(state_file, state_file.with_name("killed.json")))
     store.roll_back(last - 1)
     await stays_frozen(store, left, FreezeReason.ROLLED_BACK)
@@ -133,7 +133,7 @@ async def test_a_lost_connection_is_when_a_node_notes_how_far_it_came(state_file
         await copy.holds(a="1")
         assert stored_revision(state_file) < last
         store.drop_watches()
-        await eventually_async(lambda: is_true(stored_revision(state_file) == last))
+        await until(lambda: stored_revision(state_file) == last)
 
 
 def stored_revision(state_file: Path) -> int:
@@ -186,7 +186,7 @@ async def test_a_disk_that_is_full_ends_nothing_and_is_made_up_for(
         await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
         assert len([line for line in caplog.messages if "not written" in line]) == 1
         obstacle.rmdir()
-        await eventually_async(lambda: is_true(state_file.exists()))
+        await until(lambda: state_file.exists())
         left = Path(shutil.copy(state_file, state_file.with_name("killed.json")))
     await store.put(pool("b"), b"2")
     await store.compact(store.revision)

@@ -15,8 +15,8 @@ from felixpy.datastore.cluster import CLUSTER_INFORMATION_KEY, FreezeReason
 from felixpy.datastore.memory import MemoryStore
 from felixpy.datastore.model import ConnectReason, Event, Snapshot, Unavailable, Write
 from felixpy.datastore.syncer import HEARTBEAT_KEY, Phase
-from tests.datastore.world import FAST, PREFIXES, cluster_information, copied, initialise, is_true, pool
-from tests.support.wait import eventually_async
+from tests.datastore.world import FAST, PREFIXES, cluster_information, copied, initialise, pool
+from tests.support.wait import until
 
 AWAY = Unavailable(ConnectReason.REFUSED, "on request")
 
@@ -53,7 +53,7 @@ async def test_a_large_snapshot_comes_in_parts_and_is_in_sync_with_the_last(stat
     store = await cluster_with()
     await store.transact([], [Write(pool(f"{number:05}"), b"") for number in range(12_000)])
     async with copied(store, state_file) as copy:
-        await eventually_async(lambda: is_true(copy.in_sync))
+        await until(lambda: copy.in_sync)
     assert [batch.in_sync for batch in copy.batches] == [False] * (len(copy.batches) - 1) + [True]
     assert max(len(batch.events) for batch in copy.batches) <= 5_001
     assert len(copy.pools) == 12_000
@@ -65,12 +65,12 @@ async def test_a_slow_consumer_gets_the_last_value_of_each_key(state_file: Path)
         await copy.holds(a="0")
         copy.taking.clear()
         await store.put(pool("first"), b"")
-        await eventually_async(lambda: is_true("first" in copy.pools))
+        await until(lambda: "first" in copy.pools)
         before = len(copy.batches)
         for number in range(1_000):
             await store.put(pool("a"), b"%d" % number)
         last = await store.put(pool("b"), b"x")
-        await eventually_async(lambda: is_true(copy.syncer._position == last))
+        await until(lambda: copy.syncer._position == last)
         copy.taking.set()
         await copy.holds(first="", a="999", b="x")
         assert copy.batches[before].events == (Event(pool("a"), b"999", last - 1), Event(pool("b"), b"x", last))
@@ -165,7 +165,7 @@ async def test_a_restarted_node_does_not_obey_an_empty_datastore(state_file: Pat
         assert copy.batches == []
 
 
-async def test_a_datastore_that_is_not_ready_is_not_obeyed_until_itis_true(state_file: Path) -> None:
+async def test_a_datastore_that_is_not_ready_is_not_obeyed_until_it_is(state_file: Path) -> None:
     store = await cluster_with(a="1")
     async with copied(store, state_file) as copy:
         await copy.holds(a="1")
@@ -204,7 +204,7 @@ async def test_a_rolled_back_datastore_is_obeyed_only_when_accepted(state_file: 
         await store.put(CLUSTER_INFORMATION_KEY, cluster_information())
         await store.put(pool("a"), b"4")
         looks = store.looks
-        await eventually_async(lambda: is_true(store.looks > looks + 1))
+        await until(lambda: store.looks > looks + 1)
         await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
         assert copy.pools == {"a": "2"}
         assert copy.syncer.accept()
@@ -244,7 +244,7 @@ async def test_a_rollback_is_not_forgotten_when_history_is_compacted(state_file:
         await store.put(pool("a"), b"another")
         await store.compact(store.revision)
         looks = store.looks
-        await eventually_async(lambda: is_true(store.looks > looks + 1))
+        await until(lambda: store.looks > looks + 1)
         await copy.reaches(Phase.FROZEN, FreezeReason.ROLLED_BACK)
         assert copy.pools == {"a": "1"}
 
@@ -280,9 +280,9 @@ async def test_one_heartbeat_serves_all(state_file: Path, tmp_path: Path) -> Non
     slow = replace(FAST, quiet_s=60)
     async with copied(store, state_file), copied(store, tmp_path / "other.json", slow) as quiet:
         await quiet.holds(a="1")
-        await eventually_async(lambda: is_true(HEARTBEAT_KEY in store.data))
+        await until(lambda: HEARTBEAT_KEY in store.data)
         beat = store.data[HEARTBEAT_KEY].mod_revision
-        await eventually_async(lambda: is_true(quiet.syncer._position >= beat))
+        await until(lambda: quiet.syncer._position >= beat)
     assert HEARTBEAT_KEY not in quiet.data
 
 
@@ -341,4 +341,4 @@ async def run_sequence(state_file: Path, steps: list[tuple[str, int]]) -> None:
                     await asyncio.sleep(0.001 * number)
         copy.taking.set()
         expected = {key: pair.value for key, pair in store.data.items() if key.startswith(PREFIXES)}
-        await eventually_async(lambda: is_true(copy.in_sync and copy.data == expected), every_s=0.001)
+        await until(lambda: copy.in_sync and copy.data == expected, every_s=0.001)

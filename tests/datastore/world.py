@@ -17,7 +17,7 @@ from felixpy.datastore.remembered import ClusterMemory
 from felixpy.datastore.settings import EtcdSettings, parse_endpoints
 from felixpy.datastore.syncer import Phase, Syncer, SyncSettings, SyncState
 from felixpy.resources.kinds import WATCHED_PREFIXES
-from tests.support.wait import eventually_async
+from tests.support.wait import eventually_async, until
 
 PREFIXES = tuple(prefix.encode() for prefix in WATCHED_PREFIXES)
 FAST = SyncSettings(
@@ -78,7 +78,7 @@ class Copy:
 
     async def holds(self, **pools: str) -> None:
         """Waits until it is in sync with exactly these IPPools."""
-        await eventually_async(lambda: is_true(self.in_sync and self.pools == pools), what=f"{pools}, has {self.pools}")
+        await until(lambda: self.in_sync and self.pools == pools, what=f"{pools}, has {self.pools}")
 
     async def reaches(self, phase: Phase, reason: object = None) -> None:
         """Waits until the syncer is in this phase, for this reason where one is given."""
@@ -105,10 +105,6 @@ async def copied(
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
-
-
-async def is_true(value: bool) -> bool:
-    return value
 
 
 class Proxy:

@@ -46,7 +46,7 @@ from felixpy.drivers.backend import find_programs
 from felixpy.drivers.iptables import IptablesDriver, Programs, Variant
 from felixpy.drivers.netlink.socket import in_namespace
 from tests.dataplane.iptables_world import small_objects
-from tests.drivers.test_nft_golden import ACTIONS, MATCHES, SETS, TARGETS
+from tests.drivers.nft_cases import ACTIONS, MATCHES, SETS, TARGETS
 from tests.support.netns import Namespace
 
 GOLDEN = Path(__file__).parents[1] / "dataplane" / "golden"

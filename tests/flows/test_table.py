@@ -12,21 +12,13 @@ from felixpy.flows.names import Rank
 from felixpy.flows.records import FlowEnd
 from felixpy.flows.sighting import Sighting, Traffic, parse_head
 from felixpy.flows.table import FlowKey, FlowTable
+from tests.flows.heads import A, B, ipv4, ports
 
-A, B = parse_address("10.0.0.1"), parse_address("10.0.0.2")
 SIX, SEVEN = parse_address("fd00::1"), parse_address("fd00::2")
-
-
-def ipv4(protocol: int, rest: bytes, fragment: int = 0) -> bytes:
-    return bytes([0x45, 0, 0, 0, 0, 0, fragment >> 8, fragment & 0xFF, 64, protocol, 0, 0]) + A + B + rest
 
 
 def ipv6(first: int, rest: bytes) -> bytes:
     return bytes([0x60, 0, 0, 0, 0, 0, first, 64]) + SIX + SEVEN + rest
-
-
-def ports(source: int, destination: int) -> bytes:
-    return source.to_bytes(2, "big") + destination.to_bytes(2, "big") + bytes(4)
 
 
 def test_heads_of_both_families() -> None:

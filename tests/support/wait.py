@@ -60,3 +60,15 @@ async def eventually_async(
         if now >= end:
             raise AssertionError(f"not within {within_s * PATIENCE} s: {what or probe}; last: {last!r}")
         await asyncio.sleep(max(every_s, (now - began) / 2))
+
+
+async def until(condition: Callable[[], object], within_s: float = 30.0, every_s: float = 0.02, what: str = "") -> None:
+    """As `eventually`, while the event loop goes on.
+
+    Raises  AssertionError once `within_s` has passed PATIENCE times, naming the last value or exception.
+    """
+
+    async def probe() -> object:
+        return condition()
+
+    await eventually_async(probe, within_s, every_s, what or str(condition))
