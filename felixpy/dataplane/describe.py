@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from felixpy.addresses import format_address
+from felixpy.addresses import Address, Prefix, format_address
 from felixpy.dataplane.objects import (
     Chain,
     ChainSeen,
@@ -14,6 +14,7 @@ from felixpy.dataplane.objects import (
     FdbEntry,
     IpRule,
     Key,
+    Kind,
     Link,
     Neighbour,
     NextHop,
@@ -91,4 +92,20 @@ def _drop(key: Key, last: Object | None) -> str:
         return f"ip route del {_route(last)}"
     if isinstance(last, Set | Chain | ChainSeen):
         return f"nft delete {key.kind} {TABLE} {last.name}"
-    return f"delete {key.kind} {' '.join(str(part) for part in key.id)}"
+    match key.kind, key.id:
+        case Kind.LINK, (str(name),):
+            return f"ip link del {name}"
+        case Kind.ADDRESS, (str(device), bytes() as address, int(length)):
+            return f"ip addr del {Prefix(Address(address), length)} dev {device}"
+        case Kind.NEIGHBOUR, (str(device), bytes() as address, proxy):
+            return f"ip neigh del {'proxy ' if proxy else ''}{format_address(address)} dev {device}"
+        case Kind.FDB, (str(device), bytes() as mac):
+            return f"bridge fdb del {mac.hex(':')} dev {device}"
+        case Kind.NEXTHOP, (int(number),):
+            return f"ip nexthop del id {number}"
+        case Kind.IP_RULE, (int(version), int(priority)):
+            return f"ip -{version} rule del pref {priority}"
+        case Kind.ROUTE, (int(table), bytes() as address, int(length), int(metric)):
+            return f"ip route del {Prefix(Address(address), length)} table {table} metric {metric}"
+        case _:
+            return f"delete {key.kind} {' '.join(str(part) for part in key.id)}"
