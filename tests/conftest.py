@@ -25,15 +25,20 @@ WAITING = ("uml", "lab", "agent", "birdpy", "datastore")
 """The rooms whose tests wait for daemons and timers most of their time, those of the longest files first."""
 
 
+def room_of(path: Path) -> str:
+    """The folder of tests/ that a file is in, or below."""
+    return path.relative_to(Path(__file__).parent).parts[0]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait and files that calculate take turns, so that the waiting of one worker is another one's time."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    waiting = [path for path in files if path.parent.name in WAITING]
-    waiting.sort(key=lambda path: WAITING.index(path.parent.name))
-    rest = [path for path in files if path.parent.name not in WAITING]
+    waiting = [path for path in files if room_of(path) in WAITING]
+    waiting.sort(key=lambda path: WAITING.index(room_of(path)))
+    rest = [path for path in files if room_of(path) not in WAITING]
     turns = [((number + 0.5) / len(some), path) for some in (waiting, rest) for number, path in enumerate(some)]
     items[:] = [item for _, path in sorted(turns) for item in files[path]]
 

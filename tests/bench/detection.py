@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.agent.rack import LONG, THEIRS, Rack, rack_of
+from tests.agent.bgp.rack import LONG, THEIRS, Rack, rack_of
 from tests.support.wait import eventually
 
 RUNS = 10

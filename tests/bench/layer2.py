@@ -25,8 +25,8 @@ from birdpy.addresses import parse_address
 from birdpy.l2.election import Standing
 from birdpy.l2.packets import ARP_ETHERTYPE, Assertion, parse_frame
 from birdpy.l2.protocol import Replace, Vip
-from tests.agent.layer2_world import make_world, owns, responder
 from tests.agent.node import CALICO, resource
+from tests.agent.services.layer2_world import make_world, owns, responder
 from tests.birdpy.l2_world import VIP4, Lan, Node, lan
 from tests.support.netns import Namespace
 from tests.support.wait import eventually

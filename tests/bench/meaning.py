@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from tests.agent.meaning import try_world, two_nodes_with_pods
+from tests.agent.policy.meaning import try_world, two_nodes_with_pods
 
 FLOWS = 10_000
 A_WORLD = 100

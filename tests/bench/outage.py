@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.agent.layer2_world import World, make_world, owns, responder
+from tests.agent.services.layer2_world import World, make_world, owns, responder
 from tests.support.wait import eventually
 
 MINUTES = 10.0

@@ -75,24 +75,24 @@ TRAPS: Mapping[str, tuple[str, ...]] = {
         f"{SUPERVISOR}.test_only_its_user_may_speak_to_it",
         f"{SUPERVISOR}.test_a_stale_socket_is_no_obstacle",
         f"{SUPERVISOR}.test_it_opens_no_port",
-        "tests.agent.test_bgp_peers.test_passwords_are_nowhere_to_be_read",
+        "tests.agent.bgp.test_bgp_peers.test_passwords_are_nowhere_to_be_read",
     ),
     "13 passwords that differ look like nobody; too many prefixes shut a session for good": (
         f"{DRIVER}.test_md5_passwords_must_agree",
         f"{DRIVER}.test_too_many_prefixes_end_the_session_and_are_named",
-        "tests.agent.test_bgp_faults.test_too_many_prefixes_end_the_session_and_are_named",
+        "tests.agent.bgp.test_bgp_faults.test_too_many_prefixes_end_the_session_and_are_named",
     ),
     "14 next hops: which is told depends on the kind of session, and an action can set each": (
         f"{DRIVER}.test_export_can_set_the_next_hop",
         "tests.birdpy.test_filters.test_a_next_hop_is_kept_or_made_ours",
-        "tests.agent.test_bgp_fields.test_what_another_router_taught_has_the_next_hop_that_the_peer_asks_for",
+        "tests.agent.bgp.test_bgp_fields.test_what_another_router_taught_has_the_next_hop_that_the_peer_asks_for",
     ),
     "15 whatever is refused has the same code: what is there is read, not found out by asking for it": (
         f"{HERE}.test_what_is_there_already_is_refused_without_a_reason_and_so_read_first",
     ),
     "16 a neighbour on a link is taken only while its address is known there; IPv4 leads to fe80::": (
         "tests.birdpy.test_unnumbered.test_a_neighbour_on_a_link_has_a_password_and_a_policy_of_its_own",
-        "tests.agent.test_bgp_unnumbered",
+        "tests.agent.bgp.test_bgp_unnumbered",
     ),
     "17 after a session has ended its neighbour is refused for seconds": (
         f"{HERE}.test_a_session_that_its_neighbour_ends_comes_back_by_itself_though_it_is_refused_at_first",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.agent.cluster import ADDRESSES
-from tests.agent.meaning import VIP, Author, Scene, predict, try_world, two_nodes_with_pods
 from tests.agent.node import CALICO, PORT, Json, resource
+from tests.agent.policy.meaning import VIP, Author, Scene, predict, try_world, two_nodes_with_pods
 from tests.agent.probe import Probe, probe_all
 
 WORLDS = {"nftables": 6, "iptables-legacy": 3}

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from felixpy.cni.install import render_conflist
-from tests.agent.podman import IMAGE, Podman
+from tests.agent.cni.podman import IMAGE, Podman
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import NameServer, ask_tcp, ask_udp, ping_ok
 from tests.support.process import Daemon
 from tests.support.wait import eventually
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAMS = Path(sys.executable).parent
 OTHERS = "/usr/lib/cni"
 

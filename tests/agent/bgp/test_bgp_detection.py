@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.agent.rack import BLOCK, LONG, Rack, rack_of
+from tests.agent.bgp.rack import BLOCK, LONG, Rack, rack_of
 from tests.support.wait import eventually
 
 SHORT = {"holdTime": "3s", "keepaliveTime": "1s"}

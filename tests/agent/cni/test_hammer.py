@@ -18,7 +18,7 @@ from tests.agent.sandbox import IPAM, held_addresses
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.wait import eventually
 
-PLUGIN = Path(__file__).parents[2] / "build" / "felixpy-cni"
+PLUGIN = Path(__file__).parents[3] / "build" / "felixpy-cni"
 CALLS = 240
 PARALLEL = 16
 RETRIES = 60

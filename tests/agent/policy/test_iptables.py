@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from felixpy.agent.agent import LOOK_AGAIN_S
-from tests.agent import test_conntrack as conntrack
-from tests.agent import test_policy_packets as scenarios
 from tests.agent.conftest import Scene, Scenes
 from tests.agent.connections import Client
 from tests.agent.node import Node, Pod, resource
-from tests.agent.test_conntrack import served
+from tests.agent.policy import test_conntrack as conntrack
+from tests.agent.policy import test_policy_packets as scenarios
+from tests.agent.policy.test_conntrack import served
 from tests.support.packets import FlowMeter
 from tests.support.wait import eventually
 

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 
 from birdpy.messages import Table, build_messages
-from tests.agent.podman import make_pause
+from tests.agent.cni.podman import make_pause
 from tests.support.netns import Namespace, unique_name
 from tests.support.process import Daemon
 from tests.support.wait import eventually

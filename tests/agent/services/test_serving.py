@@ -10,7 +10,16 @@ import pytest
 
 from birdpy.process import listener_pid
 from tests.agent.cluster import Cluster, two_nodes
-from tests.agent.serving_world import OTHER_VIP, VIP, grant, heard, put_services, said, served, table_of_another
+from tests.agent.services.serving_world import (
+    OTHER_VIP,
+    VIP,
+    grant,
+    heard,
+    put_services,
+    said,
+    served,
+    table_of_another,
+)
 from tests.support.wait import eventually
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tests.agent.connections import Client
 from tests.agent.host_world import HOST4, HOST6, OURS, OUT4, POD4, World
 from tests.agent.node import PORT, Node, Pod
-from tests.agent.test_host_endpoints import shared, world
+from tests.agent.policy.test_host_endpoints import shared, world
 from tests.support.netns import Namespace
 from tests.support.packets import tcp_ok
 from tests.support.wait import eventually

@@ -15,14 +15,14 @@ import grpc
 import pytest
 
 from felixpy.cni.install import render_conflist
-from tests.agent.containerd import Containerd
+from tests.agent.cni.containerd import Containerd
 from tests.agent.node import CALICO, PORT, Node, resource
 from tests.agent.sandbox import PLUGIN
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.packets import NameServer, ask_tcp, ping_ok
 from tests.support.wait import eventually
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OTHERS = Path("/usr/lib/cni")
 PODS = "/felixpy/resources/core/v1/pods/web"
 

@@ -14,7 +14,16 @@ import pytest
 from birdpy.process import listener_pid
 from tests.agent.cluster import ADDRESSES, Cluster, two_nodes
 from tests.agent.node import PROGRAM, WITH_GOBGPD
-from tests.agent.serving_world import OTHER_VIP, VIP, grant, heard, put_services, said, served, table_of_another
+from tests.agent.services.serving_world import (
+    OTHER_VIP,
+    VIP,
+    grant,
+    heard,
+    put_services,
+    said,
+    served,
+    table_of_another,
+)
 from tests.support.process import Daemon
 from tests.support.wait import eventually
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.agent import test_host_endpoints as scenarios
 from tests.agent.host_world import World, make_world
+from tests.agent.policy import test_host_endpoints as scenarios
 
 LEGACY = (
     scenarios.test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows,

@@ -18,9 +18,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from birdpy.l2.program import responder_environment
 from felixpy.status.answers import control_socket
-from tests.agent.layer2_world import BULK_PORT, L2_KEY, VIP, VIP6, World, make_world, owns, responder, status_of
 from tests.agent.node import Node, resource
 from tests.agent.pages import fetch
+from tests.agent.services.layer2_world import (
+    BULK_PORT,
+    L2_KEY,
+    VIP,
+    VIP6,
+    World,
+    make_world,
+    owns,
+    responder,
+    status_of,
+)
 from tests.support.packets import ask_tcp
 from tests.support.process import Daemon
 from tests.support.wait import eventually
