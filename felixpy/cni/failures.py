@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from felixpy.cni.errors import CniError, Code
 from felixpy.datastore.model import DatastoreError
-from felixpy.drivers.netlink.pod_link import PodError
+from felixpy.drivers.netlink.pods.link import PodError
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""Pod wiring for an event loop: drivers/netlink/pod*.py in threads, and the deletion of what is retired.
+"""Pod wiring for an event loop: drivers/netlink/pods/ in threads, and the deletion of what is retired.
 
 Imperative. In → out: wiring values and a namespace's descriptor → the kernel made so. Retired pairs are deleted a
 moment later, together, so that no DEL waits for the kernel's CPUs, nor many DELs for each other.
-Must never choose names or addresses. Source: drivers/netlink/pod.py, pod_link.py, pod_check.py.
+Must never choose names or addresses. Source: drivers/netlink/pods/.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TypeVar
 
 from felixpy.cni.leaks import Place
 from felixpy.dataplane.pod import PodWiring
-from felixpy.drivers.netlink.pod import add_pod_addresses, configure_pod, make_pod
-from felixpy.drivers.netlink.pod_check import check_pod
-from felixpy.drivers.netlink.pod_link import delete_retired_links, list_pod_links, retire_pod_link
+from felixpy.drivers.netlink.pods.check import check_pod
+from felixpy.drivers.netlink.pods.link import delete_retired_links, list_pod_links, retire_pod_link
+from felixpy.drivers.netlink.pods.wiring import add_pod_addresses, configure_pod, make_pod
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

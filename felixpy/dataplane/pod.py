@@ -1,6 +1,6 @@
 """How one pod is wired to its node, as a value: the veth pair, and what each end of it holds.
 
-Pure. cni/plan.py derives it, drivers/netlink/pod.py makes the kernel so. The pod sees one neighbour, its node, at a
+Pure. cni/plan.py derives it, drivers/netlink/pods/ makes the kernel so. The pod sees one neighbour, its node, at a
 fixed gateway address with a fixed MAC; it has host addresses (/32, /128) and default routes through that gateway. The
 node's own routes to the pod are calc's, and not here. Source: Calico's wiring (cni-plugin/pkg/dataplane/linux).
 """

@@ -21,9 +21,9 @@ from pathlib import Path
 from felixpy.addresses import parse_address
 from felixpy.cni.plan import Attachment, PodFacts, derive_link, derive_wiring, parse_call
 from felixpy.cni.wire import Request
-from felixpy.drivers.netlink.pod import configure_pod
-from felixpy.drivers.netlink.pod_check import check_pod
-from felixpy.drivers.netlink.pod_link import create_pod_link, delete_retired_links, retire_pod_link
+from felixpy.drivers.netlink.pods.check import check_pod
+from felixpy.drivers.netlink.pods.link import create_pod_link, delete_retired_links, retire_pod_link
+from felixpy.drivers.netlink.pods.wiring import configure_pod
 from felixpy.resources.kinds import Name
 from tests.cni.conftest import ROOT, DictBackend, Node
 from tests.support.netns import Namespace

@@ -14,15 +14,15 @@ from felixpy.addresses import parse_address
 from felixpy.cni.plan import derive_wiring
 from felixpy.dataplane.objects import Sysctl
 from felixpy.dataplane.pod import GATEWAY_V6, PodLink, PodWiring
-from felixpy.drivers.netlink.pod import add_pod_addresses, configure_pod, make_pod
-from felixpy.drivers.netlink.pod_check import check_pod
-from felixpy.drivers.netlink.pod_link import (
+from felixpy.drivers.netlink.pods.check import check_pod
+from felixpy.drivers.netlink.pods.link import (
     PodError,
     create_pod_link,
     delete_retired_links,
     list_pod_links,
     retire_pod_link,
 )
+from felixpy.drivers.netlink.pods.wiring import add_pod_addresses, configure_pod, make_pod
 from tests.support.netns import Namespace
 from tests.support.packets import ping_ok
 

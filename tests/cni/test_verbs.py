@@ -14,7 +14,7 @@ from felixpy.cni.errors import CniError, Code
 from felixpy.cni.plan import PodFacts
 from felixpy.cni.repeats import MOST, PAUSE_S, Repeats
 from felixpy.cni.verbs import Limits
-from felixpy.drivers.netlink.pod_link import RETIRED_GROUP
+from felixpy.drivers.netlink.pods.link import RETIRED_GROUP
 from tests.cni.conftest import NETWORK, Node, k8s_args, texts
 from tests.support.netns import Namespace
 from tests.support.packets import ping_ok

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
-from felixpy.drivers.netlink.pod_mtu import set_pod_mtus
+from felixpy.drivers.netlink.pods.mtu import set_pod_mtus
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from felixpy.cni.leaks import GRACE_S, Recorded, find_orphans, judge_endpoints
 from felixpy.cni.plan import INTERFACE_PREFIX, Attachment, parse_owner
 from felixpy.cni.wirer import read_place
 from felixpy.datastore.model import DatastoreError
-from felixpy.drivers.netlink.pod_link import list_pod_links
+from felixpy.drivers.netlink.pods.link import list_pod_links
 from ipam.audit import Suspect, Suspicions
 from ipam.engine import Allocator
 from ipam.request import IpamError

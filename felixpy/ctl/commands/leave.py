@@ -80,7 +80,7 @@ def _clear() -> bool:
     from felixpy.cni.plan import INTERFACE_PREFIX
     from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, ROUTE_PROTOCOL_WORKLOAD
     from felixpy.drivers.backend import remove_all
-    from felixpy.drivers.netlink.pod_link import list_pod_links
+    from felixpy.drivers.netlink.pods.link import list_pod_links
     from felixpy.drivers.netlink.rtnetlink import RouteDriver
     from felixpy.reconcile import Reconciler
 

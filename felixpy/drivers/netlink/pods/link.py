@@ -112,13 +112,7 @@ def retire_pod_link(host_device: str, owner: str) -> bool:
         if seen is None or seen.retired or seen.owner not in ("", owner):
             return False
         body = LINK_HEADER.pack(0, 0, seen.index, 0, _IFF_UP) + attribute_u32(_IFLA_GROUP, RETIRED_GROUP)
-        try:
-            host.request(RTM_NEWLINK, 0, body)
-        except NetlinkError as error:
-            if error.errno == errno.ENODEV:
-                return False
-            raise PodError(error.errno, f"retiring {host_device}: {error.strerror}") from error
-        return True
+        return _send_unless(errno.ENODEV, host, f"retiring {host_device}", RTM_NEWLINK, 0, body)
 
 
 def delete_retired_links() -> bool:
@@ -128,7 +122,7 @@ def delete_retired_links() -> bool:
     """
     with NetlinkSocket(NETLINK_ROUTE) as host:
         body = LINK_HEADER.pack(0, 0, 0, 0, 0) + attribute_u32(_IFLA_GROUP, RETIRED_GROUP)
-        return _delete(host, body, "the retired devices")
+        return _send_unless(errno.ENODEV, host, "deleting the retired devices", RTM_DELLINK, 0, body)
 
 
 def list_pod_links(prefix: str) -> Mapping[str, str]:
@@ -189,13 +183,7 @@ def _create(host: NetlinkSocket, link: PodLink, netns: int) -> bool:
     )
     kind = nested(_IFLA_LINKINFO, attribute_text(_INFO_KIND, "veth"), nested(_INFO_DATA, nested(_VETH_INFO_PEER, peer)))
     body = header + attribute_text(IFLA_IFNAME, link.host_device) + attribute(_IFLA_ADDRESS, HOST_MAC) + mtu + kind
-    try:
-        host.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
-    except NetlinkError as error:
-        if error.errno == errno.EEXIST:
-            return False
-        raise PodError(error.errno, f"making {link.host_device}: {error.strerror}") from error
-    return True
+    return _send_unless(errno.EEXIST, host, f"making {link.host_device}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def _finish(host: NetlinkSocket, link: PodLink, seen: LinkSeen) -> None:
@@ -236,15 +224,16 @@ def _parse_link(body: bytes) -> LinkSeen:
 
 
 def _delete_one(host: NetlinkSocket, name: str, seen: LinkSeen) -> None:
-    _delete(host, LINK_HEADER.pack(0, 0, seen.index, 0, 0), name)
+    body = LINK_HEADER.pack(0, 0, seen.index, 0, 0)
+    _send_unless(errno.ENODEV, host, f"deleting {name}", RTM_DELLINK, 0, body)
 
 
-def _delete(host: NetlinkSocket, body: bytes, what: str) -> bool:
-    """Whether there was anything to delete."""
+def _send_unless(expected: int, host: NetlinkSocket, doing: str, kind: int, flags: int, body: bytes) -> bool:
+    """As `send`; False where the kernel refuses with the errno that is `expected`."""
     try:
-        host.request(RTM_DELLINK, 0, body)
-    except NetlinkError as error:
-        if error.errno == errno.ENODEV:
-            return False
-        raise PodError(error.errno, f"deleting {what}: {error.strerror}") from error
+        send(host, doing, kind, flags, body)
+    except PodError as error:
+        if error.errno != expected:
+            raise
+        return False
     return True

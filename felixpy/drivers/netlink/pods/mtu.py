@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from struct import Struct
 
@@ -52,7 +53,7 @@ def set_pod_mtus(devices: Collection[str], mtu: int) -> Mapping[str, str]:
                 failed.update((name, "its pod's network namespace is not to be found here") for name in inside.values())
                 continue
             try:
-                in_namespace(descriptor, lambda inside=inside: _set_inside(inside, mtu, failed))  # type: ignore[misc]
+                in_namespace(descriptor, partial(_set_inside, inside, mtu, failed))
             except OSError as error:
                 failed.update((name, f"its pod's end: {error}") for name in inside.values())
     finally:

@@ -12,8 +12,8 @@ from felixpy.dataplane.pod import PodObject, PodWiring, derive_pod_objects
 from felixpy.drivers.netlink.dumps import read_addresses
 from felixpy.drivers.netlink.iprules import RTM_GETRULE, encode_ip_rule_dump, parse_source_rule
 from felixpy.drivers.netlink.neighbours import RTM_GETNEIGH, encode_neighbour_dump, parse_neighbour
-from felixpy.drivers.netlink.pod import describe
-from felixpy.drivers.netlink.pod_link import LinkSeen, Netns, find_end
+from felixpy.drivers.netlink.pods.link import LinkSeen, Netns, find_end
+from felixpy.drivers.netlink.pods.wiring import describe
 from felixpy.drivers.netlink.routes import AF_INET, AF_INET6, RTM_GETROUTE, RouteDecoder, encode_route_dump
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkSocket, in_namespace
 

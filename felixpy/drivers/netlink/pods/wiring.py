@@ -2,7 +2,7 @@
 
 In → out: PodWiring and the pod's network namespace (descriptor or path) → addresses, routes, neighbours, rules and
 sysctls. Blocking, and safe in several threads at once; the node's side is the namespace that the calling thread is in.
-Must never choose names or addresses, and leaves the node's routes alone. The pair itself is `pod_link.py`'s.
+Must never choose names or addresses, and leaves the node's routes alone. The pair itself is `link.py`'s.
 Source: rtnetlink(7).
 """
 
@@ -27,7 +27,7 @@ from felixpy.drivers.netlink.dumps import read_addresses
 from felixpy.drivers.netlink.iprules import RTM_DELRULE, RTM_NEWRULE, encode_source_rule, encode_source_rule_place
 from felixpy.drivers.netlink.links import RTM_DELADDR, RTM_NEWADDR, encode_address
 from felixpy.drivers.netlink.neighbours import RTM_NEWNEIGH, encode_neighbour
-from felixpy.drivers.netlink.pod_link import (
+from felixpy.drivers.netlink.pods.link import (
     LinkSeen,
     Netns,
     PodError,
