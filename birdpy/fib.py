@@ -82,19 +82,16 @@ class RouteFilter:
 
     `own_prefixes` are ours to serve (a longer one inside may still live elsewhere); nothing within `excluded` is
     installed (tunnelled pools, to which every node has routes of its own); a next hop of `own_addresses` would be a
-    loop. `metrics` are those of ordinary routes, of IPv4 and IPv6.
+    loop. `metrics` are those of ordinary routes, of IPv4 and IPv6; a default route comes one behind.
     """
 
     own_prefixes: frozenset[Prefix] = frozenset()
     own_addresses: frozenset[bytes] = frozenset()
     excluded: tuple[Prefix, ...] = ()
-    take_default: bool = False
     metrics: tuple[int, int] = (NORMAL_METRIC, NORMAL_METRIC)
 
     def admits(self, prefix: Prefix) -> bool:
         """Whether routes to `prefix` are wanted at all."""
-        if prefix.length == 0 and not self.take_default:
-            return False
         if prefix in self.own_prefixes:
             return False
         return not (self.excluded and any(is_within(prefix, outer) for outer in self.excluded))
@@ -103,8 +100,7 @@ class RouteFilter:
         """Those to which routes are not wanted; costs little where there are none."""
         if self.excluded:
             return {prefix for prefix in prefixes if not self.admits(prefix)}
-        refused = self.own_prefixes & prefixes
-        return refused if self.take_default else refused | (_DEFAULTS & prefixes)
+        return self.own_prefixes & prefixes
 
 
 class RouteDelta(NamedTuple):
@@ -139,10 +135,14 @@ def metric_of(local_pref: int, normal: int = NORMAL_METRIC) -> int:
 def choose_route(prefix: Prefix, paths: Paths, route_filter: RouteFilter) -> LearnedRoute | None:
     """The route for the best paths to `prefix`; None where one of them is our own, or none can be used.
 
-    Long-lived stale paths count only where there is no other. Of several metrics the lowest is taken, with its paths.
+    Long-lived stale paths count only where there is no other. Of several metrics the lowest is taken, with its paths. A
+    default route comes after the host's own, which often have the usual metric (DHCP, router advertisements): in its
+    place it would cut the host off as soon as it is gone.
     """
     route = _choose_among(paths, route_filter, version_of(prefix.address))
-    return route if route is not None and route_filter.admits(prefix) else None
+    if route is None or not route_filter.admits(prefix):
+        return None
+    return _shared(route._replace(metric=route.metric + 1)) if prefix in _DEFAULTS else route
 
 
 def _choose_among(paths: Paths, route_filter: RouteFilter, version: Version) -> LearnedRoute | None:
@@ -270,7 +270,9 @@ class Fib:
         put: dict[Prefix, LearnedRoute] = {}
         drop: set[Prefix] = set()
         routes, unconfirmed = self.routes, self.unconfirmed
-        refused = self.route_filter.find_refused(touched.keys())
+        apart: dict[Prefix, LearnedRoute | None] = dict.fromkeys(self.route_filter.find_refused(touched.keys()))
+        for prefix in _DEFAULTS & touched.keys():
+            apart[prefix] = choose_route(prefix, touched[prefix], self.route_filter)
         judged: dict[tuple[int, int], LearnedRoute | None] = {}
         last: Paths | None = None
         size, verdict = 0, None
@@ -281,7 +283,7 @@ class Fib:
                 if key not in judged:
                     judged[key] = _choose_among(paths, self.route_filter, version_of(prefix[0]))
                 verdict = judged[key]
-            route = None if refused and prefix in refused else verdict
+            route = apart[prefix] if apart and prefix in apart else verdict
             if unconfirmed:
                 unconfirmed.discard(prefix)
             before = routes.get(prefix)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -89,11 +88,15 @@ def test_what_stays_out() -> None:
     elsewhere = {FROM_3: Path(N3)}
     assert choose_route(BLOCK, elsewhere, own) is None
     assert choose_route(parse_prefix("172.25.1.1"), elsewhere, own) is None
-    assert choose_route(parse_prefix("0.0.0.0/0"), elsewhere, own) is None
     assert choose_route(OTHER, {FROM_2: Path(N2)}, own) is None
     assert choose_route(OTHER, {FROM_3: Path(bytes(4))}, own) is None
     assert choose_route(parse_prefix("10.64.1.7"), elsewhere, own) is not None
-    assert choose_route(parse_prefix("0.0.0.0/0"), elsewhere, replace(own, take_default=True)) is not None
+
+
+def test_a_default_route_comes_after_those_that_the_host_has_of_its_own() -> None:
+    some = RouteFilter(metrics=(1024, 2048))
+    for text, metric in (("0.0.0.0/0", 1025), ("::/0", 2049)):
+        assert choose_route(parse_prefix(text), {FROM_3: Path(N3)}, some) == LearnedRoute((N3,), metric)
 
 
 def test_a_lost_path_leaves_the_others() -> None:

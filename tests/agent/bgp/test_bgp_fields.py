@@ -67,6 +67,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Side]] = {
     "our-source": ({}, Side(words="multihop;", far=True)),
     "any-source": ({"sourceAddress": "None"}, Side(here=ALSO_HERE, far=True)),
     "teacher": ({"asNumber": 65100}, Side(own=65100, tells="filter taught")),
+    "gateway": ({}, Side(tells="filter everywhere")),
     "e-auto": told(65000),
     "e-self": told(65000, nextHopMode="Self"),
     "e-keep": told(65000, nextHopMode="Keep"),
@@ -108,6 +109,8 @@ def bird_config(name: str, side: Side) -> str:
 router id {ADDRESS[name]};
 protocol device {{ }}
 protocol static {{ ipv4; route {LOOPED} blackhole; route {FORBIDDEN} blackhole; route {TAUGHT} blackhole; }}
+protocol static {{ ipv4; route 0.0.0.0/0 blackhole; }}
+filter everywhere {{ if net = 0.0.0.0/0 then accept; reject; }}
 filter looped {{ if net = {LOOPED} then {{ bgp_path.prepend({OWN}); accept; }} reject; }}
 filter forbidden {{ if net = {FORBIDDEN} then {{ bgp_path.prepend({OWN}); accept; }} reject; }}
 filter taught {{ if net = {TAUGHT} then accept; reject; }}
@@ -251,6 +254,27 @@ def test_a_path_with_our_own_as_is_taken_where_it_may_be(rack: Rack) -> None:
 
     eventually(lambda: {"loop", "none"} <= rack.up() and ADDRESS["loop"] in learned(LOOPED), within_s=40)
     assert not learned(FORBIDDEN)
+
+
+def test_a_default_route_is_taken_and_comes_after_those_of_the_host(rack: Rack) -> None:
+    """One of the usual metric among them, as DHCP and router advertisements give it: nobody else's route is touched."""
+    host = rack.node.namespace
+
+    def way() -> str:
+        return host.ip("route", "get", "100.64.0.1").partition(" via ")[2].split()[0]
+
+    eventually(lambda: "metric 1025" in host.ip("route", "show", "default", "proto", "177"), within_s=40)
+    assert way() == ADDRESS["gateway"]
+    host.ip("route", "add", "default", "via", ADDRESS["plain"], "metric", "1024")
+    try:
+        assert way() == ADDRESS["plain"]
+        rack.node.drop("bgppeers", "gateway")
+        eventually(lambda: not host.ip("route", "show", "default", "proto", "177"), within_s=20)
+        assert way() == ADDRESS["plain"]
+    finally:
+        peer = {"peerIP": ADDRESS["gateway"], "asNumber": 65000}
+        rack.node.put("bgppeers", resource("BGPPeer", "gateway", peer))
+        host.ip("route", "del", "default", "via", ADDRESS["plain"])
 
 
 def test_the_node_listens_at_its_address_and_port_alone(rack: Rack) -> None:
