@@ -165,7 +165,7 @@ class HostEndpointIntent:
 
 @dataclass(frozen=True, slots=True)
 class EndpointIntent:
-    """A local workload endpoint: its interface, its addresses and what may pass."""
+    """A local workload endpoint: its interface, its addresses and what may pass; `spoofed` as of WorkloadEndpoint."""
 
     interface: str
     addresses: tuple[Address, ...]
@@ -173,3 +173,4 @@ class EndpointIntent:
     tiers: tuple[TierIntent, ...]
     profiles: tuple[str, ...]
     floating: tuple[FloatingAddress, ...] = ()
+    spoofed: tuple[Prefix, ...] = ()

@@ -64,7 +64,9 @@ class Options:
     where Services have their addresses. `workload_peering`: where workloads may speak BGP with their node, an address
     and port each. `floating`: workloads are reached by their floating addresses. `report_denied`, `report_allowed` and
     `report_logged`: which packets are told of. `metrics_at` and `health_at`: host and port of their pages, None for
-    neither. `refuses`: what no policy allows is refused, not dropped. `shared` is None where tables are our own.
+    neither. `external_nodes`: where tunnel packets may come from beside the cluster's nodes. `spoofing`: workloads may
+    give the addresses as their own that their endpoints say. `refuses`: what no policy allows is refused, not dropped.
+    `shared` is None where tables are our own.
     """
 
     interface_prefixes: tuple[str, ...] = ("cali",)
@@ -89,6 +91,8 @@ class Options:
     report_logged: bool = True
     metrics_at: tuple[str, int] | None = None
     health_at: tuple[str, int] | None = None
+    external_nodes: tuple[Prefix, ...] = ()
+    spoofing: bool = False
     refuses: bool = False
     on_iptables: OnIptables = OnIptables()
     shared: OnIptables | None = None
@@ -147,6 +151,8 @@ def derive_options(
         report_allowed=_get(values, "flowLogsFileEnabledForAllowed", DEFAULTS.report_allowed),
         metrics_at=_page(values, "prometheusMetrics", "", 9091),
         health_at=_page(values, "health", "localhost", 9099),
+        external_nodes=_get(values, "external_nodes", DEFAULTS.external_nodes),
+        spoofing=_get(values, "workloadSourceSpoofing", "") == "Any",
         refuses=_get(values, "nftablesFilterDenyAction", "") == "Reject",
         on_iptables=OnIptables(
             refuses=_get(values, "iptablesFilterDenyAction", "") == "Reject",
@@ -162,6 +168,8 @@ def _read(configuration: FelixConfiguration) -> Mapping[str, object]:
         values["failsafe_in"] = configuration.failsafe_in
     if configuration.failsafe_out is not None:
         values["failsafe_out"] = configuration.failsafe_out
+    if configuration.external_nodes is not None:
+        values["external_nodes"] = configuration.external_nodes
     return values
 
 

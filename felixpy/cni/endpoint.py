@@ -79,6 +79,7 @@ class _Spec(
         "ip_networks": "ipNetworks",
         "nats": "ipNATs",
         "interface_name": "interfaceName",
+        "spoofed": "allowSpoofedSourcePrefixes",
     },
 ):
     orchestrator: str = ""
@@ -94,6 +95,7 @@ class _Spec(
     interface_name: str = ""
     mac: str = ""
     ports: tuple[_Port, ...] = ()
+    spoofed: tuple[str, ...] = ()
 
 
 class _Endpoint(msgspec.Struct, rename={"api_version": "apiVersion"}):
@@ -158,6 +160,7 @@ def derive_endpoint(
                 *(_Port(port.name, port.protocol, port.port) for port in facts.ports),
                 *(_Port(PUBLISHED, port.protocol, port.port) for port in claim.published),
             ),
+            spoofed=tuple(map(str, claim.spoofed)),
         ),
     )
     value = msgspec.json.encode(endpoint)

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from felixpy.addresses import Address, Prefix, format_address, parse_address, version_of
+from felixpy.addresses import Address, Prefix, format_address, parse_address, parse_prefix, version_of
 from felixpy.cni.errors import CniError, Code
 from felixpy.cni.netconf import (
     SUPPORTED_VERSIONS,
@@ -162,7 +162,7 @@ class Claim:
     """The addresses that an attachment asks for: one of each version in `versions`, from these pools (names or CIDRs;
     none means any that is for a namespace with these labels), or exactly `addresses`. `floating` are addresses that
     lead to those of their family, `published` ports that the node's own lead to. Without `managed` no pool is
-    asked: whoever wrote `addresses` answers for them.
+    asked: whoever wrote `addresses` answers for them. `spoofed`: whose addresses the pod may give as its own.
     """
 
     attachment: Attachment
@@ -174,6 +174,7 @@ class Claim:
     floating: tuple[Address, ...] = ()
     published: tuple[PublishedPort, ...] = ()
     managed: bool = True
+    spoofed: tuple[Prefix, ...] = ()
 
 
 def parse_call(request: Request, node: str) -> Call:
@@ -235,6 +236,7 @@ def derive_claim(call: Call, attachment: Attachment, facts: PodFacts) -> Claim:
         _read_floating(conf, facts, versions),
         () if attachment.pod else conf.published,
         not unmanaged,
+        _read_spoofed(facts),
     )
 
 
@@ -331,6 +333,13 @@ def _read_floating(conf: NetConf, facts: PodFacts, versions: frozenset[Literal[4
             text = format_address(address)
             raise CniError(Code.INVALID_CONFIG, f"{field}: the pod has no address of the family of {text}")
     return addresses
+
+
+def _read_spoofed(facts: PodFacts) -> tuple[Prefix, ...]:
+    try:
+        return tuple(map(parse_prefix, _read_list(facts.annotations, "allowedSourcePrefixes")))
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIG, f"{_ANNOTATIONS}allowedSourcePrefixes: {error}") from None
 
 
 def _read_pools(facts: PodFacts, name: str) -> tuple[str, ...]:

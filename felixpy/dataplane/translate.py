@@ -14,6 +14,7 @@ from felixpy.addresses import Prefix
 from felixpy.calc.graph import IntentDelta
 from felixpy.calc.intent import EndpointIntent, PolicyId, RulesIntent, SetSpec
 from felixpy.calc.policy.ipsets import Member, SetChange
+from felixpy.calc.policy.peers import PeersIntent
 from felixpy.calc.policy.rule_terms import sets_of
 from felixpy.dataplane.chains.base import pool_sets
 from felixpy.dataplane.chains.causes import Cause
@@ -58,6 +59,7 @@ class Translator:
         self._prefixes: dict[Set, frozenset[Prefix]] = {}
         self._covers: dict[Set, Cover] = {}
         self._spec_of: dict[str, tuple[SetSpec, Version]] = {}
+        self._peers = PeersIntent()
         self._claims: dict[Set, dict[bytes, dict[Name, bytes]]] = {}
         self._entries: dict[Name, tuple[tuple[Set, bytes], ...]] = {}
 
@@ -78,8 +80,9 @@ class Translator:
             self.ledger.put("forwarding", render_forwarding(delta.pools), changes)
             for target, prefixes in pool_sets(delta.pools).items():
                 self._put_prefixes(target, prefixes, changes)
-        if delta.peers is not None:
-            for target, prefixes in peer_members(delta.peers).items():
+        self._peers = delta.peers or self._peers
+        if delta.peers is not None or self.guards.options.external_nodes != before.external_nodes:
+            for target, prefixes in peer_members(self._peers, self.guards.options).items():
                 self._put_prefixes(target, prefixes, changes)
         again: set[Rendered] = set()
         for spec in sets.dropped:

@@ -31,6 +31,7 @@ from felixpy.resources.scalars import (
     read_mac,
     read_named_ports,
     read_nats,
+    read_prefixes,
 )
 from felixpy.resources.tables import Decoded, Ref, Table
 from felixpy.resources.types import (
@@ -201,6 +202,7 @@ class Decoder:
             spec.container_id,
             floating,
             pod_uid,
+            read_prefixes("spec.allowSpoofedSourcePrefixes", spec.spoofed) if spec.spoofed else (),
         )
 
     def _decode_ipam(self, key: str, value: bytes | None) -> Decoded | Broken | None:

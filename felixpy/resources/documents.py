@@ -56,6 +56,7 @@ class EndpointSpec(Doc):
     orchestrator: str = ""
     container_id: str = field(default="", name="containerID")
     nats: list[Nat] | None = field(default=None, name="ipNATs")
+    spoofed: list[str] | None = field(default=None, name="allowSpoofedSourcePrefixes")
 
 
 class EndpointDoc(ObjectDoc):

@@ -10,9 +10,17 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from felixpy.addresses import Prefix
 from felixpy.resources.documents import AnySpecDoc
 from felixpy.resources.kinds import Name
-from felixpy.resources.scalars import FieldError, read_address, read_interface, read_prefix, read_protocol
+from felixpy.resources.scalars import (
+    FieldError,
+    read_address,
+    read_interface,
+    read_prefix,
+    read_prefixes,
+    read_protocol,
+)
 from felixpy.resources.types import (
     FailsafePort,
     FelixConfiguration,
@@ -48,7 +56,8 @@ def read_felix(doc: AnySpecDoc, name: Name) -> FelixConfiguration:
         tuple(sorted(values.items())),
         take("failsafeInboundHostPorts", _read_failsafe),
         take("failsafeOutboundHostPorts", _read_failsafe),
-        tuple(faults),
+        external_nodes=take("externalNodesList", _read_networks),
+        passed_over=tuple(faults),
     )
 
 
@@ -164,9 +173,16 @@ _FIELDS: Mapping[str, Callable[[str, object], FelixValue]] = {
     "vxlanMTUV6": _MTU,
     "vxlanPort": _PORT,
     "vxlanVNI": _number(1, (1 << 24) - 1),
+    "workloadSourceSpoofing": _word("Any", "Disabled"),
 }
-FELIX_FIELDS = frozenset({*_FIELDS, "failsafeInboundHostPorts", "failsafeOutboundHostPorts"})
+FELIX_FIELDS = frozenset({*_FIELDS, "externalNodesList", "failsafeInboundHostPorts", "failsafeOutboundHostPorts"})
 """The fields of FelixConfiguration that an agent reads."""
+
+
+def _read_networks(field: str, networks: Any) -> tuple[Prefix, ...]:
+    if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
+        raise FieldError(field, "is no list of networks")
+    return read_prefixes(field, networks)
 
 
 def _read_failsafe(field: str, ports: Any) -> tuple[FailsafePort, ...]:

@@ -37,7 +37,8 @@ class FloatingAddress(NamedTuple):
 class WorkloadEndpoint(msgspec.Struct, frozen=True):
     """A pod's (or any workload's) interface. `labels` are its own, without those inherited from its profiles.
 
-    `pod_uid`, where it is known, tells Pods of one name apart, as that of Pod does; both are short digests.
+    `pod_uid`, where it is known, tells Pods of one name apart, as that of Pod does; both are short digests. `spoofed`:
+    whose addresses it may give as its own, where the node lets it.
     """
 
     node: str
@@ -52,6 +53,7 @@ class WorkloadEndpoint(msgspec.Struct, frozen=True):
     container_id: str = ""
     floating: tuple[FloatingAddress, ...] = ()
     pod_uid: bytes = b""
+    spoofed: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +155,16 @@ class PassedOver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FelixConfiguration:
-    """Global (`default`) or of one node (`node.<name>`): the values that something reads, and failsafe ports.
+    """Global (`default`) or of one node (`node.<name>`): the values that something reads, and lists.
 
-    `failsafe_in` and `failsafe_out` None means not said.
+    `failsafe_in`, `failsafe_out` and `external_nodes` None means not said.
     """
 
     values: tuple[tuple[str, FelixValue], ...] = ()
     failsafe_in: tuple[FailsafePort, ...] | None = None
     failsafe_out: tuple[FailsafePort, ...] | None = None
     passed_over: tuple[PassedOver, ...] = ()
+    external_nodes: tuple[Prefix, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

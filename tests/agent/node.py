@@ -84,7 +84,7 @@ class Pod:
     def endpoint(self) -> str:
         return f"{self.node.name}-cni-{self.name}-eth0"
 
-    def write(self, labels: Mapping[str, str] | None = None, profiles: Sequence[str] = ("open",)) -> None:
+    def write(self, labels: Mapping[str, str] | None = None, profiles: Sequence[str] = ("open",), **more: Json) -> None:
         """Writes its WorkloadEndpoint."""
         spec = {
             "node": self.node.name,
@@ -95,6 +95,7 @@ class Pod:
             "interfaceName": self.device,
             "ipNetworks": [self.prefix(address) for address in self.addresses],
             "profiles": list(profiles),
+            **more,
         }
         full = {"name": self.name, "projectcalico.org/namespace": "default", **(labels or {})}
         self.node.etcd.put(self.key, resource("WorkloadEndpoint", self.endpoint, spec, full, "default"))

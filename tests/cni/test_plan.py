@@ -103,6 +103,14 @@ def test_a_pods_pools_go_before_its_namespaces_and_those_before_the_networks() -
     assert derive_claim(*asked, PodFacts(by_pod, by_pod, by_namespace)).ipv4_pools == ("pod",)
 
 
+def test_whose_addresses_a_pod_may_give_as_its_own() -> None:
+    annotation = "cni.projectcalico.org/allowedSourcePrefixes"
+    asked = derive_claim(*call(), PodFacts(annotations={annotation: '["198.51.100.0/24", "fd00::9"]'}))
+    assert [*map(str, asked.spoofed)] == ["198.51.100.0/24", "fd00::9/128"]
+    with pytest.raises(CniError, match="allowedSourcePrefixes"):
+        derive_claim(*call(), PodFacts(annotations={annotation: '["198.51.100.0/33"]'}))
+
+
 def test_asked_addresses_say_which_families() -> None:
     annotated = PodFacts(annotations={"cni.projectcalico.org/ipAddrs": '["10.0.0.9", "fd00::9"]'})
     assert derive_claim(*call(args="IP=10.0.0.8"), annotated).versions == {4, 6}

@@ -200,6 +200,7 @@ def describe_endpoint(
         sort_policies(matched, tiers),
         profiles,
         endpoint.floating,
+        endpoint.spoofed,
     )
 
 

@@ -274,7 +274,7 @@ class World:
 
     def _members(self, spec: SetSpec | Set) -> Iterable[Member]:
         if isinstance(spec, Set):
-            yield from peer_members(self.peers)[spec]
+            yield from peer_members(self.peers, self.options_of(""))[spec]
             return
         if spec.service is not None:
             yield from derive_service_members(spec.service, self.slices)

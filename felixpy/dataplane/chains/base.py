@@ -15,7 +15,7 @@ from felixpy.calc.intent import Stage
 from felixpy.calc.options import HostAction, Options
 from felixpy.calc.pools import PoolsIntent
 from felixpy.dataplane.chains.causes import COMMON, NO_ENDPOINT, SPOOFED, TO_HOST
-from felixpy.dataplane.chains.endpoint import ACCEPTED, FROM_ENDPOINTS, TO_ENDPOINTS
+from felixpy.dataplane.chains.endpoint import ACCEPTED, FROM_ENDPOINTS, SPOOFERS, TO_ENDPOINTS
 from felixpy.dataplane.chains.floating import FLOATING_SETS, floating_rules
 from felixpy.dataplane.chains.host import NEIGHBOURS, NODES, Guards, Place, host_objects, workload_interfaces
 from felixpy.dataplane.chains.outgoing import MASQUERADED, POOLS, render_loop_prevention, render_nat_outgoing
@@ -93,7 +93,7 @@ def base_objects(extra: Mapping[str, tuple[Rule, ...]], guards: Guards = NO_HOST
     bases = [Chain(name, (*extra.get(name, ()), *own.get(name, ())), hook) for name, hook in HOOKS.items()]
     if guards.options.shared is not None and guards.options.shared.ends_filter:
         bases.append(Chain("filter-forward-last", _last_forward(guards.options), LAST_FORWARD))
-    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, *MASQUERADED.values(), *POOLS.values(), *FLOATING_SETS, *PEER_SETS)
+    sets = (FROM_ENDPOINTS, TO_ENDPOINTS, SPOOFERS, *MASQUERADED.values(), *POOLS.values(), *FLOATING_SETS, *PEER_SETS)
     fixed = (*common_chains(COMMON, guards.options), *_fixed_chains(guards.options))
     return (*sets, *fixed, *bases, *host_objects(guards))
 
@@ -149,6 +149,7 @@ def _raw_prerouting(options: Options) -> tuple[Rule, ...]:
             for match in workload_interfaces("in", options)
         ),
         Rule(Accept(), (from_workload, NetIn("source", (parse_prefix("::/128"),))), "duplicate address detection"),
+        *((Rule(Dispatch("in_interface", SPOOFERS.name)),) if options.spoofing else ()),
         end_in(SPOOFED, from_workload, ReversePathFails()),
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-from felixpy.addresses import host_prefix
+from felixpy.addresses import Prefix, host_prefix
 from felixpy.calc.intent import EndpointIntent, PolicyId, TierIntent
 from felixpy.calc.options import DEFAULTS, Options
 from felixpy.dataplane.chains.causes import (
@@ -49,17 +49,21 @@ from felixpy.dataplane.rules import (
     Jump,
     MarkIs,
     Match,
+    NetIn,
     PortIn,
     ProtocolIs,
     Return,
     Rule,
     SetMark,
 )
+from felixpy.dataplane.sets import VERSIONS
 from felixpy.resources.policy_types import TierDefault
 
 Direction = Literal["in", "out"]
 FROM_ENDPOINTS = Set("from-endpoint", SetType.INTERFACE, DataType.VERDICT)
 TO_ENDPOINTS = Set("to-endpoint", SetType.INTERFACE, DataType.VERDICT)
+SPOOFERS = Set("may-spoof", SetType.INTERFACE, DataType.VERDICT)
+"""Interface → the chain that lets through what comes from the addresses which its workload may give as its own."""
 
 _ESTABLISHED = CtStateIn(frozenset({CtState.ESTABLISHED, CtState.RELATED}))
 _INVALID = CtStateIn(frozenset({CtState.INVALID}))
@@ -98,8 +102,11 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
         )
         for address in (*endpoint.addresses, *(one.external for one in floating))
     )
+    spoofing = endpoint.spoofed if options.spoofing else ()
+    spoofs = chain_name("spoof", device)
     return EndpointObjects(
         objects=(
+            *((Chain(spoofs, _spoof_rules(spoofing)),) if spoofing else ()),
             Chain(outward, render_direction(endpoint, "out", options)),
             Chain(inward, render_direction(endpoint, "in", options)),
             Chain(leaving, (Rule(Goto(outward)),)),
@@ -110,8 +117,16 @@ def render_endpoint(endpoint: EndpointIntent, options: Options = DEFAULTS) -> En
         members={
             FROM_ENDPOINTS: {key: f"goto {leaving}".encode()},
             TO_ENDPOINTS: {key: f"goto {reaching}".encode()},
+            **({SPOOFERS: {key: f"jump {spoofs}".encode()}} if spoofing else {}),
             **(floating_members(endpoint) if floating else {}),
         },
+    )
+
+
+def _spoof_rules(prefixes: tuple[Prefix, ...]) -> tuple[Rule, ...]:
+    by_family = (tuple(one for one in prefixes if one.version == version) for version in VERSIONS)
+    return tuple(
+        Rule(Accept(), (NetIn("source", some),), "source address that it may use") for some in by_family if some
     )
 
 

@@ -59,7 +59,7 @@ NEIGHBOURS: Mapping[Version, Set] = {
     4: Set("bgp-peers4", SetType.IPV4, interval=True),
     6: Set("bgp-peers6", SetType.IPV6, interval=True),
 }
-"""Addresses of the cluster's nodes, and of them and the BGP peers."""
+"""Addresses of the cluster's nodes and of those outside that speak its tunnels; of its nodes and the BGP peers."""
 
 _IPIP, _TCP, _UDP = 4, 6, 17
 _LINK_LOCAL_ICMP = (130, 131, 132, 133, 134, 135, 136, 137, 143)
@@ -246,12 +246,12 @@ def _keep(guards: Guards, remote: Side, at: Side) -> Iterable[Rule]:
         yield Rule(Accept(), (SetHas(remote, NODES[4].name, 4), ProtocolIs(_IPIP)), "IPIP between nodes")
 
 
-def peer_members(peers: PeersIntent) -> Mapping[Set, frozenset[Prefix]]:
+def peer_members(peers: PeersIntent, options: Options = DEFAULTS) -> Mapping[Set, frozenset[Prefix]]:
     """What the sets of peers hold."""
     return {
         targets[version]: frozenset(one for one in prefixes if one.version == version)
         for targets, prefixes in (
-            (NODES, merge_prefixes(peers.nodes)),
+            (NODES, merge_prefixes((*peers.nodes, *options.external_nodes))),
             (NEIGHBOURS, merge_prefixes(peers.neighbours)),
         )
         for version in VERSIONS

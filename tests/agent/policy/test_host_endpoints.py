@@ -277,6 +277,10 @@ def test_bgp_with_nodes_and_peers_is_kept(world: World) -> None:
     eventually(lambda: world.into_host(BGP, HOST6), what="a peer")
     assert ask_udp(world.outside, HOST6, VXLAN, wait_s=DENIED_S) is None, "a peer is no node"
     assert not world.into_host()
+    world.felix(failsafeInboundHostPorts=[], failsafeOutboundHostPorts=[], externalNodesList=[f"{HOST6}/64"])
+    eventually(lambda: ask_udp(world.outside, HOST6, VXLAN, wait_s=DENIED_S) == "host", what="a node outside")
+    world.felix(failsafeInboundHostPorts=[], failsafeOutboundHostPorts=[])
+    eventually(lambda: ask_udp(world.outside, HOST6, VXLAN, wait_s=DENIED_S) is None, what="none any more")
 
 
 def test_what_a_pod_may_send_its_host(world: World) -> None:

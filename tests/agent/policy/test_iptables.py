@@ -24,6 +24,7 @@ LEGACY = [
     scenarios.test_labels_move_a_pod_into_and_out_of_a_set,
     scenarios.test_tiers_pass_and_order,
     scenarios.test_a_network_set_with_prefixes,
+    scenarios.test_a_workload_gives_addresses_as_its_own_where_both_it_and_the_node_say_so,
     scenarios.test_what_policies_deny_is_refused_where_the_configuration_says_so,
     scenarios.test_a_pod_reaches_its_host_only_as_told,
     scenarios.test_an_endpoint_before_its_device,

@@ -83,6 +83,42 @@ def test_what_policies_deny_is_refused_where_the_configuration_says_so(scene: Sc
     eventually(lambda: fates() == {"nothing"}, what="dropped")
 
 
+def test_a_workload_gives_addresses_as_its_own_where_both_it_and_the_node_say_so(scene: Scene) -> None:
+    node, a, b = scene.node, scene.a, scene.b
+    others = ("10.65.0.77", "10.65.0.78", "fd65::77")
+    for address in others:
+        a.namespace.add_address("lo", f"{address}/{128 if ':' in address else 32}")
+
+    def heard(source: str) -> bool:
+        family = socket.AF_INET6 if ":" in source else socket.AF_INET
+        with b.namespace.entered():
+            ear = socket.socket(family, socket.SOCK_DGRAM)
+        with a.namespace.entered():
+            mouth = socket.socket(family, socket.SOCK_DGRAM)
+        with ear, mouth:
+            ear.bind(("", 0))
+            ear.settimeout(0.4)
+            mouth.bind((source, 0))
+            mouth.sendto(b"x", (b.addresses[family == socket.AF_INET6], ear.getsockname()[1]))
+            try:
+                return bool(ear.recv(9))
+            except TimeoutError:
+                return False
+
+    try:
+        eventually(lambda: heard("10.65.0.2") and heard("fd65::2"))
+        a.write(allowSpoofedSourcePrefixes=["10.65.0.77/32", "fd65::/64"])
+        assert not heard("10.65.0.77"), "the node says nothing"
+        node.put("felixconfigurations", resource("FelixConfiguration", "default", {"workloadSourceSpoofing": "Any"}))
+        eventually(lambda: heard("10.65.0.77") and heard("fd65::77"), what="both say so")
+        assert not heard("10.65.0.78")
+        a.write()
+        eventually(lambda: not heard("10.65.0.77") and not heard("fd65::77"), what="the endpoint says nothing")
+        assert heard("10.65.0.2")
+    finally:
+        a.namespace.ip("address", "flush", "dev", "lo", "scope", "global")
+
+
 def test_labels_move_a_pod_into_and_out_of_a_set(scene: Scene) -> None:
     node, a, b = scene.node, scene.a, scene.b
     node.policy("team", "name == 'b'", ingress=[{"action": "Allow", "source": {"selector": "team == 'red'"}}])
