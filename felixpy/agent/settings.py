@@ -103,6 +103,16 @@ _FLAGS: Mapping[str, str] = {
 }
 
 
+class _Version(argparse.Action):
+    """Prints the version; what knows it is slow to load."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('felixpy')}")
+        parser.exit()
+
+
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], program: str) -> Settings:
     """Settings from everything that was said.
 
@@ -112,6 +122,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
     for flag, words in _FLAGS.items():
         parser.add_argument(f"--{flag}", help=words)
     parser.add_argument("--config", help="a TOML file with any of these settings", metavar="FILE")
+    parser.add_argument("--version", action=_Version, nargs=0, help="the version, and nothing else")
     given = vars(parser.parse_args(arguments))
     from_file = _read_file(given["config"] or environment.get("FELIXPY_CONFIG", ""))
 

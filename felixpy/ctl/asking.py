@@ -12,9 +12,11 @@ import secrets
 import time
 from collections.abc import Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from felixpy.ctl.cells import list_some
 from felixpy.ctl.foreign import foreign_nodes
+from felixpy.ctl.node_text import NO_ANSWER
 from felixpy.datastore.model import Lease, Store
 from felixpy.resources.kinds import ASK_PREFIX, BY_TYPE, CALICO, HOLDERS_PREFIX
 from felixpy.status.answers import (
@@ -36,15 +38,31 @@ ANSWERS_PER_S = 500
 """How fast one etcd takes answers at the least; a larger cluster gets more time (measured: tests/bench/status.py)."""
 WAIT_TIMEOUT_S = 30.0
 ASK_AGAIN_S = 0.2
+NODES_SHOWN = 10
 NODES = BY_TYPE[CALICO, "Node"]
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the nodes said, by name, None for those that did not; asked at `revision`."""
+    """What the nodes said, by name, None for those that did not; asked at `revision`.
+
+    `known`: where a node was asked for by name and did not answer, all that there are.
+    """
 
     revision: int
     nodes: Mapping[str, NodeStatus | None]
+    known: frozenset[str] | None = None
+
+    def why_silent(self, name: str) -> str:
+        """Why a node did not answer, as far as that is known."""
+        return why_silent(name, self.known)
+
+
+def why_silent(name: str, known: Collection[str] | None) -> str:
+    """Why a node did not answer, where these are all that there are, if they were looked for."""
+    if known is None or name in known:
+        return NO_ANSWER
+    return f"there is no such node; there are: {list_some(sorted(known), NODES_SHOWN)}" if known else "there is no node"
 
 
 async def survey(
@@ -64,7 +82,10 @@ async def survey(
     lease = await store.lease(ASK_TTL_S)
     try:
         ask = Ask(lease.id, tuple(want), tuple(sorted(names)), tuple(services), chains=tuple(sorted(chains)))
-        return await _ask(store, lease, expected, ask, limit_s)
+        found = await _ask(store, lease, expected, ask, limit_s)
+        if names and None in found.nodes.values():
+            return replace(found, known=frozenset(await list_nodes(store)))
+        return found
     finally:
         await lease.close()
 

@@ -97,12 +97,20 @@ def _note_etcd(ctx: click.Context, _: click.Parameter, etcd: str | None) -> None
         ctx.obj = etcd
 
 
+def _tell_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        command: click.Command = import_module(COMMANDS["version"]).command
+        ctx.invoke(command)
+        ctx.exit()
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--etcd",
     metavar="URL[,URL]|local",
     help="Where etcd is (`local`: the one of this machine's agent); else FELIXPY_ETCD or ETCD_ENDPOINTS.",
 )
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_tell_version, hidden=True)
 @click.pass_context
 def main(ctx: click.Context, etcd: str | None) -> None:
     """Read and write the resources of a felixpy cluster."""

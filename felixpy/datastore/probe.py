@@ -48,6 +48,8 @@ async def probe(endpoint: Endpoint, settings: EtcdSettings) -> Finding | None:
         try:
             async with asyncio.timeout(PROBE_STEP_S):
                 found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=1)
+        except TimeoutError:
+            return Finding(ConnectReason.DNS, f"{endpoint}: no answer of a name server within {PROBE_STEP_S:g} s")
         except OSError as error:
             return Finding(ConnectReason.DNS, f"{endpoint}: {error.strerror or repr(error)}")
         findings = [await _probe_http(endpoint, settings, str(info[4][0])) for info in found[:4]]

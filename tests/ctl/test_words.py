@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from importlib.metadata import version
 
 import pytest
 
@@ -134,3 +135,34 @@ def test_a_full_disk_is_said_in_words(filled: Felixctl, store: Etcd, words: list
         1,
         "error: what this command says cannot be written: No space left on device\n",
     )
+
+
+def test_a_shell_completes_kinds(store: Etcd) -> None:
+    asked = {"_FELIXCTL_COMPLETE": "bash_complete", "COMP_WORDS": "felixctl get svc,ippo", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [FELIXCTL], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["plain,svc,ippool", "plain,svc,ippools"]
+
+
+def test_programs_say_their_version() -> None:
+    said = {
+        subprocess.run([FELIXCTL.with_name(name), flag], capture_output=True, text=True, timeout=60, check=True).stdout
+        for name, flag in (("felixctl", "--version"), ("felixctl", "version"), ("felixpy", "--version"))
+    }
+    assert {line.split()[-1] for line in said} == {version("felixpy")}
+
+
+def test_a_list_without_items_is_an_error_and_not_another_projects_kind(felixctl: Felixctl) -> None:
+    for items, words in (("", "items: is needed"), (", items: 3", "items: must be a list, not the number 3")):
+        answer = felixctl("apply", "-f", "-", stdin=f"{{apiVersion: v1, kind: List{items}}}")
+        assert (answer.code, words in answer.err) == (1, True), answer.err
+
+
+def test_a_node_that_is_none_is_named_as_such(felixctl: Felixctl, store: Etcd) -> None:
+    store.put("/calico/resources/v3/projectcalico.org/nodes/n1", {"metadata": {"name": "n1"}, "spec": {}})
+    asked = (["status", "n9"], ["bgp", "routes", "n9"], ["flows", "--node", "n9"])
+    said = [felixctl(*words, "--timeout", "0.3") for words in asked]
+    assert [one.code for one in said] == [1, 1, 1]
+    assert all("n9: there is no such node; there are: n1" in one.err for one in said), said
+    assert "n1: no answer" in felixctl("status", "n1", "--timeout", "0.3").err

@@ -14,7 +14,7 @@ from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warn
 from felixpy.ctl.manifests import DEFAULT_NAMESPACE
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
 from felixpy.ctl.reading.intake import Skipped
-from felixpy.ctl.showing.selection import USUAL, Found, name_of, parse_asked, select, usual_namespace
+from felixpy.ctl.showing.selection import USUAL, Found, complete_kinds, name_of, parse_asked, select, usual_namespace
 from felixpy.datastore.model import Store
 from felixpy.resources.kinds import KINDS, REPORTED_KINDS, KindInfo, Name
 
@@ -36,7 +36,7 @@ class _Target:
 
 
 @click.command()
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=complete_kinds)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("-f", "--filename", "files", multiple=True, metavar="FILE", help="File, directory or -.")
 @click.option("-R", "--recursive", is_flag=True, help="Directories with all below them.")

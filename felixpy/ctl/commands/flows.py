@@ -88,6 +88,8 @@ def command(
                     _show(told, notes, output)
                     told, notes = [], []
         _show(sorted(told, key=lambda one: one[1].last_s), notes, output)
+        if not told and not notes and not output and not follow:
+            click.echo("The nodes tell of no such flow.", err=True)
 
     try:
         with_store(etcd, work)

@@ -16,6 +16,7 @@ from felixpy.ctl.showing.selection import (
     Asked,
     Found,
     Selected,
+    complete_kinds,
     name_of,
     parse_asked,
     select,
@@ -26,7 +27,7 @@ from felixpy.resources.kinds import CALICO, KindInfo
 
 
 @click.command()
-@click.argument("kind")
+@click.argument("kind", shell_complete=complete_kinds)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("-n", "--namespace", help=f"Namespace; else {DEFAULT_NAMESPACE}.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")

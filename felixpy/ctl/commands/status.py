@@ -16,7 +16,6 @@ from felixpy.ctl.neighbours import find_names
 from felixpy.ctl.node_text import (
     all_well,
     node_tree,
-    problems_of,
     render_node,
     render_nodes,
     render_problems,
@@ -99,7 +98,7 @@ def _show_all(found: Survey) -> None:
 def _show_one(found: Survey, node: str, names: dict[str, str]) -> None:
     status = found.nodes[node]
     if status is None:
-        print_error(f"{node}: {problems_of(status)[0]}")
+        print_error(f"{node}: {found.why_silent(node)}")
         return
     for line in render_node(status, names):
         click.echo(line)

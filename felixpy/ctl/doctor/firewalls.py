@@ -19,7 +19,9 @@ _FILTER = re.compile(r"^\*filter$(.*?)^COMMIT$", re.MULTILINE | re.DOTALL)
 _LETS_PODS = re.compile(r"^-A \S+ .*-[io] cali\+ .*-j ACCEPT$", re.MULTILINE)
 _LETS_BGP = re.compile(r"^-A \S+ .*--dports? (?:\S*\b)?179\b.*-j ACCEPT$", re.MULTILINE)
 _CHAIN = re.compile(r"^table (\S+ \S+) \{$|^\tchain (\S+) \{$|^\t\ttype \S+ hook (\S+) .*policy drop;", re.MULTILINE)
-_ADVICE = "let them pass there as well: {} -I FORWARD -i cali+ -j ACCEPT; {} -I FORWARD -o cali+ -j ACCEPT"
+_ADVICE = "let them pass there as well, and what goes to Services: " + "; ".join(
+    f"{{0}} -I FORWARD {what} -j ACCEPT" for what in ("-i cali+", "-o cali+", "-m conntrack --ctstate DNAT")
+)
 _NEEDED = "nodes need TCP 179 (BGP) and UDP 4789 or protocol 4 (tunnels) of each other, and pods what they ask of nodes"
 _OF_IPTABLES = ("ip filter FORWARD", "ip6 filter FORWARD")
 _FIREWALLD = (
@@ -39,7 +41,7 @@ def judge_firewalls(saved: Mapping[str, str], tables: Iterable[str], dropping: I
         program = save.removesuffix("-save")
         if "FORWARD" in closed and not _LETS_PODS.search(rules):
             words = f"{program} drops what nobody accepts in FORWARD (as Docker and ufw have it): pods' packets too"
-            yield Finding(Level.ERROR, "firewall", words, _ADVICE.format(program, program))
+            yield Finding(Level.ERROR, "firewall", words, _ADVICE.format(program))
         if "INPUT" in closed and not _LETS_BGP.search(rules):
             words = f"{program} drops what nobody accepts in INPUT"
             yield Finding(Level.WARNING, "firewall", words, _NEEDED)
@@ -48,7 +50,7 @@ def judge_firewalls(saved: Mapping[str, str], tables: Iterable[str], dropping: I
         yield Finding(Level.WARNING, "firewall", words, _FIREWALLD)
     for chain in dropping:
         words = f"the nftables chain {chain} drops what it does not accept: pods' packets too"
-        yield Finding(Level.ERROR, "firewall", words, "have it accept iifname and oifname cali*")
+        yield Finding(Level.ERROR, "firewall", words, "have it accept iifname and oifname cali*, and ct status dnat")
 
 
 def parse_dropping_chains(text: str) -> Iterator[str]:

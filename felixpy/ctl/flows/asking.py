@@ -11,13 +11,11 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 
-from felixpy.ctl.asking import list_nodes, usual_timeout_s
+from felixpy.ctl.asking import list_nodes, usual_timeout_s, why_silent
 from felixpy.datastore.first import first_of
 from felixpy.datastore.model import Lease, Store
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion
 from felixpy.status.answers import ASK_TTL_S, Ask, answers_prefix, ask_key, parse, render
-
-NO_ANSWER = "no answer"
 
 
 async def ask_flows(
@@ -47,8 +45,9 @@ async def ask_flows(
                 async with asyncio.timeout_at(end if waiting else None):
                     answer = await answers.get()
             except TimeoutError:
+                known = await list_nodes(store) if names else None
                 for silent in sorted(waiting):
-                    yield FlowsAnswer(silent, unread=NO_ANSWER)
+                    yield FlowsAnswer(silent, unread=why_silent(silent, known))
                 waiting.clear()
                 continue
             if answer is None:

@@ -99,6 +99,9 @@ def _recognise(document: Document, namespace: str) -> Iterator[Finding]:
         return
     if isinstance(body.get("items"), list) and kind.endswith("List"):
         yield from _unpacked(document, kind, version, namespace)
+    elif kind == "List" and version == "v1":
+        said = f"must be a list, not {describe(body['items'])}" if "items" in body else "is needed"
+        yield Report(_subject(body), _at(document, ("items",)), Problem(("items",), said))
     elif kind == "ConfigMap" and version == "v1" and (config := _old_config(body)) is not None:
         yield from _from_config_map(document, config, namespace)
     elif (version, kind) == ("metallb.io/v1beta1", "AddressPool"):

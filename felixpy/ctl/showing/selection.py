@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import click
+
 from felixpy.ctl.manifests import DEFAULT_NAMESPACE, Body, Json
 from felixpy.ctl.policy_names import DEFAULT_TIER, is_tiered_policy, possible_names, typed_name
 from felixpy.ctl.stored import parse_body, shown_body
@@ -127,6 +129,13 @@ def _qualified(word: str) -> tuple[KindInfo, ...]:
 def _reported(word: str) -> tuple[KindInfo, ...]:
     low = word.lower().removesuffix(".metallb.io")
     return tuple(info for info in REPORTED_KINDS if low in {info.kind.lower(), info.plural, *info.short})
+
+
+def complete_kinds(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """What a shell may make of the beginning of a KIND, or of the last of several."""
+    before, comma, last = begun.rpartition(",")
+    words = (EVERYTHING, *(word for info in _SHOWN for word in (info.plural, *info.short)))
+    return sorted({f"{before}{comma}{word}" for word in words if word.startswith(last.lower())})
 
 
 async def select(
