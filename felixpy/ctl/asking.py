@@ -14,9 +14,7 @@ from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from felixpy.ctl.cells import list_some
 from felixpy.ctl.foreign import foreign_nodes
-from felixpy.ctl.node_text import NO_ANSWER
 from felixpy.datastore.model import Lease, Store
 from felixpy.resources.kinds import ASK_PREFIX, BY_TYPE, CALICO, HOLDERS_PREFIX
 from felixpy.status.answers import (
@@ -38,7 +36,6 @@ ANSWERS_PER_S = 500
 """How fast one etcd takes answers at the least; a larger cluster gets more time (measured: tests/bench/status.py)."""
 WAIT_TIMEOUT_S = 30.0
 ASK_AGAIN_S = 0.2
-NODES_SHOWN = 10
 NODES = BY_TYPE[CALICO, "Node"]
 
 
@@ -52,17 +49,6 @@ class Survey:
     revision: int
     nodes: Mapping[str, NodeStatus | None]
     known: frozenset[str] | None = None
-
-    def why_silent(self, name: str) -> str:
-        """Why a node did not answer, as far as that is known."""
-        return why_silent(name, self.known)
-
-
-def why_silent(name: str, known: Collection[str] | None) -> str:
-    """Why a node did not answer, where these are all that there are, if they were looked for."""
-    if known is None or name in known:
-        return NO_ANSWER
-    return f"there is no such node; there are: {list_some(sorted(known), NODES_SHOWN)}" if known else "there is no node"
 
 
 async def survey(

@@ -5,7 +5,7 @@ In: what the nodes said; out: lines. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,6 +16,7 @@ from felixpy.status.answers import BgpStatus, NodeStatus, SessionStatus
 from felixpy.status.problems import find_problems
 
 NO_ANSWER = "no answer (frozen, down or unreachable; on the node: felixctl status --local)"
+NODES_SHOWN = 10
 NOTHING = "-"
 SESSION_HEADINGS = (
     *("NODE", "NEIGHBOUR", "NAME", "ASKED BY", "AS", "STATE", "SINCE"),
@@ -32,6 +33,13 @@ class Row:
 
     text: str
     well: bool
+
+
+def why_silent(name: str, known: Collection[str] | None) -> str:
+    """Why a node did not answer, where these are all that there are, if they were looked for."""
+    if known is None or name in known:
+        return NO_ANSWER
+    return f"there is no such node; there are: {list_some(sorted(known), NODES_SHOWN)}" if known else "there is no node"
 
 
 def problems_of(status: NodeStatus | None) -> tuple[str, ...]:

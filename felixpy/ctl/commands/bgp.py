@@ -11,7 +11,7 @@ from felixpy.ctl.asking import TIMEOUT_S, Survey, survey
 from felixpy.ctl.cells import align_rows
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
 from felixpy.ctl.neighbours import find_names
-from felixpy.ctl.node_text import NOTHING, render_sessions, survey_tree
+from felixpy.ctl.node_text import NOTHING, render_sessions, survey_tree, why_silent
 from felixpy.datastore.model import Store
 from felixpy.status.answers import AnnouncedPrefix, BgpStatus, KernelStatus, LearnedPrefix, Want
 
@@ -57,7 +57,7 @@ def find_troubles(found: Survey) -> Iterator[str]:
     """What is wrong with BGP on any node."""
     for name, status in found.nodes.items():
         if status is None:
-            yield f"{name}: {found.why_silent(name)}"
+            yield f"{name}: {why_silent(name, found.known)}"
             continue
         bgp = status.bgp
         if bgp is None:

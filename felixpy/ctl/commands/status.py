@@ -20,6 +20,7 @@ from felixpy.ctl.node_text import (
     render_nodes,
     render_problems,
     survey_tree,
+    why_silent,
 )
 from felixpy.datastore.model import Store
 from felixpy.status.answers import ControlRequest, merge_answers
@@ -98,7 +99,7 @@ def _show_all(found: Survey) -> None:
 def _show_one(found: Survey, node: str, names: dict[str, str]) -> None:
     status = found.nodes[node]
     if status is None:
-        print_error(f"{node}: {found.why_silent(node)}")
+        print_error(f"{node}: {why_silent(node, found.known)}")
         return
     for line in render_node(status, names):
         click.echo(line)

@@ -11,7 +11,8 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 
-from felixpy.ctl.asking import list_nodes, usual_timeout_s, why_silent
+from felixpy.ctl.asking import list_nodes, usual_timeout_s
+from felixpy.ctl.node_text import why_silent
 from felixpy.datastore.first import first_of
 from felixpy.datastore.model import Lease, Store
 from felixpy.flows.records import FlowsAnswer, FlowsQuestion
