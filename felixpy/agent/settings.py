@@ -49,6 +49,15 @@ class Role(StrEnum):
     CONTROLLERS = "controllers"
 
 
+class Beside(StrEnum):
+    """Whether another process of the node has the agent role, where this one has not."""
+
+    AUTO = "auto"
+    """Where one has run before."""
+    APART = "apart"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`etcd` None means an etcd of our own (`--etcd local`). `default_pools` are made where there is no pool at all.
@@ -72,6 +81,7 @@ class Settings:
     backend: BackendSetting = BackendSetting.AUTO
     log_level: str = "INFO"
     metrics: Listener | None = None
+    beside: Beside = Beside.AUTO
     kubernetes: str = ""
     layer2_drain_s: float = 60.0
     bgp_drain_s: float = 10.0
@@ -81,6 +91,7 @@ _FLAGS: Mapping[str, str] = {
     "etcd": "where etcd is: URL[,URL...], or `local` for one of our own on this machine",
     "node": "this node's name in the cluster",
     "roles": "agent,bgp,controllers or some of them",
+    "agent": "for the bgp role alone: `apart`, in a process of its own, or `none` of ours (auto: whether one has run)",
     "run-dir": f"where sockets and locks live ({DEFAULT_RUN_DIR})",
     "state-file": "what this node remembers of its cluster (cluster.json in /var/lib/felixpy, or in RUN-DIR)",
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
@@ -154,6 +165,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         backend=_backend(value("backend", BackendSetting.AUTO)),
         log_level=_log_level(value("log-level", "info")),
         metrics=_listener(value("metrics")),
+        beside=_beside(value("agent", Beside.AUTO)),
         kubernetes=value("kubernetes"),
         layer2_drain_s=_seconds("layer2-drain", value("layer2-drain", "60")),
         bgp_drain_s=_seconds("bgp-drain", value("bgp-drain", "10")),
@@ -241,6 +253,13 @@ def _backend(text: str) -> BackendSetting:
         return BackendSetting(text)
     except ValueError as error:
         raise ConfigError(f"--backend: {error}; there are {', '.join(BackendSetting)}") from None
+
+
+def _beside(text: str) -> Beside:
+    try:
+        return Beside(text)
+    except ValueError as error:
+        raise ConfigError(f"--agent: {error}; there are {', '.join(Beside)}") from None
 
 
 def _nexthop_objects(text: str) -> bool:

@@ -6,7 +6,8 @@ In      the agent's side: what may be announced, as it changes, and that somebod
 Away    the agent: what its kernel served last still is served, so it stays announced, and nothing new is; whoever
         starts meanwhile asks the kernel itself. BGP: gobgpd may go on announcing, so nothing is withdrawn until it is
         back, for as long as Serving waits. Where a role never ran nobody waits for it. That the agent did is kept over
-        a boot, after which whoever comes first would take itself to be alone: the kernel holds nothing then.
+        a boot, after which whoever comes first would take itself to be alone: the kernel holds nothing then. At the
+        very first boot nobody can know, unless the settings say it.
 Words   one JSON line a change from the agent, numbered, the first of a connection with everything; a number comes back
         once all up to it is withdrawn.
 """
@@ -23,7 +24,7 @@ import msgspec
 
 from birdpy.unix_socket import listen
 from felixpy.addresses import format_address, parse_address
-from felixpy.agent.settings import Role, Settings
+from felixpy.agent.settings import Beside, Role, Settings
 from felixpy.calc.services.arbitration import ServiceDelta
 from felixpy.calc.services.frontends import Frontend
 from felixpy.dataplane.chains.service_sets import encode_frontend
@@ -51,9 +52,19 @@ class Served(msgspec.Struct, frozen=True):
 
 
 def known_roles(settings: Settings) -> tuple[str, ...]:
-    """The roles that some process has had since the run directory was made, and an agent of its own that ran before."""
-    before = {Role.AGENT} if _mark_of(settings).exists() else set()
-    return tuple(sorted(role for role in Role if role in before or (settings.run_dir / f"{role}.lock").exists()))
+    """The roles that some process has had since the run directory was made, and an agent of its own that ran before.
+
+    Whether there is an agent beside a process without that role is as the settings say, where they do.
+    """
+    ran = {role for role in Role if (settings.run_dir / f"{role}.lock").exists()}
+    match settings.beside:
+        case Beside.APART:
+            ran.add(Role.AGENT)
+        case Beside.NONE if Role.AGENT not in settings.roles:
+            ran.discard(Role.AGENT)
+        case _ if _mark_of(settings).exists():
+            ran.add(Role.AGENT)
+    return tuple(sorted(ran))
 
 
 def _mark_of(settings: Settings) -> Path:
@@ -159,7 +170,7 @@ class ServedElsewhere:
     def __init__(self, settings: Settings, doubt: Callable[[Collection[Frontend] | None], None]) -> None:
         self._path = settings.run_dir / SOCKET_NAME
         self._settings = settings
-        self._alone = False
+        self._alone = settings.beside is Beside.NONE
         self._doubt = doubt
         self._served: set[Frontend] = set()
         self._keys: frozenset[bytes] | None = None

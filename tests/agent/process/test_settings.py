@@ -50,6 +50,7 @@ def test_what_is_not_said_has_its_default() -> None:
         (["--etcd", "ftp://x", "--node", "n1"], "--etcd"),
         ([*BASE, "--roles", "agent,cook"], "--roles: 'cook'"),
         ([*BASE, "--backend", "pf"], "--backend: 'pf'"),
+        ([*BASE, "--agent", "maybe"], "--agent: 'maybe'"),
         ([*BASE, "--default-pool", "10.0.0.0/99"], "--default-pool"),
         ([*BASE, "--metrics", "9091"], "--metrics"),
         ([*BASE, "--metrics", "[::1]:0"], "--metrics"),

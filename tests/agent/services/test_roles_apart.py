@@ -74,11 +74,11 @@ def apart(shared: Apart) -> Apart:
     return shared
 
 
-def role_of(cluster: Cluster, role: str) -> Daemon:
+def role_of(cluster: Cluster, role: str, *flags: str) -> Daemon:
     """One role of n2 in a process of its own."""
     node = cluster.n2
     argv = [PROGRAM, "--etcd", f"http://{ADDRESSES['n1']}:2379", "--node", node.name, "--roles", role]
-    argv += ["--run-dir", str(node.run_dir), "--state-file", str(node.run_dir / "kept" / "cluster.json")]
+    argv += ["--run-dir", str(node.run_dir), "--state-file", str(node.run_dir / "kept" / "cluster.json"), *flags]
     return Daemon(argv, node.run_dir / f"{role}.log", netns=node.namespace.name, env=WITH_GOBGPD)
 
 
@@ -147,6 +147,33 @@ def test_after_a_boot_nothing_is_announced_that_the_agent_has_not_said_it_serves
     finally:
         apart.agent.start()
     eventually(lambda: heard(cluster) and served(cluster), within_s=40)
+
+
+def test_at_the_first_boot_of_all_it_is_as_the_settings_say(apart: Apart) -> None:
+    """Nothing is left of the run directory but gobgpd, and no mark of an agent: none has ever run."""
+    cluster = apart.cluster
+    run_dir = cluster.n2.run_dir
+
+    def boot(how: str) -> Daemon:
+        apart.agent.kill()
+        apart.speaker.kill()
+        for left in (run_dir / "agent.lock", run_dir / "serving.sock", run_dir / "kept" / "agent.ran"):
+            left.unlink(missing_ok=True)
+        return role_of(cluster, "bgp", "--agent", how).start()
+
+    cluster.n2.nft("delete", "table", "inet", "felixpy")
+    waiting = boot("apart")
+    try:
+        eventually(lambda: not heard(cluster), within_s=40)
+        assert "this node's kernel does not hold the Service" in said(cluster)
+    finally:
+        waiting.kill()
+    alone = boot("none")
+    try:
+        eventually(lambda: heard(cluster), within_s=40, what="somebody else serves it")
+        assert "role agent" not in cluster.felixctl("status").err
+    finally:
+        alone.kill()
 
 
 @contextmanager
