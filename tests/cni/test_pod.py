@@ -207,6 +207,14 @@ def test_a_pair_comes_again_while_it_is_retired(node: Namespace, pod: Namespace)
     assert index_of(node, "calitest") != before
 
 
+def test_another_container_has_the_namespace_of_one_that_is_retired(node: Namespace, pod: Namespace) -> None:
+    wire(pod)
+    retire_pod_link("calitest", LINK.owner)
+    after = derive_wiring(replace(LINK, host_device="caliafter", owner="net/c2/eth0"), WIRING.addresses)
+    assert wire(pod, after)
+    assert check_pod(after, str(pod.path)) == ()
+
+
 def test_a_pair_comes_again_while_the_retired_one_is_being_deleted(node: Namespace, pod: Namespace) -> None:
     with ThreadPoolExecutor(1) as other:
         for _ in range(40):

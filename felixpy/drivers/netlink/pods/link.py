@@ -85,8 +85,10 @@ def create_pod_link(link: PodLink, netns: Netns) -> bool:
         made = _create(host, link, descriptor)
         seen = find_end(host, link.host_device)
         if not made and (seen is None or not _is_whole(link, seen, descriptor)):
-            if seen is not None:  # else a retired pair was in the way, and has just gone
+            if seen is not None:
                 _delete_one(host, link.host_device, seen)
+            else:  # the pod's device may be the other end of a pair that is retired
+                _delete_retired(host)
             made = _create(host, link, descriptor)
             seen = find_end(host, link.host_device)
         if seen is None:
@@ -121,8 +123,7 @@ def delete_retired_links() -> bool:
     Raises  PodError.
     """
     with NetlinkSocket(NETLINK_ROUTE) as host:
-        body = LINK_HEADER.pack(0, 0, 0, 0, 0) + attribute_u32(_IFLA_GROUP, RETIRED_GROUP)
-        return _send_unless(errno.ENODEV, host, "deleting the retired devices", RTM_DELLINK, 0, body)
+        return _delete_retired(host)
 
 
 def list_pod_links(prefix: str) -> Mapping[str, str]:
@@ -221,6 +222,11 @@ def _parse_link(body: bytes) -> LinkSeen:
         up=bool(flags & _IFF_UP),
         retired=_IFLA_GROUP in found and parse_u32(found[_IFLA_GROUP]) == RETIRED_GROUP,
     )
+
+
+def _delete_retired(host: NetlinkSocket) -> bool:
+    body = LINK_HEADER.pack(0, 0, 0, 0, 0) + attribute_u32(_IFLA_GROUP, RETIRED_GROUP)
+    return _send_unless(errno.ENODEV, host, "deleting the retired devices", RTM_DELLINK, 0, body)
 
 
 def _delete_one(host: NetlinkSocket, name: str, seen: LinkSeen) -> None:
