@@ -96,7 +96,10 @@ class PortAllocation:
         """`taken`: a grant that nobody can read still takes its port."""
         old = self._grants.pop(port, None)
         if old is not None:
-            self._of[old.service].discard(port)
+            held = self._of[old.service]
+            held.discard(port)
+            if not held:
+                del self._of[old.service]
             self._dirty[old.service] = None
         if grant is not None or taken:
             self._grants[port] = grant

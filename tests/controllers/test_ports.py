@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sized
 
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,24 @@ async def test_each_port_gets_one_and_both_protocols_of_a_number_the_same() -> N
     assert set(ports) == {"TCP/53", "UDP/53", "TCP/80"}, "the one that it names needs no grant"
     assert ports["TCP/53"] == ports["UDP/53"] != ports["TCP/80"]
     assert all(one in RANGE for one in ports.values())
+
+
+async def test_of_services_that_are_gone_nothing_is_kept() -> None:
+    store, cluster, fence = await made()
+    ports = await observe_all(store)
+    before = sizes(ports)
+    for number in range(5):
+        key = f"{SERVICES}a/{number}".encode()
+        for there in (True, False):
+            await (cluster.put_service(f"a/{number}", type="NodePort") if there else store.delete(key))
+            now = await store.snapshot([key])
+            ports.observe(key, now.items[0].value if there else None, now.revision)
+            assert await settle_ports(store, fence, ports)
+    assert sizes(ports) == before
+
+
+def sizes(ports: PortAllocation) -> dict[str, int]:
+    return {name: len(held) for name, held in vars(ports).items() if isinstance(held, Sized)}
 
 
 @pytest.mark.parametrize(
