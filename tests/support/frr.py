@@ -25,6 +25,12 @@ class Frr:
         found = json.loads(self.namespace.run(*argv))
         return {name: one["connectionsEstablished"] for name, one in found.items() if one["bgpState"] == "Established"}
 
+    def router_ids(self) -> set[str]:
+        """Who its neighbours say they are; of those that have a session."""
+        argv = ("vtysh", "--vty_socket", self.directory, "-c", "show bgp neighbors json")
+        found = json.loads(self.namespace.run(*argv, timeout_s=10))
+        return {one["remoteRouterId"] for one in found.values() if one["bgpState"] == "Established"}
+
     def told_by(self, asn: int) -> set[str]:
         """The prefixes whose AS path is this AS alone."""
         found: set[str] = set()

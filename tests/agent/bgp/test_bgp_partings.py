@@ -1,4 +1,5 @@
-"""What is left at an FRR of a node that parts from it: nothing, though FRR waits for who restarts (RFC 4724, RFC 8538).
+"""What is left at an FRR of a node that parts from it: nothing, though FRR waits for who restarts (RFC 4724, RFC 8538);
+and of one that does restart, as another router or after another program: all.
 
 The whole agent with gobgpd 4 and 3, fed through etcd, told by felixctl.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,3 +118,41 @@ def test_what_ends_a_session_only_to_begin_it_anew_takes_nothing_away(rack: Rack
     assert rack.told() == {BLOCK, BLOCK6}
     eventually(lambda: len(after := rack.frr.sessions()) == 2 and min(after.values()) > 1, within_s=40)
     assert rack.told() == {BLOCK, BLOCK6}
+
+
+def test_a_node_that_becomes_another_router_loses_no_route_meanwhile(rack: Rack) -> None:
+    """Its gobgpd is replaced for that; FRR waits for it, as it does for a restart, and so does the node for FRR."""
+    lost: list[tuple[set[str], str]] = []
+
+    def is_known_as(router_id: str) -> bool:
+        if (seen := (rack.told(), rack.learned()))[0] != {BLOCK, BLOCK6} or not seen[1]:
+            lost.append(seen)
+        return rack.frr.router_ids() == {router_id} and len(rack.frr.sessions()) == 2
+
+    assert is_known_as("10.97.0.1")
+    spec = {"myASN": 64512, "peerASN": 65000, "peerAddress": "10.97.0.2", "routerID": "10.9.9.9"}
+    key = "/felixpy/resources/metallb.io/v1beta2/bgppeers/m/tor"
+    rack.node.etcd.put(key, {"metadata": {"name": "tor", "namespace": "m"}, "spec": spec})
+    try:
+        eventually(lambda: is_known_as("10.9.9.9"), within_s=40)
+    finally:
+        rack.node.etcd.delete(key)
+    eventually(lambda: is_known_as("10.97.0.1"), within_s=40)
+    assert not lost
+
+
+def test_a_port_that_somebody_else_listens_at_is_named_and_taken_once_it_is_free(rack: Rack) -> None:
+    if rack.generation == 3:
+        return  # it says the same, and is asked again as seldom
+    pid = listener_pid(rack.node.run_dir / "gobgp.sock")
+    assert pid > 1
+    rack.node.agent.stop()
+    os.kill(pid, signal.SIGKILL)
+    with rack.node.namespace.entered():
+        other = eventually(lambda: socket.create_server(("10.97.0.1", 179)), what="gobgpd has left it")
+    with other:
+        rack.node.agent.start()
+        eventually(lambda: "address already in use" in rack.node.felixctl("bgp").err, within_s=20)
+        assert "gobgpd has 0 of 2 prefixes" in rack.node.felixctl("status").err
+    eventually(lambda: len(rack.frr.sessions()) == 2 and rack.told() == {BLOCK, BLOCK6}, within_s=40)
+    assert rack.node.felixctl("bgp").code == 0
