@@ -11,12 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 _SCALARS = {
-    "double": 1, "float": 2, "int64": 3, "uint64": 4, "int32": 5, "fixed64": 6, "fixed32": 7,
-    "bool": 8, "string": 9, "bytes": 12, "uint32": 13, "sint32": 17, "sint64": 18,
-}  # fmt: skip
+    "double": FieldDescriptorProto.TYPE_DOUBLE,
+    "float": FieldDescriptorProto.TYPE_FLOAT,
+    "int64": FieldDescriptorProto.TYPE_INT64,
+    "uint64": FieldDescriptorProto.TYPE_UINT64,
+    "int32": FieldDescriptorProto.TYPE_INT32,
+    "fixed64": FieldDescriptorProto.TYPE_FIXED64,
+    "fixed32": FieldDescriptorProto.TYPE_FIXED32,
+    "bool": FieldDescriptorProto.TYPE_BOOL,
+    "string": FieldDescriptorProto.TYPE_STRING,
+    "bytes": FieldDescriptorProto.TYPE_BYTES,
+    "uint32": FieldDescriptorProto.TYPE_UINT32,
+    "sint32": FieldDescriptorProto.TYPE_SINT32,
+    "sint64": FieldDescriptorProto.TYPE_SINT64,
+}
 
 Table = Mapping[str, Mapping[str, tuple[int, str]]]
 
@@ -26,14 +38,14 @@ def build_messages(package: str, table: Table) -> dict[str, Any]:
 
     Raises  KeyError when a field names a message that is not in the table.
     """
-    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+    file = FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     for message_name, fields in table.items():
         message = file.message_type.add(name=message_name)
         unions: list[str] = []
         for field_name, (number, kind) in fields.items():
-            field = message.field.add(name=field_name, number=number, label=1)
+            field = message.field.add(name=field_name, number=number, label=FieldDescriptorProto.LABEL_OPTIONAL)
             if kind.startswith("repeated "):
-                field.label = 3  # type: ignore[assignment]
+                field.label = FieldDescriptorProto.LABEL_REPEATED
                 kind = kind.removeprefix("repeated ")
             elif kind.startswith("oneof "):
                 _, union, kind = kind.split(" ")
@@ -42,11 +54,11 @@ def build_messages(package: str, table: Table) -> dict[str, Any]:
                     message.oneof_decl.add(name=union)
                 field.oneof_index = unions.index(union)
             if kind in _SCALARS:
-                field.type = _SCALARS[kind]  # type: ignore[assignment]
+                field.type = _SCALARS[kind]
             else:
                 if kind not in table:
                     raise KeyError(f"{message_name}.{field_name}: no message {kind!r}")
-                field.type = 11  # type: ignore[assignment]
+                field.type = FieldDescriptorProto.TYPE_MESSAGE
                 field.type_name = f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

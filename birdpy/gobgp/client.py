@@ -151,7 +151,8 @@ class GobgpClient:
 
 
 def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()  # type: ignore[no-any-return]
+    serialized: bytes = message.SerializeToString()
+    return serialized
 
 
 def _error(name: str, error: Any) -> GobgpError:

@@ -33,6 +33,7 @@ ATTRIBUTE_NAMES = {
 _ANY = "type.googleapis.com/apipb."
 _READ = {_ANY + theirs: (name, ours) for name, (ours, theirs) in ATTRIBUTE_NAMES.items()}
 _AFI = {4: 1, 6: 2}
+_VERSION: Mapping[int, Literal[4, 6]] = {1: 4, 2: 6}
 _UNICAST = 1
 
 
@@ -158,4 +159,4 @@ def family_version(family: Message) -> Literal[4, 6] | None:
     """4 or 6 for the unicast families, None for others."""
     if family.safi != _UNICAST:
         return None
-    return {1: 4, 2: 6}.get(family.afi)  # type: ignore[return-value]
+    return _VERSION.get(family.afi)

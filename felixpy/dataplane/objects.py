@@ -191,9 +191,13 @@ class Route:
     mtu: int = 0
 
     @property
+    def kernel_metric(self) -> int:
+        """The metric that the kernel keeps it under."""
+        return self.metric or (1024 if self.destination.version == 6 else 0)
+
+    @property
     def key(self) -> Key:
-        metric = self.metric or (1024 if self.destination.version == 6 else 0)
-        return Key(Kind.ROUTE, (self.table, self.destination.address, self.destination.length, metric))
+        return Key(Kind.ROUTE, (self.table, self.destination.address, self.destination.length, self.kernel_metric))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import click
 from felixpy.ctl.asking import TIMEOUT_S, Survey, survey
 from felixpy.ctl.cells import list_some
 from felixpy.ctl.connect import EXIT_FAILED, print_error, with_store
+from felixpy.ctl.manifests import Body
 from felixpy.ctl.node_text import NO_ANSWER
 from felixpy.ctl.services.text import render_service, render_services, services_tree
 from felixpy.ctl.services.view import PREFIXES, Facts, read_facts
@@ -75,7 +76,7 @@ def _show_one(facts: Facts, found: Survey, output: str | None) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _dump(body: object, output: str) -> None:
+def _dump(body: Body, output: str) -> None:
     from felixpy.ctl.showing.output import render_json, render_yaml
 
-    click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))  # type: ignore[arg-type]
+    click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))

@@ -128,7 +128,8 @@ def _without_null(value: Any) -> Json:
         return {key: _without_null(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_without_null(item) for item in value]
-    return value  # type: ignore[no-any-return]
+    scalar: Json = value
+    return scalar
 
 
 def _count(node: yaml.Node, file: str, known: dict[int, int], above: tuple[int, ...]) -> int:

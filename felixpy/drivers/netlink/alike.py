@@ -12,7 +12,7 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 
 from felixpy.addresses import Prefix
-from felixpy.dataplane.objects import Op, Outcome, Route
+from felixpy.dataplane.objects import Op, Outcome, Put, Route
 from felixpy.drivers.netlink.codec import Failure
 from felixpy.drivers.netlink.devices import MissingDevice
 from felixpy.drivers.netlink.routes import (
@@ -49,24 +49,27 @@ def put_routes(socket: NetlinkSocket, index_of: IndexOf, ops: Sequence[Op]) -> M
     Raises  NetlinkError when the kernel does not answer.
     """
     encoder = RouteEncoder(index_of)
+    puts = [op.object for op in ops if isinstance(op, Put) and isinstance(op.object, Route)]
+    assert len(puts) == len(ops), "only puts of routes"
     kinds: dict[tuple[object, ...], list[int]] = {}
     last: tuple[object, ...] = ()
     positions: list[int] = []
-    for position, op in enumerate(ops):
-        shape = encoder.shape_of(op.object)  # type: ignore[union-attr, arg-type]
+    for position, route in enumerate(puts):
+        shape = encoder.shape_of(route)
         if shape != last:
             last, positions = shape, kinds.setdefault(shape, [])
         positions.append(position)
     refused: dict[int, Outcome] = {}
     lone = [positions[0] for positions in kinds.values() if len(positions) == 1]
     if len(lone) > 1:
-        _put_lone(socket, encoder, ops, lone, refused)
+        failures, missing = _put_lone(socket, encoder, {at: puts[at] for at in lone})
+        refused |= {at: Outcome(ops[at], error.strerror, errno.ENODEV) for at, error in missing.items()}
+        _note(refused, ops, range(len(ops)), failures)
     for positions in kinds.values():
         if len(positions) == 1 and len(lone) > 1:
             continue
-        puts: list[Route] = [ops[position].object for position in positions]  # type: ignore[union-attr, misc]
         try:
-            failures = put_alike(socket, encoder, puts[0], [route.destination[0] for route in puts])
+            failures = put_alike(socket, encoder, puts[positions[0]], [puts[at].destination[0] for at in positions])
         except MissingDevice as error:
             refused.update((at, Outcome(ops[at], error.strerror, errno.ENODEV)) for at in positions)
             continue
@@ -75,23 +78,19 @@ def put_routes(socket: NetlinkSocket, index_of: IndexOf, ops: Sequence[Op]) -> M
 
 
 def _put_lone(
-    socket: NetlinkSocket,
-    encoder: RouteEncoder,
-    ops: Sequence[Op],
-    positions: Sequence[int],
-    refused: dict[int, Outcome],
-) -> None:
-    """Those that are like no other, as the routes of pods are: each a message, all in one go."""
-    sent: list[int] = []
-    bodies: list[bytes] = []
-    for position in positions:
+    socket: NetlinkSocket, encoder: RouteEncoder, lone: Mapping[int, Route]
+) -> tuple[Mapping[int, Failure], Mapping[int, MissingDevice]]:
+    """Those that are like no other, as the routes of pods are: each a message, all in one go. Failures by position."""
+    bodies: dict[int, bytes] = {}
+    missing: dict[int, MissingDevice] = {}
+    for position, route in lone.items():
         try:
-            bodies.append(encoder.encode(ops[position].object))  # type: ignore[union-attr, arg-type]
+            bodies[position] = encoder.encode(route)
         except MissingDevice as error:
-            refused[position] = Outcome(ops[position], error.strerror, errno.ENODEV)
-        else:
-            sent.append(position)
-    _note(refused, ops, sent, socket.batch(RTM_NEWROUTE, REPLACE, bodies))
+            missing[position] = error
+    sent = tuple(bodies)
+    failures = socket.batch(RTM_NEWROUTE, REPLACE, tuple(bodies.values()))
+    return {sent[index]: failure for index, failure in failures.items()}, missing
 
 
 def _note(

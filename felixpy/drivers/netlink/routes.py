@@ -97,8 +97,8 @@ class RouteEncoder:
 
     def drop_frame_of(self, example: Route) -> tuple[bytes, int]:
         """As `frame_of`, of RTM_DELROUTE: for routes of this length, table, metric and protocol, wherever they lead."""
-        table, address, length, metric = example.key.id
-        body = self.encode_drop(table, address, length, metric, protocol=example.protocol)  # type: ignore[arg-type]
+        address, length = example.destination
+        body = self.encode_drop(example.table, address, length, example.kernel_metric, protocol=example.protocol)
         return body, _ROUTE.size + _HEADER.size
 
     def encode_drop(self, table: int, address: bytes, length: int, metric: int, *, protocol: int) -> bytes:
