@@ -64,13 +64,13 @@ async def _serve(settings: Settings) -> int:
 def _explain(error: Exception) -> list[str]:
     """What a person can act on, in words; nothing for what only a programmer can."""
     from felixpy.agent.exclusive import AlreadyRunning, RunDirGone
-    from felixpy.agent.node.identity import NameTaken
+    from felixpy.agent.node.identity import NameChanged, NameTaken
     from felixpy.datastore.local import LocalEtcdError
     from felixpy.datastore.remembered import MemoryBroken
     from felixpy.kube.access import AccessError
 
     ours = (AccessError, AlreadyRunning, BackendUnavailable, ConfigError, LocalEtcdError, MemoryBroken, NameTaken)
-    if isinstance(error, (*ours, RunDirGone)):
+    if isinstance(error, (*ours, NameChanged, RunDirGone)):
         return [str(error)]
     if isinstance(error, OSError):
         return _explain_refusal(error)

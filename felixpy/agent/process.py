@@ -23,7 +23,7 @@ from felixpy.agent.doors.control import ControlServer
 from felixpy.agent.doors.pages import Pages
 from felixpy.agent.doors.status import StatusReader
 from felixpy.agent.exclusive import hold_namespace, hold_role, keep_locks
-from felixpy.agent.node.identity import Holder, Identity, read_host
+from felixpy.agent.node.identity import Holder, Identity, keep_name, read_host
 from felixpy.agent.services.serving import Serving
 from felixpy.agent.settings import Role, Settings
 from felixpy.calc.announcing.announcements import Why
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 async def serve(settings: Settings) -> None:
     """Runs until cancelled.
 
-    Raises  AlreadyRunning; RunDirGone; LocalEtcdError; MemoryBroken; NameTaken; AccessError.
+    Raises  AlreadyRunning; RunDirGone; LocalEtcdError; MemoryBroken; NameChanged; NameTaken; AccessError.
     """
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -63,6 +63,8 @@ async def serve(settings: Settings) -> None:
         locks = {path: stack.enter_context(hold_role(path)) for path in paths}
         if Role.AGENT in settings.roles:
             stack.enter_context(hold_namespace())
+        if settings.roles - {Role.CONTROLLERS}:
+            _keep_name(settings)
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_locks(locks))
             etcd = settings.etcd
@@ -73,6 +75,14 @@ async def serve(settings: Settings) -> None:
             store = open_store(etcd)
             stack.push_async_callback(store.close)
             await Process(settings, store, group).run()
+
+
+def _keep_name(settings: Settings) -> None:
+    """Raises  NameChanged."""
+    from felixpy.cni.plan import INTERFACE_PREFIX
+    from felixpy.drivers.netlink.pods.link import list_pod_links
+
+    keep_name(settings.state_file.with_name("node"), settings.node, lambda: list_pod_links(INTERFACE_PREFIX))
 
 
 class Process:

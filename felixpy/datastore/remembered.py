@@ -28,7 +28,7 @@ class ClusterMemory:
     """One state file. `writer` tells apart the processes that write it: no two of a node have it in common."""
 
     def __init__(self, path: Path, writer: str = "") -> None:
-        self._path = path
+        self.path = path
         self._draft = path.with_name(f"{path.name}.{writer}.new" if writer else f"{path.name}.new")
 
     def read(self) -> Remembered | None:
@@ -37,24 +37,25 @@ class ClusterMemory:
         Raises  MemoryBroken; OSError when the file is there and cannot be read.
         """
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Remembered)
+            return msgspec.json.decode(self.path.read_bytes(), type=Remembered)
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
-            raise MemoryBroken(f"{self._path}: {error}") from error
+            advice = "put back a copy, or remove it: the node then obeys whatever cluster it finds"
+            raise MemoryBroken(f"{self.path} is not what felixpy keeps there ({error}): {advice}") from error
 
     def write(self, remembered: Remembered) -> None:
         """Replaces the file as a whole, so that a crash leaves the old one or the new one."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._draft.open("wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(remembered)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._draft.replace(self._path)
+        self._draft.replace(self.path)
 
     def forget(self) -> None:
         """Back to the first run."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 class MemoryKeeper:
@@ -94,7 +95,8 @@ class MemoryKeeper:
                     await asyncio.to_thread(self._memory.write, remembered)
             except OSError as error:
                 if self._failure != str(error):
-                    _log.warning("what this node remembers is not written, which is tried again: %s", error)
+                    words = "what this node remembers is not written to %s, which is tried again: %s"
+                    _log.warning(words, self._memory.path, error.strerror or error)
                 self._failure = str(error)
             else:
                 self._stored, self._failure = remembered, ""

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 class NameTaken(Exception):
     """Another host runs a node of this name."""
+
+
+class NameChanged(Exception):
+    """This host was a node of another name, and has that node's pods."""
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -61,6 +65,30 @@ def read_host(run_dir: Path) -> str:
             file.flush()
             os.fsync(file.fileno())
     return f"{number}/{_BOOT_ID.read_text().strip()}"
+
+
+def keep_name(file: Path, node: str, list_pods: Callable[[], Collection[str]]) -> None:
+    """Keeps in a file, also over boots, as which node this host runs.
+
+    Raises  NameChanged where it was another one whose pods are here: under the new name nobody knows them, so their
+            rules and routes would go.
+    """
+    try:
+        known = file.read_text().strip()
+    except FileNotFoundError:
+        known = ""
+    if known == node:
+        return
+    if known and (pods := sorted(list_pods())):
+        raise NameChanged(
+            f"this host was the node {known}, and {len(pods)} of its pods are here ({', '.join(pods[:3])}), which lose"
+            f" their network as pods of {node}: start it as --node {known}, or end them first"
+        )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{node}\n")
+    except OSError as error:
+        _log.warning("the name %s is not kept for the next start: %s", node, error)
 
 
 class Identity:

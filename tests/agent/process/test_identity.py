@@ -12,6 +12,7 @@ import pytest
 
 from felixpy.agent.node.identity import read_host
 from tests.agent.node import CALICO, PROGRAM, Node, resource
+from tests.agent.sandbox import Sandbox
 from tests.support.netns import Namespace, link_namespaces
 from tests.support.process import Daemon
 from tests.support.wait import eventually
@@ -120,3 +121,26 @@ def test_an_address_that_was_written_stays(node: Node) -> None:
     node.namespace.ip("-6", "route", "replace", "default", "via", "2001:db8:9::1", "src", "2001:db8:9::7")
     eventually(lambda: "2001:db8:9::7/64" in str(node.etcd.get(f"{CALICO}/nodes/n1")), what="it follows again")
     assert address(node) == "10.9.0.5/24"
+
+
+def test_a_host_with_pods_does_not_become_another_node(node: Node) -> None:
+    node.agent.start()
+    with Namespace.create("s") as netns:
+        sandbox = Sandbox(node, "a", netns)
+        node.put("ippools", resource("IPPool", "main", {"cidr": "10.64.0.0/24"}))
+        eventually(lambda: sandbox.call("ADD").code == 0, within_s=30)
+        node.agent.stop()
+        rules = ("list", "map", "inet", "felixpy", "to-endpoint")
+        before = node.namespace.ip("route"), node.nft(*rules)
+        renamed = node.make_agent("--node", "n2").start()
+        eventually(lambda: not renamed.running, within_s=30, what="it is refused")
+        assert "this host was the node n1, and 1 of its pods are here (calica)" in renamed.tail()
+        assert (node.namespace.ip("route"), node.nft(*rules)) == before
+        node.agent.start()
+        eventually(lambda: sandbox.call("DEL").code == 0, within_s=30)
+        node.agent.stop()
+        renamed.start()
+        try:
+            eventually(lambda: node.etcd.get(f"{CALICO}/nodes/n2"), within_s=30, what="without pods it may")
+        finally:
+            renamed.stop()
