@@ -24,7 +24,8 @@ from felixpy.dataplane.objects import (
 )
 from felixpy.dataplane.order import NETFILTER, kind_of
 from felixpy.drivers import sysctl
-from felixpy.drivers.backend import BackendSetting, open_netfilter
+from felixpy.drivers.backend import BackendSetting
+from felixpy.drivers.netfilter import open_netfilter
 from felixpy.drivers.netlink import verbs
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
 from felixpy.drivers.sysctl import SysctlDriver

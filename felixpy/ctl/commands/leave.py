@@ -79,7 +79,7 @@ def _clear() -> bool:
     """Whether nothing of ours is left in the kernel; rules stay for as long as they guard somebody."""
     from felixpy.cni.plan import INTERFACE_PREFIX
     from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, ROUTE_PROTOCOL_WORKLOAD
-    from felixpy.drivers.backend import remove_all
+    from felixpy.drivers.netfilter import remove_all
     from felixpy.drivers.netlink.pods.link import list_pod_links
     from felixpy.drivers.netlink.rtnetlink import RouteDriver
     from felixpy.reconcile import Reconciler
