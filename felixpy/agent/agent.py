@@ -83,6 +83,7 @@ class AgentRole:
         programmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host_changed = host_changed
+        self._primary_node_ports = settings.primary_node_ports
         self._devices_again: asyncio.TimerHandle | None = None
         self._mtu_may_change = True
         driver = KernelDriver(backend=settings.backend)
@@ -155,6 +156,9 @@ class AgentRole:
         self._allocator.follow()
         self._put_devices()
         self.flows.services_change(services)
+        if self._primary_node_ports:
+            self._dataplane.put_node_port_addresses(self._facts.primary)
+            self._health.put_ranges(self._facts.primary)
         self._dataplane.flush(revision, services)
         self._health.update(services.health)
         self._tunnels.flush()

@@ -63,7 +63,8 @@ class Settings:
     """`etcd` None means an etcd of our own (`--etcd local`). `default_pools` are made where there is no pool at all.
 
     A node that becomes excluded from external load balancers goes on for a while, at layer 2 for those who know it
-    (`layer2_drain_s`), by BGP with GRACEFUL_SHUTDOWN (`bgp_drain_s`; RFC 8326 §4.1).
+    (`layer2_drain_s`), by BGP with GRACEFUL_SHUTDOWN (`bgp_drain_s`; RFC 8326 §4.1). Node ports are those of all its
+    addresses, of those in `node_port_addresses`, or of those that its Node names (`primary_node_ports`).
     """
 
     node: str
@@ -74,7 +75,8 @@ class Settings:
     state_file: Path
     default_pools: tuple[Prefix, ...] = ()
     node_address: tuple[AddressRule, ...] = ()
-    node_port_addresses: tuple[Prefix, ...] = ()
+    node_port_addresses: tuple[Prefix, ...] | None = None
+    primary_node_ports: bool = False
     gobgpd: str = ""
     nexthop_objects: bool = True
     secrets_dir: Path = DEFAULT_SECRETS_DIR
@@ -87,6 +89,9 @@ class Settings:
     bgp_drain_s: float = 10.0
 
 
+PRIMARY = "primary"
+"""Of --node-port-addresses, as of kube-proxy's: the addresses of the node's Node, and no others."""
+
 _FLAGS: Mapping[str, str] = {
     "etcd": "where etcd is: URL[,URL...], or `local` for one of our own on this machine",
     "node": "this node's name in the cluster",
@@ -97,7 +102,7 @@ _FLAGS: Mapping[str, str] = {
     "default-pool": "CIDR[,CIDR]: make an IPPool of each where the cluster has none",
     "node-address": "this node's address: ADDRESS[,ADDRESS], interface=PATTERN, cidr=CIDR, can-reach=ADDRESS, default",
     "secrets-dir": f"where BGP passwords are that no Secret in etcd has, as NAME/KEY ({DEFAULT_SECRETS_DIR})",
-    "node-port-addresses": "CIDR[,CIDR]: node ports are those of the node's own addresses in these (all but loopback)",
+    "node-port-addresses": "CIDR[,CIDR] or `primary`: which of the node's addresses have node ports (all but loopback)",
     "gobgpd": "the gobgpd program to run (found by itself); `none` where somebody else runs it",
     "nexthops": "auto, or `none`: routes name gateways themselves, not nexthop objects (auto: what the kernel has)",
     "backend": f"packet rules by {', '.join(BackendSetting)} (auto: what the host supports, nftables first)",
@@ -156,9 +161,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         state_file=Path(value("state-file", str(_state_dir(run_dir) / "cluster.json"))),
         default_pools=tuple(_cidr("default-pool", text) for text in value("default-pool").split(",") if text),
         node_address=tuple(_address_rule(text) for text in value("node-address").split(",") if text),
-        node_port_addresses=tuple(
-            _cidr("node-port-addresses", text) for text in value("node-port-addresses").split(",") if text
-        ),
+        node_port_addresses=_node_port_addresses(value("node-port-addresses")),
+        primary_node_ports=value("node-port-addresses") == PRIMARY,
         gobgpd=value("gobgpd"),
         nexthop_objects=_nexthop_objects(value("nexthops", "auto")),
         secrets_dir=Path(value("secrets-dir", str(DEFAULT_SECRETS_DIR))),
@@ -170,6 +174,15 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         layer2_drain_s=_seconds("layer2-drain", value("layer2-drain", "60")),
         bgp_drain_s=_seconds("bgp-drain", value("bgp-drain", "10")),
     )
+
+
+def _node_port_addresses(text: str) -> tuple[Prefix, ...] | None:
+    """None for all; none are known yet of those that a Node names."""
+    if not text:
+        return None
+    if text == PRIMARY:
+        return ()
+    return tuple(_cidr("node-port-addresses", one) for one in text.split(",") if one)
 
 
 def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:

@@ -68,9 +68,10 @@ class Dataplane:
         forget: Callable[[Forget], int],
         reserved: tuple[Reserved, ...] = (),
         programmed: Callable[[], None] = lambda: None,
-        node_port_addresses: tuple[Prefix, ...] = (),
+        node_port_addresses: tuple[Prefix, ...] | None = None,
         adapt: Callable[[Options], Options] = lambda options: options,
     ) -> None:
+        self._node_port_addresses = node_port_addresses
         self._service_rules = service_base_rules(node_port_addresses)
         self.graph = Graph(node)
         self.translator = Translator(self.graph.sets.members, reserved)
@@ -116,6 +117,13 @@ class Dataplane:
             if own is not None:
                 members[target] = own
         return members
+
+    def put_node_port_addresses(self, addresses: tuple[Prefix, ...]) -> None:
+        """Node ports are those of the node's own addresses in these; nothing happens before `flush`."""
+        if addresses != self._node_port_addresses:
+            self._node_port_addresses = addresses
+            self._service_rules = service_base_rules(addresses)
+            self._guards = None
 
     def update(self, ref: Ref, value: Resource | None) -> None:
         """Takes one change of the View; nothing happens before `flush`."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, Prefix
 from felixpy.resources.kinds import Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.tables import Ref, Table
@@ -53,6 +53,11 @@ class NodeFacts:
     def addresses(self) -> tuple[Address, ...]:
         """The node's own addresses, IPv4 first."""
         return tuple(one.address for one in (self._resource.ipv4, self._resource.ipv6) if one is not None)
+
+    @property
+    def primary(self) -> tuple[Prefix, ...]:
+        """The same as prefixes of one address each."""
+        return tuple(Prefix(address, len(address) * 8) for address in self.addresses)
 
     @property
     def mtu_pattern(self) -> re.Pattern[str] | None:

@@ -37,27 +37,27 @@ Interfaces = Mapping[str, frozenset[Address]]
 class HealthChecks:
     """Listens through `server` as the health checks say; `healthy` tells whether the data plane stands.
 
-    `ranges` are those of the addresses to listen at, which `read_interfaces` reads; without any it is all addresses.
+    `ranges` are those of the addresses to listen at, which `read_interfaces` reads; None is all addresses.
     """
 
     def __init__(
         self,
         server: HttpServer,
         healthy: Callable[[], bool],
-        ranges: tuple[Prefix, ...] = (),
+        ranges: tuple[Prefix, ...] | None = None,
         read_interfaces: Callable[[], Interfaces] = dict,
     ) -> None:
         self._server = server
         self._healthy = healthy
         self._ranges = ranges
         self._read_interfaces = read_interfaces
-        self._hosts: frozenset[str] = frozenset() if ranges else frozenset({EVERYWHERE})
+        self._hosts: frozenset[str] = frozenset({EVERYWHERE}) if ranges is None else frozenset()
         self._checks: dict[Name, HealthCheck] = {}
         self._claims: dict[int, set[Name]] = {}
 
     def update(self, changed: Mapping[Name, HealthCheck | None]) -> None:
         """Takes the health checks that changed."""
-        if changed and self._ranges and not self._checks:
+        if changed and self._ranges is not None and not self._checks:
             self._hosts = self._read_hosts()
         touched: set[int] = set()
         for name, check in changed.items():
@@ -72,9 +72,16 @@ class HealthChecks:
         for port in touched:
             self._settle(port)
 
+    def put_ranges(self, ranges: tuple[Prefix, ...]) -> None:
+        """The addresses to listen at are in these now."""
+        if ranges == self._ranges:
+            return
+        self._ranges = ranges
+        self.look()
+
     def look(self) -> None:
         """The addresses of the node may be others."""
-        if not self._ranges or not self._checks:
+        if self._ranges is None or not self._checks:
             return
         before, self._hosts = self._hosts, self._read_hosts()
         for host in before - self._hosts:
@@ -104,7 +111,7 @@ class HealthChecks:
         return frozenset(
             format_address(one)
             for one in found
-            if not one.startswith(_LINK_LOCAL) and any(within.contains(one) for within in self._ranges)
+            if not one.startswith(_LINK_LOCAL) and any(within.contains(one) for within in self._ranges or ())
         )
 
     async def _answer(self, name: Name, path: str) -> Page:

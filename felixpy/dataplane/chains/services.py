@@ -111,10 +111,10 @@ def _node_port_chains(version: Version) -> tuple[Chain, ...]:
     )
 
 
-def service_base_rules(node_port_addresses: tuple[Prefix, ...] = ()) -> Mapping[str, tuple[Rule, ...]]:
+def service_base_rules(node_port_addresses: tuple[Prefix, ...] | None = None) -> Mapping[str, tuple[Rule, ...]]:
     """What each base chain has to do for Services, by the chain's name.
 
-    Node ports are those of the node's own addresses in `node_port_addresses`, of all where there are none.
+    Node ports are those of the node's own addresses in `node_port_addresses`, of all where that is None.
     Refusals come right after translation and before routing: on its way back out of the device it came in by, a
     packet would cause a redirect first, which uses up the source's share of ICMP errors (net/ipv4/route.c,
     ip_rt_send_redirect). Packets of local workloads must carry MARK_FROM_WORKLOAD when they reach nat-prerouting.
@@ -144,10 +144,10 @@ def service_base_rules(node_port_addresses: tuple[Prefix, ...] = ()) -> Mapping[
     }
 
 
-def _own_addresses(version: Version, chosen: tuple[Prefix, ...]) -> tuple[Match, ...]:
+def _own_addresses(version: Version, chosen: tuple[Prefix, ...] | None) -> tuple[Match, ...]:
     """What a destination with node ports is; nothing where no address of the family has any."""
-    of_family = tuple(prefix for prefix in chosen if prefix.version == version)
-    if chosen and not of_family:
+    of_family = tuple(prefix for prefix in chosen or () if prefix.version == version)
+    if chosen is not None and not of_family:
         return ()
     within = (NetIn("destination", of_family),) if of_family else ()
     return (NetIn("destination", (LOOPBACK[version],), negate=True), *within, DestinationIsLocal())

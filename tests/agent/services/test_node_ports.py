@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.agent.connections import Client
 from tests.agent.host_world import HOST4, HOST6, OURS, OUT4, POD4, World
-from tests.agent.node import PORT, Node, Pod
+from tests.agent.node import PORT, Node, Pod, resource
 from tests.agent.policy.test_host_endpoints import shared, world
 from tests.support.netns import Namespace
 from tests.support.packets import tcp_ok
@@ -153,3 +153,43 @@ def test_the_health_check_listens_where_node_ports_are() -> None:
         eventually(lambda: listens() == {"10.9.0.2", "fd09::1"})
         node.etcd.delete(f"{OURS}/core/v1/services/default/web")
         eventually(lambda: listens() == set())
+
+
+def test_primary_addresses_are_those_that_the_node_s_node_names() -> None:
+    """Node ports and health checks follow them, and are at no other address."""
+    with Node() as node:
+        for address in ("10.9.0.1", "10.8.0.1", "fd09::1", "fd08::1"):
+            node.namespace.add_address("lo", Pod.prefix(address))
+
+        def name_addresses(four: str, six: str) -> None:
+            node.put("nodes", resource("Node", node.name, {"bgp": {"ipv4Address": four, "ipv6Address": six}}))
+
+        def served() -> set[str]:
+            """Where both the health check and the node port answer, or one of them."""
+            asked = ("10.9.0.1", "10.8.0.1", "fd09::1", "fd08::1")
+            ports = {f"port of {one}" for one in asked if tcp_ok(node.namespace, one, NODE_PORT, wait_s=0.25)}
+            return ports | {f"check of {one}" for one in asked if get(node.namespace, one)[0]}
+
+        name_addresses("10.9.0.1/24", "fd09::1/64")
+        pod = node.pod("a", "10.65.0.2", "fd65::2")
+        pod.write()
+        node.agent = node.make_agent("--node-port-addresses", "primary")
+        ports = [{"name": "web", "port": 80, "nodePort": NODE_PORT}]
+        spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": HEALTH_PORT}
+        meta = {"name": "web", "namespace": "default"}
+        both = {**spec, "ipFamilies": ["IPv4", "IPv6"], "ports": ports}
+        node.etcd.put(f"{OURS}/core/v1/services/default/web", {"metadata": meta, "spec": both})
+        for family, address in (("IPv4", "10.65.0.2"), ("IPv6", "fd65::2")):
+            name = f"web-{family.lower()}"
+            slice_ = {
+                "metadata": {**meta, "name": name, "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": family,
+                "endpoints": [{"addresses": [address], "nodeName": node.name, "conditions": {"ready": True}}],
+                "ports": [{"name": "web", "port": PORT}],
+            }
+            node.etcd.put(f"{OURS}/discovery.k8s.io/v1/endpointslices/default/{name}", slice_)
+        node.agent.start()
+        first = {f"{what} of {one}" for what in ("port", "check") for one in ("10.9.0.1", "fd09::1")}
+        eventually(lambda: served() == first, within_s=20)
+        name_addresses("10.8.0.1/24", "fd08::1/64")
+        eventually(lambda: served() == {one.replace("09", "08").replace("9.0", "8.0") for one in first})
