@@ -68,7 +68,8 @@ class VipService:
     """What a Service says about its addresses. `families` has 4, 6 or both, the primary one first.
 
     `only` are the names of the pools that it may have addresses of; None means all. `named`: it asks for these by name;
-    `asks`: by name, or for pools of their kind.
+    `asks`: by name, or for pools of their kind. `had` are addresses that it had of somebody else before: while it
+    holds none, these are its own like those that it holds.
     """
 
     sharer: Sharer
@@ -81,6 +82,7 @@ class VipService:
     only: frozenset[str] | None = None
     named: bool = False
     asks: bool = False
+    had: tuple[Address, ...] = ()
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -224,7 +226,7 @@ def _choose_requested(service: VipService, pools: tuple[VipPool, ...], ledger: L
 def _keep(service: VipService, pools: tuple[VipPool, ...], ledger: Ledger) -> tuple[Vip, ...]:
     kept: list[Vip] = []
     for version in service.wanted:
-        for address in ledger.held_by(service.sharer.name):
+        for address in ledger.held_by(service.sharer.name) or service.had:
             pool = _pool_of(service, pools, address)
             if (len(address) == 4) == (version == 4) and pool is not None:
                 if _explain_address(service, pool, address, ledger) is None:

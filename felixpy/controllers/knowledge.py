@@ -281,7 +281,8 @@ class Knowledge:
         for name in names:
             if name.namespace:
                 service = self.services.get(name)
-                self.turns.add(name, service.created if service else "", name in self.held)
+                had = service is not None and bool(service.had)
+                self.turns.add(name, service.created if service else "", name in self.held or had)
 
     def _touch_all(self, namespace: str = "") -> None:
         """The pools look different now: to all Services, or to those of one namespace."""

@@ -130,6 +130,7 @@ def make_service(
         only=_only(service, ip_pools or {}),
         named=bool(service.calico_pools),
         asks=bool(service.calico_pools) or service.class_name == CALICO_CLASS,
+        had=tuple(Address(address) for address in service.had),
     )
 
 

@@ -23,6 +23,7 @@ Json = dict[str, Any]
 PAGE = 500
 CALL_S = 30.0
 CONFLICT = 409
+NOT_FOUND = 404
 WATCH_S = 300
 LINE_MOST_BYTES = 4 * 1024 * 1024
 """An object is at most etcd's 1.5 MiB; JSON of an event around it, with some room."""
@@ -144,6 +145,17 @@ class Api:
                 raise
             return False
         return True
+
+    async def delete(self, path: str) -> None:
+        """One object; that it is gone already is as good.
+
+        Raises  ApiError.
+        """
+        try:
+            await self._call("DELETE", path, {})
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
 
     async def _call(self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None) -> bytes:
         try:

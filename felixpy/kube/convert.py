@@ -13,22 +13,27 @@ import msgspec
 
 from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import ADMIN_V1, ADMIN_V2, CALICO, KINDS, KindInfo, Name
-from felixpy.resources.services import is_foreign_class
 
 Json = dict[str, Any]
 
 MARK = "felixpy.io/imported-from"
 MARKED = "kubernetes"
+OF_POOL = "metallb.io/ip-allocated-from-pool"
+"""An annotation of Services that is for people only: the pool that the address is of."""
+GRANTED = "felixpy.io/granted"
+"""An annotation of Services: the addresses that we have put into the status. Others are another controller's."""
 _BUILT_IN = ("v1", "discovery.k8s.io/v1", "networking.k8s.io/v1")
 _GROUPS = (*_BUILT_IN, ADMIN_V1, ADMIN_V2)
 _NOT = frozenset({"Endpoints", "Secret", "Event"})
+_NOT_CALICO = frozenset({"WorkloadEndpoint", "Node", "Profile", "ClusterInformation", "CalicoNodeStatus"})
+"""What nodes write, or the tools of the datastore, and no person by kubectl."""
 
 IMPORTED: tuple[KindInfo, ...] = tuple(
     info
     for info in KINDS
-    if info.api_version != CALICO
-    and info.kind not in _NOT
-    and (info.api_version in _GROUPS or info.group == "metallb.io")
+    if (info.api_version in _GROUPS and info.kind not in _NOT)
+    or info.group == "metallb.io"
+    or (info.api_version == CALICO and info.kind not in _NOT_CALICO)
 )
 """What is read from the API, those of custom resources included, where the API has them."""
 
@@ -51,10 +56,32 @@ def api_path(info: KindInfo) -> str:
     return f"{root}/{info.plural}"
 
 
+def object_path(info: KindInfo, name: Name) -> str:
+    """Where the API has one object."""
+    if not info.namespaced:
+        return f"{api_path(info)}/{name.name}"
+    return f"{collection_path(info, name.namespace)}/{name.name}"
+
+
+def collection_path(info: KindInfo, namespace: str) -> str:
+    """Where the API has the objects of a namespace."""
+    root, _, plural = api_path(info).rpartition("/")
+    return f"{root}/namespaces/{namespace}/{plural}"
+
+
 def name_of(body: Mapping[str, Any]) -> Name:
     """An object's name."""
     metadata = body["metadata"]
     return Name(metadata.get("namespace", ""), metadata["name"])
+
+
+def addresses_of(service: Mapping[str, Any]) -> tuple[str, ...]:
+    """The addresses in a Service's status."""
+    try:
+        told = msgspec.convert(service.get("status") or {}, _ServiceStatus).load_balancer
+    except msgspec.ValidationError:
+        return ()
+    return tuple(one.ip for one in told.ingress or () if one.ip)
 
 
 def key_of(info: KindInfo, body: Mapping[str, Any]) -> bytes:
@@ -78,8 +105,20 @@ def is_imported(value: bytes) -> bool:
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
-_UNREAD = ("kubectl.kubernetes.io/last-applied-configuration",)
+_UNREAD = ("kubectl.kubernetes.io/last-applied-configuration", OF_POOL, GRANTED)
 _KEPT = ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp")
+
+
+class _Ingress(msgspec.Struct):
+    ip: str = ""
+
+
+class _LoadBalancer(msgspec.Struct):
+    ingress: list[_Ingress] | None = None
+
+
+class _ServiceStatus(msgspec.Struct, rename="camel"):
+    load_balancer: _LoadBalancer = msgspec.field(default_factory=_LoadBalancer)
 
 
 class _MarkedMeta(msgspec.Struct):
@@ -103,11 +142,11 @@ def _spec_of(body: Mapping[str, Any]) -> Json:
 
 
 def _service(body: Mapping[str, Any]) -> Json:
-    """Of the addresses that another controller gave, which are all that its Services have."""
+    """With the addresses that another controller gave: all that its Services have, and what ours had before."""
     kept = _spec_of(body)
-    told = (body.get("status") or {}).get("loadBalancer")
-    if told and is_foreign_class(body.get("spec", {}).get("loadBalancerClass")):
-        kept["status"] = {"loadBalancer": told}
+    given = addresses_of(body)
+    if given and (body["metadata"].get("annotations") or {}).get(GRANTED) != ",".join(given):
+        kept["status"] = {"loadBalancer": body["status"]["loadBalancer"]}
     return kept
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -16,18 +17,23 @@ from felixpy.controllers.leader import check_fence
 from felixpy.datastore.model import Expect, Store
 from felixpy.kube.access import Access
 from felixpy.kube.client import Api, Json
-from felixpy.kube.convert import IMPORTED, api_path, convert, is_custom, key_of
+from felixpy.kube.convert import IMPORTED, addresses_of, api_path, convert, is_custom, key_of
 from felixpy.kube.mirror import Mirror, as_objects
 from felixpy.kube.node_labels import NodeLabels
+from felixpy.kube.pool_counts import POOLS, PoolCounts
 from felixpy.kube.reflector import Reader, reflect
-from felixpy.kube.service_addresses import ServiceAddresses
+from felixpy.kube.service_addresses import SERVICES, ServiceAddresses
 from felixpy.kube.service_events import ServiceEvents
-from felixpy.resources.kinds import KindInfo
+from felixpy.kube.service_reports import ServiceReports
+from felixpy.kube.service_uids import ServiceUids
+from felixpy.resources.kinds import BY_TYPE, CALICO, REPORTED_KINDS, KindInfo
 
 LEADER_KEY = b"/felixpy/leaders/kubernetes"
 GATHER_S = 0.01
 """Changes so close together are one transaction."""
 NODES_PATH = "/api/v1/nodes"
+_BEFORE_SERVICES = (POOLS, BY_TYPE["v1", "Namespace"], BY_TYPE[CALICO, "IPPool"])
+"""What says which address a Service may have: asked for first, so that none gets another than it had."""
 _PREFIXES = tuple(info.prefix.encode() for info in IMPORTED)
 
 _log = logging.getLogger(__name__)
@@ -43,21 +49,34 @@ async def serve_importer(access: Access, store: Store, fence: Expect) -> NoRetur
     labels = NodeLabels(store, fence)
     try:
         async with Api(access) as api, asyncio.TaskGroup() as group:
-            addresses, events = ServiceAddresses(api, store), ServiceEvents(api, store)
+            services, addresses, counts = ServiceUids(), ServiceAddresses(api, store), PoolCounts(api, store)
+            events = ServiceEvents(api, store, services)
+            also: Mapping[KindInfo, tuple[Reader, ...]] = {SERVICES: (services, addresses), POOLS: (counts,)}
+            asked = {info: asyncio.Event() for info in IMPORTED}
             for info in IMPORTED:
-                readers: list[Reader] = [_KindReader(info, copy)]
-                if info.kind == "Service":
-                    readers += [addresses, events]
-                group.create_task(reflect(api, api_path(info), *readers, optional=is_custom(info)))
+                readers = (_KindReader(info, copy), *also.get(info, ()))
+                first = [asked[one] for one in _BEFORE_SERVICES] if info == SERVICES else []
+                group.create_task(_reflect_after(first, api, info, readers, asked[info]))
             group.create_task(reflect(api, NODES_PATH, labels))
+            for info in REPORTED_KINDS:
+                reports = ServiceReports(api, store, info, services)
+                group.create_task(reflect(api, api_path(info), reports, optional=True))
+                group.create_task(reports.serve())
             group.create_task(copy.follow(revision))
             group.create_task(copy.write())
-            group.create_task(labels.serve())
-            group.create_task(addresses.serve())
-            group.create_task(events.serve())
+            for teller in (labels, addresses, counts, events):
+                group.create_task(teller.serve())
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     raise AssertionError("importing never ends")
+
+
+async def _reflect_after(
+    first: Sequence[asyncio.Event], api: Api, info: KindInfo, readers: Sequence[Reader], asked: asyncio.Event
+) -> NoReturn:
+    for one in first:
+        await one.wait()
+    await reflect(api, api_path(info), *readers, optional=is_custom(info), asked=asked)
 
 
 class _Copy:
@@ -120,6 +139,8 @@ class _KindReader:
         self._copy = copy
 
     def listed(self, objects: list[Json]) -> None:
+        """All there is; Services that have addresses come first, so that nobody else gets these meanwhile."""
+        objects = sorted(objects, key=lambda body: not addresses_of(body)) if self._info == SERVICES else objects
         kept = as_objects(convert(self._info, body) for body in objects)
         self._copy.mirror.listed(self._info.prefix.encode(), kept)
         self._copy.changed.set()

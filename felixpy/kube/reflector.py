@@ -39,8 +39,10 @@ class Reader(Protocol):
         """An object is no more."""
 
 
-async def reflect(api: Api, path: str, *readers: Reader, optional: bool = False) -> NoReturn:
-    """Tells the readers, until cancelled.
+async def reflect(
+    api: Api, path: str, *readers: Reader, optional: bool = False, asked: asyncio.Event | None = None
+) -> NoReturn:
+    """Tells the readers, until cancelled; `asked` is set once they were told, or could not be for the first time.
 
     A kind that is not `optional` is always there: who denies it is no API server, or none yet, and says nothing of it.
     Nor is one that denies an optional kind and what is always there as well.
@@ -48,7 +50,11 @@ async def reflect(api: Api, path: str, *readers: Reader, optional: bool = False)
     said, wait_s = "", RETRY_FIRST_S
     while True:
         try:
-            version = await _list(api, path, readers)
+            try:
+                version = await _list(api, path, readers)
+            finally:
+                if asked is not None:
+                    asked.set()
             said, wait_s = "", RETRY_FIRST_S
             while True:
                 began = time.monotonic()

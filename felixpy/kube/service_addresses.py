@@ -1,71 +1,68 @@
 """The addresses that Services were given, told to the API: what `kubectl get service` shows as EXTERNAL-IP.
 
-In: Services of the API, and our status of them in the datastore; out: patches of their status. Only a Service that we
-have a status of is touched. A patch that fails is made again later.
+In: Services of the API; our status of them and who holds which address, in the datastore; out: patches of their status,
+with MetalLB's annotation of the pool. Only a Service that we have a status of is touched.
+Source: metallb controller/service.go (the annotation); a Service's annotations may be written with its status
+(k8s.io/kubernetes/pkg/registry/core/service: strategy.go keeps the spec alone).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import aclosing
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from felixpy.controllers.grants import GRANTED_ADDRESSES
+from felixpy.controllers.vips import CALICO_POOL
 from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Store
-from felixpy.kube.client import Api, ApiError, Json
-from felixpy.kube.convert import api_path, name_of
-from felixpy.resources.foreign_json import UNREADABLE
+from felixpy.kube.client import Api, Json
+from felixpy.kube.convert import GRANTED, OF_POOL, addresses_of, name_of
+from felixpy.kube.status_patches import StatusPatches
+from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import BY_TYPE, Name
 
-AGAIN_S = 5.0
-_SERVICES = BY_TYPE["v1", "Service"]
-
-_log = logging.getLogger(__name__)
-
-Addresses = tuple[str, ...]
+SERVICES = BY_TYPE["v1", "Service"]
 
 
-class _Ingress(msgspec.Struct):
-    ip: str = ""
+class Given(NamedTuple):
+    """A Service's addresses, the MetalLB pool that they are of, and those that are marked as given by us."""
+
+    addresses: tuple[str, ...] = ()
+    pool: str = ""
+    marked: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(self.addresses) or "that it has no address"
 
 
-class _LoadBalancer(msgspec.Struct):
-    ingress: list[_Ingress] | None = None
-
-
-class _Status(msgspec.Struct, rename="camel"):
-    load_balancer: _LoadBalancer = msgspec.field(default_factory=_LoadBalancer)
+class _Grant(msgspec.Struct):
+    services: list[str] = []
+    pool: str = ""
 
 
 class ServiceAddresses:
     """A Reader of the API's Services; `serve` follows our status and patches."""
 
     def __init__(self, api: Api, store: Store) -> None:
-        self._api = api
         self._store = store
-        self._told: dict[Name, Addresses] = {}
-        self._given: dict[Name, Addresses] = {}
-        self._due: set[Name] = set()
-        self._changed = asyncio.Event()
+        self._given: dict[Name, tuple[str, ...]] = {}
+        self._pools: dict[str, str] = {}
+        self._patches = StatusPatches(api, SERVICES, _render)
 
     def listed(self, objects: list[Json]) -> None:
-        self._told = {name_of(body): _read(body.get("status") or {}) for body in objects}
-        self._note(*self._told)
+        self._patches.has = {name_of(body): _read_service(body) for body in objects}
+        self._patches.note(*self._patches.has)
 
     def changed(self, body: Json) -> None:
-        self._told[name_of(body)] = _read(body.get("status") or {})
-        self._note(name_of(body))
+        self._patches.has[name_of(body)] = _read_service(body)
+        self._patches.note(name_of(body))
 
     def deleted(self, body: Json) -> None:
         """What we have given stays known: one of the same name that comes at once has it without a new status."""
-        self._told.pop(name_of(body), None)
-
-    def _note(self, *names: Name) -> None:
-        self._due.update(names)
-        self._changed.set()
+        self._patches.has.pop(name_of(body), None)
 
     async def serve(self) -> NoReturn:
         """Patches until cancelled.
@@ -74,59 +71,69 @@ class ServiceAddresses:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
-            group.create_task(self._patch())
+            group.create_task(self._patches.serve())
         raise AssertionError("following never ends")
 
     async def _follow(self) -> NoReturn:
-        async with aclosing(follow(self._store, [_SERVICES.status_prefix.encode()], "status of Services")) as turns:
+        touched: set[Name] = set()
+        prefixes = [SERVICES.status_prefix.encode(), GRANTED_ADDRESSES.encode()]
+        async with aclosing(follow(self._store, prefixes, "status of Services")) as turns:
             async for turn in turns:
                 if turn.anew:
-                    self._given.clear()
+                    for known in (self._given, self._pools, self._patches.wants):
+                        known.clear()
                 for event in turn.events:
-                    self._take(event.key, event.value)
+                    touched |= self._take(event.key.decode("utf-8", "replace"), event.value)
+                if turn.whole:
+                    self._want(touched)
+                    touched = set()
         raise AssertionError("following never ends")
 
-    def _take(self, key: bytes, value: bytes | None) -> None:
-        service = _SERVICES.parse_status_name(key.decode("utf-8", "replace"))
+    def _take(self, key: str, value: bytes | None) -> set[Name]:
+        """One change of the datastore; the Services that it is about."""
+        if key.startswith(GRANTED_ADDRESSES):
+            address = key.removeprefix(GRANTED_ADDRESSES)
+            grant = _read_grant(value) if value is not None else _Grant()
+            self._pools.pop(address, None)
+            if grant.pool and not grant.pool.startswith(CALICO_POOL):
+                self._pools[address] = grant.pool
+            return {Name(*one.split("/")) for one in grant.services if one.count("/") == 1}
+        service = SERVICES.parse_status_name(key)
         if service is None:
-            return
+            return set()
         if value is not None:
-            self._given[service] = _read(value)
-        elif service in self._told and service in self._given:
+            self._given[service] = _read_addresses(value)
+        elif service in self._patches.has and service in self._given:
             self._given[service] = ()
         else:
             self._given.pop(service, None)
-        self._note(service)
+        return {service}
 
-    async def _patch(self) -> NoReturn:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            while self._due:
-                await self._tell(self._due.pop())
-
-    async def _tell(self, service: Name) -> None:
-        given = self._given.get(service)
-        if given is None or service not in self._told or self._told[service] == given:
-            return
-        path = f"{api_path(_SERVICES).removesuffix('/services')}/namespaces/{service.namespace}/services/{service.name}"
-        body = {"status": {"loadBalancer": {"ingress": [{"ip": one} for one in given] or None}}}
-        try:
-            await self._api.patch(f"{path}/status", body)
-        except ApiError as error:
-            _log.warning("the addresses of Service %s are told later: %s", service, error)
-            asyncio.get_running_loop().call_later(AGAIN_S, self._note, service)
-        else:
-            self._told[service] = given
-            _log.info("Service %s: the API knows %s", service, ", ".join(given) or "that it has no address")
+    def _want(self, services: set[Name]) -> None:
+        for name in services:
+            given = self._given.get(name)
+            if given is None:
+                self._patches.wants.pop(name, None)
+                continue
+            pools = dict.fromkeys(self._pools[one] for one in given if one in self._pools)
+            self._patches.wants[name] = Given(given, ",".join(pools), ",".join(given))
+        self._patches.note(*services)
 
 
-def _read(status: Json | bytes) -> Addresses:
-    try:
-        if isinstance(status, bytes):
-            read = msgspec.json.decode(status, type=_Status)
-        else:
-            read = msgspec.convert(status, _Status)
-    except UNREADABLE:
-        return ()
-    return tuple(one.ip for one in read.load_balancer.ingress or () if one.ip)
+def _render(_: Given, wants: Given) -> Json:
+    annotations = {OF_POOL: wants.pool or None, GRANTED: wants.marked or None}
+    ingress = [{"ip": one} for one in wants.addresses] or None
+    return {"metadata": {"annotations": annotations}, "status": {"loadBalancer": {"ingress": ingress}}}
+
+
+def _read_service(body: Json) -> Given:
+    annotations = body["metadata"].get("annotations") or {}
+    return Given(addresses_of(body), annotations.get(OF_POOL, ""), annotations.get(GRANTED, ""))
+
+
+def _read_addresses(value: bytes) -> tuple[str, ...]:
+    return addresses_of({"status": decode_or_none(value, Json) or {}})
+
+
+def _read_grant(value: bytes) -> _Grant:
+    return decode_or_none(value, _Grant) or _Grant()

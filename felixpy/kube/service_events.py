@@ -16,7 +16,7 @@ from typing import NoReturn
 from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Store
 from felixpy.kube.client import Api, ApiError, Json
-from felixpy.kube.convert import name_of
+from felixpy.kube.service_uids import ServiceUids
 from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import BY_TYPE, Name
 
@@ -29,27 +29,19 @@ _log = logging.getLogger(__name__)
 
 
 class ServiceEvents:
-    """A Reader of the API's Services; `serve` follows our events and tells them."""
+    """`serve` follows our events and tells them, of Services that the API has."""
 
-    def __init__(self, api: Api, store: Store) -> None:
+    def __init__(self, api: Api, store: Store, services: ServiceUids) -> None:
         self._api = api
         self._store = store
-        self._uids: dict[Name, str] = {}
+        self._services = services
         self._due: dict[Name, Json] = {}
         self._changed = asyncio.Event()
         self._denied = False
+        services.listeners.append(self._services_changed)
 
-    def listed(self, objects: list[Json]) -> None:
-        self._uids = {name_of(body): _uid_of(body) for body in objects}
+    def _services_changed(self, _: set[Name]) -> None:
         self._changed.set()
-
-    def changed(self, body: Json) -> None:
-        if self._uids.get(name_of(body)) != _uid_of(body):
-            self._uids[name_of(body)] = _uid_of(body)
-            self._changed.set()
-
-    def deleted(self, body: Json) -> None:
-        self._uids.pop(name_of(body), None)
 
     async def serve(self) -> NoReturn:
         """Tells until cancelled.
@@ -86,7 +78,7 @@ class ServiceEvents:
             self._changed.clear()
             for name, body in list(self._due.items()):
                 about = body["involvedObject"]
-                uid = self._uids.get(Name(name.namespace, about.get("name", "")))
+                uid = self._services.get(Name(name.namespace, about.get("name", "")))
                 if uid is None:
                     continue
                 if not await self._tell(name, {**body, "involvedObject": {**about, "uid": uid}}):
@@ -110,10 +102,6 @@ class ServiceEvents:
             asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
             return False
         return True
-
-
-def _uid_of(body: Json) -> str:
-    return str(body["metadata"].get("uid", ""))
 
 
 def _read(value: bytes) -> Json | None:

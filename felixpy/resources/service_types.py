@@ -42,7 +42,8 @@ class Service:
     `requested` are addresses asked for, `pool` the pool asked for; `class_name` None means not said. `health_port` is
     where nodes tell a balancer outside whether they have endpoints; 0 means not said. `node_ports`: whether ports that
     have none are to get one. `publish_unready`: its endpoints count as ready whatever they say. `calico_pools` are the
-    IPPools asked for, by name or CIDR. `given` are addresses that the controller of a foreign class says lead here.
+    IPPools asked for, by name or CIDR. `given` are addresses that the controller of a foreign class says lead here;
+    `had` those that another controller gave to a Service of ours before.
     """
 
     type: str
@@ -69,6 +70,7 @@ class Service:
     calico_pools: tuple[str, ...] = ()
     uid: str = ""
     given: tuple[Address, ...] = ()
+    had: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

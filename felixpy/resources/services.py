@@ -88,11 +88,9 @@ def is_foreign_class(name: str | None) -> bool:
     return name not in OUR_CLASSES
 
 
-def _given(doc: ServiceDoc) -> tuple[Address, ...]:
-    """Addresses whose packets come here as they are; with ipMode Proxy the balancer itself connects (KEP-1860)."""
-    if doc.spec.type != "LoadBalancer" or not is_foreign_class(doc.spec.load_balancer_class):
-        return ()
-    told = doc.status.load_balancer if doc.status is not None else None
+def _told(doc: ServiceDoc) -> tuple[Address, ...]:
+    """Addresses that its status has; with ipMode Proxy packets come to none of them (KEP-1860)."""
+    told = doc.status.load_balancer if doc.status is not None and doc.spec.type == "LoadBalancer" else None
     return tuple(
         read_address("status.loadBalancer.ingress", one.ip)
         for one in (told.ingress if told is not None else None) or ()
@@ -108,6 +106,7 @@ def read_service(doc: ServiceDoc) -> Service:
     if asked and spec.load_balancer_ip:
         raise FieldError("spec.loadBalancerIP", "is given together with the annotation loadBalancerIPs")
     wanted = [text.strip() for text in (asked or spec.load_balancer_ip).split(",") if text.strip()]
+    told = _told(doc)
     affinity = 0
     if spec.session_affinity == "ClientIP":
         client = spec.session_affinity_config.client_ip if spec.session_affinity_config else None
@@ -143,7 +142,8 @@ def read_service(doc: ServiceDoc) -> Service:
         selector=read_labels(spec.selector),
         created=doc.metadata.creation_timestamp or "",
         uid=doc.metadata.uid,
-        given=_given(doc),
+        given=told if is_foreign_class(spec.load_balancer_class) else (),
+        had=() if is_foreign_class(spec.load_balancer_class) else told,
         calico_pools=(*calico["projectcalico.org/ipv4pools"], *calico["projectcalico.org/ipv6pools"]),
         health_port=spec.health_check_node_port,
         node_ports=spec.type == "NodePort" or spec.allocate_load_balancer_node_ports is not False,

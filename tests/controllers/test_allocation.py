@@ -434,6 +434,33 @@ async def test_what_rests_is_put_under_a_lease(store: MemoryStore, fence: Expect
     assert store.data[f"{RESTING}203.0.113.10".encode()].lease
 
 
+async def test_what_another_controller_gave_stays_where_it_may(
+    store: MemoryStore, fence: Expect, cluster: Cluster
+) -> None:
+    await cluster.put_pool("closed", "198.51.100.0/30", autoAssign=False)
+    await cluster.put_pool("default", "203.0.113.0/29", "2001:db8::/125")
+    await cluster.put_service("a/older", created="2020-01-01T00:00:00Z")
+    await cluster.put_service("a/has", created="2026-01-01T00:00:00Z", had=["203.0.113.0"])
+    await cluster.put_service("a/later", created="2026-01-02T00:00:00Z", had=["203.0.113.0"])
+    await cluster.put_service("a/of-closed", had=["198.51.100.2"])
+    await cluster.put_service("a/of-none", created="2026-01-03T00:00:00Z", had=["192.0.2.1"])
+    await cluster.put_service("a/asks", had=["203.0.113.3"], loadBalancerIP="203.0.113.4")
+    await cluster.put_service("a/both", had=["203.0.113.6", "2001:db8::5"], ipFamilyPolicy="RequireDualStack")
+    await run_once(store, fence)
+    assert await cluster.addresses() == {
+        "a/has": ["203.0.113.0"],
+        "a/later": ["203.0.113.1"],
+        "a/of-none": ["203.0.113.2"],
+        "a/older": ["203.0.113.3"],
+        "a/asks": ["203.0.113.4"],
+        "a/both": ["203.0.113.6", "2001:db8::5"],
+        "a/of-closed": ["198.51.100.2"],
+    }
+    await cluster.put_service("a/has", created="2026-01-01T00:00:00Z", had=["203.0.113.7"])
+    await run_once(store, fence)
+    assert (await cluster.addresses())["a/has"] == ["203.0.113.0"], "what is held counts, not what was had"
+
+
 async def test_a_draining_pool_keeps_its_holders_and_gives_nothing_more(
     store: MemoryStore, fence: Expect, cluster: Cluster
 ) -> None:

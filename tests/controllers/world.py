@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from felixpy.controllers.allocation import WATCHED, Allocation
 from felixpy.controllers.loadbalancer import LEADER_KEY, settle_all
@@ -47,9 +47,10 @@ class Cluster:
         calico: Mapping[str, str] | None = None,
         uid: str = "",
         labels: Mapping[str, str] | None = None,
+        had: Sequence[str] = (),
         **spec: object,
     ) -> None:
-        """A LoadBalancer Service with port 80; `name` is `namespace/name`."""
+        """A LoadBalancer Service with port 80; `name` is `namespace/name`. Another controller gave it what it `had`."""
         namespace, _, last = name.partition("/")
         metadata = {
             "name": last,
@@ -60,7 +61,8 @@ class Cluster:
             "creationTimestamp": created or None,
         }
         body = {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}], **spec}
-        await self.put(SERVICES + name, {"metadata": metadata, "spec": body})
+        status = {"loadBalancer": {"ingress": [{"ip": one} for one in had]}}
+        await self.put(SERVICES + name, {"metadata": metadata, "spec": body, **({"status": status} if had else {})})
 
     async def delete_service(self, name: str) -> None:
         await self.delete(SERVICES + name)

@@ -191,6 +191,31 @@ def test_a_service_s_address_is_told_to_the_api(running: Cluster) -> None:
     eventually(lambda: running.kept("pods/default/last") and not ingress(running))
 
 
+def test_an_address_that_another_controller_gave_stays(cluster: Cluster) -> None:
+    """MetalLB's cluster, taken over: who had an address keeps it, though another Service is older."""
+    pool = {"spec": {"addresses": ["203.0.113.0/29"]}}
+    cluster.api.put("/apis/metallb.io/v1beta1/ipaddresspools", "p", pool, "metallb-system")
+    spec = {"type": "LoadBalancer", "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}
+    for name in ("a-old", "b-old", "c-old"):
+        meta = {"creationTimestamp": "2020-01-01T00:00:00Z"}
+        cluster.api.put(SERVICES, name, {"metadata": meta, "spec": spec}, "default")
+    had = {"loadBalancer": {"ingress": [{"ip": "203.0.113.1", "ipMode": "VIP"}]}}
+    cluster.api.put(
+        SERVICES,
+        "web",
+        {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": had},
+        "default",
+    )
+    cluster.api.start()
+    cluster.agent.start()
+    eventually(lambda: all(ingress(cluster, name) for name in ("a-old", "b-old", "c-old")), 30)
+    assert [one["ip"] for one in ingress(cluster) or ()] == ["203.0.113.1"]
+    eventually(lambda: cluster.api.get(SERVICES, "web", "default")["metadata"]["annotations"] == {
+        "metallb.io/ip-allocated-from-pool": "p", "felixpy.io/granted": "203.0.113.1"
+    })  # fmt: skip
+    eventually(lambda: (kept := cluster.kept("services/default/web")) and "status" not in kept, what="it is ours now")
+
+
 def test_what_was_decided_on_a_service_is_told_to_the_api_as_events(running: Cluster) -> None:
     def told() -> set[tuple[str, str, str]]:
         """The reason, the message, and the uid of the Service that `kubectl describe` asks by."""
@@ -213,8 +238,8 @@ def test_what_was_decided_on_a_service_is_told_to_the_api_as_events(running: Clu
     eventually(lambda: told() == {refused, granted}, 30, what="what the API missed is told when it is back")
 
 
-def ingress(cluster: Cluster) -> list[Json] | None:
-    status = cluster.api.get(SERVICES, "web", "default").get("status", {})
+def ingress(cluster: Cluster, name: str = "web") -> list[Json] | None:
+    status = cluster.api.get(SERVICES, name, "default").get("status", {})
     found: list[Json] | None = status.get("loadBalancer", {}).get("ingress")
     return found
 

@@ -17,6 +17,7 @@ import yaml
 
 from felixpy.agent.settings import parse_settings
 from felixpy.kube.convert import IMPORTED
+from felixpy.resources.kinds import REPORTED_KINDS
 from tests.lab.ground import REPOSITORY
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
@@ -95,7 +96,7 @@ def test_the_account_may_read_what_is_imported_and_nothing_else(documents: dict[
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    read = {(info.api_version.rpartition("/")[0], info.plural) for info in IMPORTED}
+    read = {(info.api_version.rpartition("/")[0], info.plural) for info in (*IMPORTED, *REPORTED_KINDS)}
     assert may == {*read, ("", "nodes")}
 
 
