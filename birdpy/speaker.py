@@ -135,11 +135,6 @@ class BgpRole:
         route = self._fib.routes.get(prefix)
         return route.next_hops if route is not None else ()
 
-    def find_metric(self, prefix: Prefix) -> int:
-        """The kernel metric of the route to `prefix`; 0 where there is none."""
-        route = self._fib.routes.get(prefix)
-        return route.metric if route is not None else 0
-
     def find_teachers(self, prefix: Prefix) -> tuple[str, ...]:
         """The neighbours that taught the route to `prefix`; none for one that is left of an earlier run."""
         return self._fib.find_teachers(prefix)

@@ -187,7 +187,7 @@ def _learned_route(prefix: Prefix, routing: RoutingRole, outlets: Mapping[Addres
     return LearnedPrefix(
         prefix=str(prefix),
         next_hops=tuple(map(format_address, hops)),
-        metric=routing.role.find_metric(BgpPrefix(*prefix)),
+        metric=reconciler.desired[prefix].metric,
         error=reconciler.why_failed(prefix),
         teachers=routing.role.find_teachers(BgpPrefix(*prefix)),
         devices=tuple(sorted({outlets[hop].device for hop in hops if hop in outlets})),

@@ -20,11 +20,11 @@ from felixpy.agent.kernel.applier import Applier
 from felixpy.agent.kernel.repairs import Contest, Repairs
 from felixpy.agent.routing.learned_driver import LearnedRoutes
 from felixpy.agent.routing.next_hops import HopSet, NextHops
+from felixpy.agent.routing.places import OURS, TakenPlaces
 from felixpy.agent.routing.route_reconciler import Lead, RouteReconciler
 from felixpy.dataplane.changes import Changes
 from felixpy.dataplane.objects import (
     ROUTE_PROTOCOL_LEARNED,
-    ROUTE_PROTOCOL_WORKLOAD,
     Key,
     Outcome,
     Route,
@@ -64,11 +64,12 @@ class LearnedTable:
         self._routes: dict[BgpPrefix, LearnedRoute] = {}
         self._hops = NextHops(objects=not self.plain)
         self._ways: frozenset[Key] = frozenset()
+        self._taken = TakenPlaces()
         self._adopted = False
         self._pruned = False
         self._down: set[str] = set()
         self._resolve = False
-        self._reread = False
+        self._reread = self._missed = False
         self._repairs = Repairs(self._repair)
 
     @property
@@ -90,6 +91,7 @@ class LearnedTable:
         self._ways = frozenset(wanted)
         self.reconciler.want(changes, {})
         if not self._adopted:
+            self._read_places()
             self.reconciler.distrust(prune=False)
             self._adopted = True
         self._applier.apply("ways to BGP peers")
@@ -99,6 +101,8 @@ class LearnedTable:
 
         Next hops are left once all are taken: one that some routes leave and others take keeps its object and its way.
         """
+        if not self._adopted:
+            self._read_places()
         changes = Changes()
         alike = _group(delta.put)
         turned = self._hops.lose(delta.lost, changes)
@@ -113,6 +117,7 @@ class LearnedTable:
             self._routes.pop(prefix, None)
         for next_hops, users in left.items():
             self._hops.leave(next_hops, changes, users)
+        self._taken.give_way(put)
         self.reconciler.want(changes, put, delta.drop)  # type: ignore[arg-type]
         if not self._adopted:
             self.reconciler.distrust(prune=delta.complete)
@@ -160,8 +165,35 @@ class LearnedTable:
         """Something of the host's own routes changed: each next hop may be reached another way now."""
         self._resolve = False
         changes = Changes()
-        turned = self._find_ways((), changes, again=True)
-        self.reconciler.want(changes, self._lead_anew(turned))
+        put = self._lead_anew(self._find_ways((), changes, again=True))
+        self._taken.give_way(put)
+        self.reconciler.want(changes, put)
+
+    def _read_places(self) -> None:
+        """Reads the routes of others; those of ours that are concerned, or were until now, give way or come back."""
+        before = self._taken.destinations
+        try:
+            self._taken.reset((to, alike.key) for to, alike in self.driver.read_foreign() if alike.protocol not in OURS)
+        except OSError as error:
+            _log.warning("the routes of others cannot be read: %s", error)
+            return
+        concerned = (before | self._taken.destinations) & self._routes.keys()
+        put = {prefix: self._lead(self._routes[prefix]) for prefix in concerned}  # type: ignore[index]
+        self._taken.give_way(put)
+        self.reconciler.want(Changes(), put)
+
+    def _give_way(self, key: Key, gone: bool) -> bool:
+        """Takes a route of others that came or went; whether that moves one of ours."""
+        prefix = self._taken.note(key, gone)
+        route = self._routes.get(prefix) if prefix is not None else None  # type: ignore[call-overload]
+        if prefix is None or route is None:
+            return False
+        put = {prefix: self._lead(route)}
+        self._taken.give_way(put)
+        if self.reconciler.desired.get(prefix) == put[prefix]:
+            return False
+        self.reconciler.want(Changes(), put)
+        return True
 
     def notice(self, event: KernelEvent) -> None:
         """Takes what happened in the kernel; what has to be repaired is, once for a burst of events."""
@@ -179,11 +211,15 @@ class LearnedTable:
         Of routes that go with their device or its address the kernel tells nothing: only reading finds them.
         """
         match event:
-            case RouteChanged(key=key, protocol=protocol):
-                if self.reconciler.wants(key):
+            case RouteChanged(key=key, protocol=protocol, gone=gone):
+                moved = self.reconciler.wants(key)
+                if moved:
                     self.reconciler.touch(key)
+                if protocol not in OURS:
+                    moved |= self._give_way(key, gone)
+                    self._resolve = True
+                if moved:
                     return TAUGHT
-                self._resolve |= protocol not in (ROUTE_PROTOCOL_WORKLOAD, ROUTE_PROTOCOL_LEARNED)
                 return WAYS if self._resolve else ""
             case LinkChanged(name=name, up=up, gone=gone):
                 if up and not gone:
@@ -206,11 +242,15 @@ class LearnedTable:
                 return ""
             case AddressChanged() | NextHopChanged() | Overrun():
                 self._resolve = self._reread = True
+                self._missed |= isinstance(event, Overrun)
                 return WAYS
             case _:
                 assert_never(event)
 
     def _repair(self, why: str, _: bool) -> bool:
+        if self._missed:
+            self._missed = False
+            self._read_places()
         if self._resolve:
             self._find_ways_again()
         if self._reread:

@@ -66,6 +66,11 @@ class LearnedRoutes(RouteDriver):
         self.join()
         return super().read_alike()
 
+    def read_foreign(self) -> Iterator[tuple[Prefix, Route]]:
+        """As everywhere, once the kernel has taken what it was given."""
+        self.join()
+        return super().read_foreign()
+
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """As everywhere, once the kernel has taken what it was given."""
         self.join()

@@ -131,6 +131,12 @@ class RouteDriver:
         for protocol in self._protocols:
             yield from read_alike(self._socket, name_of, protocol)
 
+    def read_foreign(self) -> Iterator[tuple[Prefix, Route]]:
+        """As `read_alike`, the routes of everybody else in all tables."""
+        name_of = {index: name for index, name, _ in dump_links(self._socket)}
+        found = read_alike(self._socket, name_of, 0)
+        return ((destination, alike) for destination, alike in found if alike.protocol not in self._protocols)
+
     def put_alike(self, example: Route, destinations: Sequence[Prefix]) -> Mapping[int, Outcome]:
         """Puts a route like the example to each, all of one length; what was refused, by position.
 

@@ -318,6 +318,46 @@ def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
     eventually(lambda: not rack.route("192.0.2.77/32"))
 
 
+def test_a_route_of_somebody_else_is_never_touched(rack: Rack) -> None:
+    """Ours has another metric where theirs has the usual one, which of IPv6 is that of every route without one."""
+    host, theirs = rack.node.namespace, ((WANTED, "10.97.0.9"), (WANTED6, "fd97::9"))
+
+    def change(verb: str) -> None:
+        for prefix, gateway in theirs:
+            family = "-6" if ":" in prefix else "-4"
+            host.ip(family, "route", verb, prefix, "via", gateway, "dev", "eth0", "metric", "1024")
+
+    def stand() -> bool:
+        family = {prefix: "-6" if ":" in prefix else "-4" for prefix, _ in theirs}
+        return all(f"via {via} " in host.ip(family[one], "route", "show", one) for one, via in theirs)
+
+    def ours_at(metric: int) -> bool:
+        return all(f"metric {metric} " in rack.route(prefix) for prefix, _ in theirs)
+
+    for name in ("tor", "tor6"):
+        rack.node.drop("bgppeers", name)
+    eventually(lambda: not rack.learned(), within_s=20)
+    change("add")
+    try:
+        rack.peer("tor", {**PEER, **BY_SECRET, "filters": ["some"]})
+        rack.peer("tor6", {**PEER6, "filters": ["some"]})
+        eventually(lambda: ours_at(1025), within_s=40)
+        assert stand()
+        assert " 1025 " in rack.felixctl("bgp", "routes")
+        change("del")
+        eventually(lambda: ours_at(1024), within_s=20)
+        change("replace")
+        eventually(lambda: ours_at(1025), within_s=20)
+        assert stand(), "it has taken the place of ours"
+        for name in ("tor", "tor6"):
+            rack.node.drop("bgppeers", name)
+        eventually(lambda: not rack.learned(), within_s=20)
+        assert stand()
+    finally:
+        change("replace")
+        change("del")
+
+
 def test_whoever_connects_from_a_prefix_is_a_peer(rack: Rack) -> None:
     def up_since() -> str:
         """Since when, as BIRD has it."""
