@@ -137,7 +137,8 @@ def test_a_host_with_pods_does_not_become_another_node(node: Node) -> None:
         assert "this host was the node n1, and 1 of its pods are here (calica)" in renamed.tail()
         assert (node.namespace.ip("route"), node.nft(*rules)) == before
         node.agent.start()
-        eventually(lambda: sandbox.call("DEL").code == 0, within_s=30)
+        assert sandbox.call("DEL").code == 0
+        eventually(lambda: "calica" not in node.namespace.ip("link"), within_s=30, what="a kept DEL is done")
         node.agent.stop()
         renamed.start()
         try:
