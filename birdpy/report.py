@@ -5,7 +5,7 @@ In: an intent, a driver where gobgpd is there, and what failed. Out: a BgpStatus
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -146,13 +146,3 @@ class Reporter:
         if self._derived is None or self._derived[0] is not intent or self._derived[1] != generation:
             self._derived = intent, generation, derive_told(possible(intent, generation))
         return self._derived[2]
-
-
-async def read_told(driver: GobgpDriver | None, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
-    """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""
-    told: dict[bytes, frozenset[Prefix]] = {}
-    for address, session in (driver.sessions if driver is not None and prefixes else {}).items():
-        if driver is not None and session.established:
-            with suppress(GobgpError):  # its session has just gone
-                told[address] = await driver.read_told(address, prefixes)
-    return told

@@ -29,7 +29,7 @@ from birdpy.intent import BgpIntent
 from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
 from birdpy.parting import carry_out, read_own
-from birdpy.report import BgpStatus, Reporter, read_told
+from birdpy.report import BgpStatus, Reporter
 from birdpy.session import Passed, unsettled_neighbors
 from birdpy.supervisor import Supervisor
 
@@ -125,10 +125,6 @@ class BgpRole:
     def find_told(self, prefixes: Iterable[Prefix]) -> Mapping[Prefix, Sequence[bytes]]:
         """The neighbours with a session that are told of each of these, as far as is known without asking."""
         return self._reporter.find_told(self._driver, self._intent, prefixes)
-
-    async def read_told(self, prefixes: Collection[Prefix]) -> Mapping[bytes, frozenset[Prefix]]:
-        """Which of these each established neighbour has been told, by its Adj-RIB-Out; nothing while gobgpd is away."""
-        return await read_told(self._driver, prefixes)
 
     def find_next_hops(self, prefix: Prefix) -> tuple[bytes, ...]:
         """Where the route to `prefix` leads; nowhere where there is none."""

@@ -1,7 +1,9 @@
 """Which of our own prefixes each neighbour should be told: what the export policy lets by. Pure.
 
-In: an intent. Out: prefixes by neighbour, whom the policy treats alike as one value; next to what gobgpd says of its
-Adj-RIB-Out that tells what is still to come. Judges no path of others, and changes no attribute that nobody asks for.
+In: an intent. Out: prefixes by neighbour, whom the policy treats alike as one value; next to how many gobgpd counts
+that tells what is still to come. Its Adj-RIB-Out is not asked for: gobgpd works that out anew from its whole table for
+each neighbour (0.7 s for 20 prefixes among 50,000). Judges no path of others, and changes no attribute that nobody asks
+for.
 Source: RFC 4271 §9.1.3 (Adj-RIBs-Out); how GoBGP walks statements is measured on 3.10 and 4.8 (policies.py).
 """
 

@@ -7,13 +7,13 @@ and neighbours are read again whenever something about them changed. Source: mea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
-from birdpy.addresses import Prefix, format_address, parse_prefix, range_of, version_of
+from birdpy.addresses import Prefix, format_address, range_of
 from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.paths import path_messages, withdraw_message
 from birdpy.gobgp.peers import (
@@ -47,15 +47,14 @@ from birdpy.gobgp.policies import (
     policy_mark,
     read_mark,
 )
-from birdpy.gobgp.wire import Message, family_message
+from birdpy.gobgp.wire import Message
 from birdpy.intent import Advertisement, Direction, Neighbor, Policy
 from birdpy.process import end_listener
 from birdpy.session import Session, follow
 
 PATHS_PER_MESSAGE = 1000
 HELD_BACK = "held back: the speaker or its policy could not be set"
-_TABLE_GLOBAL, _TABLE_ADJ_OUT = 0, 3
-_EXACT = 0
+_TABLE_GLOBAL = 0
 _RESET_IN, _RESET_OUT = 0, 1
 
 
@@ -122,30 +121,6 @@ class GobgpDriver:
         self.actual = replace(self.actual, neighbors=neighbors, shut=shut)
         self.sessions = sessions
         return sessions
-
-    async def read_told(self, neighbor: bytes, prefixes: Collection[Prefix]) -> frozenset[Prefix]:
-        """Which of these are in the Adj-RIB-Out of an established neighbour: told, and not taken back.
-
-        Raises  GobgpUnavailable, GobgpError.
-        """
-        wire, found = self.client.wire, set()
-        for version in {version_of(prefix.address) for prefix in prefixes}:
-            looked_up = [
-                self.client.message("LookupPrefix", prefix=str(prefix), type=wire.enum(_EXACT))
-                for prefix in prefixes
-                if version_of(prefix.address) == version
-            ]
-            call = self.client.message(
-                "TableCall",
-                table=wire.enum(_TABLE_ADJ_OUT),
-                neighbor=format_address(neighbor),
-                family=family_message(wire, version),
-                prefixes=looked_up,
-                only_binary=True,
-            )
-            async for reply in self.client.stream("ListPath", call, "DestinationReply"):
-                found.add(parse_prefix(reply.destination.prefix))
-        return frozenset(found.intersection(prefixes))
 
     def recognise(self, policy: Policy) -> None:
         """After a restart of ours: what gobgpd holds is this policy, where the marks say so."""

@@ -1,8 +1,8 @@
 """Says in the datastore which Services this node answers for and tells neighbours of, as MetalLB's users watch it.
 
-In: word that something may be otherwise; what is so is then asked of the responder's and of gobgpd's own tables. Out:
-MetalLB's objects, each written when it has changed, under one lease: they count for as long as the process lives. Who
-begins to be announced from here has an event. Never decides anything, and holds nothing up: a round waits until the
+In: word that something may be otherwise; then what the responder has, and whom the speaker tells of what gobgpd has.
+Out: MetalLB's objects, each written when it has changed, under one lease: they count for as long as the process lives.
+Who begins to be announced from here has an event. Never decides anything, and holds nothing up: a round waits until the
 last one has cost no more than a small part of the time, and what cannot be written now is written later.
 """
 
@@ -94,7 +94,7 @@ class ServiceStatuses:
                 continue
             began = time.monotonic()
             try:
-                wanted = await self._derive()
+                wanted = self._derive()
                 if wanted or self._written:
                     if lease is None:
                         lease = await self._store.lease(LEASE_TTL_S)
@@ -111,27 +111,14 @@ class ServiceStatuses:
         renewed = (lease.replaced(self._under),) if lease is not None else ()
         await first_of(self._changed.wait(), *renewed)
 
-    async def _derive(self) -> Mapping[str, bytes]:
+    def _derive(self) -> Mapping[str, bytes]:
         grants, most = self._grants(), max(1, STATUSES_MOST // max(1, len(self._nodes)))
         found: dict[str, bytes] = {}
         if self.layer2 is not None:
             found |= derive_l2_statuses(self._node, grants, self.layer2.answered_on, most)
         if self.routing is not None:
-            found |= derive_bgp_statuses(self._node, grants, await self._read_told(self.routing), most)
+            found |= derive_bgp_statuses(self._node, grants, _find_told(self.routing), most)
         return found
-
-    async def _read_told(self, routing: RoutingRole) -> Mapping[str, Collection[Prefix]]:
-        """What each peer has been told of Services, by the names of the objects that ask for its session."""
-        made = routing.announce.announcements.values()
-        asked = [BgpPrefix(*one.prefix) for one in made if one.why is Why.SERVICE]
-        plan = routing.plan
-        told: dict[str, set[Prefix]] = {}
-        for address, prefixes in (await routing.role.read_told(asked)).items():
-            meant = find_meant(address, plan.intent.neighbors) if plan is not None else None
-            askers = plan.asked_by.get(meant, ()) if plan is not None and meant is not None else ()
-            for peer in [word.rpartition(" ")[2] for word in askers] or [format_address(address)]:
-                told.setdefault(peer, set()).update(Prefix(Address(one.address), one.length) for one in prefixes)
-        return told
 
     async def _write(self, wanted: Mapping[str, bytes], lease: Lease) -> None:
         if lease.id != self._under:
@@ -162,3 +149,19 @@ class ServiceStatuses:
         words = f'announcing from node "{self._node}" with protocol "{"layer2" if info == L2_STATUS else "bgp"}"'
         event = make_event(service, EventReason.ASSIGNED, words, utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"), COMPONENT)
         return Write(event.key, event.value, lease)
+
+
+def _find_told(routing: RoutingRole) -> Mapping[str, Collection[Prefix]]:
+    """What each peer is told of Services, by the names of the objects that ask for its session."""
+    plan, told = routing.plan, dict[str, set[Prefix]]()
+    peers: dict[bytes, list[str]] = {}
+    made = (one.prefix for one in routing.announce.announcements.values() if one.why is Why.SERVICE)
+    for prefix, addresses in routing.role.find_told(BgpPrefix(*one) for one in made).items():
+        for address in addresses:
+            if address not in peers:
+                meant = find_meant(address, plan.intent.neighbors) if plan is not None else None
+                askers = plan.asked_by.get(meant, ()) if plan is not None and meant is not None else ()
+                peers[address] = [word.rpartition(" ")[2] for word in askers] or [format_address(address)]
+            for peer in peers[address]:
+                told.setdefault(peer, set()).add(Prefix(Address(prefix.address), prefix.length))
+    return told
