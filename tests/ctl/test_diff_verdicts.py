@@ -200,6 +200,9 @@ def test_what_passes_through_a_node(ctl: Ctl, fields: str, scope: str, reached: 
         assert one["sources"]["networks"] == ["203.0.113.0/24"]
         assert {change["after"][-1]["endpoint"] for change in one["changes"]} == {scope}
         assert {change["packets"][0].partition(" ")[0] for change in one["changes"]} == {"udp/53"}
+    through = [(one["sources"]["networks"], one["destinations"]["networks"]) for one in tree["verdicts"]]
+    wanted = ["203.0.113.0/24 by node n1"], ["0.0.0.0/0 by node n1"]
+    assert [one for one in through if all(one) and "by node" in one[0][0]] == [wanted] * bool(reached)
 
 
 @pytest.mark.parametrize("fields", ["preDNAT: true", "doNotTrack: true"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,12 +25,12 @@ FRONTENDS = tuple(Frontend(parse_address(VIP), 6, port) for port in (80, 81))
 HOME = {parse_address(addresses(pod)[0]): pod for pod in NODE_OF}
 
 
-def rank(oracle: Oracle, source: Who, frontend: Frontend) -> int:
-    """Whether a pod reaches none, some or all of the endpoints of a Service."""
+def share(oracle: Oracle, source: Who, frontend: Frontend) -> Fraction:
+    """How many of all endpoints of a Service a pod reaches."""
     node = oracle.node(source.node, TUNNEL if oracle.is_tunnelled else "eth0")
     intent = node.frontends.get(frontend)
     if intent is None or not intent.inside:
-        return 0
+        return Fraction(0)
     reached = 0
     for slot in range(len(intent.inside)):
         ends = parse_address(source.addresses[0]), frontend.address
@@ -42,7 +43,7 @@ def rank(oracle: Oracle, source: Who, frontend: Frontend) -> int:
             reached += verdict(oracle.node(NODE_OF[target]).kernel, arriving).accepted
         else:
             reached += left.accepted
-    return 0 if not reached else 1 if reached < len(intent.inside) else 2
+    return Fraction(reached, len(intent.inside))
 
 
 @settings(max_examples=CASES, deadline=None)
@@ -54,11 +55,11 @@ def test_who_reaches_a_service_otherwise(seed: int) -> None:
     before = World(read_cluster(items(one)))
     changes = {key: json.dumps(other[key]).encode() if key in other else None for key in {**one, **other}}
     after = World(before.cluster.changed({k: v for k, v in changes.items() if one.get(k) != other.get(k)}), before)
-    found = [one for one in compare_all(before, after) if one.destinations[0].service is not None]
+    found = [one for one in compare_all(before, after).differences if one.destinations[0].service is not None]
     oracles = Oracle(one), Oracle(other)
     for source in PODS:
         for frontend in FRONTENDS:
-            was, is_now = (rank(oracle, source, frontend) for oracle in oracles)
+            was, is_now = (share(oracle, source, frontend) for oracle in oracles)
             told = [turn.after.allowed for turn in turns_of(found, oracles, source, frontend)]
             assert told == ([is_now > was] if was != is_now else []), (
                 f"{source} to port {frontend.port}: {was} {is_now}"

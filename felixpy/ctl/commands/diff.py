@@ -129,7 +129,10 @@ def _compare(snapshot: Snapshot, changes: Sequence[Change]) -> Compared:
     after = World(changed, before)
     for node in unaddressed(Hosts(before), Hosts(after)):
         print_warning(f"no address of node {node} is known; what its host endpoints say of itself is not compared")
-    return Compared(before, after, compare_all(before, after))
+    found = compare_all(before, after)
+    for node in found.left_out:
+        print_warning(f"what passes through node {node} is not compared: its policies tell too many networks apart")
+    return Compared(before, after, found.differences)
 
 
 def _print_lines(changes: Sequence[Change], moves: Sequence[Move], compared: Compared | None) -> None:

@@ -7,7 +7,7 @@ renderers give to the kernel, the order is that of dataplane/chains (endpoint, h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from felixpy.ctl.verdicts.world import Condition, Judge, World
 from felixpy.dataplane.chains.causes import Effect
 from felixpy.dataplane.chains.policy import ALLOW_CHAIN, PASS_CHAIN
 from felixpy.dataplane.chains.report import effect_of
-from felixpy.dataplane.rules import Accept, FamilyIs, Goto, Match, NetIn, Rule, SetHas, Side
+from felixpy.dataplane.rules import Accept, Action, FamilyIs, Goto, Match, NetIn, Return, Rule, SetHas, Side
 from felixpy.resources.policy_types import TierDefault
 
 
@@ -73,6 +73,8 @@ class Clause(NamedTuple):
         return self[:4]
 
 
+_FIRST: Mapping[type[Action], Verb] = {Accept: Verb.ALLOW, Return: Verb.PASS}
+"""What a rule that goes first does by its action; by any other it denies."""
 _SAID = {Verb.ALLOW: Said.ALLOWS, Verb.DENY: Said.DENIES, Verb.PASS: Said.PASSES}
 _SCOPES = {
     None: "",
@@ -167,7 +169,7 @@ def _steps_of(world: World, judge: Judge, group: int, after: int, allowed: int) 
     """The steps of a judge whose first group is `group`; `allowed` is where packets go on that its policies allow."""
     scope, direction = _SCOPES[judge.stage], judge.direction
     for rule in judge.first:
-        verb = Verb.ALLOW if isinstance(rule.action, Accept) else Verb.DENY
+        verb = _FIRST.get(type(rule.action), Verb.DENY)
         said = Statement(_SAID[verb], scope, direction, default=rule.comment or "what is always allowed")
         yield _step(rule, verb, group, after, said)
     for tier in judge.tiers:

@@ -209,7 +209,7 @@ class _Comparison:
                         continue
                     own = self._clauses(ways, sources[0], targets[0], there.places)
                     theirs = self._clauses(others, sources[0], targets[0], asked)
-                    turns = tuple(_turns(some[0].version, *_ordered(near, own, theirs)))
+                    turns = tuple(derive_turns(some[0].version, *_ordered(near, own, theirs)))
                     if turns:
                         yield from self._told_of(sources, targets, turns)
 
@@ -259,7 +259,7 @@ def _partnered(ends: Sequence[End], others: Sequence[End]) -> Sequence[End]:
     return [end for end in ends if any(not end.is_near(other) for other in others)]
 
 
-def _turns(
+def derive_turns(
     version: int,
     leaving: tuple[Sequence[Clause], Sequence[Clause]],
     reaching: tuple[Sequence[Clause], Sequence[Clause]],

@@ -18,7 +18,8 @@ from felixpy.calc.policy.tiers import sort_stages
 from felixpy.ctl.verdicts.world import Judge, World, of_direction
 from felixpy.dataplane.chains.base import own_host_rules
 from felixpy.dataplane.chains.host import ALWAYS, Direction, Guards, Place, failsafe_rules
-from felixpy.dataplane.rules import Accept, Rule
+from felixpy.dataplane.chains.tunnels import render_input
+from felixpy.dataplane.rules import Accept, Return, Rule
 from felixpy.resources.kinds import Name
 from felixpy.resources.tables import Ref, Table
 from felixpy.resources.types import HostEndpoint, Node
@@ -48,10 +49,20 @@ class Hosts:
                 self.by_node.setdefault(one.node, {})[ref.name] = one
         self._stages: dict[Name, Mapping[Stage, tuple[TierIntent, ...]]] = {}
         self._failsafes: dict[tuple[Options, Place], tuple[Rule, ...]] = {}
+        self._tunnels: dict[str, Path] = {}
 
     def into_node(self, door: Door) -> Path:
-        """On the way in to the node itself."""
-        return self._path(door, "in", Stage.UNTRACKED, Stage.PRE_DNAT, Stage.NORMAL)
+        """On the way in to the node itself; what its tunnels drop is dropped whatever else is said."""
+        return (*self._tunnels_of(door.node), *self._path(door, "in", Stage.UNTRACKED, Stage.PRE_DNAT, Stage.NORMAL))
+
+    def _tunnels_of(self, node: str) -> Path:
+        """What decides about packets of tunnels that the node has an end of."""
+        found = self._tunnels.get(node)
+        if found is None:
+            drops = render_input(self.world.tunnels_of(node))
+            judges = (self.world.same(Judge("in", (), (), (*drops, Rule(Return())))),) if drops else ()
+            found = self._tunnels[node] = judges
+        return found
 
     def out_of_node(self, door: Door) -> Path:
         """On the way out from the node itself."""
@@ -77,10 +88,11 @@ class Hosts:
         discovery, _ = own_host_rules(self.world.options_of(self.world.endpoints[name].node))
         return self.world.same(Judge("out", out.tiers, out.profiles, (*discovery, *out.first)))
 
-    def own_node_action(self, node: str) -> Judge:
+    def own_node_action(self, node: str) -> Path:
         """A node's say about what its own workloads send to it (defaultEndpointToHostAction)."""
         discovery, action = own_host_rules(self.world.options_of(node))
-        return self.world.same(Judge("in", (), (), (*discovery, *action, Rule(Accept()))))
+        last = self.world.same(Judge("in", (), (), (*discovery, *action, Rule(Accept()))))
+        return (*self._tunnels_of(node), last)
 
     def _path(self, door: Door, direction: Direction, *stages: Stage) -> Path:
         found = (self._judge(door, Place(stage, direction)) for stage in stages)

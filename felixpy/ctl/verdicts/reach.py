@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import NamedTuple
 
 from felixpy.addresses import Address
@@ -46,9 +47,9 @@ class Answer(NamedTuple):
     said: tuple[Statement, ...]
 
     @property
-    def rank(self) -> int:
-        """None, some or all of them."""
-        return 0 if not self.reached else 1 if self.reached < self.backends else 2
+    def share(self) -> Fraction:
+        """How many of all connections get through."""
+        return Fraction(self.reached, self.backends) if self.backends else Fraction(0)
 
     def __str__(self) -> str:
         if not self.backends:
@@ -138,11 +139,11 @@ class _Reach:
             service = next(one.service for one in (pair[1], pair[0]) if one is not None)
             target = End(frontend.address, service=service)
             for (before, after), senders in self._by_answers(frontend, pair).items():
-                if before.rank == after.rank:
+                if before.share == after.share:
                     continue
                 protocol, port = frontend.protocol, frontend.port
                 cell = Cell(protocol, protocol, (port, port))
-                is_more = after.rank > before.rank
+                is_more = after.share > before.share
                 rulings = Ruling(not is_more, before.said), Ruling(is_more, after.said)
                 yield Difference(tuple(senders), (target,), (Turn(cell, *rulings, f"{after}, before {before}"),))
 

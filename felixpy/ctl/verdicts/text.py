@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from felixpy.addresses import Prefix
 from felixpy.calc.policy.pods import workload_of
 from felixpy.ctl.explain.text import Line, describe_statement, statement_tree, written_text
 from felixpy.ctl.manifests import Json
@@ -62,7 +61,7 @@ def _plural(word: str, count: int) -> str:
 def describe_ends(world: World, ends: frozenset[Who]) -> str:
     """Who: by name where they are few, else by what they have in common."""
     endpoints = [one for one in ends if one.endpoint is not None]
-    networks = [one.region for one in ends if one.region is not None]
+    networks = [one for one in ends if one.region is not None]
     words = []
     if endpoints:
         names = sorted({one.endpoint for one in endpoints if one.endpoint is not None})
@@ -72,8 +71,7 @@ def describe_ends(world: World, ends: frozenset[Who]) -> str:
     if services := sorted({str(one.service) for one in ends if one.service is not None}):
         words.append(_some([f"Service {name}" for name in services], "Services"))
     if networks:
-        ordered = sorted(networks, key=lambda one: (len(one.address), one))
-        words.append(_some([_region(network) for network in ordered], "networks"))
+        words.append(_some([_region(network) for network in sorted(networks, key=_place)], "networks"))
     return " and ".join(words)
 
 
@@ -94,8 +92,20 @@ def _host_name(who: Who) -> str:
     return f"{who.node}/{who.interface}" if who.interface else who.node
 
 
-def _region(network: Prefix) -> str:
-    return f"elsewhere in IPv{network.version}" if network in WHOLE else str(network)
+def _place(who: Who) -> tuple[object, ...]:
+    assert who.region is not None
+    return len(who.region.address), who.region, _host_name(who)
+
+
+def _region(who: Who) -> str:
+    """A network, and the node (by its interface) that packets to and from it pass."""
+    assert who.region is not None
+    by = f" by node {_host_name(who)}" if who.node else ""
+    return f"{f'elsewhere in IPv{who.region.version}' if who.region in WHOLE else who.region}{by}"
+
+
+def _network_name(who: Who) -> str:
+    return f"{who.region} by node {_host_name(who)}" if who.node else str(who.region)
 
 
 def _common(world: World, names: Sequence[Name]) -> str:
@@ -136,5 +146,5 @@ def _ends_tree(ends: frozenset[Who]) -> Json:
         "endpoints": [*sorted(_name_of(one) for one in ends if one.endpoint is not None)],
         "nodes": [*sorted(_host_name(one) for one in ends if one.is_host)],
         "services": [*sorted({str(one.service) for one in ends if one.service is not None})],
-        "networks": [*sorted(str(one.region) for one in ends if one.region is not None)],
+        "networks": [*sorted(_network_name(one) for one in ends if one.region is not None)],
     }

@@ -162,7 +162,7 @@ class _Guarded:
     @property
     def _action(self) -> Ways:
         """What the node says of what its workloads send to it."""
-        return _ways((one.own_node_action(self._node),) for one in self._hosts)
+        return _ways(one.own_node_action(self._node) for one in self._hosts)
 
 
 def _ways(paths: Iterable[Path]) -> Ways:

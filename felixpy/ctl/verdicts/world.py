@@ -6,7 +6,7 @@ All is made when it is first asked for: what a question does not touch costs not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,7 +21,9 @@ from felixpy.calc.policy.profiles import derive_profiles
 from felixpy.calc.policy.rule_terms import compile_rules
 from felixpy.calc.policy.service_sets import derive_service_members
 from felixpy.calc.policy.tiers import Matched, for_workloads, sort_policies
-from felixpy.ctl.explain.cluster import Cluster
+from felixpy.calc.tunnel_plan import HostDevice, TunnelDevice
+from felixpy.calc.tunnels import derive_devices, scopes
+from felixpy.ctl.explain.cluster import DEFAULT_UPLINK, Cluster
 from felixpy.dataplane.chains.base import PEER_SETS
 from felixpy.dataplane.chains.endpoint import Direction, encapsulation_rules
 from felixpy.dataplane.chains.host import ALWAYS, peer_members
@@ -34,7 +36,7 @@ from felixpy.resources.kinds import Name
 from felixpy.resources.policy_types import NetworkSet, Policy, Tier
 from felixpy.resources.service_types import EndpointSlice
 from felixpy.resources.tables import POLICY_TABLES, Ref, Table
-from felixpy.resources.types import FelixConfiguration, HostEndpoint, LabelPairs, Node, Pod
+from felixpy.resources.types import FelixConfiguration, HostEndpoint, IpPool, LabelPairs, Node, Pod
 from felixpy.selector import compile_selector, parse_selector
 
 _HOLDERS = (Table.GLOBAL_NETWORK_SET, Table.NETWORK_SET, Table.HOST)
@@ -127,6 +129,7 @@ class World:
         self.cluster = cluster
         self._pods = _read_bulk(cluster, Table.POD, like)
         self._read_slices: Mapping[Ref, EndpointSlice] | None = None
+        self._own: dict[str, list[Address]] | None = None
         self.endpoints = derive_workloads({**cluster.tables, Table.POD: self._pods})
         self._profiles = derive_profiles(cluster.tables)
         self.tiers = {name.name: one for name, one in cluster.tables[Table.TIER].items() if isinstance(one, Tier)}
@@ -193,6 +196,22 @@ class World:
                 (one for one in tables[Table.BGP_CONFIGURATION].values() if isinstance(one, BgpConfiguration)),
             )
         return self._derived_peers
+
+    def tunnels_of(self, node: str) -> Collection[TunnelDevice]:
+        """The ends of tunnels that a node has."""
+        tables, found = self.cluster.tables, self.cluster.tables[Table.FELIX_CONFIGURATION]
+        pools = [one for one in tables[Table.POOL].values() if isinstance(one, IpPool)]
+        if self._own is None:
+            self._own = {}
+            for address, name in self.cluster.node_names.items():
+                self._own.setdefault(name, []).append(address)
+        own = dict.fromkeys(self._own.get(node, ()), HostDevice(DEFAULT_UPLINK, 0))
+        ordered = (
+            one if isinstance(one := found.get(Name("", it)), FelixConfiguration) else None for it in scopes(node)
+        )
+        me = tables[Table.NODE].get(Name("", node))
+        devices, _ = derive_devices(pools, node, me if isinstance(me, Node) else None, own, ordered)
+        return devices.values()
 
     def same(self, judge: Judge) -> Judge:
         """The judge of these parts that there is already, else this one."""
