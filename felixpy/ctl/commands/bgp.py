@@ -36,10 +36,10 @@ def command(etcd: str | None, what: str, node: str | None, timeout: float | None
 
     found, names = with_store(etcd, work)
     if output:
-        from felixpy.ctl.showing.output import render_json, render_yaml
+        from felixpy.ctl.showing.output import render_body
 
         body = survey_tree(found.nodes, found.revision)
-        click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+        click.echo(render_body(body, output))
     elif what == "routes":
         for line in render_routes(found, names):
             click.echo(line)

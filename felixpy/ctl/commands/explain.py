@@ -6,7 +6,8 @@ Of a Service address alone: who has it and who announces it, and who does not an
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,9 @@ from felixpy.ctl.connect import EXIT_FAILED, print_warning, with_store
 from felixpy.datastore.model import Snapshot, Store
 
 if TYPE_CHECKING:
+    from felixpy.ctl.explain.cluster import Cluster
+    from felixpy.ctl.explain.flow import Flow, Traffic
+    from felixpy.ctl.explain.staged import Otherwise
     from felixpy.status.answers import NodeStatus
 
 MOST_BROKEN = 5
@@ -58,22 +62,63 @@ def command(
     if destination is None:
         _explain_address(etcd, source, namespace)
         return
-    from felixpy.ctl.explain.cluster import WITH_TUNNELS, read_cluster
-    from felixpy.ctl.explain.counted import counting_chains, counts_tree, render_counts
-    from felixpy.ctl.explain.flow import SOURCE_PORT, Unexplained
-    from felixpy.ctl.explain.parties import UnknownParty, find_party
-    from felixpy.ctl.explain.senders import explain_parties
-    from felixpy.ctl.explain.staged import compare_flows, stage
-    from felixpy.ctl.explain.text import flows_tree, lost_answer, render_flow
+    from felixpy.ctl.explain.flow import SOURCE_PORT
+    from felixpy.ctl.explain.text import lost_answer
     from felixpy.ctl.explain.traffic import parse_traffic
 
     try:
         asked = parse_traffic(traffic, SOURCE_PORT if source_port is None else source_port)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    explained = _explain(etcd, (source, destination), _Question(asked, namespace, via, at_revision or 0))
+    counted = _count(etcd, explained.flows) if live else None
+    if output:
+        _print_tree(explained, counted, output)
+    else:
+        _print_lines(explained, counted, verbose)
+    if not all(flow.allowed and lost_answer(flow) is None for flow in explained.flows):
+        sys.exit(EXIT_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of two parties: where bare names are looked for first, where packets from outside come in, when."""
+
+    traffic: Traffic
+    namespace: str
+    via: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Explained:
+    """The flows, and how each would be otherwise with what is staged; `staged`: whether anything is."""
+
+    cluster: Cluster
+    revision: int
+    flows: Sequence[Flow]
+    otherwise: Sequence[Otherwise | None]
+    staged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Nodes' answers, and the chains that each was asked for."""
+
+    chains: Mapping[str, frozenset[str]]
+    answers: Mapping[str, NodeStatus | None]
+
+
+def _explain(etcd: str | None, words: tuple[str, str], question: _Question) -> _Explained:
+    """Raises  click.UsageError where there is no such party, or nothing can be said of it."""
+    from felixpy.ctl.explain.cluster import WITH_TUNNELS, read_cluster
+    from felixpy.ctl.explain.flow import Unexplained
+    from felixpy.ctl.explain.parties import UnknownParty, find_party
+    from felixpy.ctl.explain.senders import explain_parties
+    from felixpy.ctl.explain.staged import compare_flows, stage
 
     async def work(store: Store) -> Snapshot:
-        return await store.snapshot(WITH_TUNNELS, at_revision or 0)
+        return await store.snapshot(WITH_TUNNELS, question.revision)
 
     snapshot = with_store(etcd, work)
     cluster = read_cluster(snapshot.items)
@@ -82,47 +127,57 @@ def command(
     if len(cluster.broken) > MOST_BROKEN:
         print_warning(f"and {len(cluster.broken) - MOST_BROKEN} others")
     try:
-        parties = find_party(cluster, source, namespace), find_party(cluster, destination, namespace)
-        flows = explain_parties(cluster, *parties, asked, via)
+        source, destination = (find_party(cluster, word, question.namespace) for word in words)
+        flows = explain_parties(cluster, source, destination, question.traffic, question.via)
         staged = stage(cluster, snapshot.items)
-        then = explain_parties(staged, *parties, asked, via) if staged is not None else flows
+        then = flows
+        if staged is not None:
+            then = explain_parties(staged, source, destination, question.traffic, question.via)
     except (UnknownParty, Unexplained) as error:
         raise click.UsageError(str(error)) from None
     otherwise = compare_flows(staged or cluster, flows, then)
-    chains = counting_chains(flows) if live else {}
-    counted = _count(etcd, chains) if live else {}
-    if output:
-        from felixpy.ctl.showing.output import render_json, render_yaml
-
-        tree = flows_tree(
-            cluster, flows, snapshot.revision, [one.tree() if one is not None else None for one in otherwise]
-        )
-        if live:
-            tree = {**tree, "counted": counts_tree(counted)}
-        click.echo(render_json(tree) if output == "json" else render_yaml(tree).rstrip("\n"))
-    else:
-        for flow, other in zip(flows, otherwise, strict=True):
-            for line in render_flow(cluster, flow, verbose):
-                click.echo(click.style(line.text, fg=line.color or None))
-            if staged is not None:
-                click.echo(f"  {other or 'staged: would be the same'}")
-                if other is not None and other.rule:
-                    click.echo(f"      {other.rule}")
-        for words in render_counts(chains, counted) if live else ():
-            click.echo(words)
-    if not all(flow.allowed and lost_answer(flow) is None for flow in flows):
-        sys.exit(EXIT_FAILED)
+    return _Explained(cluster, snapshot.revision, flows, otherwise, staged is not None)
 
 
-def _count(etcd: str | None, chains: Mapping[str, frozenset[str]]) -> Mapping[str, NodeStatus | None]:
-    """What the nodes answer that count in these chains."""
+def _print_tree(explained: _Explained, counted: _Counted | None, output: str) -> None:
+    from felixpy.ctl.explain.counted import counts_tree
+    from felixpy.ctl.explain.text import flows_tree
+    from felixpy.ctl.showing.output import render_body
+
+    otherwise = [one.tree() if one is not None else None for one in explained.otherwise]
+    tree = flows_tree(explained.cluster, explained.flows, explained.revision, otherwise)
+    if counted is not None:
+        tree = {**tree, "counted": counts_tree(counted.answers)}
+    click.echo(render_body(tree, output))
+
+
+def _print_lines(explained: _Explained, counted: _Counted | None, verbose: bool) -> None:
+    from felixpy.ctl.explain.counted import render_counts
+    from felixpy.ctl.explain.text import render_flow
+
+    for flow, other in zip(explained.flows, explained.otherwise, strict=True):
+        for line in render_flow(explained.cluster, flow, verbose):
+            click.echo(click.style(line.text, fg=line.color or None))
+        if explained.staged:
+            click.echo(f"  {other or 'staged: would be the same'}")
+            if other is not None and other.rule:
+                click.echo(f"      {other.rule}")
+    for words in render_counts(counted.chains, counted.answers) if counted is not None else ():
+        click.echo(words)
+
+
+def _count(etcd: str | None, flows: Sequence[Flow]) -> _Counted:
+    """What the nodes answer that count in the flows' chains."""
     from felixpy.ctl.asking import survey
+    from felixpy.ctl.explain.counted import counting_chains
+
+    chains = counting_chains(flows)
 
     async def work(store: Store) -> Mapping[str, NodeStatus | None]:
         wanted = frozenset[str]().union(*chains.values())
         return (await survey(store, tuple(chains), chains=wanted)).nodes if chains else {}
 
-    return with_store(etcd, work)
+    return _Counted(chains, with_store(etcd, work))
 
 
 def _explain_address(etcd: str | None, word: str, namespace: str) -> None:

@@ -167,12 +167,12 @@ def _report_lines(report: AuditReport) -> Iterator[str]:
 
 
 def _dump(rows: Rows, output: str) -> None:
-    from felixpy.ctl.showing.output import render_json, render_yaml
+    from felixpy.ctl.showing.output import render_body
 
     heads = [_camel(head) for head in rows[0]]
     items: list[Json] = [dict(zip(heads, row, strict=True)) for row in rows[1:]]
     body: dict[str, Json] = {"items": items}
-    click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+    click.echo(render_body(body, output))
 
 
 def _camel(words: str) -> str:

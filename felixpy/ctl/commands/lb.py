@@ -29,10 +29,10 @@ def command(etcd: str | None, timeout: float | None, output: str | None) -> None
     found, snapshot = with_store(etcd, work)
     balance = derive_balance(snapshot.items, found.nodes)
     if output:
-        from felixpy.ctl.showing.output import render_json, render_yaml
+        from felixpy.ctl.showing.output import render_body
 
         body = _tree(balance, found)
-        click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+        click.echo(render_body(body, output))
         return
     for line in _render(balance):
         click.echo(line)

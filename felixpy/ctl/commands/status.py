@@ -125,7 +125,7 @@ def _show_local(run_dir: Path, output: str | None) -> None:
 
 
 def _dump(found: Survey, node: str | None, output: str) -> None:
-    from felixpy.ctl.showing.output import render_json, render_yaml
+    from felixpy.ctl.showing.output import render_body
 
     body = node_tree(node, found.nodes[node]) if node else survey_tree(found.nodes, found.revision)
-    click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+    click.echo(render_body(body, output))

@@ -77,6 +77,6 @@ def _show_one(facts: Facts, found: Survey, output: str | None) -> None:
 
 
 def _dump(body: Body, output: str) -> None:
-    from felixpy.ctl.showing.output import render_json, render_yaml
+    from felixpy.ctl.showing.output import render_body
 
-    click.echo(render_json(body) if output == "json" else render_yaml(body).rstrip("\n"))
+    click.echo(render_body(body, output))

@@ -36,3 +36,8 @@ def render_yaml(body: Body) -> str:
 def render_json(body: Body) -> str:
     """Indented, as Kubernetes' tools print it."""
     return json.dumps(body, indent=4, ensure_ascii=False)
+
+
+def render_body(body: Body, form: str) -> str:
+    """As `form` says, json or yaml; without a line's end, for whoever prints it."""
+    return render_json(body) if form == "json" else render_yaml(body).rstrip("\n")
