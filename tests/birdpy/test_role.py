@@ -30,7 +30,7 @@ from tests.birdpy.role_world import (
     settled,
     supervised,
 )
-from tests.support.wait import until
+from tests.support.wait import eventually_async, until
 
 VIP = parse_prefix("172.25.1.100")
 
@@ -232,3 +232,24 @@ async def test_what_gobgpd_refuses_for_ever_holds_up_no_withdrawal_and_is_said_o
     warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert len(warnings) == len(set(warnings))
     end_gobgpd(a)
+
+
+async def test_what_is_advertised_is_counted_for_a_share_of_the_time_and_known_in_between(
+    routers4: list[Router],
+) -> None:
+    """gobgpd itself, read without counting, tells none."""
+    a, b = routers4[:2]
+    many = [Prefix((0x0A640000 + number).to_bytes(4, "big"), 32) for number in range(5_000)]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        async with running(a, intent_of(a, b, *many)) as (role, kernel):
+            await settled(kernel, THEIRS)
+
+            async def known() -> bool:
+                told = await role.read_status()
+                counted = role.status().sessions[b.address].advertised
+                return (told.sessions[b.address].advertised, told.untold, counted) == (len(many), {b.address: 0}, 0)
+
+            await eventually_async(known, within_s=30)
+    finally:
+        end_gobgpd(a)

@@ -1,7 +1,7 @@
 """What a node says of each Service that it answers for, or tells neighbours of, as MetalLB's speakers say it.
 
-In: grants, and what is so (on which interfaces the responder has which address; what is in which neighbour's
-Adj-RIB-Out); out: bodies in MetalLB's form, by name. Pure.
+In: grants, and what is so (on which interfaces the responder has which address; which neighbour is told of what). Out:
+bodies in MetalLB's form, by name. Pure.
 Source  metallb api/v1beta1 (ServiceL2Status, ServiceBGPStatus), internal/k8s/controllers (labels).
 """
 
