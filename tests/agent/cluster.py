@@ -27,11 +27,12 @@ class Cluster:
         return (node or self.n1).felixctl(*arguments)
 
     def start(self) -> None:
-        """Starts both agents; they have read the datastore when it returns."""
+        """Starts both agents; they have read the datastore, and each holds its node's name, when it returns."""
         for node in (self.n1, self.n2):
             node.agent.start()
         for node in (self.n1, self.n2):
             eventually(lambda node=node: "in sync" in node.log())
+            eventually(lambda node=node: self.etcd.get_prefix(f"/felixpy/holders/{node.name}/"), what="its name")
 
 
 @contextmanager
