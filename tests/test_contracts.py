@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,15 @@ def test_the_agent_starts_without_what_only_people_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    listed = [str(path.relative_to(ROOT)) for top in ("felixpy", "birdpy", "ipam", "tests") for path in python(top)]
+    there = {name[place:] for name in listed for place in (0, *(at.end() for at in re.finditer("/", name)))}
+    named = set(re.findall(r"`((?:[a-z0-9_]+/)*[a-z0-9_]+\.py)`", (ROOT / "docs/architecture.md").read_text()))
+    assert len(named) > 20
+    assert not named - there
+
+
+def python(folder: str) -> Iterator[Path]:
+    return (ROOT / folder).rglob("*.py")

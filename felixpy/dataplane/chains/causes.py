@@ -1,6 +1,6 @@
 """Why a packet was denied, refused, allowed or logged: the cause, and the short text by which the kernel names it.
 
-One cause is one chain of the node (report_chains.py): whatever packet dies of it passes there, is counted there, and
+One cause is one chain of the node (report.py): whatever packet dies of it passes there, is counted there, and
 its head is reported under the cause's text. In → out: Cause ↔ text of at most 63 bytes. A text that would be longer
 holds a digest instead, and is known again by whoever knows the causes that there are. Pure.
 Source: NFLOG's prefix, 64 bytes with its NUL (linux/netfilter/xt_NFLOG.h).
