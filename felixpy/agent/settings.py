@@ -38,6 +38,8 @@ DRAIN_MOST_S = 86400
 """A day."""
 RUN_DIR_MOST_BYTES = 89
 """With the longest name of a socket in it, what a socket's address can hold (unix(7)); the CNI plugin takes no more."""
+WITH_ETCD_MOST_BYTES = 88
+"""The same with `/etcd/client.sock:0`, which is an etcd's of our own."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -151,10 +153,11 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str], pro
         raise ConfigError("--node is not given: the node's name in the cluster")
     if not is_object_name(node):
         raise ConfigError(f"--node: {node!r} is no name: lower-case letters, digits, '-' and '.', at most {NAME_LIMIT}")
-    run_dir = _run_dir(value("run-dir", str(DEFAULT_RUN_DIR)))
+    etcd = _etcd(value)
+    run_dir = _run_dir(value("run-dir", str(DEFAULT_RUN_DIR)), RUN_DIR_MOST_BYTES if etcd else WITH_ETCD_MOST_BYTES)
     return Settings(
         node=node,
-        etcd=_etcd(value),
+        etcd=etcd,
         roles=_roles(value("roles"), program),
         run_dir=run_dir,
         state_dir=_state_dir(run_dir),
@@ -195,10 +198,10 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} is no setting" + (f"; did you mean {_PREFIX}{near[0]}?" if near else "")
 
 
-def _run_dir(text: str) -> Path:
+def _run_dir(text: str, most: int) -> Path:
     path = Path(text).absolute()
-    if (size := len(bytes(path))) > RUN_DIR_MOST_BYTES:
-        raise ConfigError(f"--run-dir: {path} has {size} bytes; sockets leave room for {RUN_DIR_MOST_BYTES}")
+    if (size := len(bytes(path))) > most:
+        raise ConfigError(f"--run-dir: {path} has {size} bytes; sockets leave room for {most}")
     return path
 
 

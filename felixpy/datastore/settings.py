@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 DEFAULT_PORT = 2379
 DEFAULT_DEADLINE_S = 10.0
+SOCKET_PATH_MOST_BYTES = 107
+"""unix(7): 108 with the byte that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ def parse_endpoint(text: str) -> Endpoint:
         path = text.removeprefix("unix:").removeprefix("//")
         if not path:
             raise ValueError(f"{text!r} names no socket")
+        if (size := len(path.encode())) > SOCKET_PATH_MOST_BYTES:
+            raise ValueError(
+                f"{text!r} has a path of {size} bytes; a socket's has {SOCKET_PATH_MOST_BYTES} at the most"
+            )
         return Endpoint(False, "", 0, path)
     url = urlsplit(text if "://" in text else f"http://{text}")
     if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/"):

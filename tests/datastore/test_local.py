@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
+from felixpy.agent.settings import WITH_ETCD_MOST_BYTES
 from felixpy.datastore.local import LocalEtcd, LocalEtcdError
 from tests.datastore.world import opened
 from tests.support.wait import eventually_async
@@ -76,6 +78,13 @@ async def test_one_whose_run_directory_was_removed_makes_way_and_its_data_stay(t
         async with opened(str(etcd.endpoint)) as store:
             assert await store.get(b"/t/a")
     finally:
+        await etcd.stop()
+
+
+async def test_it_serves_in_the_longest_directory_that_an_agent_takes() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        etcd = LocalEtcd(Path(base, "x" * (WITH_ETCD_MOST_BYTES - len(base) - 1)))
+        await etcd.start()
         await etcd.stop()
 
 

@@ -61,6 +61,8 @@ def test_what_is_not_said_has_its_default() -> None:
         ([*BASE, "--bgp-drain", "nan"], "--bgp-drain: 'nan'"),
         ([*BASE, "--log-level", "loud"], "--log-level: 'loud' is none of debug"),
         ([*BASE, "--run-dir", "/run/" + "x" * 85], "--run-dir: .* has 90 bytes"),
+        (["--etcd", "local", "--node", "n1", "--run-dir", "/run/" + "x" * 84], "--run-dir: .* has 89 bytes; .* for 88"),
+        (["--node", "n1", "--etcd", "unix:/run/" + "x" * 103], "--etcd: .* a path of 108 bytes"),
     ],
 )
 def test_what_is_wrong_is_named(flags: list[str], named: str) -> None:
@@ -99,7 +101,7 @@ def test_the_program_says_it_and_ends_with_2() -> None:
     [
         (["--gobgpd", "/nowhere/gobgpd"], "--gobgpd: there is no program '/nowhere/gobgpd'"),
         (["--roles", "controllers", "--etcd", "local"], "there is no program 'etcd' for --etcd local"),
-        (["--roles", "controllers", "--state-file", "/etc/hostname"], "/etc/hostname: "),
+        (["--roles", "controllers", "--state-file", "/etc/hostname"], "/etc/hostname is not what felixpy keeps there"),
         (["--roles", "controllers", "--run-dir", "/etc/hostname"], "/etc/hostname: File exists"),
         (["--roles", "controllers", "--run-dir", "/proc/none"], "/proc/none: No such file or directory"),
     ],
