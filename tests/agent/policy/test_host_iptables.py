@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.agent.host_world import World, make_world
+from tests.agent.node import PORT
 from tests.agent.policy import test_host_endpoints as scenarios
+from tests.support.wait import eventually
 
 LEGACY = (
     scenarios.test_an_interface_is_closed_but_for_failsafes_and_what_policy_allows,
@@ -56,3 +59,20 @@ def shared(request: pytest.FixtureRequest) -> Iterator[World]:
 )
 def test_host(scenario: Callable[[World], None], world: World) -> None:
     scenario(world)
+
+
+@pytest.mark.parametrize("shared", ["iptables-legacy", "iptables-nft"], indirect=True, scope="module")
+def test_what_a_host_endpoint_lets_in_does_not_come_to_the_rules_of_others_unless_it_is_to_return(world: World) -> None:
+    rule = ("INPUT", "-p", "tcp", "--dport", str(PORT), "-j", "DROP")
+    host, program = world.node.namespace, os.environ["FELIXPY_BACKEND"]
+    allow = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [PORT]}}
+    world.policy("web", types=["Ingress"], ingress=[allow])
+    world.host("up", interfaceName="up0")
+    eventually(lambda: not world.out_of_host() and world.into_host(), what="it is governed")
+    host.run(program, "-A", *rule)
+    try:
+        assert world.into_host()
+        world.felix(iptablesFilterAllowAction="Return")
+        eventually(lambda: not world.into_host(), what="the host's own rules decide")
+    finally:
+        host.run(program, "-D", *rule)
