@@ -20,6 +20,10 @@ from typing import assert_never
 
 LABEL_LIMIT = 512
 """Longest label name, in characters (libcalico-go/lib/selector/tokenizer)."""
+NESTING_LIMIT = 100
+"""Of brackets: whoever reads, renders or compiles a selector goes down as deep as they are."""
+_SHOWN = 200
+"""Characters of a selector in what is said of it."""
 
 Labels = Mapping[str, str]
 Predicate = Callable[[Labels], bool]
@@ -129,9 +133,11 @@ class _Parser:
             self.tokens.append((kind, value, match.start(kind)))
             position = match.end()
         self.at = 0
+        self.depth = 0
 
     def error(self, position: int, why: str) -> ValueError:
-        return ValueError(f"selector {self.text!r}: {why} at position {position + 1}")
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}…"
+        return ValueError(f"selector {text!r}: {why} at position {position + 1}")
 
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.at][:2] if self.at < len(self.tokens) else ("end", "")
@@ -165,15 +171,22 @@ class _Parser:
         return operands[0] if len(operands) == 1 else And(tuple(operands))
 
     def unary(self) -> Selector:
-        if self.take("op", "!"):
-            operand = self.unary()
-            return operand.operand if isinstance(operand, Not) else Not(operand)
-        return self.primary()
+        negated = False
+        while self.take("op", "!"):
+            negated = not negated
+        operand = self.primary()
+        if not negated:
+            return operand
+        return operand.operand if isinstance(operand, Not) else Not(operand)
 
     def primary(self) -> Selector:
         if self.take("op", "("):
+            self.depth += 1
+            if self.depth > NESTING_LIMIT:
+                raise self.error(self.position(), f"nested deeper than {NESTING_LIMIT}")
             inner = self.either()
             self.expect("op", "')'", ")")
+            self.depth -= 1
             return inner
         call = self.take("call")
         if call:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from felixpy.selector import (
+    NESTING_LIMIT,
     All,
     And,
     Compare,
@@ -122,3 +123,16 @@ def test_every_match_meets_every_restriction(selector: Selector, labels: dict[st
     if compile_selector(selector)(labels):
         for restriction in necessary_restrictions(selector):
             assert any(label in labels and value in (None, labels[label]) for label, value in restriction)
+
+
+def test_brackets_are_not_nested_without_end() -> None:
+    def nested(depth: int) -> str:
+        return "has(a) && (" * depth + "has(b)" + ")" * depth
+
+    selector = parse_selector(nested(NESTING_LIMIT))
+    assert parse_selector(render_selector(selector)) == selector
+    assert compile_selector(selector)({"a": "", "b": ""})
+    assert parse_selector("!" * 10_000 + "has(a)") == Has("a")
+    with pytest.raises(ValueError, match="nested deeper than 100") as raised:
+        parse_selector(nested(10_000))
+    assert len(str(raised.value)) < 400
