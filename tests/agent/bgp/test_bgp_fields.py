@@ -64,6 +64,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Side]] = {
     "port": ({"peerIP": "10.97.0.9:1179"}, Side(words="local port 1179;")),
     "brief": ({"maxRestartTime": "30s"}, Side()),
     "never": ({"maxRestartTime": "0s"}, Side()),
+    "long": ({"maxRestartTime": "60s"}, Side()),
     "our-source": ({}, Side(words="multihop;", far=True)),
     "any-source": ({"sourceAddress": "None"}, Side(here=ALSO_HERE, far=True)),
     "teacher": ({"asNumber": 65100}, Side(own=65100, tells="filter taught")),
@@ -77,6 +78,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Side]] = {
     "i-keep": told(OWN, nextHopMode="Keep"),
 }
 """What a BGPPeer says, and its router has to."""
+ANNOTATIONS = {"long": {"felixpy.io/long-lived-restart-time": "1h"}}
 METALLB: dict[str, tuple[dict[str, Any], Side]] = {
     "m-plain": ({}, Side()),
     "m-hold": ({"holdTime": "30s", "keepaliveTime": "10s"}, Side()),
@@ -217,7 +219,9 @@ def write_cluster(node: Node) -> None:
     transit = {"exportV4": [{"action": "Accept", "cidr": TAUGHT, "matchOperator": "Equal"}]}
     node.put("bgpfilters", resource("BGPFilter", "transit", transit))
     for name, (spec, _) in FIELDS.items():
-        node.put("bgppeers", resource("BGPPeer", name, {"peerIP": ADDRESS[name], "asNumber": 65000, **spec}))
+        peer = resource("BGPPeer", name, {"peerIP": ADDRESS[name], "asNumber": 65000, **spec})
+        peer["metadata"]["annotations"] = ANNOTATIONS.get(name, {})
+        node.put("bgppeers", peer)
     for name, (spec, _) in METALLB.items():
         given = {"myASN": OWN, "peerASN": 65000, "peerAddress": ADDRESS[name], **spec}
         body = {"metadata": {"name": name, "namespace": "m"}, "spec": {k: v for k, v in given.items() if v is not None}}
@@ -243,9 +247,11 @@ def test_each_field_makes_its_session_what_the_neighbour_asks_for(rack: Rack) ->
 
 
 def test_a_neighbour_is_asked_to_wait_for_a_restart_as_long_as_its_peer_says(rack: Rack) -> None:
-    asked = {"plain": 120, "brief": 30, "never": None, "mesh": 45, "m-plain": None, "m-graceful": 120}
+    asked = {"plain": 120, "brief": 30, "long": 60, "never": None, "mesh": 45, "m-plain": None, "m-graceful": 120}
     eventually(lambda: rack.up() >= asked.keys(), within_s=40)
     assert {name: rack.restart_time_s(name) for name in asked} == asked
+    assert "LL stale time: 3600" in rack.offers("long")
+    assert "LL stale time" not in rack.offers("brief")
 
 
 def test_a_path_with_our_own_as_is_taken_where_it_may_be(rack: Rack) -> None:
@@ -293,6 +299,43 @@ def test_what_another_router_taught_has_the_next_hop_that_the_peer_asks_for(rack
     }  # fmt: skip
     eventually(lambda: rack.next_hops(*wanted) == wanted, within_s=40)
     assert {rack.heard(name, BLOCK, "next_hop") for name in wanted} == {HERE}, "our own paths lead here in any mode"
+
+
+def test_a_neighbour_is_told_blocks_that_are_the_nodes_own_for_sure_and_what_it_borrowed(rack: Rack) -> None:
+    node, ipam = rack.node, "/calico/ipam/v2"
+    silent, ending, hidden, lender = "10.64.10.0/26", "10.64.11.0/26", "10.66.1.0/26", "10.64.12.0/26"
+
+    def told() -> set[str]:
+        shown = rack.birdc("plain", "show", "route", "protocol", "node")
+        return set(re.findall(r"^(\d\S+/\d+)", shown, re.M))
+
+    def affinity(cidr: str, state: str) -> None:
+        key = f"{ipam}/host/n1/ipv4/block/{cidr.replace('/', '-')}"
+        node.etcd.put(key, {"state": state, "deleted": False})
+
+    eventually(lambda: told() == {BLOCK}, within_s=40)
+    affinity(silent, "pending")
+    affinity(ending, "pendingDeletion")
+    for name, cidr, closed in (("open", "10.64.0.0/16", False), ("hidden", "10.66.0.0/16", True)):
+        node.put("ippools", resource("IPPool", name, {"cidr": cidr, "blockSize": 26, "disableBGPExport": closed}))
+    for cidr, holder in ((silent, "n1"), (ending, "n1"), (hidden, "n1"), (lender, "back")):
+        lent = cidr == lender
+        attributes = [{"handle_id": "h", "secondary": {"node": "n1"}}] if lent else []
+        allocations = [None] * 5 + [0 if lent else None] + [None] * 58
+        block = {"cidr": cidr, "affinity": f"host:{holder}", "allocations": allocations, "attributes": attributes}
+        node.etcd.put(f"{ipam}/assignment/ipv4/block/{cidr.replace('/', '-')}", block)
+    try:
+        eventually(lambda: told() == {BLOCK, "10.64.12.5/32"}, within_s=20)
+        affinity(silent, "confirmed")
+        eventually(lambda: told() == {BLOCK, "10.64.12.5/32", silent}, within_s=20)
+        assert rack.heard("i-auto", silent, "local_pref") == str((1 << 31) - 1 - 1024), "as Calico's nodes rank it"
+    finally:
+        for cidr in (silent, ending, hidden, lender):
+            node.etcd.delete(f"{ipam}/assignment/ipv4/block/{cidr.replace('/', '-')}")
+            node.etcd.delete(f"{ipam}/host/n1/ipv4/block/{cidr.replace('/', '-')}")
+        for name in ("open", "hidden"):
+            node.drop("ippools", name)
+    eventually(lambda: told() == {BLOCK}, within_s=20)
 
 
 def test_another_next_hop_mode_is_told_in_the_session_that_there_is(rack: Rack, tmp_path: Path) -> None:
