@@ -1,7 +1,12 @@
 // Calico's own code behind one door, for the tests beside it: calicoctl's commands, and its allocator as several hosts.
 //
-//	calico apply|create|replace|patch|delete|get|label|ipam ...   as calicoctl (ETCD_ENDPOINTS says where)
-//	calico allocate SECONDS HOST...                               assigns and releases at random, and says what it does
+//	calico apply|get|ipam|datastore ...   as calicoctl (ETCD_ENDPOINTS says where)
+//	calico allocate SECONDS HOST...       assigns and releases addresses at random, and says what it does
+//	calico calculate NODE                 what Felix would have its dataplane do on a node
+//	calico begin | felix | confd DIRECTORY  what runs on a node
+//	calico collect SECONDS GRACE          kube-controllers' collector of addresses
+//
+// As a CNI plugin (CNI_COMMAND is set) it is `calico-ipam` under that name, else `calico`.
 package main
 
 import (
@@ -10,6 +15,7 @@ import (
 	"io"
 	"math/rand"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -17,6 +23,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/projectcalico/calico/calicoctl/calicoctl/commands"
+	"github.com/projectcalico/calico/cni-plugin/pkg/ipamplugin"
+	"github.com/projectcalico/calico/cni-plugin/pkg/plugin"
 	"github.com/projectcalico/calico/libcalico-go/lib/apiconfig"
 	"github.com/projectcalico/calico/libcalico-go/lib/clientv3"
 	"github.com/projectcalico/calico/libcalico-go/lib/ipam"
@@ -32,29 +40,55 @@ const (
 	commandPosition = 1
 )
 
-var verbs = map[string]func([]string) error{
+const version = "v3.28.5"
+
+// As calicoctl; all arguments, the verb among them.
+var commandsOf = map[string]func([]string) error{
 	"apply": commands.Apply, "create": commands.Create, "replace": commands.Replace, "patch": commands.Patch,
 	"delete": commands.Delete, "get": commands.Get, "label": commands.Label, "ipam": commands.IPAM,
+	"datastore": commands.Datastore, "convert": commands.Convert,
 }
 
 func main() {
-	logrus.SetOutput(io.Discard)
+	if os.Getenv("CNI_COMMAND") != "" {
+		if filepath.Base(os.Args[0]) == "calico-ipam" {
+			ipamplugin.Main(version)
+		} else {
+			plugin.Main(version)
+		}
+		return
+	}
 	if len(os.Args) <= commandPosition {
 		os.Exit(exitUsage)
 	}
-	arguments := os.Args[commandPosition:]
-	var err error
-	if verb, known := verbs[arguments[0]]; known {
-		err = verb(arguments)
-	} else if arguments[0] == "allocate" && len(arguments) > 2 {
-		err = allocate(arguments[1], arguments[2:])
-	} else {
-		os.Exit(exitUsage)
-	}
-	if err != nil {
+	if err := run(os.Args[commandPosition:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitFailed)
 	}
+}
+
+func run(arguments []string) error {
+	switch verb, rest := arguments[0], arguments[1:]; {
+	case verb == "begin" && len(rest) == 0:
+		return begin()
+	case verb == "felix" && len(rest) == 0:
+		return felix()
+	case verb == "confd" && len(rest) == 1:
+		return confd(rest[0])
+	case verb == "collect" && len(rest) == 2:
+		return collect(rest[0], rest[1])
+	}
+	logrus.SetOutput(io.Discard)
+	switch verb, rest := arguments[0], arguments[1:]; {
+	case commandsOf[verb] != nil:
+		return commandsOf[verb](arguments)
+	case verb == "allocate" && len(rest) > 1:
+		return allocate(rest[0], rest[1:])
+	case verb == "calculate" && len(rest) == 1:
+		return calculate(rest[0])
+	}
+	os.Exit(exitUsage)
+	return nil
 }
 
 func allocate(seconds string, hosts []string) error {
