@@ -56,11 +56,14 @@ test: setup-test prepare ## everything, in namespaces of its own
 bench: setup-test prepare ## the curves in tests/bench
 	$(PY) -m tests.bench
 
-calico: setup-test prepare build/calico ## beside Calico's own code (needs Go; the first build takes minutes)
-	$(PYTEST) tests/calico/with_calico.py $(ARGS)
+calico: setup-test prepare build/calico build/bird ## beside Calico's own code (needs Go; the first build takes minutes)
+	$(PYTEST) tests/calico/with_*.py $(ARGS)
 
-build/calico: tests/calico/program/main.go tests/calico/program/go.mod
-	cd tests/calico/program && go build -o $(CURDIR)/$@ .
+build/calico: $(wildcard tests/calico/program/*.go) tests/calico/program/go.mod
+	cd tests/calico/program && CGO_ENABLED=0 go build -o $(CURDIR)/$@ .
+
+build/bird: # Debian's BIRD 1.6, which cannot be installed beside bird2
+	@mkdir -p build/debs && cd build/debs && apt-get -qq download bird && dpkg-deb -x bird_*.deb ../bird
 
 lock: ## pin every dependency anew (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal, cast
 
 from felixpy.addresses import Prefix
-from felixpy.resources.documents import Entity, Icmp, PolicyDoc, ProfileDoc, Rule, ServiceRef, TierDoc
+from felixpy.resources.documents import Entity, Icmp, PolicyDoc, PolicySpec, ProfileDoc, Rule, ServiceRef, TierDoc
 from felixpy.resources.kinds import Name
 from felixpy.resources.kube_documents import KubePeer, KubePolicyDoc, KubePolicyPort
 from felixpy.resources.policy_types import (
@@ -61,15 +61,6 @@ _NO_COMMENT = re.compile(r"[^A-Za-z0-9 _./:=@+-]")
 def read_policy(doc: PolicyDoc, namespace: str) -> Policy:
     """A policy; `namespace` is "" for a global one."""
     spec = doc.spec
-    selector = read_selector("spec.selector", spec.selector)
-    parts = [selector]
-    if namespace:
-        parts = [Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace), selector]
-    elif spec.namespace_selector:
-        parts = [_namespaces("spec.namespaceSelector", spec.namespace_selector), selector]
-    if spec.service_account_selector:
-        wanted = read_selector("spec.serviceAccountSelector", spec.service_account_selector)
-        parts.append(_service_accounts(wanted))
     types = spec.types
     if not types:
         types = ["Ingress"] if not spec.egress else ["Ingress", "Egress"] if spec.ingress else ["Egress"]
@@ -79,7 +70,7 @@ def read_policy(doc: PolicyDoc, namespace: str) -> Policy:
     return Policy(
         tier=spec.tier or DEFAULT_TIER,
         order=spec.order,
-        selector=conjunction(*parts),
+        selector=_policy_selector(spec, namespace),
         applies_ingress="Ingress" in types,
         applies_egress="Egress" in types,
         ingress=_rules("spec.ingress", spec.ingress, namespace),
@@ -88,6 +79,31 @@ def read_policy(doc: PolicyDoc, namespace: str) -> Policy:
         pre_dnat=spec.pre_dnat,
         apply_on_forward=spec.apply_on_forward,
     )
+
+
+def _policy_selector(spec: PolicySpec, namespace: str) -> Selector:
+    """Whom a policy is for.
+
+    Beside another selector of a global policy, all() is all that has a namespace, or else a service account; in a
+    namespace, all() of service accounts asks for none.
+    Source  libcalico-go/lib/backend/syncersv1/updateprocessors ({global,}networkpolicyprocessor.go).
+    """
+    selector = read_selector("spec.selector", spec.selector)
+    parts = [selector]
+    everyone: Selector = All()
+    if namespace:
+        parts.append(Compare(NAMESPACE_LABEL, Operator.EQUALS, namespace))
+    elif spec.namespace_selector:
+        parts.append(_namespaces("spec.namespaceSelector", spec.namespace_selector))
+        everyone = Has(NAMESPACE_LABEL)
+    if spec.service_account_selector:
+        wanted = read_selector("spec.serviceAccountSelector", spec.service_account_selector)
+        accounted: Selector = All() if namespace else Has(SERVICE_ACCOUNT_LABEL)
+        parts.append(_service_accounts(wanted, accounted))
+        everyone = accounted if isinstance(everyone, All) else everyone
+    if spec.selector and isinstance(selector, All):
+        parts.append(everyone)
+    return conjunction(*reversed(parts))
 
 
 def read_profile(doc: ProfileDoc) -> Profile:
@@ -110,10 +126,9 @@ def _namespaces(field: str, text: str) -> Selector:
     return prefix_labels(read_selector(field, text), NAMESPACE_PREFIX)
 
 
-def _service_accounts(selector: Selector) -> Selector:
-    if isinstance(selector, All):
-        return Has(SERVICE_ACCOUNT_LABEL)
-    return prefix_labels(selector, SERVICE_ACCOUNT_PREFIX)
+def _service_accounts(selector: Selector, everyone: Selector) -> Selector:
+    """Endpoints by the labels of their service accounts; `everyone` where all() is asked for."""
+    return everyone if isinstance(selector, All) else prefix_labels(selector, SERVICE_ACCOUNT_PREFIX)
 
 
 def _rules(field: str, rules: Iterable[Rule] | None, namespace: str) -> tuple[PolicyRule, ...]:
@@ -187,7 +202,7 @@ def _entity(field: str, entity: Entity, namespace: str) -> EntityMatch:
             parts.append(In(SERVICE_ACCOUNT_LABEL, tuple(sorted(names))))
         if entity.service_accounts.selector:
             wanted = read_selector(f"{field}.serviceAccounts.selector", entity.service_accounts.selector)
-            parts.append(_service_accounts(wanted))
+            parts.append(_service_accounts(wanted, All()))
     if entity.selector:
         parts.append(read_selector(f"{field}.selector", entity.selector))
     ports, port_names = _ports(f"{field}.ports", entity.ports)

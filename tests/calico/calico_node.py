@@ -62,7 +62,7 @@ class CalicoNode:
         self.birds = {version: self.bird(version) for version in (4, 6)}
 
     def daemon(self, *words: str) -> Daemon:
-        argv = [PROGRAM, *words]
+        argv = [str(PROGRAM), *words]
         return Daemon(argv, self.place / f"{words[0]}.log", netns=self.namespace.name, env=self.environment)
 
     def bird(self, version: int) -> Daemon:

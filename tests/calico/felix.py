@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from felixpy.addresses import Address, format_address
@@ -146,8 +146,6 @@ class Way:
 
     def untracks(self) -> None:
         """From here on it belongs to no connection."""
-        from dataclasses import replace
-
         self.packet = replace(self.packet, state=CtState.UNTRACKED)
 
     def untracked(self, host: Json, way: str) -> Said:
@@ -161,7 +159,8 @@ class Way:
         return self.decide(tiers, way)
 
     def before_translation(self) -> Said:
-        host = self.felix.everything if self.from_workload else self.uplink
+        own = None if self.from_workload else self.uplink
+        host = own if own and own.get("pre_dnat_tiers") else self.felix.everything
         tiers = (host or {}).get("pre_dnat_tiers") or ()
         if not tiers:
             return Said.NOTHING
@@ -221,7 +220,9 @@ class Way:
             return Said.DENY
         tiers = [one for one in host.get("forward_tiers") or () if one.get(way)]
         found = self.decide(tiers, way)
-        return found if found is not Said.NOTHING or not tiers else Said.DENY
+        if found is Said.PASS:
+            return Said.NOTHING
+        return Said.DENY if tiers and found is Said.NOTHING else found
 
     def normal(self, endpoint: Json, way: str, workload: bool = False) -> bool:
         """A tier of policies ends with a denial, unless one of them passes; then the profiles; then no."""
@@ -257,7 +258,7 @@ class Way:
 
     def first(self, rules: Iterable[Json]) -> Said:
         for rule in rules:
-            action = {"next-tier": "pass"}.get(rule["action"], rule["action"])
+            action = str(rule["action"]).replace("next-tier", "pass")
             if action != "log" and self.matches(rule):
                 return Said(action)
         return Said.NOTHING

@@ -25,7 +25,7 @@ from tests.dataplane.truth import describe
 from tests.support.etcd import Etcd
 
 PROGRAM = Path("build/calico")
-WORLDS = int(os.environ.get("WORLDS", "40"))
+WORLDS = int(os.environ.get("WORLDS", "60"))
 PACKETS = 150
 
 
@@ -35,6 +35,8 @@ def ask_felix(store: Etcd, node: str) -> Felix:
     environment = {**os.environ, "ETCD_ENDPOINTS": store.url}
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
+    refused = [line for line in done.stderr.splitlines() if "Validation failed" in line or "level=error" in line]
+    assert not refused, "\n".join(refused)
     return read_felix(done.stdout.splitlines())
 
 
@@ -52,8 +54,7 @@ def read_ours(store: Etcd) -> Iterator[tuple[Ref, Resource]]:
 def test_packets_fare_as_felix_calculates(etcd: Etcd, seed: int) -> None:
     author = Author(seed)
     etcd.delete_prefix("/")
-    world = author.write()
-    for key, body in world.items():
+    for key, body in author.write().items():
         etcd.put(key, body)
     felix = ask_felix(etcd, NODE)
     ours = compile_node(NODE, read_ours(etcd), LOCAL)

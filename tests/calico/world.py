@@ -33,13 +33,18 @@ SELECTORS = (
     "has(projectcalico.org/orchestrator)",
 )
 SPACES = ("env == 'x'", "has(env)", "!has(env)", "all()", "projectcalico.org/name == 'ns2'", "global()")
-ACCOUNTS: tuple[Json, ...] = ({"names": ["robot"]}, {"selector": "role == 'r'"}, {"names": ["robot", "x"]})
+ACCOUNTS: tuple[Json, ...] = (
+    {"names": ["robot"]},
+    {"selector": "all()"},
+    {"selector": "role == 'r'"},
+    {"names": ["robot", "x"]},
+)
 NETS = {
     4: ("10.0.0.0/24", "10.0.0.2/31", "10.0.0.1/32", "10.0.1.0/30", "192.0.2.0/25", "192.0.2.7/32", "0.0.0.0/0"),
     6: ("fd00::/64", "fd00::2/127", "fd00:1::1/128", "2001:db8::/32", "::/0"),
 }
 EVERY_NET = (*NETS[4], *NETS[6])
-PORTS: tuple[int | str, ...] = (80, 53, "0:79", "81:443", "8080:65535", "0:65535")
+PORTS: tuple[int | str, ...] = (80, 53, "1:79", "81:443", "8080:65535", "1:65535")
 NAMED: tuple[Json, ...] = (
     {"name": "web", "protocol": "TCP", "port": 80},
     {"name": "web", "protocol": "TCP", "port": 8080},
@@ -53,11 +58,12 @@ WORDS: Mapping[int, str | int] = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMP6: "
 class Author(Maker):
     """Writes clusters as people do; the same seed writes the same one."""
 
-    def entity_of(self, protocol: int | None) -> Json:
-        """One side of a rule."""
+    def entity_of(self, protocol: int | None, version: int) -> Json:
+        """One side of a rule; networks of a rule are of one family."""
+        some_less = [net for net in NETS[version] if not net.endswith("/0")]
         parts: dict[str, Callable[[], Any]] = {
-            "nets": lambda: list(self.some(EVERY_NET, 1, 3)),
-            "notNets": lambda: list(self.some(EVERY_NET, 1)),
+            "nets": lambda: list(self.some(NETS[version], 1, 3)),
+            "notNets": lambda: list(self.some(some_less, 1)),
             "selector": lambda: self.pick(SELECTORS),
             "notSelector": lambda: self.pick(SELECTORS),
             "namespaceSelector": lambda: self.pick(SPACES),
@@ -75,7 +81,7 @@ class Author(Maker):
         if protocol is not None:
             made["protocol"] = WORDS[protocol]
         elif self.once_in(3):
-            made["notProtocol"] = WORDS[self.pick((TCP, UDP, ICMP, ICMP6))]
+            made["notProtocol"] = WORDS[self.pick((TCP, UDP, SCTP))]
         if self.once_in(3):
             made["ipVersion"] = self.pick((4, 6))
         if protocol in (ICMP, ICMP6):
@@ -83,13 +89,8 @@ class Author(Maker):
             if self.once_in(2):
                 code = self.pick(({}, {"code": 0}, {"code": 1}))
                 made[self.pick(("icmp", "notICMP"))] = {"type": self.pick((3, 8, 128)), **code}
-        sides = {"source": self.entity_of(protocol), "destination": self.entity_of(protocol)}
-        version = made.get("ipVersion")
-        if version is not None:
-            for side in sides.values():
-                for field in ("nets", "notNets"):
-                    if field in side:
-                        side[field] = list(self.some(NETS[version], 1, 3))
+        version = made.get("ipVersion") or self.pick((4, 6))
+        sides = {"source": self.entity_of(protocol, version), "destination": self.entity_of(protocol, version)}
         return {**made, **{name: side for name, side in sides.items() if side}}
 
     def rules_of(self) -> list[Json]:
@@ -110,7 +111,7 @@ class Author(Maker):
     def global_policy_of(self) -> Json:
         made = self.policy_of()
         if self.once_in(5):
-            made["namespaceSelector"] = self.pick(SPACES)
+            made["namespaceSelector"] = self.pick(SPACES[:-1])
         how = self.pick(("", "", "", "applyOnForward", "doNotTrack", "preDNAT"))
         if how:
             made |= {how: True, "applyOnForward": True}
@@ -139,7 +140,7 @@ class Author(Maker):
             "containerID": name * 4,
             "interfaceName": device,
             "ipNetworks": [f"{one}/{128 if ':' in one else 32}" for one in addresses],
-            "profiles": list(self.some((f"kns.{namespace}", f"ksa.{namespace}.{account}", *PROFILES[:2]), 1, 3)),
+            "profiles": list(self.some((f"kns.{namespace}", f"ksa.{namespace}.{account or 'x'}", *PROFILES[:2]), 1, 3)),
             "ports": list(self.some(NAMED)),
         }
         if account:
@@ -172,9 +173,9 @@ class Author(Maker):
         made |= [self.host_of("h9", "n2", "eth0", self.some(("192.0.2.7", "2001:db8::7"), 1))]
         for name in ("pr1", "pr2"):
             made[f"profiles/{name}"] = resource("Profile", name, self.profile_of())
-        nets = lambda: {"nets": list(self.some(EVERY_NET, 0, 4))}  # noqa: E731
-        made["globalnetworksets/s1"] = resource("GlobalNetworkSet", "s1", nets(), dict(self.labels()))
-        made["networksets/ns1/s2"] = resource("NetworkSet", "s2", nets(), dict(self.labels()), "ns1")
+        nets = [{"nets": list(self.some(EVERY_NET, 0, 4))} for _ in range(2)]
+        made["globalnetworksets/s1"] = resource("GlobalNetworkSet", "s1", nets[0], dict(self.labels()))
+        made["networksets/ns1/s2"] = resource("NetworkSet", "s2", nets[1], dict(self.labels()), "ns1")
         for number in range(self.random.randint(0, 4)):
             name, space = f"default.a{number}", self.pick(("ns1", "ns2"))
             made[f"globalnetworkpolicies/{name}"] = resource("GlobalNetworkPolicy", name, self.global_policy_of())

@@ -30,7 +30,7 @@ from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Backend, BackendPort, EndpointSlice
 from felixpy.resources.tables import POLICY_TABLES, Table
 from felixpy.resources.types import HostEndpoint, LabelPairs, Namespace, WorkloadEndpoint
-from felixpy.selector import Selector, compile_selector
+from felixpy.selector import And, Not, Selector, compile_selector
 
 Cluster = Mapping[Table, Mapping[Name, Resource]]
 
@@ -115,7 +115,9 @@ def _police(cluster: Cluster, packet: Packet, endpoint: WorkloadEndpoint, way: s
             return Decision(False, f"{way}: the end of tier {name}")
     for name in endpoint.profiles:
         profile = find_profile(cluster, name)
-        outcome = first_action(cluster, packet, rules_of(profile, way) if profile is not None else ())
+        if profile is None:
+            return Decision(False, f"{way}: profile {name} is not there")
+        outcome = first_action(cluster, packet, rules_of(profile, way))
         if outcome is RuleAction.ALLOW:
             return Decision(True, f"{way}: profile {name}")
         if outcome is RuleAction.DENY:
@@ -218,18 +220,21 @@ def _entity(cluster: Cluster, packet: Packet, entity: EntityMatch, address: Addr
         return False
     if _in(address, entity.not_nets):
         return False
-    if entity.selector is not None and not _selected(cluster, entity.selector, address):
+    chosen = entity.selector
+    if chosen is not None and entity.not_selector is not None:
+        chosen = And((chosen, Not(entity.not_selector)))
+    elif entity.not_selector is not None and _selected(cluster, entity.not_selector, address):
         return False
-    if entity.not_selector is not None and _selected(cluster, entity.not_selector, address):
+    if chosen is not None and not _selected(cluster, chosen, address):
         return False
     if entity.ports or entity.port_names:
         numbers = any(low <= port <= high for low, high in entity.ports)
-        names = any(_named(cluster, packet, name, address, port, entity.selector) for name in entity.port_names)
+        names = any(_named(cluster, packet, name, address, port, chosen) for name in entity.port_names)
         if not (numbers or names):
             return False
     if any(low <= port <= high for low, high in entity.not_ports):
         return False
-    return not any(_named(cluster, packet, name, address, port, None) for name in entity.not_port_names)
+    return not any(_named(cluster, packet, name, address, port, chosen) for name in entity.not_port_names)
 
 
 def _in(address: Address, nets: Iterable[Prefix]) -> bool:

@@ -141,7 +141,9 @@ class Way:
         assert self.host is not None
         for name in self.host.profiles:
             profile = find_profile(self.cluster, name)
-            action = first_action(self.cluster, self.packet, rules_of(profile, way) if profile is not None else ())
+            if profile is None:
+                return Outcome.DROPPED
+            action = first_action(self.cluster, self.packet, rules_of(profile, way))
             if action in (RuleAction.ALLOW, RuleAction.DENY):
                 return Outcome.ALLOWED if action is RuleAction.ALLOW else Outcome.DROPPED
         return Outcome.DROPPED

@@ -8,8 +8,9 @@ sets that those rules refer to. Only policies that apply to a local endpoint cos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TypeVar
 
 from felixpy.calc.intent import EndpointIntent, HostEndpointIntent, PolicyId, RulesIntent, SetSpec
@@ -163,8 +164,8 @@ class PolicyCalc:
         matched = [(identity, policy) for identity, policy in selected if applies_to(endpoint, policy)]
         self._dirty_rules |= self._policy_users.note(ref, frozenset(identity for identity, _ in matched))
         self._dirty_rules |= self._profile_users.note(ref, frozenset(endpoint.profiles))
-        known = tuple(profile for profile in endpoint.profiles if self._profiles.get(profile) is not None)
-        return describe_endpoint(endpoint, matched, self._tiers, known)
+        heard = heard_profiles(endpoint, lambda name: self._profiles.get(name) is not None)
+        return describe_endpoint(endpoint, matched, self._tiers, heard)
 
     def _activate(self, identity: PolicyId | str) -> tuple[bool, RulesIntent | None]:
         """Makes the rules of a policy or profile current; whether they changed, and what they are now."""
@@ -187,10 +188,18 @@ class PolicyCalc:
         return True, new
 
 
+def heard_profiles(endpoint: Endpoint, is_there: Callable[[str], bool]) -> tuple[str, ...]:
+    """The profiles that have a say: those before the first that is not there, which denies everything.
+
+    Source  felix/calc/active_rules_calculator.go (DummyDropRules).
+    """
+    return tuple(takewhile(is_there, endpoint.profiles))
+
+
 def describe_endpoint(
     endpoint: Endpoint, matched: Iterable[Matched], tiers: Mapping[str, Tier], profiles: tuple[str, ...]
 ) -> EndpointIntent | HostEndpointIntent:
-    """What an endpoint is, with the policies that apply to it and those of its profiles that there are."""
+    """What an endpoint is, with the policies that apply to it and those of its profiles that have a say."""
     if isinstance(endpoint, HostEndpoint):
         return HostEndpointIntent(sort_stages(matched, tiers), profiles)
     return EndpointIntent(
@@ -261,12 +270,12 @@ def derive_policy(tables: Mapping[Table, Mapping[Name, Resource]], node: str) ->
             for identity, policy, matches in candidates
             if matches(labels) and applies_to(endpoint, policy)
         ]
-        known = tuple(profile for profile in endpoint.profiles if profile in profiles)
-        described = describe_endpoint(endpoint, matched, tiers, known)
+        described = describe_endpoint(endpoint, matched, tiers, heard_profiles(endpoint, profiles.__contains__))
         if isinstance(described, HostEndpointIntent):
             hosts[name] = described
         else:
             endpoints[name] = described
         policies.update((identity, compile_rules(policy)) for identity, policy in matched)
+        known = (profile for profile in endpoint.profiles if profile in profiles)
         used.update((profile, compile_rules(profiles[profile])) for profile in known)
     return PolicyState(endpoints, policies, used, hosts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from felixpy.calc.intent import EntityTerms, RulesIntent, RuleTerms, SetSpec, node_set, service_set, set_of
 from felixpy.resources.policy_types import EntityMatch, Policy, PolicyRule, Profile
-from felixpy.selector import All, Selector
+from felixpy.selector import All, Not, conjunction
 
 
 def compile_rules(rules: Policy | Profile) -> RulesIntent:
@@ -50,20 +50,25 @@ def _compile_destination(entity: EntityMatch, protocols: tuple[int, ...]) -> Ent
 
 
 def _compile_entity(entity: EntityMatch, protocols: tuple[int, ...]) -> EntityTerms:
-    """A named port is a set of addresses with that port, of the endpoints that the selector matches."""
-    scope: Selector = entity.selector if entity.selector is not None else All()
-    port_sets = tuple(set_of(scope, (one, name)) for name in entity.port_names for one in protocols)
-    not_port_sets = tuple(set_of(All(), (one, name)) for name in entity.not_port_names for one in protocols)
-    sets = () if entity.selector is None else (set_of(entity.selector),)
+    """Beside a selector, `not_selector` takes out of it: an address counts that something has which is left.
+
+    A named port is a set of addresses with that port, of the endpoints that the selector matches.
+    Source  felix/calc/rule_scanner.go (combineMatchesIfPossible).
+    """
+    chosen, excluded = entity.selector, entity.not_selector
+    if chosen is not None and excluded is not None:
+        chosen, excluded = conjunction(chosen, Not(excluded)), None
+    scope = All() if chosen is None else chosen
+    sets = () if chosen is None else (set_of(chosen),)
     return EntityTerms(
         nets=entity.nets,
         not_nets=entity.not_nets,
         sets=sets if entity.nodes is None else (*sets, node_set(entity.nodes)),
-        not_sets=() if entity.not_selector is None else (set_of(entity.not_selector),),
+        not_sets=() if excluded is None else (set_of(excluded),),
         ports=entity.ports,
-        port_sets=port_sets,
+        port_sets=tuple(set_of(scope, (one, name)) for name in entity.port_names for one in protocols),
         not_ports=entity.not_ports,
-        not_port_sets=not_port_sets,
+        not_port_sets=tuple(set_of(scope, (one, name)) for name in entity.not_port_names for one in protocols),
     )
 
 

@@ -6,6 +6,8 @@ import (
 	"os"
 	"reflect"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/projectcalico/calico/felix/calc"
 	"github.com/projectcalico/calico/felix/config"
 	"github.com/projectcalico/calico/felix/proto"
@@ -14,7 +16,10 @@ import (
 )
 
 // What Felix would tell its dataplane on a node, one message a line, each after the name of its type.
+// What it finds wrong with what is stored goes to standard error.
 func calculate(node string) error {
+	logrus.SetLevel(logrus.WarnLevel)
+	logrus.SetOutput(os.Stderr)
 	settings := config.New()
 	given := map[string]string{
 		"FelixHostname": node, "DatastoreType": "etcdv3", "EtcdEndpoints": os.Getenv("ETCD_ENDPOINTS"),

@@ -61,13 +61,13 @@ func main() {
 	if len(os.Args) <= commandPosition {
 		os.Exit(exitUsage)
 	}
-	if err := run(os.Args[commandPosition:]); err != nil {
+	if err := do(os.Args[commandPosition:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitFailed)
 	}
 }
 
-func run(arguments []string) error {
+func do(arguments []string) error {
 	switch verb, rest := arguments[0], arguments[1:]; {
 	case verb == "begin" && len(rest) == 0:
 		return begin()
