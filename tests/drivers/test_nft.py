@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from felixpy.addresses import parse_address
+from felixpy.addresses import parse_address, parse_prefix
 from felixpy.dataplane.aging import WHOLES, Part, owner_numbers
 from felixpy.dataplane.nftables import TABLE, chain_digests
 from felixpy.dataplane.objects import (
@@ -28,7 +28,20 @@ from felixpy.dataplane.objects import (
     Set,
     SetType,
 )
-from felixpy.dataplane.rules import Accept, Dispatch, Jump, Log, Masquerade, ProtocolIs, Return, Rule, SetHas
+from felixpy.dataplane.rules import (
+    Accept,
+    Dispatch,
+    Jump,
+    Log,
+    Masquerade,
+    Match,
+    NetIn,
+    PortIn,
+    ProtocolIs,
+    Return,
+    Rule,
+    SetHas,
+)
 from felixpy.dataplane.rules import Drop as DropPacket
 from felixpy.drivers.netlink.nft.driver import NftDriver
 from felixpy.drivers.netlink.nft.encode import MSG_GETSETELEM
@@ -88,6 +101,28 @@ def test_chains_sets_and_members_read_back(driver: NftDriver) -> None:
     seen = driver.read()
     assert seen.objects == {it.key: it for it in (HOSTS, DISPATCH, *map(seen_as, (base, A, B)))}
     assert seen.members == {it.name: them for it, them in members.items()}
+
+
+@pytest.mark.parametrize(
+    ("match", "word", "count"),
+    [
+        (
+            NetIn("source", tuple(parse_prefix(f"10.{one >> 7}.{2 * one & 255}.0/24") for one in range(3000))),
+            "/24",
+            3000,
+        ),
+        (NetIn("source", tuple(parse_prefix(f"fd00:0:0:{2 * one:x}::/64") for one in range(1500))), "/64", 1500),
+        (PortIn("source", tuple((one, one) for one in range(1, 20000, 2))), "", 0),
+    ],
+    ids=["IPv4", "IPv6", "ports"],
+)
+def test_a_rule_of_more_than_a_message_holds(
+    driver: NftDriver, namespace: Namespace, match: Match, word: str, count: int
+) -> None:
+    chain = Chain("a", (Rule(Accept(), (ProtocolIs(6), match)),))
+    assert apply(driver, *put(chain)) == [None]
+    assert driver.read().objects == {chain.key: seen_as(chain)}
+    assert not word or namespace.run("nft", "list", "chain", "inet", TABLE, "a").count(word) == count
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SetType if kind not in (SetType.IPV4, SetType.INTERFACE)])

@@ -209,6 +209,6 @@ def _encode_rules(
         for anonymous in encoded.sets:
             declared, filled = encode_anonymous_set(table, anonymous)
             yield Step(MSG_NEWSET, NLM_F_CREATE, declared, position)
-            yield Step(MSG_NEWSETELEM, NLM_F_CREATE, filled, position)
+            yield from (Step(MSG_NEWSETELEM, NLM_F_CREATE, body, position) for body in filled)
         body = where + nested(RULE_EXPRESSIONS, encoded.expressions) + attribute(RULE_USERDATA, encoded.user_data)
         yield Step(MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body, position)

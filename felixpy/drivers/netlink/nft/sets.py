@@ -161,8 +161,8 @@ def encode_set_key(table: str, name: str) -> bytes:
     return attribute_text(_TABLE, table) + attribute_text(_NAME, name)
 
 
-def encode_anonymous_set(table: str, it: AnonymousSet) -> tuple[bytes, bytes]:
-    """Attributes of NFT_MSG_NEWSET and of the NFT_MSG_NEWSETELEM that fills it."""
+def encode_anonymous_set(table: str, it: AnonymousSet) -> tuple[bytes, tuple[bytes, ...]]:
+    """Attributes of NFT_MSG_NEWSET and of NFT_MSG_NEWSETELEM that fill it, as many messages as it takes."""
     flags = _ANONYMOUS | _CONSTANT | (_INTERVAL if it.interval else 0)
     declared = (
         encode_set_key(table, ANONYMOUS_NAME)
@@ -173,12 +173,9 @@ def encode_anonymous_set(table: str, it: AnonymousSet) -> tuple[bytes, bytes]:
         + nested(_DESC, attribute_be32(_DESC_SIZE, len(it.elements) * (2 if it.interval else 1)))
         + (attribute(_USERDATA, HOST_ORDER) if it.key_type is KeyType.INTEGER else b"")
     )
-    if it.interval:
-        elements = b"".join(_range_elements(low, high) for low, high in it.elements)
-    else:
-        elements = b"".join(_element(low) for low, _ in it.elements)
-    filled = encode_set_key(table, ANONYMOUS_NAME) + attribute_be32(_ELEMENT_SET_ID, it.id)
-    return declared, filled + nested(_ELEMENTS, elements)
+    elements = (_range_elements(low, high) if it.interval else _element(low) for low, high in it.elements)
+    head = encode_set_key(table, ANONYMOUS_NAME) + attribute_be32(_ELEMENT_SET_ID, it.id)
+    return declared, tuple(head + nested(_ELEMENTS, chunk) for chunk in _chunks(elements))
 
 
 def encode_members(table: str, it: Set, members: Members, *, data: bool) -> Iterator[bytes]:
