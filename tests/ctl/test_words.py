@@ -166,3 +166,22 @@ def test_a_node_that_is_none_is_named_as_such(felixctl: Felixctl, store: Etcd) -
     assert [one.code for one in said] == [1, 1, 1]
     assert all("n9: there is no such node; there are: n1" in one.err for one in said), said
     assert "n1: no answer" in felixctl("status", "n1", "--timeout", "0.3").err
+
+
+def test_what_is_no_object_can_be_deleted_by_its_name(felixctl: Felixctl, store: Etcd) -> None:
+    key = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/default.broken"
+    store.put(key, "{not json")
+    store.put(f"{key}-too", "{not json")
+    assert felixctl("get", "gnp", "default.broken").err.count("is no JSON object") == 1
+    deleted = felixctl("delete", "gnp", "broken")
+    assert (deleted.code, f"what was at {key} was no JSON object" in deleted.out) == (0, True), deleted
+    assert felixctl("delete", "gnp", "broken").code == 1
+    assert store.get(f"{key}-too") == "{not json", "whose name only begins like it stays"
+    store.put(key, "{not json")
+    policy = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "default.broken"},
+    }
+    assert felixctl("apply", "-f", "-", stdin=json.dumps({**policy, "spec": {"selector": "all()"}})).code == 0
+    assert felixctl("get", "gnp", "default.broken", "-o", "name").code == 0

@@ -14,7 +14,16 @@ from felixpy.ctl.connect import EXIT_FAILED, EXIT_USAGE, print_error, print_warn
 from felixpy.ctl.manifests import DEFAULT_NAMESPACE
 from felixpy.ctl.policy_names import is_tiered_policy, tier_of
 from felixpy.ctl.reading.intake import Skipped
-from felixpy.ctl.showing.selection import USUAL, Found, complete_kinds, name_of, parse_asked, select, usual_namespace
+from felixpy.ctl.showing.selection import (
+    USUAL,
+    Found,
+    Selected,
+    complete_kinds,
+    name_of,
+    parse_asked,
+    select,
+    usual_namespace,
+)
 from felixpy.datastore.model import Store
 from felixpy.resources.kinds import KINDS, REPORTED_KINDS, KindInfo, Name
 
@@ -63,8 +72,8 @@ def command(
         targets, skipped, failed = _from_words(kind or "", names, namespace), (), 0
 
     async def work(store: Store) -> int:
-        found = [(await select(store, one.kinds, one.namespace, [one.name])).objects for one in targets]
-        leaving = {(it.info, it.name) for those in found for it in those}
+        found = [await select(store, one.kinds, one.namespace, [one.name]) for one in targets]
+        leaving = {(it.info, it.name) for those in found for it in those.objects}
         pairs = zip(targets, found, strict=True)
         return sum([await _delete(store, target, those, ignore_not_found, leaving) for target, those in pairs])
 
@@ -104,11 +113,17 @@ def _from_words(kind: str, names: tuple[str, ...], namespace: str) -> list[_Targ
 async def _delete(
     store: Store,
     target: _Target,
-    found: Sequence[Found],
+    selected: Selected,
     ignore_not_found: bool,
     leaving: Collection[tuple[KindInfo, Name]],
 ) -> int:
     """How many errors there were: 0 or 1."""
+    found = selected.objects
+    if not found and selected.unreadable:
+        for key in selected.unreadable:
+            await store.delete(key.encode())
+            click.echo(f"{target} {click.style('deleted', fg='yellow')}: what was at {key} was no JSON object")
+        return 0
     if len({(one.info, one.name.namespace) for one in found}) > 1:
         named = " or ".join(map(name_of, found))
         print_error(f"error: {target}: there are several; say which: {named}")

@@ -148,10 +148,11 @@ async def select(
     wanted = {info: tuple(_prefixes(info, namespace, names)) for info in kinds}
     prefixes = [prefix for pairs in wanted.values() for pair in pairs for prefix in pair]
     snapshot = await store.snapshot([prefix.encode() for prefix in prefixes], revision)
-    by_key = {item.key.decode(): item for item in snapshot.items}
+    by_key = {item.key.decode("utf-8", "replace"): item for item in snapshot.items}
     objects: list[Found] = []
     unreadable: list[str] = []
     for info in kinds:
+        stored = {it.name for word in names for it in possible_names(info, Name("", word), DEFAULT_TIER)}
         parse = info.parse_status_name if info in REPORTED_KINDS else info.parse_name
         for key, item in by_key.items():
             name = parse(key) if key.startswith(_prefix(info)) else None
@@ -160,7 +161,8 @@ async def select(
             try:
                 body = parse_body(item.value)
             except ValueError:
-                unreadable.append(key)
+                if not names or name.name in stored:
+                    unreadable.append(key)
                 continue
             typed = typed_name(body) if is_tiered_policy(info) else name.name
             if names and not {name.name, typed} & set(names):
