@@ -19,7 +19,7 @@ from typing import NoReturn
 from birdpy.addresses import Prefix
 from birdpy.fib import Fib, Phase, RouteDelta, RouteFilter
 from birdpy.flood import BEGIN_MOST_S, Beginnings, FloodGauge, tell_table, until_quiet
-from birdpy.gobgp.client import GobgpClient, GobgpError, GobgpUnavailable
+from birdpy.gobgp.client import CALL_DEADLINE_S, GobgpClient, GobgpError, GobgpUnavailable
 from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Agreed, Outcome, RemoveNeighbor, UpdateNeighbor, Withdraw, plan
 from birdpy.gobgp.program import GobgpdSettings, gobgpd_program
@@ -29,6 +29,8 @@ from birdpy.intent import BgpIntent
 from birdpy.losses import Losses
 from birdpy.mailbox import RouteMailbox
 from birdpy.parting import carry_out, read_own
+from birdpy.process import end_listener
+from birdpy.pulse import feel_pulse, is_silence
 from birdpy.report import BgpStatus, Reporter
 from birdpy.session import Passed, unsettled_neighbors
 from birdpy.supervisor import Supervisor
@@ -38,6 +40,7 @@ _log = logging.getLogger(__name__)
 RECONNECT_S = 0.1
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
+SILENCES_MOST = 2
 SETTLE_POLL_S, SETTLE_ASK_S = 0.5, 5.0
 """Between two looks whether all have spoken, and two questions to a gobgpd that tells when one has."""
 
@@ -46,12 +49,14 @@ SETTLE_POLL_S, SETTLE_ASK_S = 0.5, 5.0
 class RoleSettings:
     """Where gobgpd is, or how to run it (`gobgpd`; None where somebody else does).
 
-    `forwarding_survived`: the kernel holds routes of an earlier run, so neighbours may go on sending to us.
+    `forwarding_survived`: the kernel holds routes of an earlier run, so neighbours may go on sending to us. A gobgpd
+    that does not answer for `patience_s` counts as away; one that we run is replaced after SILENCES_MOST times more.
     """
 
     socket_path: Path
     gobgpd: GobgpdSettings | None = None
     forwarding_survived: bool = False
+    patience_s: float = CALL_DEADLINE_S
 
 
 class BgpRole:
@@ -143,14 +148,20 @@ class BgpRole:
             group.create_task(self._serve())
 
     async def _serve(self) -> None:
+        silences = 0
         while True:
             try:
-                client = await GobgpClient.connect(self.settings.socket_path)
+                client = await GobgpClient.connect(self.settings.socket_path, self.settings.patience_s)
             except GobgpError as error:
-                if not isinstance(error, GobgpUnavailable):
+                silences = silences + 1 if is_silence(error) else 0
+                if silences or not isinstance(error, GobgpUnavailable):
                     self._complain(error)
+                if silences >= SILENCES_MOST and self.supervisor is not None:
+                    _log.warning("gobgpd takes connections and answers nobody: another one takes its place")
+                    await end_listener(self.settings.socket_path)
                 await asyncio.sleep(RECONNECT_S)
                 continue
+            silences = 0
             try:
                 await self._follow(GobgpDriver(client))
             except* GobgpError as group:
@@ -187,6 +198,7 @@ class BgpRole:
         self._snapshot_told.clear()
         self._told = self._settled = False
         async with asyncio.TaskGroup() as group:
+            group.create_task(feel_pulse(driver.client, self.settings.patience_s))
             group.create_task(self._reconcile_forever(driver))
             group.create_task(self._watch(driver))
             group.create_task(self._note_ends(driver))

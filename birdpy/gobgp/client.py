@@ -50,8 +50,8 @@ class GobgpClient:
         self.wire = wire
 
     @classmethod
-    async def connect(cls, socket_path: Path) -> GobgpClient:
-        """Connects and asks for the version.
+    async def connect(cls, socket_path: Path, patience_s: float = CALL_DEADLINE_S) -> GobgpClient:
+        """Connects and asks for the version, which has to be answered within `patience_s`.
 
         Raises  GobgpUnavailable when nobody answers; GobgpError when what answers is no GoBGP 3 or 4.
         """
@@ -60,7 +60,7 @@ class GobgpClient:
             for generation in (4, 3):
                 client = cls(channel, wire_of(generation), socket_path)
                 try:
-                    await client.call("GetBgp", client.message("Empty"), "GlobalCall")
+                    await client.call("GetBgp", client.message("Empty"), "GlobalCall", patience_s)
                 except GobgpUnavailable:
                     raise
                 except GobgpError as error:
@@ -82,7 +82,9 @@ class GobgpClient:
         """A message of this version."""
         return self.wire.messages[kind](**fields)
 
-    async def call(self, name: str, argument: Message, reply: str = "Empty") -> Message:
+    async def call(
+        self, name: str, argument: Message, reply: str = "Empty", within_s: float = CALL_DEADLINE_S
+    ) -> Message:
         """One call with one reply.
 
         Raises  GobgpUnavailable, GobgpError.
@@ -93,7 +95,7 @@ class GobgpClient:
             response_deserializer=self.wire.messages[reply].FromString,
         )
         try:
-            return await method(argument, timeout=CALL_DEADLINE_S)
+            return await method(argument, timeout=within_s)
         except grpc.aio.AioRpcError as error:
             raise _error(name, error) from None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -141,6 +143,25 @@ async def test_killed_gobgpd_comes_back_without_a_lost_route(routers: list[Route
                 await until(lambda: not kernel_has(b, VIP), within_s=25)
                 assert (deleted(log, BLOCK), kernel.removed) == (0, [])
                 assert kernel_has(b, BLOCK)
+    finally:
+        end_gobgpd(a)
+
+
+async def test_a_gobgpd_that_hangs_is_known_to_and_replaced_without_a_lost_route(routers: list[Router]) -> None:
+    a, b = routers[:2]
+    try:
+        b.start_bird(bird_config(THEIRS))
+        async with running(a, intent_of(a, b, BLOCK), replace(supervised(a), patience_s=2.0)) as (role, kernel):
+            await settled(kernel, THEIRS)
+            await until(lambda: kernel_has(b, BLOCK))
+            async with removals(b, b.directory / "monitor") as log:
+                pid = listener_pid(a.socket_path)
+                os.kill(pid, signal.SIGSTOP)
+                await until(lambda: role.status().generation == 0)
+                await until(lambda: role.status().generation and listener_pid(a.socket_path) not in (0, pid))
+                await settled(kernel, THEIRS)
+                await until(lambda: role.status().sessions[b.address].established and kernel_has(b, BLOCK))
+                assert (deleted(log, BLOCK), kernel.removed) == (0, [])
     finally:
         end_gobgpd(a)
 
