@@ -33,6 +33,13 @@ def test_without_an_agent_the_runtime_tries_again(stopped_node: Node, command: s
     process = stopped_node.popen(command, None, "c1", "", stopped_node.conf())
     output, _ = process.communicate(timeout=ANSWER_TIMEOUT_S / 2)
     assert (process.returncode, json.loads(output)["code"]) == (1, Code.TRY_AGAIN)
+    assert json.loads(output)["details"] == f"{stopped_node.socket}: No such file or directory"
+
+
+def test_a_run_directory_that_json_would_escape_is_left_out_of_what_is_said(stopped_node: Node) -> None:
+    conf = {**stopped_node.conf(), "runDir": '/nowhere/"x'}
+    output, _ = stopped_node.popen("ADD", None, "c1", "", conf).communicate(timeout=ANSWER_TIMEOUT_S / 2)
+    assert json.loads(output)["code"] in (Code.TRY_AGAIN, Code.DECODE)
 
 
 def test_without_an_agent_the_network_is_not_available(stopped_node: Node) -> None:

@@ -175,6 +175,16 @@ static int connect_agent(void) {
 	return fd;
 }
 
+/* Which socket it was, so that a wrong runDir is seen; the path is left out where JSON would escape some of it. */
+static const char *why_unreachable(void) {
+	static char why[256];
+	int saved = errno;
+	for (const char *c = run_dir; *c; c++)
+		if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ') return strerror(saved);
+	snprintf(why, sizeof why, "%s/cni.sock: %s", run_dir, strerror(saved));
+	return why;
+}
+
 /* Sends the request, and the pod's network namespace with its first byte. */
 static int send_request(int fd, int netns) {
 	struct request_header header = request_header();
@@ -297,7 +307,7 @@ int main(void) {
 
 	int netns = netns_path && *netns_path ? open(netns_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
 	int fd = connect_agent();
-	const char *why = fd < 0 ? strerror(errno) : "the agent gave no answer";
+	const char *why = fd < 0 ? why_unreachable() : "the agent gave no answer";
 	if (fd >= 0) {
 		send_request(fd, netns); /* an agent that refuses the request early has still answered */
 		int status = relay_answer(fd);
