@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.agent.host_world import World, make_world
+from tests.agent.host_world import OURS, OUT4, POD4, World, make_world
 from tests.agent.node import PORT
 from tests.agent.policy import test_host_endpoints as scenarios
+from tests.agent.services import test_node_ports as node_ports
 from tests.support.wait import eventually
 
 LEGACY = (
@@ -76,3 +77,21 @@ def test_what_a_host_endpoint_lets_in_does_not_come_to_the_rules_of_others_unles
         eventually(lambda: not world.into_host(), what="the host's own rules decide")
     finally:
         host.run(program, "-D", *rule)
+
+
+@pytest.mark.parametrize("shared", ["iptables-legacy", "iptables-nft"], indirect=True, scope="module")
+def test_what_goes_on_to_endpoints_elsewhere_passes_where_all_else_is_dropped(world: World) -> None:
+    host, program = world.node.namespace, os.environ["FELIXPY_BACKEND"]
+    host.run(program, "-P", "FORWARD", "DROP")
+    try:
+        node_ports.write(world)
+        key = f"{OURS}/discovery.k8s.io/v1/endpointslices/default/web-1"
+        world.node.etcd.put(key, (world.node.etcd.get(key) or "").replace(POD4, OUT4))
+        eventually(lambda: node_ports.into_port(world), what="in by the device that it goes out of")
+        assert world.into_pod()
+        world.felix(iptablesFilterAllowAction="Return")
+        eventually(
+            lambda: not node_ports.into_port(world) and not world.into_pod(), what="the host's own policy decides"
+        )
+    finally:
+        host.run(program, "-P", "FORWARD", "ACCEPT")
