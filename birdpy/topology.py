@@ -84,6 +84,7 @@ class Peer:
     node, which connect to it. `two_way`: remote nodes get the reverse peering without having
     to name it. Of peers that claim one address one has the session, but those that `join` have it together with
     the others. `defaults` hold for what nobody asks for. One that is `refused` leaves its addresses without a session.
+    `besides` is what else is asked with it, by name (filters, ...): who loses the session to another loses that, too.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Peer:
     two_way: bool = True
     joins: bool = False
     refused: bool = False
+    besides: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class _Claim:
     wish: Wish
     defaults: Wish
     node: Node | None
+    besides: tuple[tuple[str, object], ...] = ()
 
 
 def derive_sessions(me: Node, nodes: Iterable[Node], peers: Iterable[Peer], mesh: Mesh) -> Sessions:
@@ -223,7 +226,8 @@ def _find_overruled(address: bytes, ordered: Collection[_Claim], having: Collect
     for claim in ordered:
         if claim.rank in (_Rank.GLOBAL, _Rank.OF_SOME) and claim not in having:
             winner = next(one for one in having if not one.joins)
-            different = differing_fields([winner.wish, claim.wish])
+            besides = (name for name, asked in claim.besides if asked != dict(winner.besides).get(name))
+            different = (*differing_fields([winner.wish, claim.wish]), *besides)
             if different:
                 yield Conflict(address, (winner.name, claim.name), different, overruled=True)
 
@@ -280,7 +284,7 @@ def _explicit(me: Node, node: Node | None, peer: Peer, rank: _Rank) -> _Claim:
         known = Wish(port=node.port)
     source = own if peer.use_source and own is not None else KERNELS_CHOICE
     defaults = fill((peer.defaults, known, Wish(source=source)))
-    return _Claim(rank, peer.name, peer.joins, peer.refused, peer.wish, defaults, node)
+    return _Claim(rank, peer.name, peer.joins, peer.refused, peer.wish, defaults, node, peer.besides)
 
 
 def _towards_node(node: Node, peer: Peer, rank: _Rank, addresses: tuple[bytes, bytes]) -> _Claim:
@@ -289,7 +293,7 @@ def _towards_node(node: Node, peer: Peer, rank: _Rank, addresses: tuple[bytes, b
     wish = replace(peer.wish, asn=None, local_asn=None, port=None, ttl_security_hops=None, multihop_ttl=None)
     known = _towards(own, remote, node)
     defaults = fill((known if peer.use_source else replace(known, source=KERNELS_CHOICE), peer.defaults))
-    return _Claim(rank, peer.name, peer.joins, peer.refused, wish, defaults, node)
+    return _Claim(rank, peer.name, peer.joins, peer.refused, wish, defaults, node, peer.besides)
 
 
 def _towards(own: bytes, remote: bytes, node: Node) -> Wish:

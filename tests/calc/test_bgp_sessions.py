@@ -152,6 +152,15 @@ def test_of_two_of_calicos_peers_the_global_one_wins_and_the_other_is_told() -> 
     assert world.refused == [("BGPPeer a-here", f"BGPPeer z-global has the session with {TOR}, with another asn")]
 
 
+def test_what_else_the_other_one_asks_for_is_told_as_well() -> None:
+    world = World().put("BGPFilter", "some", {}).calico("a").calico("b", filters=["some"], nextHopMode="Self")
+    assert world.refused == [
+        ("BGPPeer b", f"BGPPeer a has the session with {TOR}, with another filters, nextHopMode"),
+    ]
+    same = World().put("BGPFilter", "some", {}).calico("a", filters=["some"]).calico("b", filters=["some"])
+    assert same.refused == []
+
+
 def test_a_password_comes_from_a_secret_or_a_file_and_without_it_there_is_no_session() -> None:
     world = World().calico(password=BY_SECRET)
     assert world.addresses == []

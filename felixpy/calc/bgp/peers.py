@@ -220,6 +220,12 @@ def _calico_peer(name: str, peer: BgpPeer, tables: Tables, passwords: Passwords)
         defaults=Wish(multihop_ttl=MULTIHOP_TTL_MAX, graceful_restart=GracefulRestart()),
         use_source=peer.use_node_source,
         two_way=peer.reverse and peer.workload_selector is None,
+        besides=(
+            ("filters", peer.filters),
+            ("nextHopMode", peer.next_hop),
+            ("keepOriginalNextHop", peer.legacy_keep),
+            ("reachableBy", peer.reachable_by),
+        ),
     )
 
 
