@@ -22,6 +22,7 @@ from tests.support.process import Daemon
 PROGRAM = Path("build/calico").absolute()
 BIRD = Path("build/bird").absolute()
 PORT = 8080
+AGAIN = 'trap "kill \\$pid; exit" TERM; while :; do "$0" "$@" & pid=$!; wait $pid; sleep 0.5; done'
 
 
 class CalicoNode:
@@ -58,11 +59,13 @@ class CalicoNode:
             "GOMAXPROCS": "1",
         }
         self.felix = self.daemon("felix")
+        self.tunnels = self.daemon("tunnels")
         self.confd = self.daemon("confd", str(self.place / "confd"))
         self.birds = {version: self.bird(version) for version in (4, 6)}
 
     def daemon(self, *words: str) -> Daemon:
-        argv = [str(PROGRAM), *words]
+        """One that is started again when it ends, as Calico's image does: so it takes up what it cannot change."""
+        argv = ["sh", "-c", AGAIN, str(PROGRAM), *words]
         return Daemon(argv, self.place / f"{words[0]}.log", netns=self.namespace.name, env=self.environment)
 
     def bird(self, version: int) -> Daemon:
@@ -80,6 +83,7 @@ class CalicoNode:
         """Registers the node, then runs what runs on it."""
         self.namespace.run(PROGRAM, "begin", env=self.environment, timeout_s=60)
         self.felix.start()
+        self.tunnels.start()
         self.put_templates(self.place / "confd")
         self.confd.start()
         config = self.place / "config"
@@ -115,8 +119,13 @@ class CalicoNode:
         """A file that confd wrote."""
         return (self.place / "config" / f"{name}.cfg").read_text()
 
+    @property
+    def daemons(self) -> tuple[Daemon, ...]:
+        """What runs on it."""
+        return (*self.birds.values(), self.confd, self.tunnels, self.felix)
+
     def close(self) -> None:
-        for daemon in (*self.birds.values(), self.confd, self.felix):
+        for daemon in self.daemons:
             daemon.stop()
         self.directory.cleanup()
 
@@ -125,7 +134,7 @@ class CalicoNode:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
-            for daemon in (self.felix, self.confd, *self.birds.values()):
+            for daemon in self.daemons:
                 print(daemon.tail(60))
         self.close()
 
@@ -199,4 +208,5 @@ class CalicoPod:
         assert "code" not in self.call("DEL")
 
     def close(self) -> None:
+        self.server.stop()
         self.namespace.delete()

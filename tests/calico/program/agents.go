@@ -8,11 +8,16 @@ import (
 	"github.com/projectcalico/calico/node/pkg/lifecycle/startup"
 )
 
-// Node's own first step: it registers the node that NODENAME names, and takes addresses for its tunnels.
+// Node's own first step: it registers the node that NODENAME names.
 func begin() error {
 	startup.VERSION = version
 	startup.Run()
-	allocateip.Run(nil)
+	return nil
+}
+
+// Takes addresses for the tunnels that pools ask for, and gives them back.
+func addressTunnels() error {
+	allocateip.Run(make(chan struct{}))
 	return nil
 }
 

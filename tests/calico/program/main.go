@@ -3,7 +3,8 @@
 //	calico apply|get|ipam|datastore ...   as calicoctl (ETCD_ENDPOINTS says where)
 //	calico allocate SECONDS HOST...       assigns and releases addresses at random, and says what it does
 //	calico calculate NODE                 what Felix would have its dataplane do on a node
-//	calico begin | felix | confd DIRECTORY  what runs on a node
+//	calico begin | tunnels | felix        what runs on a node
+//	calico confd DIRECTORY                confd, with its configuration there
 //	calico collect SECONDS GRACE          kube-controllers' collector of addresses
 //
 // As a CNI plugin (CNI_COMMAND is set) it is `calico-ipam` under that name, else `calico`.
@@ -71,6 +72,8 @@ func do(arguments []string) error {
 	switch verb, rest := arguments[0], arguments[1:]; {
 	case verb == "begin" && len(rest) == 0:
 		return begin()
+	case verb == "tunnels" && len(rest) == 0:
+		return addressTunnels()
 	case verb == "felix" && len(rest) == 0:
 		return felix()
 	case verb == "confd" && len(rest) == 1:
