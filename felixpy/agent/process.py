@@ -194,13 +194,16 @@ class Process:
 
     def _import_from_kubernetes(self) -> None:
         from felixpy.controllers.leader import lead
-        from felixpy.kube.access import read_access
+        from felixpy.kube.access import Access, read_access
         from felixpy.kube.importer import LEADER_KEY, serve_importer
 
-        access = read_access(self._settings.kubernetes, os.environ)
+        def read() -> Access:
+            return read_access(self._settings.kubernetes, os.environ)
+
+        access = read()
 
         async def work(fence: Expect) -> None:
-            await serve_importer(access, self._store, fence)
+            await serve_importer(access, self._store, fence, read)
 
         self._group.create_task(lead(self._store, LEADER_KEY, self._settings.node, work))
 

@@ -6,7 +6,8 @@ not broken. Decides nothing. Source: kubernetes.io/docs/reference/using-api/api-
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -15,16 +16,17 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from felixpy.kube.access import Access
+from felixpy.kube.access import Access, AccessError
 from felixpy.resources.foreign_json import UNREADABLE, decode_or_none
 
 Json = dict[str, Any]
 
 PAGE = 500
 CALL_S = 30.0
-CONFLICT = 409
+CONFLICT, UNAUTHORIZED = 409, 401
 NOT_FOUND = 404
 WATCH_S = 300
+_log = logging.getLogger(__name__)
 LINE_MOST_BYTES = 4 * 1024 * 1024
 """An object is at most etcd's 1.5 MiB; JSON of an event around it, with some room."""
 
@@ -78,10 +80,15 @@ class _List(msgspec.Struct):
 
 
 class Api:
-    """One connection pool to an API server; use it as a context."""
+    """One connection pool to an API server; use it as a context.
 
-    def __init__(self, access: Access) -> None:
+    `read_again` is asked for the access as it is by then whenever nobody answers or the server does not know us:
+    certificates, tokens and servers are changed while we run.
+    """
+
+    def __init__(self, access: Access, read_again: Callable[[], Access] | None = None) -> None:
         self._access = access
+        self._read_again = read_again
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Api:
@@ -124,7 +131,12 @@ class Api:
                     if event is not None:
                         yield event
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self._renew()
             raise ApiError(0, f"watch {path}: {error or type(error).__name__}") from None
+        except ApiError as error:
+            if error.status == UNAUTHORIZED:
+                self._renew()
+            raise
 
     async def patch(self, path: str, body: Mapping[str, object]) -> None:
         """A merge patch (RFC 7386).
@@ -163,7 +175,20 @@ class Api:
                 await _check(answer, f"{method} {path}")
                 return await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._renew()
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from None
+        except ApiError as error:
+            if error.status == UNAUTHORIZED:
+                self._renew()
+            raise
+
+    def _renew(self) -> None:
+        """Files that are being written, or wrong, leave what there was."""
+        if self._read_again is not None:
+            try:
+                self._access = self._read_again()
+            except AccessError as error:
+                _log.warning("the access to the API stays as it was: %s", error)
 
     def _request(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -39,8 +39,10 @@ _PREFIXES = tuple(info.prefix.encode() for info in IMPORTED)
 _log = logging.getLogger(__name__)
 
 
-async def serve_importer(access: Access, store: Store, fence: Expect) -> NoReturn:
-    """Imports until cancelled.
+async def serve_importer(
+    access: Access, store: Store, fence: Expect, read_again: Callable[[], Access] | None = None
+) -> NoReturn:
+    """Imports until cancelled; `read_again` tells how the server is reached by then.
 
     Raises  LeadershipLost; DatastoreError when the datastore cannot be read or written now.
     """
@@ -48,7 +50,7 @@ async def serve_importer(access: Access, store: Store, fence: Expect) -> NoRetur
     revision = await copy.read()
     labels = NodeLabels(store, fence)
     try:
-        async with Api(access) as api, asyncio.TaskGroup() as group:
+        async with Api(access, read_again) as api, asyncio.TaskGroup() as group:
             services, addresses, counts = ServiceUids(), ServiceAddresses(api, store), PoolCounts(api, store)
             events = ServiceEvents(api, store, services)
             also: Mapping[KindInfo, tuple[Reader, ...]] = {SERVICES: (services, addresses), POOLS: (counts,)}

@@ -313,3 +313,15 @@ def test_a_kubeconfig_that_cannot_be_used_is_said_at_the_start(cluster: Cluster)
     cluster.agent.start()
     eventually(lambda: not cluster.agent.running)
     assert "exec is not supported" in cluster.agent.tail()
+
+
+def test_a_kubeconfig_that_is_renewed_while_it_runs_is_read_again(running: Cluster) -> None:
+    running.api.stop()
+    running.api.token = "renewed"
+    running.api.start()
+    eventually(lambda: ": 401: " in running.agent.tail(200), 30, what="the old token is refused")
+
+    running.config.write_text(yaml.safe_dump(kubeconfig(running.api.url, token="renewed")))
+    running.api.put(PODS, "later", pod("two"), "default")
+
+    eventually(lambda: running.kept("pods/default/later"), 60, what="the new one is used")
