@@ -11,6 +11,8 @@ from felixpy.ctl.manifests import Severity
 from felixpy.ctl.reading.intake import take_in
 from felixpy.ctl.reading.yaml_text import parse_documents
 from felixpy.ctl.validate import check
+from felixpy.ctl.validate.nodes import FelixSpec
+from felixpy.resources.felix import FELIX_FIELDS
 from felixpy.resources.kinds import KINDS
 
 ANSWERS = Path(__file__).with_name("answers.yaml")
@@ -195,3 +197,7 @@ def test_failsafe_ports_are_taken_as_calico_writes_them(protocol: str) -> None:
 def test_the_address_that_calico_recommends_for_workloads_to_peer_with_is_taken() -> None:
     spec = "metadata: {name: default}\nspec: {asNumber: 64512, localWorkloadPeeringIPV6: fe80::179}"
     assert problems("BGPConfiguration", spec) == []
+
+
+def test_every_setting_that_an_agent_reads_is_looked_at_before() -> None:
+    assert set(FelixSpec.model_fields) >= FELIX_FIELDS

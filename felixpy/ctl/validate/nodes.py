@@ -211,6 +211,10 @@ class ProtoPort(Shape):
     net: Prefix | None = None
 
 
+AllowAction = Literal["Accept", "Return", "ACCEPT", "RETURN"]
+DenyAction = Literal["Drop", "Reject", "DROP", "REJECT"]
+
+
 class FelixSpec(Shape):
     anything_else = True
 
@@ -219,6 +223,7 @@ class FelixSpec(Shape):
     allowIPIPPacketsFromWorkloads: bool | None = None
     allowVXLANPacketsFromWorkloads: bool | None = None
     disableConntrackInvalidCheck: bool | None = None
+    externalNodesList: list[Prefix] | None = None
     failsafeInboundHostPorts: list[ProtoPort] | None = None
     failsafeOutboundHostPorts: list[ProtoPort] | None = None
     flowLogsFileEnabledForAllowed: bool | None = None
@@ -241,7 +246,14 @@ class FelixSpec(Shape):
     natOutgoingExclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
     natPortRange: Annotated[int | str, PlainValidator(check_port_range)] | None = None
     iptablesNATOutgoingInterfaceFilter: Annotated[str, AfterValidator(check_interface_filter)] | None = None
+    iptablesFilterAllowAction: AllowAction | None = None
+    iptablesFilterDenyAction: DenyAction | None = None
+    iptablesMangleAllowAction: AllowAction | None = None
+    nftablesFilterAllowAction: AllowAction | None = None
+    nftablesFilterDenyAction: DenyAction | None = None
+    nftablesMangleAllowAction: AllowAction | None = None
     serviceLoopPrevention: Literal["Drop", "Reject", "Disabled"] | None = None
+    workloadSourceSpoofing: Literal["Any", "Disabled"] | None = None
 
 
 class FelixConfiguration(Resource):
