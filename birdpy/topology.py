@@ -288,9 +288,9 @@ def _explicit(me: Node, node: Node | None, peer: Peer, rank: _Rank) -> _Claim:
 
 
 def _towards_node(node: Node, peer: Peer, rank: _Rank, addresses: tuple[bytes, bytes]) -> _Claim:
-    """A peering with a node: its AS and port are the node's own, and it is as far away as it is."""
+    """A peering with a node: its AS and port are the node's own. TTL security is for both ends, as Calico has it."""
     own, remote = addresses
-    wish = replace(peer.wish, asn=None, local_asn=None, port=None, ttl_security_hops=None, multihop_ttl=None)
+    wish = replace(peer.wish, asn=None, local_asn=None, port=None, multihop_ttl=None)
     known = _towards(own, remote, node)
     defaults = fill((known if peer.use_source else replace(known, source=KERNELS_CHOICE), peer.defaults))
     return _Claim(rank, peer.name, peer.joins, peer.refused, wish, defaults, node, peer.besides)

@@ -86,6 +86,14 @@ def test_the_reverse_peering_is_made_unless_refused() -> None:
     assert derive_sessions(B, [A, B, C], [one_way], OFF).neighbors == {}
 
 
+def test_ttl_security_is_for_both_ends_of_a_peering_of_nodes() -> None:
+    peer = Peer("b-to-a", frozenset({"b"}), remote_nodes=frozenset({"a"}), wish=Wish(ttl_security_hops=2))
+    for here, there in ((A, B), (B, A)):
+        neighbors = derive_sessions(here, [A, B], [peer], OFF).neighbors
+        assert {one.ttl_security_hops for one in neighbors.values()} == {2}
+        assert addresses(neighbors) == [format_address(address) for address in there.addresses]
+
+
 def test_a_peer_of_some_nodes_leaves_the_others_alone() -> None:
     tor = Peer("tor", local_nodes=frozenset({"a"}), address=parse_address("10.0.0.254"), wish=Wish(asn=65000))
     assert addresses(derive_sessions(A, [A, B], [tor], OFF).neighbors) == ["10.0.0.254"]

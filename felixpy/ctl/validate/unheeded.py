@@ -62,6 +62,9 @@ def find_unheeded(manifest: Manifest) -> Iterator[Problem]:
     for field, usual in DEFAULTS.get(kind, {}).items():
         if spec.get(field) not in (None, "", usual):
             yield Problem(("spec", field), NOT_YET, Severity.WARNING)
+    if kind == ("projectcalico.org", "BGPPeer") and spec.get("peerSelector") and spec.get("localASNumber"):
+        said = "means nothing beside peerSelector: to one another nodes are of the AS that each has"
+        yield Problem(("spec", "localASNumber"), said, Severity.WARNING)
     for field in CLOSED_FIELDS.get(kind, ()):
         if spec.get(field):
             said = "cannot be had, so that nobody gets a session by this object"

@@ -97,6 +97,7 @@ METALLB: dict[str, tuple[dict[str, Any], Side]] = {
 NODES: dict[str, tuple[dict[str, Any], Side]] = {
     "back": ({"routeReflectorClusterID": "1.0.0.1"}, Side(own=OWN, words=TO_US)),
     "manual": ({"routeReflectorClusterID": "1.0.0.1"}, Side(own=OWN, words=TO_US)),
+    "secure": ({"routeReflectorClusterID": "1.0.0.1"}, Side(own=OWN, words=f"{TO_US} direct; ttl security on;")),
     "mesh": ({}, Side(own=OWN, words=f'{TO_US} password "{MESH_PASSWORD}";')),
 }
 """Routers that are nodes of the cluster, as Calico runs BIRD there: what a Node says. Reflectors are in no mesh."""
@@ -229,7 +230,14 @@ def write_cluster(node: Node) -> None:
     for name, (spec, _) in NODES.items():
         bgp = {"ipv4Address": f"{ADDRESS[name]}/24", "asNumber": OWN, **spec}
         node.put("nodes", resource("Node", name, {"bgp": bgp}))
-    for name, mode in (("back", "Auto"), ("manual", "Manual")):
+    put_one_ways(node, back="Auto", manual="Manual")
+    body = {"node": "secure", "peerIP": HERE, "asNumber": OWN, "ttlSecurity": 1}
+    node.put("bgppeers", resource("BGPPeer", "from-secure", body))
+
+
+def put_one_ways(node: Node, **modes: str) -> None:
+    """Has these nodes ask for a peering with n1, each with its reversePeering."""
+    for name, mode in modes.items():
         one_way = {"node": name, "peerIP": HERE, "asNumber": OWN, "reversePeering": mode}
         node.put("bgppeers", resource("BGPPeer", f"from-{name}", one_way))
 
@@ -353,12 +361,8 @@ def test_another_next_hop_mode_is_told_in_the_session_that_there_is(rack: Rack, 
 def test_a_peering_that_another_node_asks_for_has_its_way_back_until_it_is_manual(rack: Rack) -> None:
     eventually(lambda: "back" in rack.up(), within_s=40)
     assert "manual" not in rack.up()
-    for name, mode in (("back", "Manual"), ("manual", "Auto")):
-        one_way = {"node": name, "peerIP": HERE, "asNumber": OWN, "reversePeering": mode}
-        rack.node.put("bgppeers", resource("BGPPeer", f"from-{name}", one_way))
+    put_one_ways(rack.node, back="Manual", manual="Auto")
     try:
         eventually(lambda: "manual" in rack.up() and "back" not in rack.up(), within_s=40)
     finally:
-        for name, mode in (("back", "Auto"), ("manual", "Manual")):
-            one_way = {"node": name, "peerIP": HERE, "asNumber": OWN, "reversePeering": mode}
-            rack.node.put("bgppeers", resource("BGPPeer", f"from-{name}", one_way))
+        put_one_ways(rack.node, back="Auto", manual="Manual")
