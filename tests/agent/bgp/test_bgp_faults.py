@@ -174,7 +174,7 @@ async def test_a_table_that_a_neighbour_tells_is_read_once(rack: Rack) -> None:
         rack.node.agent.start()
         await until(lambda: len(rack.routes()) == len(TABLE) and rack.bgp()["phase"] == "live", within_s=60)
         heard = rack.bgp()
-    assert heard["tablesHeard"] <= 2, "one without any neighbour, and one"
+    assert heard["tablesHeard"] <= 3, "one without any neighbour, one where little of it had come by then, and one"
     assert heard["pathsHeard"] >= len(TABLE)
 
 
