@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import struct
@@ -16,6 +17,8 @@ from pathlib import Path
 
 _OURS = ("FELIXPY_", "ETCD_")
 _UNIX_SOCKETS = Path("/proc/thread-self/net/unix")
+_UNIX_SOCKET = re.compile(rb"\S+: \S+ \S+ (?P<flags>[0-9A-F]+) \S+ \S+ +(?P<inode>\d+) (?P<path>.+)")
+"""A row of it. The path is that of the bind: a socket that was made elsewhere (unix_socket.py) keeps it."""
 _LISTENS = 0x10000
 """__SO_ACCEPTCON of linux/net.h."""
 LOG_MOST_BYTES = 4 << 20
@@ -63,19 +66,32 @@ def find_strays(socket_path: Path) -> tuple[int, ...]:
     Who wipes a run directory leaves such ones: they go on, keep their ports, and take no more orders.
     """
     try:
-        rows = [line.split() for line in _UNIX_SOCKETS.read_text().splitlines()[1:]]
+        rows = map(_UNIX_SOCKET.match, _UNIX_SOCKETS.read_bytes().split(b"\n"))
     except OSError:
         return ()
-    path = str(socket_path)
-    wanted = {f"socket:[{row[6]}]" for row in rows if row[7:] == [path] and int(row[3], 16) & _LISTENS}
-    reached = listener_pid(socket_path) if wanted else 0
-    return tuple(pid for pid in sorted(_who_has(wanted)) if pid not in (reached, os.getpid())) if wanted else ()
+    path, temporary = map(os.fsencode, (socket_path, socket_path.with_name(f".{socket_path.name}.")))
+    files = {
+        f"socket:[{int(row['inode'])}]"
+        for row in rows
+        if row is not None
+        and int(row["flags"], 16) & _LISTENS
+        and (row["path"] == path or row["path"].startswith(temporary))
+    }
+    reached = listener_pid(socket_path) if files else 0
+    found = sorted(_who_has(files, path)) if files else ()
+    return tuple(pid for pid in found if pid not in (reached, os.getpid()))
 
 
-def _who_has(files: set[str]) -> Iterator[int]:
+def _who_has(files: set[str], path: bytes) -> Iterator[int]:
+    """Processes that have one of these sockets and were started to listen at `path`.
+
+    Others are let be: an abstract name may have a line's end in it, and so anybody can write a row of that table.
+    """
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if any(os.readlink(one) in files for one in (process / "fd").iterdir()):
+            if path in (process / "cmdline").read_bytes() and any(
+                os.readlink(one) in files for one in (process / "fd").iterdir()
+            ):
                 yield int(process.name)
 
 

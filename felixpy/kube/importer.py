@@ -130,7 +130,7 @@ class _Copy:
 
     def _tell(self) -> None:
         for key, why in self.mirror.take_refused().items():
-            _log.warning("not imported: %s: %s", key.decode(), why)
+            _log.warning("not imported: %s: %s", key.decode("utf-8", "replace"), why)
 
 
 class _KindReader:

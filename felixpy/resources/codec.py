@@ -236,7 +236,9 @@ def faults_of(key: bytes, decoded: Decoded | Broken | None) -> tuple[Broken, ...
     if isinstance(decoded, Broken):
         return (decoded,)
     if decoded is not None and isinstance(decoded.value, FelixConfiguration):
-        return tuple(Broken(key.decode(), field, why, in_part=True) for field, why in decoded.value.passed_over)
+        return tuple(
+            Broken(key.decode("utf-8", "replace"), field, why, in_part=True) for field, why in decoded.value.passed_over
+        )
     return ()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -157,6 +158,6 @@ def _device_name(index: int) -> str:
     if not index:
         return ""
     try:
-        return socket.if_indextoname(index)
+        return os.fsencode(socket.if_indextoname(index)).decode(errors="replace")
     except OSError:
         return str(index)

@@ -74,7 +74,7 @@ def keep_name(file: Path, node: str, list_pods: Callable[[], Collection[str]]) -
             rules and routes would go.
     """
     try:
-        known = file.read_text().strip()
+        known = file.read_text(errors="replace").strip()
     except FileNotFoundError:
         known = ""
     if known == node:

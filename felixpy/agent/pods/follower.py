@@ -73,4 +73,4 @@ class PodFollower:
             return
         done = await self._store.transact([Expect(key, pair.mod_revision)], [Write(key, wanted)])
         if done.succeeded:
-            _log.info("%s has the labels of its Pod now", key.decode().rpartition("/")[2])
+            _log.info("%s has the labels of its Pod now", key.decode("utf-8", "replace").rpartition("/")[2])

@@ -113,6 +113,6 @@ class LivenessWatch:
 
 def _read_names(path: Path) -> frozenset[str]:
     try:
-        return frozenset(path.read_text().split())
+        return frozenset(path.read_text(errors="replace").split())
     except OSError:
         return frozenset()

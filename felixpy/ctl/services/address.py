@@ -34,7 +34,7 @@ class AddressView:
         self._facts = read_facts(pairs)
         self._pools = dict(_read_pools(pairs))
         self._rested = {
-            pair.key.decode().removeprefix(RESTING): parse_rest(pair.value)
+            pair.key.decode("utf-8", "replace").removeprefix(RESTING): parse_rest(pair.value)
             for pair in pairs
             if pair.key.startswith(RESTING.encode())
         }
