@@ -4,9 +4,10 @@ In the mesh every node tells its own neighbours of other ASes only what it origi
 reflector, they are told other nodes' blocks too, of the pools that are exported. Nothing learned from them goes on to
 other nodes, so that no node becomes a transit; but a route reflector passes on everything to its clients. What is
 announced to some peers goes to no other neighbour, the mesh included, whatever a filter accepts.
+A neighbour of another AS that is about to go (GRACEFUL_SHUTDOWN) is the last choice, before any filter sees its paths.
 Order of exports: next hops, what is for some peers only, longer AS paths, BGPFilters (the first rule that matches ends
 it), pools that are not exported, communities of prefixes, and who may be told of whose paths.
-Source: Calico's confd bgp_processor.go (buildExportFilter) and bird_ipam.cfg.template.
+Source: Calico's confd bgp_processor.go (buildExportFilter) and bird_ipam.cfg.template; RFC 8326 §4.3.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ from birdpy.intent import (
     parse_community,
     parse_large_community,
 )
-from felixpy.calc.announcing.announcements import Announcement
+from felixpy.calc.announcing.announcements import GRACEFUL_SHUTDOWN, Announcement
 from felixpy.calc.bgp.filters import OTHERS, Audience, Surroundings, derive_statements
 from felixpy.resources.bgp_types import BgpFilter, BgpPeer, NextHopMode, PrefixCommunities
 from felixpy.resources.types import IpPool
+
+LAST_CHOICE = 1
+"""A local_pref; 0, which RFC 8326 §4.3 recommends, GoBGP takes for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,12 @@ def derive_policy(circle: Circle) -> Policy:
     """The whole policy."""
     audiences = _audiences(circle)
     imports = [
-        statement
-        for chain, audience in audiences
-        for statement in derive_statements(chain, audience, circle.around, Direction.IMPORT)
+        *_turn_away(circle),
+        *(
+            statement
+            for chain, audience in audiences
+            for statement in derive_statements(chain, audience, circle.around, Direction.IMPORT)
+        ),
     ]
     exports = [
         *_next_hops(circle),
@@ -98,6 +105,13 @@ def _audiences(circle: Circle) -> list[tuple[tuple[BgpFilter, ...], Audience]]:
         (tuple(circle.filters[name] for name in names), Audience(tuple(sorted(addresses)), external, own_asn))
         for (names, external, own_asn), addresses in sorted(groups.items())
     ]
+
+
+def _turn_away(circle: Circle) -> Iterator[Statement]:
+    """What says that it is about to go is what one takes where there is nothing else."""
+    if external := _external(circle):
+        leaving = Match(external, communities=(parse_community(GRACEFUL_SHUTDOWN),))
+        yield Statement(leaving, change=Change(local_pref=LAST_CHOICE))
 
 
 def _next_hops(circle: Circle) -> Iterator[Statement]:

@@ -27,6 +27,7 @@ OWN, PORT = 64700, 1790
 HERE, ALSO_HERE = "10.97.0.1", "10.96.0.1"
 """The node's address, and another one of the same host."""
 BLOCK, LOOPED, FORBIDDEN, TAUGHT = "10.64.9.0/26", "198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24"
+SHARED, LONE = "198.18.1.0/24", "198.18.2.0/24"
 MESH_PASSWORD, RACK_PASSWORD = "between-nodes-7", "in-the-rack-8"
 OURS = "/felixpy/resources"
 
@@ -68,6 +69,8 @@ FIELDS: dict[str, tuple[dict[str, Any], Side]] = {
     "our-source": ({}, Side(words="multihop;", far=True)),
     "any-source": ({"sourceAddress": "None"}, Side(here=ALSO_HERE, far=True)),
     "teacher": ({"asNumber": 65100}, Side(own=65100, tells="filter taught")),
+    "leaving": ({"asNumber": 65101}, Side(own=65101, tells="filter leaving")),
+    "staying": ({"asNumber": 65102}, Side(own=65102, tells="filter staying")),
     "gateway": ({}, Side(tells="filter everywhere")),
     "e-auto": told(65000),
     "e-self": told(65000, nextHopMode="Self"),
@@ -113,6 +116,9 @@ router id {ADDRESS[name]};
 protocol device {{ }}
 protocol static {{ ipv4; route {LOOPED} blackhole; route {FORBIDDEN} blackhole; route {TAUGHT} blackhole; }}
 protocol static {{ ipv4; route 0.0.0.0/0 blackhole; }}
+protocol static {{ ipv4; route {SHARED} blackhole; route {LONE} blackhole; }}
+filter leaving {{ bgp_community.add((65535, 0)); if net ~ [{SHARED}, {LONE}] then accept; reject; }}
+filter staying {{ if net = {SHARED} then accept; reject; }}
 filter everywhere {{ if net = 0.0.0.0/0 then accept; reject; }}
 filter looped {{ if net = {LOOPED} then {{ bgp_path.prepend({OWN}); accept; }} reject; }}
 filter forbidden {{ if net = {FORBIDDEN} then {{ bgp_path.prepend({OWN}); accept; }} reject; }}
@@ -289,6 +295,17 @@ def test_a_default_route_is_taken_and_comes_after_those_of_the_host(rack: Rack) 
         peer = {"peerIP": ADDRESS["gateway"], "asNumber": 65000}
         rack.node.put("bgppeers", resource("BGPPeer", "gateway", peer))
         host.ip("route", "del", "default", "via", ADDRESS["plain"])
+
+
+def test_a_neighbour_that_is_about_to_go_is_the_last_choice(rack: Rack) -> None:
+    """It says so by a community (RFC 8326), as a node does that is drained; two that stay would share the traffic."""
+
+    def ways(prefix: str) -> set[str]:
+        shown = rack.node.namespace.ip("route", "show", "proto", "177", prefix)
+        return set(re.findall(r"via (\S+)", shown))
+
+    eventually(lambda: ways(LONE) == {ADDRESS["leaving"]}, within_s=40, what="where there is no other")
+    eventually(lambda: ways(SHARED) == {ADDRESS["staying"]}, within_s=20)
 
 
 def test_the_node_listens_at_its_address_and_port_alone(rack: Rack) -> None:
