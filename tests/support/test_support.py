@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import netns
 from tests.support.etcd import Etcd
 from tests.support.netns import CommandFailed, Namespace, add_bridge, link_namespaces
 from tests.support.packets import FlowMeter, NameServer, ask_tcp, ask_udp, ping_ok, tcp_ok
@@ -50,6 +52,14 @@ def test_a_deleted_namespace_takes_its_processes_along(make_namespace: Make) -> 
     namespace.delete()
     assert process.wait(5) == -9
     assert not namespace.exists
+
+
+def test_a_name_that_a_killed_run_has_left_is_passed_over(
+    make_namespace: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        monkeypatch.setattr(netns, "_numbers", itertools.count(10_000))
+        assert make_namespace().exists
 
 
 def test_a_failed_command_says_what_it_printed(namespace: Namespace) -> None:
