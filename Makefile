@@ -7,7 +7,7 @@ PYTEST := $(PY) -m pytest
 WORKERS := $(shell n=$$((2 * $$(nproc))); echo $$((n < 8 ? n : 8)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench calico lock clean
+.PHONY: help setup setup-test prepare venv cni gobgpd image lab lab-down test lint bench calico kube lock clean
 
 help: ## these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -64,6 +64,12 @@ build/calico: $(wildcard tests/calico/program/*.go) tests/calico/program/go.mod
 
 build/bird: # Debian's BIRD 1.6, which cannot be installed beside bird2
 	@mkdir -p build/debs && cd build/debs && apt-get -qq download bird && dpkg-deb -x bird_*.deb ../bird
+
+kube: setup-test prepare build/kube/kube-apiserver ## beside a real kube-apiserver (needs Go, kubectl; the first build takes minutes)
+	$(PYTEST) tests/kube/with_kubernetes.py $(ARGS)
+
+build/kube/kube-apiserver: tests/kube/program/go.mod tests/kube/program/build.sh
+	tests/kube/program/build.sh $(CURDIR)/build/kube
 
 lock: ## pin every dependency anew (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock

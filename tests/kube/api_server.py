@@ -1,8 +1,8 @@
 """A Kubernetes API server as far as the importer can tell: lists in pages, watches with bookmarks, versions that go.
 
 It keeps objects and a bounded history; every write has a version of its own. It runs on a thread of its own, so that a
-test may stop and start it. What it does is checked against a real kube-apiserver where there is one
-(test_importer.py, `KUBE_APISERVER`). Source: kubernetes.io/docs/reference/using-api/api-concepts.
+test may stop and start it. with_kubernetes.py does the same with a real one.
+Source: kubernetes.io/docs/reference/using-api/api-concepts.
 """
 
 from __future__ import annotations

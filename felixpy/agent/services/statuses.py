@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from birdpy.addresses import Prefix as BgpPrefix
@@ -27,7 +27,7 @@ from felixpy.calc.announcing.service_statuses import (
 )
 from felixpy.controllers.events import EVENT_TTL_S, EventReason, make_event
 from felixpy.datastore.first import first_of
-from felixpy.datastore.model import DatastoreError, Lease, Store, Write
+from felixpy.datastore.model import DatastoreError, Expect, Lease, Store, Write
 from felixpy.resources.kinds import REPORTED_KINDS, Name
 from felixpy.resources.resource import Resource
 from felixpy.resources.service_types import Grant
@@ -67,7 +67,7 @@ class ServiceStatuses:
         self._nodes: set[Name] = set()
         self._written: dict[str, bytes] = {}
         self._under = 0
-        self._first = True
+        self._told: set[str] = set()
         self._changed = asyncio.Event()
 
     def update(self, ref: Ref, value: Resource | None) -> None:
@@ -123,10 +123,11 @@ class ServiceStatuses:
     async def _write(self, wanted: Mapping[str, bytes], lease: Lease) -> None:
         if lease.id != self._under:
             self._written.clear()
-            self._first, self._under = True, lease.id
+            self._under = lease.id
+        self._told &= wanted.keys()
         due: list[tuple[str, bytes | None]] = [(key, None) for key in self._written if key not in wanted]
         due += [(key, value) for key, value in wanted.items() if self._written.get(key) != value]
-        fresh = set() if self._first else {key for key, _ in due if key in wanted and key not in self._written}
+        fresh = await self._find_unsaid([key for key in wanted if key not in self._told])
         events = await self._store.passing_lease(EVENT_TTL_S) if fresh else 0
         for start in range(0, len(due), AT_ONCE):
             some = due[start : start + AT_ONCE]
@@ -138,7 +139,17 @@ class ServiceStatuses:
                     self._written.pop(key, None)
                 else:
                     self._written[key] = value
-        self._first = False
+        self._told |= wanted.keys()
+
+    async def _find_unsaid(self, keys: Sequence[str]) -> set[str]:
+        """Those that the datastore does not have: others this node said before its process ended."""
+        found: set[str] = set()
+        for start in range(0, len(keys), AT_ONCE):
+            some = keys[start : start + AT_ONCE]
+            result = await self._store.transact([Expect(key.encode(), 0) for key in some], [])
+            there = [False] * len(some) if result.succeeded else [pair is not None for pair in result.current]
+            found |= {key for key, is_there in zip(some, there, strict=True) if not is_there}
+        return found
 
     def _event(self, key: str, lease: int) -> Write:
         """A Service is announced from here from now on."""
