@@ -17,7 +17,14 @@ from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import AddNeighbor, RemoveNeighbor, Withdraw, plan
 from birdpy.gobgp.program import ENVIRONMENT
 from birdpy.gobgp.watch import watch
-from birdpy.intent import Advertisement, BgpIntent, GracefulRestart, Neighbor, Policy, Speaker
+from birdpy.intent import (
+    Advertisement,
+    BgpIntent,
+    GracefulRestart,
+    Neighbor,
+    Policy,
+    Speaker,
+)
 from birdpy.process import listener_pid
 from tests.support.netns import Namespace
 from tests.support.process import Daemon
@@ -293,3 +300,11 @@ async def sees(driver: GobgpDriver, expected: dict[Prefix, tuple[bytes, ...]]) -
         return True
 
     await eventually_async(probe, within_s=20)
+
+
+def generation(driver: GobgpDriver) -> int:
+    return driver.client.wire.generation
+
+
+def hosts(count: int) -> tuple[Advertisement, ...]:
+    return tuple(Advertisement(Prefix((0x0A640000 + number).to_bytes(4, "big"), 32)) for number in range(count))

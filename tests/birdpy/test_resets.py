@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from birdpy.addresses import parse_prefix
-from birdpy.gobgp.driver import GobgpDriver
 from birdpy.intent import (
     Bfd,
     BgpIntent,
@@ -20,7 +19,7 @@ from birdpy.intent import (
     PrefixRange,
     Statement,
 )
-from tests.birdpy.conftest import Star, established, make_so
+from tests.birdpy.conftest import Star, established, generation, make_so
 from tests.support.wait import eventually_async
 
 BLOCK, OTHER = parse_prefix("10.64.1.0/26"), parse_prefix("10.64.2.0/26")
@@ -65,10 +64,6 @@ def towards_b(star: Star, **settings: object) -> BgpIntent:
     intent = star.intent(star.a, BLOCK, OTHER)
     neighbor: Neighbor = replace(intent.neighbors[star.b.address], **settings)  # type: ignore[arg-type]
     return replace(intent, neighbors={**intent.neighbors, star.b.address: neighbor})
-
-
-def generation(driver: GobgpDriver) -> int:
-    return driver.client.wire.generation
 
 
 @pytest.mark.parametrize("what", ENDS)

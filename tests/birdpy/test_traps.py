@@ -12,17 +12,16 @@ from contextlib import aclosing
 from importlib import import_module
 from importlib.util import find_spec
 
+from birdpy.addresses import parse_prefix
 from birdpy.gobgp.plan import AddNeighbor, Announce, Refresh, SetPolicy, StartSpeaker, UpdateNeighbor, plan
 from birdpy.gobgp.watch import watch
 from birdpy.intent import Advertisement, BgpIntent, Direction, Match, Policy, PrefixRange, Statement
 from birdpy.session import DownReason
-from tests.birdpy.conftest import Router, Star, make_so, sees
-from tests.birdpy.test_driver import BLOCK, OTHER
-from tests.birdpy.test_resets import generation
-from tests.birdpy.test_role import THEIRS, bird_config, end_gobgpd, intent_of, running, settled, until
-from tests.birdpy.test_watch import hosts
-from tests.support.wait import eventually_async
+from tests.birdpy.conftest import Router, Star, generation, hosts, make_so, sees
+from tests.birdpy.role_world import BLOCK, THEIRS, bird_config, end_gobgpd, intent_of, running, settled
+from tests.support.wait import eventually_async, until
 
+OTHER = parse_prefix("10.64.2.0/26")
 HERE = "tests.birdpy.test_traps"
 DRIVER, PLAN, ROLE = "tests.birdpy.test_driver", "tests.birdpy.test_plan", "tests.birdpy.test_role"
 FAULTS, WATCH, RESETS = "tests.birdpy.test_faults", "tests.birdpy.test_watch", "tests.birdpy.test_resets"

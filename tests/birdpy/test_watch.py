@@ -15,14 +15,10 @@ from birdpy.gobgp.driver import GobgpDriver
 from birdpy.gobgp.plan import Announce, Withdraw
 from birdpy.gobgp.watch import SNAPSHOT_BATCH, watch
 from birdpy.intent import Advertisement, BgpIntent
-from tests.birdpy.conftest import Router, announcing, established, make_so, session
+from tests.birdpy.conftest import Router, announcing, established, hosts, make_so, session
 from tests.support.wait import eventually_async
 
 BLOCK = parse_prefix("10.64.1.0/26")
-
-
-def hosts(count: int) -> tuple[Advertisement, ...]:
-    return tuple(Advertisement(Prefix((0x0A640000 + number).to_bytes(4, "big"), 32)) for number in range(count))
 
 
 @pytest.mark.parametrize("count", [0, 1, SNAPSHOT_BATCH, SNAPSHOT_BATCH + 1, 2 * (SNAPSHOT_BATCH + 1)])
