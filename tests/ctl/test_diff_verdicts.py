@@ -273,6 +273,35 @@ def test_what_is_behind_a_service_when_part_of_it_is_closed(ctl: Ctl) -> None:
     assert "after   tier security: GlobalNetworkPolicy security.no-clients spec.ingress[0] denies" in said
 
 
+AMONG_WEB = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: security.web}
+spec:
+  tier: security
+  order: 1
+  selector: app == 'web'
+  ingress: [{action: Allow, protocol: TCP, source: {selector: app == 'web'}}, {action: Pass}]
+"""
+
+
+def test_an_address_of_a_load_balancer_leads_whom_its_service_lets_in(ctl: Ctl, store: Etcd) -> None:
+    key = "/felixpy/resources/core/v1/services/default/web"
+    body = json.loads(store.get(key) or "")
+    spec = {"type": "LoadBalancer", "loadBalancerClass": "x/y", "loadBalancerSourceRanges": ["10.0.1.0/24"]}
+    body["spec"] |= spec
+    store.put(key, {**body, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.200"}]}}})
+    tree = json.loads(ctl("diff", "-f", "-", "-o", "json", stdin=AMONG_WEB).out)
+    senders: dict[str, set[str]] = {}
+    for one in tree["verdicts"]:
+        for service in one["destinations"]["services"]:
+            senders.setdefault(service, set()).update(one["sources"]["endpoints"])
+    assert senders == {
+        "default/web": {"default/web-1", "default/web-2"},
+        "default/web at 192.0.2.200": {"default/web-2"},
+    }
+
+
 POOL = """
 apiVersion: projectcalico.org/v3
 kind: IPPool

@@ -17,11 +17,11 @@ from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import verdict
 from tests.ctl.verdict_oracle import TUNNEL, Oracle, Who, everyone, is_end
-from tests.ctl.verdict_world import NODE_OF, VIP, Maker, addresses, device, items
+from tests.ctl.verdict_world import BALANCED, NODE_OF, VIP, Maker, addresses, device, items
 
 CASES = 40
 PODS = tuple(one for one in everyone() if one.is_pod and one.interface == "eth0")
-FRONTENDS = tuple(Frontend(parse_address(VIP), 6, port) for port in (80, 81))
+FRONTENDS = tuple(Frontend(parse_address(address), 6, port) for address in (VIP, BALANCED) for port in (80, 81))
 HOME = {parse_address(addresses(pod)[0]): pod for pod in NODE_OF}
 
 
@@ -71,5 +71,7 @@ def turns_of(found: list[Difference], oracles: tuple[Oracle, Oracle], source: Wh
     names = {oracle.name_of(source.node, source.interface) for oracle in oracles}
     guards = min(names, key=lambda one: (not one, one == "*", one != source.interface), default="")
     for one in found:
+        if one.destinations[0].address != frontend.address:
+            continue
         if any(is_end(end, source, parse_address(source.addresses[0]), guards) for end in one.sources):
             yield from (turn for turn in one.turns if turn.cell.ports[0] == frontend.port)

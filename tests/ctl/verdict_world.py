@@ -21,6 +21,8 @@ NODES = {"n1": ("10.9.0.1", "fd09::1"), "n2": ("10.9.0.2", "fd09::2")}
 SECOND = {"n1": ("10.9.1.1", "fd09:1::1")}
 """Addresses of nodes, on eth0, and on eth1."""
 VIP = "10.96.0.1"
+BALANCED = "192.0.2.200"
+"""What a balancer outside gave the Service."""
 SELECTORS = ("all()", "a == 'x'", "a != 'x'", "has(b)", "!has(b)", "a in {'x', 'y'} && has(b)", "name == 'p2'")
 NETS = (
     "10.9.0.0/24",
@@ -193,6 +195,10 @@ class Maker:
             port = {"name": "http", "port": self.pick((80, 80, 81)), "protocol": "TCP"}
             policy = self.pick(("Cluster", "Cluster", "Local"))
             own = {"clusterIP": VIP, "clusterIPs": [VIP], "ports": [port], "internalTrafficPolicy": policy}
+            if self.once_in(2):
+                ranges = self.pick(([], ["10.0.0.0/30"], ["10.0.0.0/24", "192.0.2.0/25"]))
+                own |= {"type": "LoadBalancer", "loadBalancerClass": "x/y", "loadBalancerSourceRanges": ranges}
+                return {"metadata": meta, "spec": own, "status": {"loadBalancer": {"ingress": [{"ip": BALANCED}]}}}
             return {"metadata": meta, "spec": own}
         return {"metadata": meta, **({"spec": spec[kind]()} if kind in spec else {})}
 

@@ -1,4 +1,4 @@
-"""Who reaches a Service otherwise than before: its cluster addresses are followed to the backends behind them.
+"""Who reaches a Service otherwise than before: its addresses are followed to the backends behind them.
 
 In: two Worlds, their Fields and what differs between ends; out: Differences whose destination is a Service. A Service
 is looked at where it leads elsewhere, or where what is behind it fares otherwise. What is sent inside the cluster
@@ -13,7 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from felixpy.addresses import Address
+from felixpy.addresses import Address, format_address
 from felixpy.calc.intent import Stage
 from felixpy.calc.services.frontends import BackendAddress, Frontend
 from felixpy.ctl.explain.flow import SOURCE_PORT
@@ -29,6 +29,7 @@ from felixpy.ctl.verdicts.shifts import Shifts
 from felixpy.ctl.verdicts.sieve import Sieve
 from felixpy.ctl.verdicts.ways import Field, Ways
 from felixpy.ctl.verdicts.world import Judge, World
+from felixpy.dataplane.chains.causes import SOURCE_NOT_ALLOWED
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.rules import Side
 
@@ -58,6 +59,7 @@ class Answer(NamedTuple):
 
 
 _NOT_SERVED = Answer(0, 0, (Statement(Said.DENIES, "", default="no Service with endpoints has this address and port"),))
+_NOT_LET_IN = Statement(Said.DENIES, "", default=str(SOURCE_NOT_ALLOWED))
 _UNTRACKED = Statement(Said.DENIES, "", default="what is not tracked is not translated either")
 
 
@@ -99,6 +101,14 @@ def _affected(leads: tuple[Leads, Leads], differences: Iterable[Difference]) -> 
     return sorted(found)
 
 
+def _by_sources(ends: Sequence[End], leads: tuple[Lead | None, Lead | None]) -> Iterable[Sequence[End]]:
+    """Senders by whether a Service takes connections from them."""
+    found: dict[tuple[bool, ...], list[End]] = {}
+    for end in ends:
+        found.setdefault(tuple(lead is None or lead.lets_in(end.address) for lead in leads), []).append(end)
+    return found.values()
+
+
 def _is_told(turns: Iterable[Turn], protocol: int, port: int) -> bool:
     return any(
         (protocol not in cell.besides) if cell.protocol is None else _is_of(cell, protocol, port)
@@ -137,7 +147,8 @@ class _Reach:
         for frontend in affected:
             pair = leads[0].get(frontend), leads[1].get(frontend)
             service = next(one.service for one in (pair[1], pair[0]) if one is not None)
-            target = End(frontend.address, service=service)
+            is_outer = any(one is not None and one.is_outer for one in pair)
+            target = End(frontend.address, service=service, interface=format_address(frontend.address) * is_outer)
             for (before, after), senders in self._by_answers(frontend, pair).items():
                 if before.share == after.share:
                     continue
@@ -184,13 +195,13 @@ class _Reach:
             for number, lead in enumerate(leads):
                 if (number, ways) not in alike:
                     alike[number, ways] = tuple(self._alike(ways, lead)) if lead is not None else ()
-            if rest:
-                answers = [self._answer(number, rest[0], frontend, alike[number, ways]) for number in (0, 1)]
-                found.setdefault((answers[0], answers[1]), []).extend(rest)
+            for some in _by_sources(rest, leads):
+                answers = [self._answer(number, some[0], frontend, leads, alike[number, ways]) for number in (0, 1)]
+                found.setdefault((answers[0], answers[1]), []).extend(some)
             for end in part if neighbours else ():
                 if end in neighbours:
                     answers = [
-                        self._answer(number, end, frontend, tuple(self._near(end, lead)))
+                        self._answer(number, end, frontend, leads, tuple(self._near(end, lead)))
                         for number, lead in enumerate(leads)
                     ]
                     found.setdefault((answers[0], answers[1]), []).append(end)
@@ -262,10 +273,20 @@ class _Reach:
             paths.append((world.judges(name)[1],) if name is not None else ())
         return Ways(paths[0], paths[1])
 
-    def _answer(self, number: int, sender: End, frontend: Frontend, backends: Sequence[Some]) -> Answer:
+    def _answer(
+        self,
+        number: int,
+        sender: End,
+        frontend: Frontend,
+        leads: tuple[Lead | None, Lead | None],
+        backends: Sequence[Some],
+    ) -> Answer:
         """What a sender is answered in one of the worlds."""
-        if not backends:
+        lead = leads[number]
+        if not backends or lead is None:
             return _NOT_SERVED
+        if not lead.lets_in(sender.address):
+            return Answer(0, len(lead.backends), (_NOT_LET_IN,))
         found = [(self._reaches(number, sender, frontend, one), count) for one, count in backends]
         reached = sum(count for (allowed, _), count in found if allowed)
         said = next((words for (allowed, words), _ in found if not allowed), found[0][0][1])

@@ -68,7 +68,7 @@ def describe_ends(world: World, ends: frozenset[Who]) -> str:
         words.append(_some(sorted(map(_name_of, endpoints)), f"endpoints{_common(world, names)}"))
     if hosts := sorted(_host_name(one) for one in ends if one.is_host):
         words.append(_some([f"node {name}" for name in hosts], "nodes"))
-    if services := sorted({str(one.service) for one in ends if one.service is not None}):
+    if services := sorted({_service_name(one) for one in ends if one.service is not None}):
         words.append(_some([f"Service {name}" for name in services], "Services"))
     if networks:
         words.append(_some([_region(network) for network in sorted(networks, key=_place)], "networks"))
@@ -102,6 +102,11 @@ def _region(who: Who) -> str:
     assert who.region is not None
     by = f" by node {_host_name(who)}" if who.node else ""
     return f"{f'elsewhere in IPv{who.region.version}' if who.region in WHOLE else who.region}{by}"
+
+
+def _service_name(who: Who) -> str:
+    """A Service, and the address of it that is none of the cluster's own."""
+    return f"{who.service} at {who.interface}" if who.interface else str(who.service)
 
 
 def _network_name(who: Who) -> str:
@@ -145,6 +150,6 @@ def _ends_tree(ends: frozenset[Who]) -> Json:
     return {
         "endpoints": [*sorted(_name_of(one) for one in ends if one.endpoint is not None)],
         "nodes": [*sorted(_host_name(one) for one in ends if one.is_host)],
-        "services": [*sorted({str(one.service) for one in ends if one.service is not None})],
+        "services": [*sorted({_service_name(one) for one in ends if one.service is not None})],
         "networks": [*sorted(_network_name(one) for one in ends if one.region is not None)],
     }
