@@ -62,7 +62,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """What a failed test may have left half done is nobody else's: what its module shares is made anew after it."""
-    if item.stash.get(_failed, False):
+    if item.stash.get(_failed, False):  # for which pytest has no public name: hooks cannot change what comes next
         item.session._setupstate.teardown_exact(None)
 
 

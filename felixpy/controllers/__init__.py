@@ -1,9 +1,9 @@
 """What elected processes do: give Services addresses and ports, take back what nodes that are gone have held.
 
 `leader` elects. `loadbalancer` gives addresses: `knowledge` is what it knows, `allocation` what is to be done next
-(pure, with `vips`, `grants`, `turns`, `resting`, `service_status`, `pool_status` and `events`), `batch` many of that at
-once; `calico_holdings` and `calico_writer` do it in Calico's IPAM. `nodeports` and `ports` do the same for ports.
-`collector` takes back what `leftovers` finds.
+(pure, with `vips`, `grants`, `turns`, `waiting`, `resting`, `service_status`, `pool_status` and `events`), `batch` many
+of that at once; `calico_holdings` and `calico_writer` do it in Calico's IPAM. `nodeports` and `ports` do the same for
+ports. `collector` takes back what `leftovers` finds.
 """
 
 from __future__ import annotations
