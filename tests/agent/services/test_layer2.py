@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -109,6 +110,23 @@ def test_answers_go_on_while_the_agent_is_away_and_when_it_is_back(world: World)
     assert responder(first) == pid
     assert world.answers() == first.name
     assert status_of(first).interfaces[0].turns == turns, "nobody took anything over"
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6])
+def test_a_node_that_leaves_hands_its_addresses_over(world: World, address: str) -> None:
+    """An agent that ends keeps them; `felixctl leave` ends the responder, and the client is told of the next one."""
+    first, second = world.order(address)
+    theirs = json.loads(second.namespace.ip("-j", "link", "show", "eth0"))[0]["address"]
+    eventually(lambda: world.answers(address) == first.name)
+    first.agent.stop()
+    pid = responder(first)
+    assert theirs not in world.resolves(address)
+    assert world.answers(address) == first.name
+    left = first.felixctl("leave")
+    assert (left.code, f"the responder of layer 2 {pid} ended" in left.out) == (0, True), left
+    eventually(lambda: theirs in world.client.ip("neigh", "show", address), what="the client was told")
+    eventually(lambda: owns(second, address) and world.answers(address) == second.name)
+    assert responder(first) == 0
 
 
 def test_a_responder_that_dies_is_replaced_and_told_again(world: World) -> None:
