@@ -89,11 +89,11 @@ class Supervisor:
         finally:
             gone.cancel()
 
-    def end(self) -> None:
-        """Ends the process that is watched over; another one follows."""
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Ends the process that is watched over, by SIGKILL where it hangs; another one follows."""
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, number)
 
     async def _start(self) -> None:
         program = self.program

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -48,11 +50,19 @@ SOCKET_NAME = "l2.sock"
 LOG_NAME = "l2.log"
 RECONNECT_S = 0.05
 ANSWER_TIMEOUT_S = 5.0
+PULSE_S = 10.0
+"""So long nothing is told at the most: one that hangs is found out by what it does not answer."""
+HANGS_MOST_S = 10.0
+"""A responder that answers nothing for so long, counted from the first silence, makes way for another one."""
 FIGURES_TIMEOUT_S = 1.0
 
 
 class ResponderGone(Exception):
     """The responder does not answer, or not as agreed."""
+
+
+class ResponderHangs(ResponderGone):
+    """The responder takes a connection, and what it is asked, and does not answer."""
 
 
 class Layer2Role:
@@ -83,6 +93,7 @@ class Layer2Role:
         self._pending: dict[Address, Layer2Vip | None] = {}
         self._draining: set[Address] = set()
         self._complaint = ""
+        self._silent_since: float | None = None
 
     @property
     def calc(self) -> Layer2Calc:
@@ -214,11 +225,24 @@ class Layer2Role:
             try:
                 await self._converse()
             except (OSError, ProtocolError, ResponderGone) as error:
+                self._note_silence(error)
                 words = f"{type(error).__name__}: {error}"
                 if words != self._complaint:
                     self._complaint = words
                     _log.info("the responder is away: %s", words)
             await asyncio.sleep(RECONNECT_S)
+
+    def _note_silence(self, error: Exception) -> None:
+        """Ends one that hangs: whose connections are full of what it did not take looks as if it reset them."""
+        now = time.monotonic()
+        if not isinstance(error, ResponderHangs | ConnectionResetError):
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= HANGS_MOST_S:
+            self._silent_since = None
+            _log.warning("the responder is there and answers nobody: another one takes its place")
+            self._supervisor.end(signal.SIGKILL)
 
     async def _converse(self) -> None:
         """Tells one responder everything, then what changes, until it is gone.
@@ -236,16 +260,17 @@ class Layer2Role:
             self._read_segments()
             status = await _tell(writer, answer, Replace(self._vips(self._calc.vips)))
             self._telling = False
-            self._complaint = ""
+            self._complaint, self._silent_since = "", None
             _log.info("layer 2: the responder %d has %d addresses", status.pid, status.wanted)
             self._told()
             while True:
                 answer = asyncio.ensure_future(reader.readline())
                 await self._until_changed(answer)
-                self._telling = True
+                self._telling = changed = self._changed.is_set()
                 await _tell(writer, answer, self._take_update())
                 self._telling = False
-                self._told()
+                if changed:
+                    self._told()
         finally:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
@@ -265,11 +290,11 @@ class Layer2Role:
             raise ResponderGone(f"it is of version {version}, not {VERSION}, and makes way for a new one")
 
     async def _until_changed(self, answer: asyncio.Future[bytes]) -> None:
-        """Waits for something to tell; an answer to nothing is the end of the connection."""
+        """Waits for something to tell, or for the next pulse; an answer to nothing is the end of the connection."""
         changed = asyncio.ensure_future(self._changed.wait())
         awaited: list[asyncio.Future[Any]] = [changed, answer]
         try:
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(awaited, timeout=PULSE_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
         if answer.done():
@@ -309,7 +334,7 @@ async def _tell(writer: asyncio.StreamWriter, answer: asyncio.Future[bytes], req
             await writer.drain()
             line = await answer
     except TimeoutError:
-        raise ResponderGone("it does not answer") from None
+        raise ResponderHangs("it does not answer") from None
     if not line:
         raise ResponderGone("it has closed the connection")
     status = parse_status(line)

@@ -138,6 +138,17 @@ def test_a_responder_that_dies_is_replaced_and_told_again(world: World) -> None:
     eventually(lambda: world.answers() == first.name)
 
 
+def test_a_responder_that_hangs_is_replaced(world: World) -> None:
+    first, second = world.order()
+    eventually(lambda: owns(first), within_s=15)
+    pid = responder(first)
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: owns(second), within_s=15, what="the next one has it meanwhile")
+    eventually(lambda: responder(first) not in (0, pid), within_s=60)
+    eventually(lambda: owns(first), within_s=15)
+    eventually(lambda: world.answers() == first.name)
+
+
 OLD_RESPONDER = """
 import birdpy.l2.protocol as protocol
 import birdpy.l2.responder as responder
