@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from math import inf
 from typing import NamedTuple
 
 from felixpy.addresses import Address
@@ -49,7 +48,8 @@ class About:
 class Flow:
     """A flow: when it was told of first and last (seconds since the epoch), how often, and the last source port.
 
-    `ends` are those that its addresses were, by rank, of addresses that have changed hands since; None for nobody.
+    `ends` are those that its addresses were, by rank, of addresses that have changed hands since. Where somebody only
+    took one, it is whoever has it or gives it up without being among these takers, and nobody where there is none.
     """
 
     key: FlowKey
@@ -59,7 +59,14 @@ class Flow:
     source_port: int
     change: int
     about: About = About()
-    ends: dict[tuple[Address, Rank], FlowEnd | None] = field(default_factory=dict)
+    ends: dict[tuple[Address, Rank], FlowEnd | frozenset[FlowEnd]] = field(default_factory=dict)
+
+    def end_at(self, address: Address, rank: Rank, now: FlowEnd | None) -> FlowEnd | None:
+        """Who the address was when the flow was told of, where it is `now` somebody's, or nobody's."""
+        kept = self.ends.get((address, rank))
+        if isinstance(kept, FlowEnd):
+            return kept
+        return None if kept is not None and now in kept else now
 
 
 class FlowTable:
@@ -107,12 +114,23 @@ class FlowTable:
         """All that some flow names."""
         return self._naming.keys()
 
-    def hand_over(self, address: Address, rank: Rank, end: FlowEnd | None, before_s: float = inf) -> None:
-        """The address is another's now: flows that were told of last before `before_s` are those of `end`."""
+    def give_up(self, address: Address, rank: Rank, end: FlowEnd) -> None:
+        """The address is no longer the one of `end`: flows that were told of till now are."""
+        for number in self._naming.get(address, ()):
+            flow = self._flows[number]
+            takers = flow.ends.get((address, rank), frozenset())
+            if not isinstance(takers, FlowEnd) and end not in takers:
+                flow.ends[address, rank] = end
+            self._close(flow.key, number)
+
+    def take(self, address: Address, rank: Rank, end: FlowEnd, before_s: float) -> None:
+        """The address is that of `end`, too: flows that were told of last before `before_s` are not."""
         for number in self._naming.get(address, ()):
             flow = self._flows[number]
             if flow.last_s < before_s:
-                flow.ends.setdefault((address, rank), end)
+                takers = flow.ends.get((address, rank), frozenset())
+                if not isinstance(takers, FlowEnd):
+                    flow.ends[address, rank] = takers | {end}
                 self._close(flow.key, number)
 
     def _forget(self, number: int, flow: Flow) -> None:

@@ -51,7 +51,7 @@ def tell(flow: Flow, named: Mapping[Address, Named]) -> FlowRecord:
 def _end_of(flow: Flow, address: Address, now: Named) -> FlowEnd:
     """Who an address was when the flow was told of."""
     for rank in Rank:
-        end = flow.ends.get((address, rank), now[rank])
+        end = flow.end_at(address, rank, now[rank])
         if end is not None:
             return end
     return FlowEnd(format_address(address))

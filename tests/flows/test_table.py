@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,7 +68,7 @@ def test_the_table_holds_the_last_flows_with_their_counts(events: list[tuple[str
 HANDED = st.lists(
     st.one_of(
         st.tuples(st.just("packet"), st.integers(1, 2)),
-        st.tuples(st.tuples(st.sampled_from([A, B]), st.sampled_from(Rank)), st.integers(0, 3)),
+        st.tuples(st.tuples(st.sampled_from([A, B]), st.sampled_from(Rank)), st.integers(-3, 3)),
     ),
     max_size=30,
 )
@@ -75,8 +76,9 @@ HANDED = st.lists(
 
 @given(HANDED)
 def test_flows_keep_the_ends_of_their_time(events: list[tuple[str | tuple[Address, Rank], int]]) -> None:
+    """A place is given up by one of three (-1 to -3), or taken by one of them, a second or two late (1 to 3)."""
     table = FlowTable()
-    flows: list[tuple[int, list[int], dict[tuple[Address, Rank], FlowEnd | None]]] = []
+    flows: list[tuple[int, list[int], dict[tuple[Address, Rank], FlowEnd | frozenset[FlowEnd]]]] = []
     for now, (what, number) in enumerate(events):
         if isinstance(what, str):
             table.add(Sighting("x", 1, 2, ipv4(6, ports(1, number))), now)
@@ -86,14 +88,51 @@ def test_flows_keep_the_ends_of_their_time(events: list[tuple[str | tuple[Addres
             else:
                 found[1].append(now)
             continue
-        end = FlowEnd(format_address(what[0]), "pod", "ns", f"p{now}") if now % 3 else None
-        table.hand_over(*what, end, now - number)
+        end = FlowEnd(format_address(what[0]), "pod", "ns", f"p{abs(number)}")
+        if number > 0:
+            table.take(*what, end, now - now % 3)
+        else:
+            table.give_up(*what, end)
         for _, times, ends in flows:
-            if times[-1] < now - number:
-                ends.setdefault(what, end)
+            kept = ends.get(what, frozenset())
+            if number > 0 and times[-1] < now - now % 3 and not isinstance(kept, FlowEnd):
+                ends[what] = kept | {end}
+            elif number <= 0 and not isinstance(kept, FlowEnd) and end not in kept:
+                ends[what] = end
     expected = [(port, len(times), times[-1], ends) for port, times, ends in flows]
     held = [(flow.key.traffic.destination_port, flow.told, int(flow.last_s), flow.ends) for flow in table.newest()]
     assert sorted(held, key=lambda one: one[2]) == sorted(expected, key=lambda one: one[2])
+
+
+ONE, TWO, THREE = (FlowEnd("a", "pod", "ns", name) for name in ("one", "two", "three"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "now", "told"),
+    [
+        ([("give up", ONE)], TWO, ONE),
+        ([("take", TWO), ("give up", ONE)], TWO, ONE),
+        ([("give up", ONE), ("take", TWO), ("give up", TWO)], None, ONE),
+        ([("take", TWO)], TWO, None),
+        ([("take", TWO)], ONE, ONE),
+        ([("take", TWO), ("give up", TWO)], None, None),
+        ([("take", TWO), ("take", THREE), ("give up", THREE), ("give up", TWO)], None, None),
+        ([("take", TWO), ("take", THREE), ("give up", TWO), ("give up", ONE)], THREE, ONE),
+    ],
+)
+def test_a_flow_is_of_who_had_its_address_before_others_took_it(
+    changes: list[tuple[str, FlowEnd]], now: FlowEnd | None, told: FlowEnd | None
+) -> None:
+    """In whatever order the changes are heard of: the next one may take an address before it is given up."""
+    table = FlowTable()
+    table.add(Sighting("x", 1, 2, ipv4(6, ports(1, 1))), 0.0)
+    for what, end in changes:
+        if what == "take":
+            table.take(A, Rank.OWNER, end, 10.0)
+        else:
+            table.give_up(A, Rank.OWNER, end)
+    (flow,) = table.newest()
+    assert flow.end_at(A, Rank.OWNER, now) == told
 
 
 def test_what_is_forgotten_leaves_nothing_behind() -> None:
@@ -101,7 +140,7 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
     for number in range(1, 50):
         table.add(Sighting("x", 1, 2, ipv4(6, ports(1, number))), number)
         if number % 5 == 0:
-            table.hand_over(A, Rank.ENDPOINT, FlowEnd("a"))
+            table.give_up(A, Rank.ENDPOINT, FlowEnd("a"))
     assert len(table) == len(table._flows) == 3
     assert set(table._open.values()) <= set(table._flows)
     assert {number for naming in table._naming.values() for number in naming} <= set(table._flows)

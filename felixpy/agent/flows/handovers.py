@@ -41,16 +41,9 @@ class Handovers:
         if ref.table in (Table.NETWORK_SET, Table.GLOBAL_NETWORK_SET):
             self._network_changes(ref, value if isinstance(value, NetworkSet) else None)
         elif self._table and ref.table is Table.NODE:
-            had, has = (
-                frozenset(node_addresses(one)) if isinstance(one, Node) else frozenset() for one in (known, value)
-            )
-            self._hand_over(Rank.OWNER, {address: node_end(address, ref.name) for address in had - has}, has - had)
+            self._hand_over(Rank.OWNER, self._node_ends(ref, known), self._node_ends(ref, value))
         elif self._table:
-            had, has = addresses_of(known), addresses_of(value)
-            former: dict[Address, FlowEnd] = {}
-            if isinstance(known, WorkloadEndpoint | HostEndpoint):
-                former = {address: endpoint_end(address, ref.name, known) for address in had - has}
-            self._hand_over(Rank.ENDPOINT, former, has - had)
+            self._hand_over(Rank.ENDPOINT, self._endpoint_ends(ref, known), self._endpoint_ends(ref, value))
 
     def services_change(self, delta: ServiceDelta, frontends: Mapping[Frontend, FrontendIntent]) -> None:
         """Takes changes of Services before they are made; `frontends` are all that there are."""
@@ -62,15 +55,10 @@ class Handovers:
         }
         if not touched:
             return
-        before = _services_at(touched, frontends.items())
+        before = _service_ends(touched, frontends.items())
         later = {key: one for key, one in frontends.items() if key.address in touched and key not in delta.drops}
-        after = _services_at(touched, {**later, **delta.puts}.items())
-        former = {
-            address: service_end(address, service)
-            for address, service in before.items()
-            if after.get(address) != service
-        }
-        self._hand_over(Rank.OWNER, former, after.keys() - before.keys())
+        after = _service_ends(touched, {**later, **delta.puts}.items())
+        self._hand_over(Rank.OWNER, before, after)
 
     def _network_changes(self, ref: Ref, value: NetworkSet | None) -> None:
         known = self._networks.get(ref)
@@ -84,14 +72,28 @@ class Handovers:
         if not touched:
             return
         then, now = (find_networks(touched, sets.items()) for sets in (before, self._networks))
-        former = {address: end for address, end in then.items() if now.get(address) != end}
-        self._hand_over(Rank.NETWORK, former, now.keys() - then.keys())
+        self._hand_over(Rank.NETWORK, then, now)
 
-    def _hand_over(self, rank: Rank, former: Mapping[Address, FlowEnd], gained: Iterable[Address]) -> None:
-        for address, end in former.items():
-            self._table.hand_over(address, rank, end)
-        for address in gained:
-            self._table.hand_over(address, rank, None, time.time() - SEEN_BEFORE_S)
+    def _node_ends(self, ref: Ref, node: object) -> dict[Address, FlowEnd]:
+        """What a node is at each of its addresses that is told of; nothing of anything else."""
+        there = node_addresses(node) if isinstance(node, Node) else ()
+        return {address: node_end(address, ref.name) for address in there if address in self._table.addresses}
+
+    def _endpoint_ends(self, ref: Ref, endpoint: object) -> dict[Address, FlowEnd]:
+        """What an endpoint is at each of its addresses that is told of; nothing of anything else."""
+        if not isinstance(endpoint, WorkloadEndpoint | HostEndpoint):
+            return {}
+        there = (address for address in addresses_of(endpoint) if address in self._table.addresses)
+        return {address: endpoint_end(address, ref.name, endpoint) for address in there}
+
+    def _hand_over(self, rank: Rank, before: Mapping[Address, FlowEnd], after: Mapping[Address, FlowEnd]) -> None:
+        """The ends of some addresses, before a change and after it."""
+        for address, end in before.items():
+            if after.get(address) != end:
+                self._table.give_up(address, rank, end)
+        for address, end in after.items():
+            if address not in before:
+                self._table.take(address, rank, end, time.time() - SEEN_BEFORE_S)
 
 
 def _service(frontends: Mapping[Frontend, FrontendIntent], frontend: Frontend) -> Name | None:
@@ -99,12 +101,14 @@ def _service(frontends: Mapping[Frontend, FrontendIntent], frontend: Frontend) -
     return found.service if found is not None else None
 
 
-def _services_at(addresses: set[Address], frontends: Iterable[tuple[Frontend, FrontendIntent]]) -> dict[Address, Name]:
-    """The Service of each address, as names are given."""
-    found: dict[Address, Name] = {}
+def _service_ends(
+    addresses: set[Address], frontends: Iterable[tuple[Frontend, FrontendIntent]]
+) -> dict[Address, FlowEnd]:
+    """What each address is, as names are given."""
+    found: dict[Address, FlowEnd] = {}
     for frontend, intent in frontends:
         if frontend.address in addresses:
-            found.setdefault(frontend.address, intent.service)
+            found.setdefault(frontend.address, service_end(frontend.address, intent.service))
     return found
 
 

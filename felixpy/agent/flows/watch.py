@@ -135,7 +135,10 @@ class FlowWatch:
         """The latest flows that are asked for, of those that changed after change number `after`."""
         told = list(self.table.newest(after))
         wanted = frozenset(
-            address for flow in told for address in flow.key.traffic[:2] if not flow.ends.get((address, Rank.ENDPOINT))
+            address
+            for flow in told
+            for address in flow.key.traffic[:2]
+            if not isinstance(flow.ends.get((address, Rank.ENDPOINT)), FlowEnd)
         )
         named = await self._find(wanted) if wanted else {}
         records = [record for record in (tell(flow, named) for flow in told) if is_asked_for(record, question)]
