@@ -13,7 +13,7 @@ import msgspec
 from felixpy.ctl.cells import align_rows, count_words, format_duration, list_some
 from felixpy.ctl.manifests import Body, Json
 from felixpy.status.answers import BgpStatus, NodeStatus, SessionStatus
-from felixpy.status.problems import find_problems
+from felixpy.status.problems import find_problems, why_unheard
 
 NO_ANSWER = "no answer (frozen, down or unreachable; on the node: felixctl status --local)"
 NODES_SHOWN = 10
@@ -156,7 +156,7 @@ def render_node(status: NodeStatus, names: Mapping[str, str]) -> Iterator[str]:
         facts.append(("kernel", f"{wanted}, {kernel.failed} not done"))
         facts.append(("CNI", "ready" if status.cni_unready is None else f"not ready: {status.cni_unready}"))
     if status.bgp is not None:
-        facts.append(("BGP", _bgp_words(status.bgp)))
+        facts.append(("BGP", _bgp_words(status, status.bgp)))
     facts.append(("broken", f"{count_words(status.broken, 'value')} in the datastore that cannot be read"))
     yield from align_rows([(f"{key}:", value) for key, value in facts])
     if status.bgp is not None and status.bgp.sessions:
@@ -168,11 +168,11 @@ def render_node(status: NodeStatus, names: Mapping[str, str]) -> Iterator[str]:
         yield from problems
 
 
-def _bgp_words(bgp: BgpStatus) -> str:
+def _bgp_words(status: NodeStatus, bgp: BgpStatus) -> str:
     if bgp.no_speaker:
         return f"none: {bgp.no_speaker}"
     if not bgp.generation:
-        return "gobgpd does not answer"
+        return why_unheard(status)
     words = f"gobgpd {bgp.generation}, {bgp.established} of {len(bgp.sessions)} sessions up"
     words = f"{words}; prefixes: {bgp.announced} announced, {bgp.silent} held silent, {bgp.learned} learned"
     return f"{words}; no nexthop objects: {bgp.plain}" if bgp.plain else words

@@ -12,6 +12,13 @@ def missing_roles(status: NodeStatus) -> tuple[str, ...]:
     return tuple(sorted(set(status.expected_roles) - set(status.roles)))
 
 
+def why_unheard(status: NodeStatus) -> str:
+    """Why nothing is known of gobgpd, whose sessions may well be up: an agent that has read nothing leaves it alone."""
+    if not status.in_sync and not status.revision:
+        return "gobgpd is asked nothing, and goes on as it was, before the datastore has been read"
+    return "gobgpd does not answer"
+
+
 def find_unprogrammed(status: NodeStatus, revision: int) -> tuple[str, ...]:
     """Why a node does not have everything up to `revision` in its kernel and its BGP daemon; nothing when it has."""
     found: list[str] = []
@@ -28,7 +35,7 @@ def find_unprogrammed(status: NodeStatus, revision: int) -> tuple[str, ...]:
         found += _failures("BGP", status.bgp.failed, status.bgp.failures)
         if not status.bgp.no_speaker:
             if not status.bgp.generation:
-                found.append("BGP: gobgpd does not answer")
+                found.append(f"BGP: {why_unheard(status)}")
             elif status.bgp.advertised != status.bgp.announced:
                 found.append(f"BGP: gobgpd has {status.bgp.advertised} of {status.bgp.announced} prefixes to announce")
     return tuple(found)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import format_address, parse_address
 from felixpy.ctl.cells import align_rows, format_duration, list_some, render_bar
-from felixpy.ctl.node_text import NO_ANSWER, render_nodes, render_problems, survey_tree
+from felixpy.ctl.node_text import NO_ANSWER, render_node, render_nodes, render_problems, survey_tree
 from felixpy.ctl.services.reach import derive_reach
 from felixpy.ctl.services.vips import NOT_DECIDED, derive_balance
 from felixpy.datastore.model import KeyValue
@@ -117,6 +117,13 @@ def test_what_is_wrong_is_said_and_only_what_is_not_done_holds_a_wait_back(
 ) -> None:
     assert find_problems(status(**changes)) == (problem,)
     assert find_unprogrammed(status(**changes), 7) == ((problem,) if holds_back else ())
+
+
+def test_a_gobgpd_that_was_asked_nothing_yet_is_not_said_to_be_silent() -> None:
+    frozen = status(in_sync=False, datastore="frozen: it is older", revision=0, bgp=BgpStatus(generation=0))
+    said = find_problems(frozen)
+    assert "BGP: gobgpd is asked nothing, and goes on as it was, before the datastore has been read" in said
+    assert not any("does not answer" in words for words in (*said, *render_node(frozen, {})))
 
 
 def test_a_node_without_bgp_is_well() -> None:

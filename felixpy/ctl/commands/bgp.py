@@ -14,6 +14,7 @@ from felixpy.ctl.neighbours import find_names
 from felixpy.ctl.node_text import NOTHING, render_sessions, survey_tree, why_silent
 from felixpy.datastore.model import Store
 from felixpy.status.answers import AnnouncedPrefix, BgpStatus, KernelStatus, LearnedPrefix, Want
+from felixpy.status.problems import why_unheard
 
 _ROUTES = (Want.ANNOUNCED, Want.LEARNED, Want.TUNNELLED)
 
@@ -66,7 +67,7 @@ def find_troubles(found: Survey) -> Iterator[str]:
             yield f"{name}: speaks no BGP: {bgp.no_speaker}"
             continue
         if not bgp.generation:
-            yield f"{name}: gobgpd does not answer"
+            yield f"{name}: {why_unheard(status)}"
         for session in bgp.sessions:
             if not session.established and not session.visitor:
                 why = f": {session.last_error}" if session.last_error else ""
