@@ -52,6 +52,8 @@ NFT_CHAINS_PER_CALL = 500
 TIMEOUT_S = 60
 LOCK_WAIT_S = 10
 """For the lock of the legacy variant, which is one for all network namespaces."""
+GLANCED_SETS = 500
+"""A glance costs 8 µs a set; where there are more, the next look finds what others did to them."""
 REASON_CHARACTERS = 200
 TABLE_ORDER = (Table.FILTER, Table.RAW, Table.MANGLE, Table.NAT)
 """Verdicts first: a packet must not be translated or marked for a chain that is not there."""
@@ -144,13 +146,16 @@ class IptablesDriver:
         return tuple(outcomes[position] for position in range(len(ops)))
 
     def is_touched(self) -> bool:
-        """Whether somebody else may have changed chains since they were read, as far as a glance tells."""
+        """Whether somebody else may have changed chains or sets since they were read, as far as a glance tells."""
         return self._mark is None or self._mark != self._read_mark()
 
     def _read_mark(self) -> tuple[bytes, ...] | None:
         """None where the kernel does not say, so that only reading tells."""
         try:
-            return self._marks.read(place for place, wanted in self._compiled.tables.items() if wanted.chains)
+            marks = self._marks.read(place for place, wanted in self._compiled.tables.items() if wanted.chains)
+            few = len(self._world.sets) <= GLANCED_SETS
+            sizes = sorted(self._ipset.read_sizes(PREFIX).items()) if few else []
+            return (*marks, *(f"{name} {size}".encode() for name, size in sizes))
         except OSError:
             return None
 

@@ -10,6 +10,7 @@ from socket import AF_INET, SOCK_DGRAM, socket
 import pytest
 
 from felixpy.addresses import parse_address, parse_prefix
+from felixpy.dataplane.iptables.names import set_kernel_name
 from felixpy.dataplane.nftables import chain_digests
 from felixpy.dataplane.objects import (
     BaseHook,
@@ -310,6 +311,23 @@ def test_many_chains_go_in_parts(namespace: Namespace, programs: Programs, monke
         assert driver.read().objects == {it.key: seen_as(it) for it in chains}
         assert not any(apply(driver, *(Drop(it.key, it) for it in chains)))
     assert not any(line.startswith((":fpx", "-A")) for line in saved(namespace, programs))
+
+
+def test_a_glance_tells_that_others_changed_sets(namespace: Namespace, driver: IptablesDriver) -> None:
+    hosts, aging = Set("hosts", SetType.IPV4), Set("aging", SetType.IPV4, ages=True)
+    assert not any(apply(driver, *put(hosts, aging), PutMembers(hosts, {parse_address("10.0.0.1"): b""})))
+    driver.read()
+    assert not driver.is_touched()
+    assert not any(apply(driver, PutMembers(hosts, {parse_address("10.0.0.2"): b""})))
+    assert not driver.is_touched(), "what we do ourselves is no touch"
+    name = set_kernel_name("hosts")
+    for words in (("add", name, "10.0.0.3"), ("del", name, "10.0.0.1"), ("flush", name), ("destroy", name)):
+        namespace.run("ipset", *words)
+        assert driver.is_touched(), words
+        driver.read()
+        assert not driver.is_touched()
+    namespace.run("ipset", "add", set_kernel_name("aging"), "10.0.0.9", "timeout", "9")
+    assert not driver.is_touched(), "of a set that ages, members come and go"
 
 
 def test_a_glance_tells_that_others_changed_chains(

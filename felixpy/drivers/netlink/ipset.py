@@ -26,7 +26,9 @@ from felixpy.drivers.netlink.codec import (
     iterate_attributes,
     nested,
     parse_attributes,
+    parse_be32,
     parse_text,
+    pick_attributes,
 )
 from felixpy.drivers.netlink.socket import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 
@@ -56,8 +58,9 @@ ERROR_TEXTS: Mapping[int, str] = {
 _SUBSYSTEM = 6
 _PROTOCOL_VERSION = 6
 _CREATE, _DESTROY, _LIST, _ADD, _DEL = 2, 3, 7, 9, 10
-_PROTOCOL, _SETNAME, _TYPENAME, _REVISION_OF_TYPE, _FAMILY, _DATA, _ADT, _LINENO = 1, 2, 3, 4, 5, 7, 8, 9
-_IP, _CIDR, _PORT, _TIMEOUT, _PROTO, _MAXELEM = 1, 3, 4, 6, 7, 19
+_PROTOCOL, _SETNAME, _TYPENAME, _REVISION_OF_TYPE, _FAMILY, _FLAGS, _DATA, _ADT, _LINENO = 1, 2, 3, 4, 5, 6, 7, 8, 9
+_IP, _CIDR, _PORT, _TIMEOUT, _PROTO, _MAXELEM, _ELEMENTS = 1, 3, 4, 6, 7, 19, 24
+_HEADERS_ONLY = 4
 _NET_BYTEORDER = 0x4000
 _GENERIC = Struct(">BBH")
 _AF_INET, _AF_INET6 = 2, 10
@@ -178,6 +181,22 @@ class IpsetClient:
             if name in known and not known[name].ages:
                 found[known[name]].update(_parse_members(known[name], attributes.get(_ADT, b"")))
         return {it: frozenset(members) for it, members in found.items()}
+
+    def read_sizes(self, prefix: str) -> Mapping[str, int]:
+        """How many members each set has that `read` would read them of; none of them is read.
+
+        Raises  NetlinkError.
+        """
+        flags = attribute_be32(_FLAGS | _NET_BYTEORDER, _HEADERS_ONLY)
+        found: dict[str, int] = {}
+        for body in self._socket.dump(_SUBSYSTEM << 8 | _LIST, _header() + flags):
+            named, data = pick_attributes(body, _GENERIC.size, _SETNAME, _DATA)
+            name = parse_text(named)
+            if name.startswith(prefix):
+                count, aging = pick_attributes(data, 0, _ELEMENTS, _TIMEOUT)
+                if not aging:
+                    found[name] = parse_be32(count)
+        return found
 
     def _change(self, command: int, it: KernelSet, members: Collection[bytes]) -> None:
         ordered = sorted(members)
