@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from itertools import count
 
 from felixpy.controllers.allocation import WATCHED, Allocation
 from felixpy.controllers.batch import Batch
@@ -21,6 +22,8 @@ from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Event, Expect, Store, Write
 
 LEADER_KEY = b"/felixpy/leaders/loadbalancer"
+AT_A_TURN = 4
+"""Transactions between two looks at the watch: what it brings of them would else pile up before what is new."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ async def serve_load_balancer(store: Store, fence: Expect, told: Told = lambda _
                 allocation = Allocation()
             observe_events(allocation, turn.events)
             if turn.whole:
-                await settle_all(store, fence, allocation)
+                await settle_all(store, fence, allocation, AT_A_TURN)
                 told(allocation.pool_counts())
 
 
@@ -52,12 +55,18 @@ def observe_events(allocation: Allocation, events: Sequence[Event]) -> None:
     allocation.resume()
 
 
-async def settle_all(store: Store, fence: Expect, allocation: Allocation) -> None:
-    """Makes every transaction that is due; a refused one waits for the watch to bring what it was refused for."""
+async def settle_all(store: Store, fence: Expect, allocation: Allocation, most: int | None = None) -> None:
+    """Makes every transaction that is due, or so many; a refused one waits for what it was refused for.
+
+    What is left is due at the next turn, which the watch of what was made brings.
+    """
     told = allocation.overlapping
     writer = CalicoWriter(store, fence)
     leases: dict[int, int] = {}
-    while (batch := allocation.next_batch(_now())) is not None:
+    for _ in count() if most is None else range(most):
+        batch = allocation.next_batch(_now())
+        if batch is None:
+            break
         writes = (*batch.writes, *await _under_leases(store, batch, leases))
         if batch.ipam is not None:
             await _make_with_ipam(writer, allocation, batch, writes)
