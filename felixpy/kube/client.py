@@ -22,6 +22,7 @@ from felixpy.resources.foreign_json import UNREADABLE, decode_or_none
 Json = dict[str, Any]
 
 PAGE = 500
+SILENT = 0
 CALL_S = 30.0
 CONFLICT, UNAUTHORIZED = 409, 401
 NOT_FOUND = 404
@@ -32,7 +33,7 @@ LINE_MOST_BYTES = 4 * 1024 * 1024
 
 
 class ApiError(Exception):
-    """A call did not succeed; the text says which, and why. `status` 0: nobody answered."""
+    """A call did not succeed; the text says which, and why. `status` SILENT: nobody answered."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
@@ -90,6 +91,7 @@ class Api:
         self._access = access
         self._read_again = read_again
         self._session: aiohttp.ClientSession | None = None
+        self._away = False
 
     async def __aenter__(self) -> Api:
         timeout = aiohttp.ClientTimeout(total=CALL_S, sock_connect=5.0)
@@ -125,14 +127,14 @@ class Api:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=WATCH_S + CALL_S)
         try:
             async with self._request("GET", path, query, timeout=timeout) as answer:
+                self._answered()
                 await _check(answer, f"watch {path}")
                 async for line in answer.content:
                     event = _read_line(line, path)
                     if event is not None:
                         yield event
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            self._renew()
-            raise ApiError(0, f"watch {path}: {error or type(error).__name__}") from None
+            raise self._silent(f"watch {path}: {error or type(error).__name__}") from None
         except ApiError as error:
             if error.status == UNAUTHORIZED:
                 self._renew()
@@ -169,14 +171,27 @@ class Api:
             if error.status != NOT_FOUND:
                 raise
 
+    def _silent(self, words: str) -> ApiError:
+        """Nobody answers, which is said once, whoever asks."""
+        if not self._away:
+            _log.warning("the API server is away, and asked again: %s", words)
+        self._away = True
+        self._renew()
+        return ApiError(SILENT, words)
+
+    def _answered(self) -> None:
+        if self._away:
+            _log.info("the API server answers again")
+        self._away = False
+
     async def _call(self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None) -> bytes:
         try:
             async with self._request(method, path, query, body) as answer:
+                self._answered()
                 await _check(answer, f"{method} {path}")
                 return await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._renew()
-            raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from None
+            raise self._silent(f"{method} {path}: {error or type(error).__name__}") from None
         except ApiError as error:
             if error.status == UNAUTHORIZED:
                 self._renew()

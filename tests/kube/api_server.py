@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ class ApiServer:
         self.absent: set[str] = set()
         self.denied: set[str] = set()
         self.token = "secret"
+        self.lists: Counter[str] = Counter()
         self._history_most = history
         self._version = 100
         self._objects: dict[str, dict[str, Json]] = {}
@@ -145,6 +147,7 @@ class ApiServer:
         return self._list(request, path)
 
     def _list(self, request: web.Request, path: str) -> web.Response:
+        self.lists[path] += 1
         with self._lock:
             start = int(request.query.get("continue") or 0)
             limit = min(int(request.query.get("limit") or 500), 3)

@@ -155,9 +155,21 @@ def test_a_server_that_forgets_or_stops_is_listed_anew(running: Cluster, how: st
     running.api.put(PODS, "second", pod("two"), "default")
     running.api.forget()
     if how == "stops":
-        eventually(lambda: "asked again later" in running.agent.tail(200), 10)
+        eventually(lambda: "the API server is away" in running.agent.tail(200), 10)
         running.api.start()
     eventually(lambda: running.kept("pods/default/first") is None and running.kept("pods/default/second"), 40)
+
+
+def test_a_server_that_is_back_is_asked_for_what_came_since_and_not_for_all(running: Cluster) -> None:
+    lists = running.api.lists.copy()
+    running.api.stop()
+    running.api.put(PODS, "second", pod("two"), "default")
+    running.api.delete(PODS, "first", "default")
+    eventually(lambda: "the API server is away" in running.agent.tail(200), 10)
+    running.api.start()
+    eventually(lambda: running.kept("pods/default/first") is None and running.kept("pods/default/second"), 40)
+    assert running.api.lists[PODS] == lists[PODS]
+    assert running.agent.tail(2000).count("the API server is away") == 1, "said once, not for each kind"
 
 
 def test_what_a_person_wrote_stays_and_is_named(running: Cluster) -> None:

@@ -335,7 +335,7 @@ def test_an_api_server_that_starts_anew_takes_nothing_away(cluster: Cluster, web
     """Nothing that it has is gone for a moment, and what comes then is heard of."""
     before, address = made_at(cluster.node.etcd), cluster.vips()[0]
     (cluster.kubernetes.api.stop if how == "stopped" else cluster.kubernetes.api.kill)()
-    eventually(lambda: "asked again later" in cluster.node.log(), 20, what="the importer says that nobody answers")
+    eventually(lambda: "the API server is away" in cluster.node.log(), 20, what="the importer says that nobody answers")
     assert ask_tcp(cluster.client, address, 80, wait_s=2), "served all the while"
     cluster.kubernetes.start()
     cluster.kubernetes.kubectl("create", "namespace", f"after-{how}")
