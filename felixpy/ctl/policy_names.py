@@ -72,7 +72,7 @@ def name_annotation(typed: str) -> Json:
 def _name_in(annotation: str) -> str:
     try:
         kept = json.loads(annotation)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     name = kept.get("name") if isinstance(kept, dict) else None
     return name if isinstance(name, str) else ""

@@ -187,7 +187,10 @@ def parse_body(value: bytes) -> dict[str, Json]:
 
     Raises  ValueError when it is no JSON object.
     """
-    body = json.loads(value)
+    try:
+        body = json.loads(value)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     if not isinstance(body, dict):
         raise ValueError("is no JSON object")
     return body

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from felixpy.ctl.manifests import Body, Manifest
 from felixpy.ctl.reading.intake import take_in
 from felixpy.ctl.reading.yaml_text import parse_documents
-from felixpy.ctl.stored import HIDDEN, Stamp, find_hidden, shown_body, stored_body
+from felixpy.ctl.stored import HIDDEN, Stamp, find_hidden, parse_body, shown_body, stored_body
 from felixpy.resources.kinds import Name
 
 PEER = """\
@@ -36,3 +38,11 @@ def test_a_password_in_an_object_that_is_no_secret_is_not_shown_and_stays() -> N
     changed = stored("another", first)["spec"]
     assert isinstance(changed, dict)
     assert changed["password"] == "another"
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"[1]", b'{"x":"\xff"}', b'{"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"], ids=range(4)
+)
+def test_what_is_no_object_is_named_and_not_the_end_of_a_list(value: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_body(value)

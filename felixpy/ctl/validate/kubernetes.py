@@ -257,7 +257,7 @@ def _listed_in(path: Path, text: str, addresses: bool) -> Iterator[Fault]:
     """Calico's annotations are lists in JSON; of addresses there is one of a family at most."""
     try:
         listed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         listed = None
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
         yield Fault(path, f'{text!r} is no list in JSON, as in ["one"]')
