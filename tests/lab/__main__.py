@@ -62,8 +62,12 @@ def _down(ground: Ground, say: Teller) -> int:
     if ground.is_clean:
         say.line("no lab is up")
         return 0
-    with say.step("everything of the lab is removed"):
-        processes, namespaces = ground.clear()
+    try:
+        with say.step("everything of the lab is removed"):
+            processes, namespaces = ground.clear()
+    except RuntimeError as error:
+        say.line(f"\n{error}")
+        return 1
     say.note(f"{processes} processes ended, {namespaces} namespaces deleted, {ground.directory} removed")
     return 0
 

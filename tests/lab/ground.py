@@ -125,7 +125,9 @@ class Ground:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30)
         shutil.rmtree(self.directory, ignore_errors=True)
         if not self.is_clean:
-            raise RuntimeError(f"still there: {[*self.namespaces(), *map(str, self.processes()), str(self.directory)]}")
+            left = [*self.namespaces(), *map(str, self.processes())]
+            left += [str(self.directory)] if self.directory.exists() else []
+            raise RuntimeError(f"still there: {', '.join(left)}: is something mounted in it, or waiting for a disk?")
         return len(ended), len(names)
 
 
