@@ -82,7 +82,8 @@ def _keep_name(settings: Settings) -> None:
     from felixpy.cni.plan import INTERFACE_PREFIX
     from felixpy.drivers.netlink.pods.link import list_pod_links
 
-    keep_name(settings.state_file.with_name("node"), settings.node, lambda: list_pod_links(INTERFACE_PREFIX))
+    file = settings.state_file.with_name(f"{settings.state_file.name}.node")
+    keep_name(file, settings.node, lambda: list_pod_links(INTERFACE_PREFIX))
 
 
 class Process:
