@@ -21,7 +21,7 @@ from felixpy.resources.scalars import PORTED
 from tests.ctl.verdict_oracle import INTERFACES, OUTSIDE, TRAFFIC, Oracle, covers
 from tests.ctl.verdict_world import NODES, Maker, items
 
-CASES = 40
+CASES = 25
 SAMPLE = 150
 ADDRESSES = tuple(parse_address(text) for both in OUTSIDE for text in both)
 Way = tuple[str, str, str]

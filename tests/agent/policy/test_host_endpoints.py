@@ -103,7 +103,7 @@ def test_what_is_closed_is_refused_where_the_configuration_says_so(world: World)
     world.host("up", interfaceName="up0")
     ways = ((outside, HOST4), (outside, HOST6), (host, OUT4), (host, OUT6))
     eventually(lambda: {fate_of(*way, PORT) for way in ways} == {"refused"})
-    assert world.into_pod()
+    eventually(world.into_pod, what="what passes through is another matter")
     deny = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [PORT]}}
     world.policy("through", types=["Ingress"], applyOnForward=True, ingress=[deny])
     eventually(lambda: fate_of(outside, POD4, PORT) == "refused", what="what passes through")

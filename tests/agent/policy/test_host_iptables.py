@@ -72,7 +72,7 @@ def test_what_a_host_endpoint_lets_in_does_not_come_to_the_rules_of_others_unles
     eventually(lambda: not world.out_of_host() and world.into_host(), what="it is governed")
     host.run(program, "-A", *rule)
     try:
-        assert world.into_host()
+        eventually(world.into_host, what="it does not come to the rule")
         world.felix(iptablesFilterAllowAction="Return")
         eventually(lambda: not world.into_host(), what="the host's own rules decide")
     finally:
@@ -88,7 +88,7 @@ def test_what_goes_on_to_endpoints_elsewhere_passes_where_all_else_is_dropped(wo
         key = f"{OURS}/discovery.k8s.io/v1/endpointslices/default/web-1"
         world.node.etcd.put(key, (world.node.etcd.get(key) or "").replace(POD4, OUT4))
         eventually(lambda: node_ports.into_port(world), what="in by the device that it goes out of")
-        assert world.into_pod()
+        eventually(world.into_pod, what="to a pod")
         world.felix(iptablesFilterAllowAction="Return")
         eventually(
             lambda: not node_ports.into_port(world) and not world.into_pod(), what="the host's own policy decides"
