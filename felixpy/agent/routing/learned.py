@@ -48,6 +48,9 @@ _log = logging.getLogger(__name__)
 LOOPBACK = "lo"
 NOT_WANTED = "not wanted (--nexthops none)"
 
+WAY_METRIC = 1
+"""Of ways to peers: 0 is what the host's own routes have (and of IPv6 the kernel makes 1024 of it)."""
+
 TAUGHT = "learned routes"
 WAYS = "ways to next hops"
 
@@ -261,10 +264,10 @@ class LearnedTable:
 
 
 def gateway_route(way: tuple[BgpPrefix, bytes]) -> Route:
-    """The kernel's form of the way to a peer; it comes before anything that is learned."""
+    """The kernel's form of the way to a peer; it comes before anything that is learned, and in nobody else's place."""
     prefix, gateway = way
     destination = Prefix(Address(prefix.address), prefix.length)
-    return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=Address(gateway), metric=0)
+    return Route(destination, ROUTE_PROTOCOL_LEARNED, gateway=Address(gateway), metric=WAY_METRIC)
 
 
 def local_route(address: bytes) -> Route:

@@ -311,11 +311,15 @@ def test_what_gobgp_3_cannot_do_is_refused_by_name(rack: Rack) -> None:
 
 
 def test_a_peer_is_reached_by_its_gateway(rack: Rack) -> None:
+    own, host = ("192.0.2.77/32", "via", "10.97.0.9"), rack.node.namespace
     rack.peer("far", {"peerIP": "192.0.2.77", "asNumber": 65077, "reachableBy": "10.97.0.2"})
     eventually(lambda: "via 10.97.0.2" in rack.route("192.0.2.77/32"))
+    host.ip("route", "add", *own)
     eventually(lambda: rack.untold() == {"10.97.0.2": 0, "fd97::2": 0, "192.0.2.77": 1}, within_s=20)
     rack.node.drop("bgppeers", "far")
     eventually(lambda: not rack.route("192.0.2.77/32"))
+    assert "via 10.97.0.9" in host.ip("route", "show", "192.0.2.77/32"), "the host's own is not touched"
+    host.ip("route", "del", *own)
 
 
 def test_a_route_of_somebody_else_is_never_touched(rack: Rack) -> None:
