@@ -158,7 +158,8 @@ class LearnedTable:
             return set()
         told = {hop: Outlet(device, Address(bare(hop))) for hop in wanted if (device := device_of(hop))}
         try:
-            outlets = {**find_outlets(wanted - told.keys(), but_by=ROUTE_PROTOCOL_LEARNED), **told}
+            found = find_outlets(wanted - told.keys(), but_by=ROUTE_PROTOCOL_LEARNED, spared=WAY_METRIC)
+            outlets = {**found, **told}
         except OSError as error:
             _log.warning("the ways to next hops cannot be read: %s", error)
             return set()

@@ -16,7 +16,7 @@ from felixpy.drivers.netlink.devices import dump_links
 from felixpy.drivers.netlink.routes import FAMILY, RTM_GETROUTE
 from felixpy.drivers.netlink.socket import NETLINK_ROUTE, NetlinkError, NetlinkSocket
 
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_VIA = 1, 4, 5, 6, 18
 _UNICAST = 1
 _RTM_F_FIB_MATCH = 0x2000
 _PROTOCOL = -1
@@ -31,20 +31,23 @@ class Outlet(NamedTuple):
     gateway: Address | None = None
 
 
-def find_outlets(addresses: Iterable[Address], but_by: int = 0) -> Mapping[Address, Outlet]:
+def find_outlets(addresses: Iterable[Address], but_by: int = 0, spared: int = 0) -> Mapping[Address, Outlet]:
     """The way to each address that has one, in the namespace of the calling thread.
 
-    A way behind a gateway that a route of protocol `but_by` gives is none.
+    A way behind a gateway that a route of protocol `but_by` gives is none, unless its metric is `spared`.
 
     Raises  NetlinkError when the kernel does not answer.
     """
     with NetlinkSocket(NETLINK_ROUTE) as socket:
         name_of = {index: name for index, name, _ in dump_links(socket)}
-        found = {address: _find(socket, address, name_of, but_by) for address in addresses}
+        found = {address: _find(socket, address, name_of, (but_by, spared)) for address in addresses}
     return {address: outlet for address, outlet in found.items() if outlet is not None}
 
 
-def _find(socket: NetlinkSocket, address: Address, name_of: Mapping[int, str], but_by: int) -> Outlet | None:
+def _find(
+    socket: NetlinkSocket, address: Address, name_of: Mapping[int, str], refused: tuple[int, int]
+) -> Outlet | None:
+    but_by, spared = refused
     told = _ask(socket, address, 0)
     if told is None or _RTA_OIF not in told:
         return None
@@ -57,7 +60,10 @@ def _find(socket: NetlinkSocket, address: Address, name_of: Mapping[int, str], b
         gateway = Address(told[_RTA_GATEWAY]) if _RTA_GATEWAY in told else None
     if gateway is not None and but_by:
         matched = _ask(socket, address, _RTM_F_FIB_MATCH)
-        if matched is None or matched[_PROTOCOL] == bytes([but_by]):
+        if matched is None:
+            return None
+        metric = parse_u32(matched[_RTA_PRIORITY]) if _RTA_PRIORITY in matched else 0
+        if matched[_PROTOCOL] == bytes([but_by]) and metric != spared:
             return None
     return Outlet(device, gateway)
 

@@ -27,7 +27,7 @@ OWN, PORT = 64700, 1790
 HERE, ALSO_HERE = "10.97.0.1", "10.96.0.1"
 """The node's address, and another one of the same host."""
 BLOCK, LOOPED, FORBIDDEN, TAUGHT = "10.64.9.0/26", "198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24"
-SHARED, LONE = "198.18.1.0/24", "198.18.2.0/24"
+SHARED, LONE, BEYOND = "198.18.1.0/24", "198.18.2.0/24", "198.18.3.0/24"
 MESH_PASSWORD, RACK_PASSWORD = "between-nodes-7", "in-the-rack-8"
 OURS = "/felixpy/resources"
 
@@ -36,7 +36,7 @@ OURS = "/felixpy/resources"
 class Side:
     """A router's side of a session: its AS, whom it takes us for, what it tells, and what else is said of it.
 
-    `far`: its address is in another subnet than the node's own one.
+    `far`: its address is in another subnet than the node's own one. `at` is one behind that, which it speaks from.
     """
 
     own: int = 65000
@@ -45,6 +45,7 @@ class Side:
     tells: str = "none"
     words: str = ""
     far: bool = False
+    at: str = ""
 
 
 def told(asn: int, **spec: Any) -> tuple[dict[str, Any], Side]:
@@ -71,6 +72,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Side]] = {
     "teacher": ({"asNumber": 65100}, Side(own=65100, tells="filter taught")),
     "leaving": ({"asNumber": 65101}, Side(own=65101, tells="filter leaving")),
     "staying": ({"asNumber": 65102}, Side(own=65102, tells="filter staying")),
+    "behind": ({}, Side(tells="filter behind", words="multihop;", at="192.0.2.77")),
     "gateway": ({}, Side(tells="filter everywhere")),
     "e-auto": told(65000),
     "e-self": told(65000, nextHopMode="Self"),
@@ -119,12 +121,14 @@ protocol static {{ ipv4; route 0.0.0.0/0 blackhole; }}
 protocol static {{ ipv4; route {SHARED} blackhole; route {LONE} blackhole; }}
 filter leaving {{ bgp_community.add((65535, 0)); if net ~ [{SHARED}, {LONE}] then accept; reject; }}
 filter staying {{ if net = {SHARED} then accept; reject; }}
+protocol static {{ ipv4; route {BEYOND} blackhole; }}
+filter behind {{ if net = {BEYOND} then accept; reject; }}
 filter everywhere {{ if net = 0.0.0.0/0 then accept; reject; }}
 filter looped {{ if net = {LOOPED} then {{ bgp_path.prepend({OWN}); accept; }} reject; }}
 filter forbidden {{ if net = {FORBIDDEN} then {{ bgp_path.prepend({OWN}); accept; }} reject; }}
 filter taught {{ if net = {TAUGHT} then accept; reject; }}
-protocol bgp node {{ local {ADDRESS[name]} as {side.own}; neighbor {side.here} as {side.asn}; passive on; hold time 240;
-  {side.words} ipv4 {{ import all; export {side.tells}; }}; }}
+protocol bgp node {{ local {side.at or ADDRESS[name]} as {side.own}; neighbor {side.here} as {side.asn};
+  passive on; hold time 240; {side.words} ipv4 {{ import all; export {side.tells}; }}; }}
 """
 
 
@@ -191,6 +195,8 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
         routers = {name: stack.enter_context(Namespace.create("r")) for name in SIDES}
         for name, router in routers.items():
             link_namespaces(router, "eth0", switch, name, left_addresses=[f"{ADDRESS[name]}/24"])
+            if SIDES[name].at:
+                router.add_address("lo", f"{SIDES[name].at}/32")
             if SIDES[name].far:
                 router.ip("route", "add", HERE, "dev", "eth0")
         add_bridge(switch, "br0", ["n1", *routers])
@@ -225,8 +231,9 @@ def write_cluster(node: Node) -> None:
     node.etcd.put(f"/calico/ipam/v2/assignment/ipv4/block/{BLOCK.replace('/', '-')}", block)
     transit = {"exportV4": [{"action": "Accept", "cidr": TAUGHT, "matchOperator": "Equal"}]}
     node.put("bgpfilters", resource("BGPFilter", "transit", transit))
-    for name, (spec, _) in FIELDS.items():
-        peer = resource("BGPPeer", name, {"peerIP": ADDRESS[name], "asNumber": 65000, **spec})
+    for name, (spec, side) in FIELDS.items():
+        place = {"peerIP": side.at, "reachableBy": ADDRESS[name]} if side.at else {"peerIP": ADDRESS[name]}
+        peer = resource("BGPPeer", name, {**place, "asNumber": 65000, **spec})
         peer["metadata"]["annotations"] = ANNOTATIONS.get(name, {})
         node.put("bgppeers", peer)
     for name, (spec, _) in METALLB.items():
@@ -295,6 +302,13 @@ def test_a_default_route_is_taken_and_comes_after_those_of_the_host(rack: Rack) 
         peer = {"peerIP": ADDRESS["gateway"], "asNumber": 65000}
         rack.node.put("bgppeers", resource("BGPPeer", "gateway", peer))
         host.ip("route", "del", "default", "via", ADDRESS["plain"])
+
+
+def test_what_a_peer_behind_a_gateway_teaches_is_reached_by_that(rack: Rack) -> None:
+    def way() -> str:
+        return rack.node.namespace.ip("route", "show", "proto", "177", BEYOND)
+
+    eventually(lambda: f"via {ADDRESS['behind']} " in way(), within_s=40)
 
 
 def test_a_neighbour_that_is_about_to_go_is_the_last_choice(rack: Rack) -> None:
