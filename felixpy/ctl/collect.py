@@ -9,13 +9,13 @@ import click
 
 from felixpy.ctl.connect import print_error, print_warning
 from felixpy.ctl.manifests import Document, Manifest, Problem, Report, Severity, Source
-from felixpy.ctl.reading.files import STDIN, NoText, read_files
+from felixpy.ctl.reading.files import STDIN, NoText, decode, read_files
 from felixpy.ctl.reading.intake import Intake, take_in
 from felixpy.ctl.reading.yaml_text import YamlError, parse_documents
 
 
 def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
-    """All resources in the files; a file that is no YAML is reported, and the others are still taken.
+    """All resources in the files; a file that is no text, or no YAML, is reported, and the others are still taken.
 
     No document at all is reported too: whatever was to write some has failed.
 
@@ -24,16 +24,16 @@ def collect(names: Sequence[str], recursive: bool, namespace: str) -> Intake:
     documents: list[Document] = []
     broken: list[Report] = []
     try:
-        for file, text in read_files(names, recursive):
+        for file, content in read_files(names, recursive):
             try:
-                documents.extend(parse_documents(text, file))
+                documents.extend(parse_documents(decode(content), file))
+            except NoText as error:
+                broken.append(Report("", Source(file), Problem((), str(error))))
             except YamlError as error:
                 why = f"{error.why}: it is read no further"
                 broken.append(Report("", Source(error.place), Problem((), why)))
     except OSError as error:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
-    except NoText as error:
-        raise click.UsageError(str(error)) from None
     if not documents and not broken:
         files = ", ".join(STDIN if name == "-" else name for name in names)
         broken.append(Report("", Source(files), Problem((), "there is no document in it")))
