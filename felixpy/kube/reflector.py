@@ -63,7 +63,7 @@ async def reflect(
             said, wait_s = "", RETRY_FIRST_S
             await _watch(api, path, version, readers)
         except Gone as error:
-            _log.info("listed anew: %s", error)
+            _log.debug("listed anew: %s", error)
             await asyncio.sleep(random.uniform(0, RETRY_FIRST_S))
         except ApiError as error:
             if error.status == 404 and optional and await _is_api(api):

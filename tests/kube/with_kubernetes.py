@@ -346,6 +346,23 @@ def test_an_api_server_that_starts_anew_takes_nothing_away(cluster: Cluster, web
     assert before.items() <= made_at(cluster.node.etcd).items(), "nothing was made anew"
 
 
+def test_an_address_that_metallb_gave_stays(cluster: Cluster, web: Pod) -> None:
+    """Its controller is gone, its status of a Service is there; an older Service has none."""
+    cluster.node.agent.stop()
+    cluster.put_service("older")
+    cluster.put_service("had")
+    status = {"status": {"loadBalancer": {"ingress": [{"ip": "10.9.0.101"}]}}}
+    patch = ("--namespace=shop", "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    cluster.kubernetes.kubectl("patch", "service", "had", *patch)
+    cluster.restart()
+    try:
+        eventually(lambda: cluster.vips("older") == ["10.9.0.102"], 30)
+        assert cluster.vips("had") == ["10.9.0.101"]
+        assert said(cluster, "had", "IPAllocated") == "has 10.9.0.101 of pool default"
+    finally:
+        cluster.kubernetes.kubectl("delete", "service", "older", "had", "--namespace=shop")
+
+
 HIGHEST = {"stopped": "108", "killed": "107"}
 
 
