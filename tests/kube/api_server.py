@@ -129,11 +129,7 @@ class ApiServer:
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start())
         started.set()
         self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.run_until_complete(runner.cleanup())
+        self._loop.run_until_complete(_end(runner))
         self._loop.close()
 
     async def _read(self, request: web.Request) -> web.StreamResponse:
@@ -206,6 +202,22 @@ class ApiServer:
             body[key] = {**body.get(key, {}), **part} if isinstance(part, dict) else part
         self.put(f"/api/v1/{plural}", name, body, namespace)
         return web.json_response({})
+
+
+async def _end(runner: web.AppRunner) -> None:
+    """Nothing is left: neither a call, nor the socket of a connection that came in the last moment."""
+    await _cancel_others()
+    await runner.cleanup()
+    await _cancel_others()
+    for _ in range(3):  # a transport that is closed gives its socket back in one of the loop's next turns
+        await asyncio.sleep(0)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _status(code: int, message: str) -> web.Response:
