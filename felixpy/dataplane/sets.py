@@ -31,7 +31,12 @@ def describe_set(spec: SetSpec, version: Version, interval: bool) -> Set:
 
 
 def describe_sets(spec: SetSpec, version: Version, addresses: bool, prefixes: bool) -> tuple[Set, ...]:
-    """The kernel sets of one family that together hold `addresses` and `prefixes`, where there are any."""
+    """The kernel sets of one family that together hold `addresses` and `prefixes`, where there are any.
+
+    What has ports is one set in any case.
+    """
+    if spec.has_ports:
+        return (describe_set(spec, version, interval=False),)
     sets = (describe_set(spec, version, interval=False),) if addresses or not prefixes else ()
     return (*sets, describe_set(spec, version, interval=True)) if prefixes else sets
 
