@@ -156,7 +156,7 @@ class Way:
         ends = (self.packet.protocol, self.packet.destination_port), (self.packet.protocol, self.packet.source_port)
         if ends[0] in opened or ends[1] in answered:
             return Said.NOTHING
-        return self.decide(tiers, way)
+        return unless_passed(self.decide(tiers, way))
 
     def before_translation(self) -> Said:
         own = None if self.from_workload else self.uplink
@@ -168,7 +168,7 @@ class Way:
             return Said.DENY
         if (self.packet.protocol, self.packet.destination_port) in FAILSAFE_IN:
             return Said.NOTHING
-        return self.decide(tiers, "ingress_policies")
+        return unless_passed(self.decide(tiers, "ingress_policies"))
 
     def reaches_host(self) -> bool:
         packet = self.packet
@@ -220,9 +220,7 @@ class Way:
             return Said.DENY
         tiers = [one for one in host.get("forward_tiers") or () if one.get(way)]
         found = self.decide(tiers, way)
-        if found is Said.PASS:
-            return Said.NOTHING
-        return Said.DENY if tiers and found is Said.NOTHING else found
+        return Said.DENY if tiers and found is Said.NOTHING else unless_passed(found)
 
     def normal(self, endpoint: Json, way: str, workload: bool = False) -> bool:
         """A tier of policies ends with a denial, unless one of them passes; then the profiles; then no."""
@@ -329,6 +327,11 @@ class Way:
             if same and (NUMBERS[protocol], int(known)) == (self.packet.protocol, port):
                 return True
         return False
+
+
+def unless_passed(said: Said) -> Said:
+    """What is passed on is for a later stage to decide."""
+    return Said.NOTHING if said is Said.PASS else said
 
 
 def number(protocol: Json) -> int:

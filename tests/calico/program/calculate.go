@@ -28,6 +28,7 @@ func calculate(node string) error {
 		return err
 	}
 	settings.SetUseNodeResourceUpdates(true)
+	settings.Encapsulation = config.Encapsulation{IPIPEnabled: true, VXLANEnabled: true, VXLANEnabledV6: true}
 	datastore := settings.DatastoreConfig()
 	client, err := backend.NewClient(datastore)
 	if err != nil {
