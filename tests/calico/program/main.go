@@ -24,6 +24,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/projectcalico/calico/calicoctl/calicoctl/commands"
+	"github.com/projectcalico/calico/calicoctl/calicoctl/commands/common"
 	"github.com/projectcalico/calico/cni-plugin/pkg/ipamplugin"
 	"github.com/projectcalico/calico/cni-plugin/pkg/plugin"
 	"github.com/projectcalico/calico/libcalico-go/lib/apiconfig"
@@ -51,6 +52,7 @@ var commandsOf = map[string]func([]string) error{
 }
 
 func main() {
+	common.VERSION = version
 	if os.Getenv("CNI_COMMAND") != "" {
 		if filepath.Base(os.Args[0]) == "calico-ipam" {
 			ipamplugin.Main(version)
