@@ -1,8 +1,9 @@
 """Labels of the API's Nodes on Calico's Nodes, so that selectors of pools, peers and policies find them.
 
-In: Nodes of the API and of the datastore; out: Calico's Node with the labels of both, every other field as it was, and
-an annotation that tells which labels came from here. A Node that had such labels goes when the API's goes, once its
-agent does not live. Source: kube-controllers/pkg/controllers/node (labels.go: the annotation's name).
+In: Nodes of the API and of the datastore; out: Calico's Node with the labels of both and a reference to the API's, every
+other field as it was, and an annotation that tells which labels came from here. A Node that had such labels goes when
+the API's goes, once its agent does not live. Source: kube-controllers/pkg/controllers/node (labels.go: the annotation's
+name; controller.go: the reference).
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class NodeLabels:
 def with_labels(value: bytes, labels: Mapping[str, str] | None) -> bytes | None:
     """A Node with these labels of the API and its own; None where the API has it no longer, and once had it.
 
-    The same bytes where nothing is to change, or the value cannot be read.
+    It refers to the API's Node, by which Calico's kube-controllers and calicoctl know whose it is. The same bytes where nothing is to change, or the value cannot be read.
     """
     try:
         document: dict[str, Any] = msgspec.json.decode(value, type=dict[str, Any])
@@ -138,10 +139,22 @@ def with_labels(value: bytes, labels: Mapping[str, str] | None) -> bytes | None:
     held: dict[str, str] = metadata.get("labels") or {}
     own = {key: text for key, text in held.items() if before.get(key) != text}
     merged = {**own, **labels}
-    if merged == held and before == labels and (ANNOTATION in annotations or not labels):
+    spec = with_reference(document.get("spec") or {}, str(metadata.get("name")))
+    same = merged == held and before == labels and spec == document.get("spec")
+    if same and (ANNOTATION in annotations or not labels):
         return value
     annotations[ANNOTATION] = msgspec.json.encode(labels, order="sorted").decode()
-    return msgspec.json.encode({**document, "metadata": {**metadata, "labels": merged, "annotations": annotations}})
+    metadata |= {"labels": merged, "annotations": annotations}
+    return msgspec.json.encode({**document, "metadata": metadata, "spec": spec})
+
+
+def with_reference(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A Node's spec that refers to a Node of Kubernetes: to the one of this name, where it names none."""
+    said = spec.get("orchRefs")
+    references = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    if not any(one.get("orchestrator") == "k8s" for one in references):
+        references.append({"nodeName": name, "orchestrator": "k8s"})
+    return {**spec, "orchRefs": references}
 
 
 def _name(key: bytes) -> str:

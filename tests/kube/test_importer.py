@@ -269,7 +269,8 @@ def test_nodes_have_the_labels_of_both_and_a_node_that_is_gone_goes(running: Clu
     eventually(lambda: labels() == {"own": "1", "zone": "b"})
     kept = running.kept(f"{CALICO}/nodes/n2")
     assert kept is not None
-    assert kept["spec"] == node["spec"]
+    reference = {"nodeName": "n2", "orchestrator": "k8s"}
+    assert kept["spec"] == {**node["spec"], "orchRefs": [reference]}, "as Calico's own node refers to it"
     running.api.delete(NODES, "n2")
     eventually(lambda: labels() is None)
 
