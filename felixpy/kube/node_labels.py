@@ -1,9 +1,9 @@
 """Labels of the API's Nodes on Calico's Nodes, so that selectors of pools, peers and policies find them.
 
-In: Nodes of the API and of the datastore; out: Calico's Node with the labels of both and a reference to the API's, every
-other field as it was, and an annotation that tells which labels came from here. A Node that had such labels goes when
-the API's goes, once its agent does not live. Source: kube-controllers/pkg/controllers/node (labels.go: the annotation's
-name; controller.go: the reference).
+In: Nodes of the API and of the datastore; out: Calico's Node with the labels of both and a reference to the API's,
+every other field as it was, and an annotation that tells which labels came from here. A Node that had such labels goes
+when the API's goes, once its agent does not live. Source: kube-controllers/pkg/controllers/node (labels.go: the
+annotation's name; controller.go: the reference).
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class NodeLabels:
 def with_labels(value: bytes, labels: Mapping[str, str] | None) -> bytes | None:
     """A Node with these labels of the API and its own; None where the API has it no longer, and once had it.
 
-    It refers to the API's Node, by which Calico's kube-controllers and calicoctl know whose it is. The same bytes where nothing is to change, or the value cannot be read.
+    It refers to the API's Node, by which Calico's kube-controllers and calicoctl know whose it is. The same bytes where
+    nothing is to change, or the value cannot be read.
     """
     try:
         document: dict[str, Any] = msgspec.json.decode(value, type=dict[str, Any])

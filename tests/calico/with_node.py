@@ -109,7 +109,7 @@ def test_sessions_are_up_and_pods_of_both_reach_each_other(scene: Scene) -> None
             within_s=RESYNC_S,
         )
     eventually(scene.reach_each_other, within_s=RESYNC_S)
-    assert "c1" in scene.ours.felixctl("status").err, "status names the node that runs Calico's Felix"
+    assert "c1: Calico's Felix runs there" in scene.ours.felixctl("status").err
     assert not [line for line in scene.theirs.confd.log.read_text().splitlines() if "Validation failed" in line]
 
 

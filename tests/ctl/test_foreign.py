@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.agent.node import resource
 from tests.ctl.conftest import Answer
 from tests.support.etcd import Etcd
 
@@ -40,6 +41,22 @@ def mixed(store: Etcd) -> Etcd:
     store.put("/calico/felix/v2/no-region/host/c3/last_reported_status", {"time": "2026-01-01T00:00:00Z", "uptime": 1})
     store.put("/calico/felix/v2/no-region/host/c1/workload/k8s/shop%2fweb/endpoint/eth0", {"status": "up"})
     return store
+
+
+def test_a_node_that_calicos_startup_registered_is_calicos_until_an_agent_of_ours_runs_there(
+    store: Etcd, felixctl: Ctl
+) -> None:
+    """It turns the key off that Felix keeps alive, and gives each node a FelixConfiguration."""
+    calico = "/calico/resources/v3/projectcalico.org"
+    for node in ("c1", "n1", "n2"):
+        store.put(f"{calico}/nodes/{node}", resource("Node", node, {}))
+    for node in ("c1", "n1", "gone"):
+        body = resource("FelixConfiguration", f"node.{node}", {"defaultEndpointToHostAction": "Return"})
+        store.put(f"{calico}/felixconfigurations/node.{node}", body)
+    store.put("/felixpy/nodes/n1", "{}")
+    said = felixctl("status", "--timeout", "1").err
+    assert "c1: Calico's Felix runs there, which is not asked" in said
+    assert "n1, n2: no answer" in said
 
 
 def warnings(answer: Answer) -> list[str]:

@@ -190,7 +190,8 @@ def test_prefixes_of_pods_interfaces_are_taken(prefix: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["TCP", "tcp", "udp"])
 def test_failsafe_ports_are_taken_as_calico_writes_them(protocol: str) -> None:
-    spec = f"metadata: {{name: default}}\nspec: {{failsafeInboundHostPorts: [{{protocol: {protocol}, port: 22}}]}}"
+    ports = f"[{{net: '', protocol: {protocol}, port: 22}}]"
+    spec = f"metadata: {{name: default}}\nspec: {{failsafeInboundHostPorts: {ports}}}"
     assert problems("FelixConfiguration", spec) == []
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from felixpy.addresses import parse_address, parse_prefix, version_of
 from felixpy.ctl.validate.fields import (
@@ -203,12 +203,17 @@ class WorkloadEndpoint(Resource):
     spec: WorkloadEndpointSpec
 
 
+def or_nothing(value: object) -> object:
+    """An empty text, which Calico's clients write out, says nothing."""
+    return None if value == "" else value
+
+
 class ProtoPort(Shape):
     """A failsafe port; Calico's default protocol is TCP, and it writes the names either way."""
 
     protocol: Literal["TCP", "UDP", "SCTP", "tcp", "udp", "sctp"] = "TCP"
     port: PortNumber
-    net: Prefix | None = None
+    net: Annotated[Prefix | None, BeforeValidator(or_nothing)] = None
 
 
 AllowAction = Literal["Accept", "Return", "ACCEPT", "RETURN"]
