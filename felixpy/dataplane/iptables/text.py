@@ -70,17 +70,20 @@ def parse_save(text: str) -> Mapping[Table, TableSeen]:
     tables = {table: TableSeen() for table in Table}
     table: TableSeen | None = None
     begun: set[str] = set()
+    digests: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.startswith("*"):
             table = tables[Table(line[1:])] if line[1:] in set(Table) else None
-            begun = set()
+            begun, digests = set(), {}
         elif table is not None and line.startswith(f":{PREFIX}"):
-            table.chains[line[1:].split(maxsplit=1)[0]] = ()
+            digests[line[1:].split(maxsplit=1)[0]] = []
+        elif table is not None and line == "COMMIT":
+            table.chains.update((chain, tuple(found)) for chain, found in digests.items())
         elif table is not None and line.startswith("-A "):
             chain = line.split(maxsplit=2)[1]
             digest = find_digest(line)
-            if chain in table.chains:
-                table.chains[chain] += (digest,)
+            if chain in digests:
+                digests[chain].append(digest)
             elif digest != FOREIGN:
                 table.jumps.setdefault(chain, []).append(line)
                 if chain not in begun:
