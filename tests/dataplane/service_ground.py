@@ -88,7 +88,7 @@ class ServiceNode:
         self,
         node: Namespace,
         make_driver: Callable[[], NftDriver | IptablesDriver] = NftDriver,
-        node_port_addresses: tuple[Prefix, ...] = (),
+        node_port_addresses: tuple[Prefix, ...] | None = None,
     ) -> None:
         self.driver = in_namespace(node.path, make_driver)
         self.calc, self.tables = ServiceCalc(ME), ServiceTables()
