@@ -124,6 +124,7 @@ class ApiServer:
         app.router.add_get("/{path:.*}", self._read)
         app.router.add_patch("/{path:.*}", self._patch)
         app.router.add_post("/{path:.*}", self._create)
+        app.router.add_delete("/{path:.*}", self._delete)
         runner = web.AppRunner(app, shutdown_timeout=0)
         self._loop.run_until_complete(runner.setup())
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start())
@@ -184,24 +185,36 @@ class ApiServer:
             await asyncio.sleep(0.02)
 
     async def _create(self, request: web.Request) -> web.Response:
-        _, _, _, _, namespace, plural = request.path.split("/")
+        collection, namespace, *_ = _parts(request.path)
         if request.path in self.denied:
             return _status(403, "denied")
         body = json.loads(await request.read())
         name = body["metadata"]["name"]
-        if f"{namespace}/{name}" in self._objects.get(f"/api/v1/{plural}", {}):
+        if f"{namespace}/{name}" in self._objects.get(collection, {}):
             return _status(409, "already exists")
-        self.put(f"/api/v1/{plural}", name, body, namespace)
+        self.put(collection, name, body, namespace)
         return web.json_response(body, status=201)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        collection, namespace, name, *_ = _parts(request.path)
+        self.delete(collection, name, namespace)
+        return web.json_response({})
 
     async def _patch(self, request: web.Request) -> web.Response:
         """A merge patch, two levels deep."""
-        _, _, _, _, namespace, plural, name, *_rest = request.path.split("/")
-        body = dict(self.get(f"/api/v1/{plural}", name, namespace))
+        collection, namespace, name, *_ = _parts(request.path)
+        body = dict(self.get(collection, name, namespace))
         for key, part in json.loads(await request.read()).items():
             body[key] = {**body.get(key, {}), **part} if isinstance(part, dict) else part
-        self.put(f"/api/v1/{plural}", name, body, namespace)
+        self.put(collection, name, body, namespace)
         return web.json_response({})
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The collection of all namespaces, the namespace, and what comes after it: a name, and what of the object."""
+    root, _, rest = path.partition("/namespaces/")
+    namespace, plural, *more = rest.split("/")
+    return f"{root}/{plural}", namespace, *more
 
 
 async def _end(runner: web.AppRunner) -> None:

@@ -203,6 +203,28 @@ def test_a_service_s_address_is_told_to_the_api(running: Cluster) -> None:
     eventually(lambda: running.kept("pods/default/last") and not ingress(running))
 
 
+def test_who_announces_a_service_and_how_full_pools_are_is_told_to_the_api(running: Cluster) -> None:
+    reports, pools = "/apis/metallb.io/v1beta1/servicel2statuses", "/apis/metallb.io/v1beta1/ipaddresspools"
+    running.api.put(pools, "p", {"spec": {"addresses": ["203.0.113.0/30"]}}, "metallb-system")
+    running.api.put(SERVICES, "web", {"spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}, "default")
+    running.api.put(reports, "of-metallb", {"status": {"node": "n9"}}, "default")
+    count = {"assignedIPv4": 1, "availableIPv4": 3, "assignedIPv6": 0, "availableIPv6": 0}
+    eventually(lambda: running.api.get(pools, "p", "metallb-system").get("status") == count, 20)
+
+    status = {"node": "n1", "serviceName": "web", "serviceNamespace": "default", "interfaces": [{"name": "eth0"}]}
+    body = {"metadata": {"name": "web.n1", "namespace": "default"}, "spec": {}, "status": status}
+    key = "/felixpy/status/metallb.io/v1beta1/servicel2statuses/default/web.n1"
+    running.etcd.put(key, body)
+    eventually(lambda: running.api.get(reports, "web.n1", "default").get("status") == status, 20)
+    assert running.api.get(reports, "web.n1", "default")["metadata"]["ownerReferences"][0]["uid"] == "uid-default/web"
+    running.etcd.put(key, {**body, "status": {**status, "interfaces": []}})
+    eventually(lambda: running.api.get(reports, "web.n1", "default")["status"]["interfaces"] == [])
+    running.api.delete(reports, "web.n1", "default")
+    eventually(lambda: running.api.get(reports, "web.n1", "default").get("status"), what="told again")
+    running.etcd.delete(key)
+    eventually(lambda: [one["metadata"]["name"] for one in running.api.all(reports)] == ["of-metallb"])
+
+
 def test_an_address_that_another_controller_gave_stays(cluster: Cluster) -> None:
     """MetalLB's cluster, taken over: who had an address keeps it, though another Service is older."""
     pool = {"spec": {"addresses": ["203.0.113.0/29"]}}

@@ -12,6 +12,6 @@ for module in go.universe.tf/metallb@v0.16.1 sigs.k8s.io/network-policy-api@v0.{
   go mod download "$module"
   ln -sfn "$(go env GOMODCACHE)/$module" "$out/modules/${module##*/}"
 done
-echo "kube-apiserver $version is compiled (some ten minutes of one processor, once)"
+echo "kube-apiserver $version is compiled (some six minutes of one processor, once)"
 go build -o "$out/" -ldflags "-s -w -X $package.gitVersion=$version -X $package.gitMajor=1 \
   -X $package.gitMinor=${minor%%.*}" tool
