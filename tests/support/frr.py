@@ -31,13 +31,14 @@ class Frr:
         found = json.loads(self.namespace.run(*argv, timeout_s=10))
         return {one["remoteRouterId"] for one in found.values() if one["bgpState"] == "Established"}
 
-    def told_by(self, asn: int) -> set[str]:
-        """The prefixes whose AS path is this AS alone."""
+    def told_by(self, asn: int, stale: bool = True) -> set[str]:
+        """The prefixes whose AS path is this AS alone, with those, or not, that are kept of a session that ended."""
         found: set[str] = set()
         for family in ("ipv4", "ipv6"):
             argv = ("vtysh", "--vty_socket", self.directory, "-c", f"show bgp {family} unicast json")
             routes = json.loads(self.namespace.run(*argv))["routes"]
-            found |= {prefix for prefix, paths in routes.items() if paths[0]["path"] == str(asn)}
+            best = {prefix: paths[0] for prefix, paths in routes.items() if paths[0]["path"] == str(asn)}
+            found |= {prefix for prefix, path in best.items() if stale or not path.get("stale")}
         return found
 
 
