@@ -8,7 +8,6 @@ Source: metallb controller/service.go (the annotation); a Service's annotations 
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import NamedTuple, NoReturn
 
@@ -19,7 +18,7 @@ from felixpy.controllers.vips import CALICO_POOL
 from felixpy.datastore.follow import follow
 from felixpy.datastore.model import Store
 from felixpy.kube.client import Api, Json
-from felixpy.kube.convert import GRANTED, OF_POOL, addresses_of, name_of
+from felixpy.kube.convert import GRANTED, OF_POOL, addresses_of
 from felixpy.kube.status_patches import StatusPatches
 from felixpy.resources.foreign_json import decode_or_none
 from felixpy.resources.kinds import BY_TYPE, Name
@@ -43,36 +42,14 @@ class _Grant(msgspec.Struct):
     pool: str = ""
 
 
-class ServiceAddresses:
+class ServiceAddresses(StatusPatches[Given]):
     """A Reader of the API's Services; `serve` follows our status and patches."""
 
     def __init__(self, api: Api, store: Store) -> None:
+        super().__init__(api, SERVICES, _read_service, _render)
         self._store = store
         self._given: dict[Name, tuple[str, ...]] = {}
         self._pools: dict[str, str] = {}
-        self._patches = StatusPatches(api, SERVICES, _render)
-
-    def listed(self, objects: list[Json]) -> None:
-        self._patches.has = {name_of(body): _read_service(body) for body in objects}
-        self._patches.note(*self._patches.has)
-
-    def changed(self, body: Json) -> None:
-        self._patches.has[name_of(body)] = _read_service(body)
-        self._patches.note(name_of(body))
-
-    def deleted(self, body: Json) -> None:
-        """What we have given stays known: one of the same name that comes at once has it without a new status."""
-        self._patches.has.pop(name_of(body), None)
-
-    async def serve(self) -> NoReturn:
-        """Patches until cancelled.
-
-        Raises  DatastoreError.
-        """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
-            group.create_task(self._patches.serve())
-        raise AssertionError("following never ends")
 
     async def _follow(self) -> NoReturn:
         touched: set[Name] = set()
@@ -80,7 +57,7 @@ class ServiceAddresses:
         async with aclosing(follow(self._store, prefixes, "status of Services")) as turns:
             async for turn in turns:
                 if turn.anew:
-                    for known in (self._given, self._pools, self._patches.wants):
+                    for known in (self._given, self._pools, self.wants):
                         known.clear()
                 for event in turn.events:
                     touched |= self._take(event.key.decode("utf-8", "replace"), event.value)
@@ -103,7 +80,7 @@ class ServiceAddresses:
             return set()
         if value is not None:
             self._given[service] = _read_addresses(value)
-        elif service in self._patches.has and service in self._given:
+        elif service in self.has and service in self._given:
             self._given[service] = ()
         else:
             self._given.pop(service, None)
@@ -113,11 +90,11 @@ class ServiceAddresses:
         for name in services:
             given = self._given.get(name)
             if given is None:
-                self._patches.wants.pop(name, None)
+                self.wants.pop(name, None)
                 continue
             pools = dict.fromkeys(self._pools[one] for one in given if one in self._pools)
-            self._patches.wants[name] = Given(given, ",".join(pools), ",".join(given))
-        self._patches.note(*services)
+            self.wants[name] = Given(given, ",".join(pools), ",".join(given))
+        self.note(*services)
 
 
 def _render(_: Given, wants: Given) -> Json:

@@ -1,6 +1,6 @@
 """What the status of some objects is to say in the API: told where it says something else, and again where that fails.
 
-In: what the API has and what is to be there, by object; out: merge patches of the status subresource, one after the
+In: objects of the API, and what is to be there, by object; out: merge patches of the status subresource, one after the
 other. Where we may not patch, that is said once and tried again after a while. Decides nothing.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar
 
 from felixpy.kube.client import Api, ApiError, Json
-from felixpy.kube.convert import object_path
+from felixpy.kube.convert import name_of, object_path
 from felixpy.resources.kinds import KindInfo, Name
 
 AGAIN_S = 5.0
@@ -25,17 +26,18 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-class StatusPatches(Generic[_T]):
-    """`has` and `wants` by object, to be set with `note` of its name; `render` makes the patch from one to the other.
+class StatusPatches(ABC, Generic[_T]):
+    """A Reader of the API's objects of a kind: `read` finds what one has, `render` makes the patch to what it should.
 
-    An object that is not in `wants` is left alone, and so is one that is not in `has`.
+    `wants`, by object, is set with `note` of its name. An object that is not in it is left alone.
     """
 
-    def __init__(self, api: Api, info: KindInfo, render: Callable[[_T, _T], Json]) -> None:
+    def __init__(self, api: Api, info: KindInfo, read: Callable[[Json], _T], render: Callable[[_T, _T], Json]) -> None:
         self.has: dict[Name, _T] = {}
         self.wants: dict[Name, _T] = {}
         self._api = api
         self._info = info
+        self._read = read
         self._render = render
         self._due: set[Name] = set()
         self._changed = asyncio.Event()
@@ -46,8 +48,33 @@ class StatusPatches(Generic[_T]):
         self._due.update(names)
         self._changed.set()
 
+    def listed(self, objects: list[Json]) -> None:
+        self.has = {name_of(body): self._read(body) for body in objects}
+        self.note(*self.has)
+
+    def changed(self, body: Json) -> None:
+        self.has[name_of(body)] = self._read(body)
+        self.note(name_of(body))
+
+    def deleted(self, body: Json) -> None:
+        """What it should have stays known: one of the same name that comes at once is told it."""
+        self.has.pop(name_of(body), None)
+
+    @abstractmethod
+    async def _follow(self) -> NoReturn:
+        """Keeps `wants` as the datastore has it, until cancelled. Raises DatastoreError."""
+
     async def serve(self) -> NoReturn:
-        """Patches until cancelled."""
+        """Follows and patches until cancelled.
+
+        Raises  DatastoreError.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            group.create_task(self._patch_due())
+        raise AssertionError("following never ends")
+
+    async def _patch_due(self) -> NoReturn:
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -47,17 +47,22 @@ class Held:
                 await self._changed.wait()
 
 
+async def prepare(store: Store, services: int, cidr: str) -> tuple[Cluster, int]:
+    """A cluster with one pool, and Services that have no address yet; and the revision of a leadership for it."""
+    cluster = Cluster(store)
+    await cluster.initialise()
+    await cluster.put_pool("default", cidr)
+    for first in range(0, services, 100):
+        numbers = range(first, min(first + 100, services))
+        await store.transact([], [Write(f"{SERVICES}a/s{one}".encode(), body(one)) for one in numbers])
+    return cluster, await store.put(LEADER_KEY, b"{}")
+
+
 async def measure_waiting(services: int) -> None:
     """A pool of few addresses: how long until somebody who waits has the one that a deleted Service had."""
     with Etcd() as etcd:
         async with opened(etcd.url) as store:
-            cluster = Cluster(store)
-            await cluster.initialise()
-            await cluster.put_pool("default", "10.0.0.0/24")
-            for first in range(0, services, 100):
-                numbers = range(first, min(first + 100, services))
-                await store.transact([], [Write(f"{SERVICES}a/s{one}".encode(), body(one)) for one in numbers])
-            revision = await store.put(LEADER_KEY, b"{}")
+            cluster, revision = await prepare(store, services, "10.0.0.0/24")
             held = Held()
             following = asyncio.create_task(held.follow(store, revision + 1))
             running = asyncio.create_task(serve_load_balancer(store, Expect(LEADER_KEY, revision)))
@@ -86,13 +91,7 @@ async def measure(services: int) -> None:
     """Runs it once, on an etcd of its own."""
     with Etcd() as etcd:
         async with opened(etcd.url) as store:
-            cluster = Cluster(store)
-            await cluster.initialise()
-            await cluster.put_pool("default", "10.0.0.0/16")
-            for first in range(0, services, 100):
-                numbers = range(first, min(first + 100, services))
-                await store.transact([], [Write(f"{SERVICES}a/s{one}".encode(), body(one)) for one in numbers])
-            revision = await store.put(LEADER_KEY, b"{}")
+            _, revision = await prepare(store, services, "10.0.0.0/16")
             held = Held()
             following = asyncio.create_task(held.follow(store, revision + 1))
             start, cpu = time.perf_counter(), time.process_time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import product
 
@@ -10,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address
-from felixpy.ctl.explain.cluster import read_cluster
 from felixpy.ctl.verdicts.compare import Difference, compare
 from felixpy.ctl.verdicts.ends import End
-from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.packet import Packet
 from tests.ctl.verdict_oracle import Oracle, Who, covers, everyone, is_end, packets
-from tests.ctl.verdict_world import Maker, items
+from tests.ctl.verdict_world import Maker, worlds
 
 CASES = 15
 SAMPLE = 200
@@ -31,9 +28,7 @@ class Asked:
         self.maker = Maker(seed)
         one = self.maker.cluster()
         other = self.maker.changed(one)
-        before = World(read_cluster(items(one)))
-        changes = {key: json.dumps(other[key]).encode() if key in other else None for key in {**one, **other}}
-        after = World(before.cluster.changed({k: v for k, v in changes.items() if one.get(k) != other.get(k)}), before)
+        before, after = worlds(one, other)
         self.found = tuple(compare(before, after))
         self.oracles = Oracle(one), Oracle(other)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 
 from hypothesis import given, settings
@@ -10,14 +9,12 @@ from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address
 from felixpy.calc.services.frontends import Frontend
-from felixpy.ctl.explain.cluster import read_cluster
 from felixpy.ctl.verdicts.compare import Difference
 from felixpy.ctl.verdicts.whole import compare_all
-from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import verdict
 from tests.ctl.verdict_oracle import TUNNEL, Oracle, Who, everyone, is_end
-from tests.ctl.verdict_world import BALANCED, NODE_OF, VIP, Maker, addresses, device, items
+from tests.ctl.verdict_world import BALANCED, NODE_OF, VIP, Maker, addresses, device, worlds
 
 CASES = 40
 PODS = tuple(one for one in everyone() if one.is_pod and one.interface == "eth0")
@@ -52,9 +49,7 @@ def test_who_reaches_a_service_otherwise(seed: int) -> None:
     maker = Maker(seed)
     one = maker.cluster()
     other = maker.changed(one)
-    before = World(read_cluster(items(one)))
-    changes = {key: json.dumps(other[key]).encode() if key in other else None for key in {**one, **other}}
-    after = World(before.cluster.changed({k: v for k, v in changes.items() if one.get(k) != other.get(k)}), before)
+    before, after = worlds(one, other)
     found = [one for one in compare_all(before, after).differences if one.destinations[0].service is not None]
     oracles = Oracle(one), Oracle(other)
     for source in PODS:

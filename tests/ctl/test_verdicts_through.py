@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felixpy.addresses import parse_address
-from felixpy.ctl.explain.cluster import read_cluster
 from felixpy.ctl.verdicts.compare import Difference
 from felixpy.ctl.verdicts.ends import End
 from felixpy.ctl.verdicts.shifts import Shifts
 from felixpy.ctl.verdicts.through import OTHERS, compare_through
-from felixpy.ctl.verdicts.world import World
 from felixpy.dataplane.judging.packet import Packet
 from felixpy.dataplane.judging.verdict import verdict
 from felixpy.resources.scalars import PORTED
 from tests.ctl.verdict_oracle import INTERFACES, OUTSIDE, TRAFFIC, Oracle, covers
-from tests.ctl.verdict_world import NODES, Maker, items
+from tests.ctl.verdict_world import NODES, Maker, worlds
 
 CASES = 25
 SAMPLE = 150
@@ -68,9 +65,7 @@ def test_what_passes_through_otherwise(seed: int) -> None:
     maker = Maker(seed)
     one = maker.cluster()
     other = maker.changed(one)
-    before = World(read_cluster(items(one)))
-    changes = {key: json.dumps(other[key]).encode() if key in other else None for key in {**one, **other}}
-    after = World(before.cluster.changed({k: v for k, v in changes.items() if one.get(k) != other.get(k)}), before)
+    before, after = worlds(one, other)
     found = compare_through((before, after), Shifts(before, after)).differences
     oracles = Oracle(one), Oracle(other)
     for way in WAYS:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from felixpy.ctl.explain.cluster import read_cluster
+from felixpy.ctl.verdicts.world import World
 from felixpy.datastore.model import KeyValue
 
 Json = dict[str, Any]
@@ -251,3 +253,11 @@ KEYS: dict[str, str] = {
 def items(cluster: Keys) -> list[KeyValue]:
     """As the datastore holds them."""
     return [KeyValue(key.encode(), json.dumps(value).encode(), 1) for key, value in cluster.items()]
+
+
+def worlds(one: Keys, other: Keys) -> tuple[World, World]:
+    """A cluster as the command reads it, and what a change makes of that."""
+    before = World(read_cluster(items(one)))
+    changed = {key: other.get(key) for key in {**one, **other} if one.get(key) != other.get(key)}
+    changes = {key: None if body is None else json.dumps(body).encode() for key, body in changed.items()}
+    return before, World(before.cluster.changed(changes), before)
