@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from birdpy.addresses import Prefix, parse_prefix
 from birdpy.fib import LearnedRoute, RouteDelta
 from felixpy.addresses import Address, parse_address
+from felixpy.addresses import parse_prefix as parse_felix_prefix
 from felixpy.agent.routing.learned import LearnedTable
+from felixpy.agent.routing.learned_driver import LearnedRoutes
 from felixpy.agent.routing.next_hops import HopSet, NextHops
 from felixpy.dataplane.changes import Changes
-from felixpy.dataplane.objects import Key, Object
+from felixpy.dataplane.objects import ROUTE_PROTOCOL_LEARNED, Key, Object, Route
 from felixpy.drivers.netlink.lookup import Outlet
 from felixpy.drivers.netlink.monitor import watch_kernel
 from felixpy.drivers.netlink.rtnetlink import RouteDriver
@@ -216,3 +218,20 @@ async def test_what_the_kernel_refuses_of_many_routes_is_known_later_and_put_in_
             await eventually_async(whole, within_s=10, what="all of them, after all")
             assert not table.reconciler.failed
             table.driver.close()
+
+
+async def test_a_kernel_that_does_not_answer_to_many_routes_is_known() -> None:
+    silent: list[bool] = []
+    driver = LearnedRoutes(lambda _: None, lambda: silent.append(True))
+    driver.close()
+    destinations = [parse_felix_prefix(str(prefix)) for prefix in MORE]
+    example = Route(destinations[0], ROUTE_PROTOCOL_LEARNED, nexthop_id=0x4000_0001)
+    try:
+        assert not driver.put_ahead(example, destinations)
+
+        async def known() -> bool:
+            return bool(silent)
+
+        await eventually_async(known, within_s=5)
+    finally:
+        driver.close()
